@@ -1,0 +1,219 @@
+"""The command line: thin, and lazy, so that `groundup --help` never imports torch."""
+
+import os
+import sys
+from dataclasses import asdict, field, make_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+from cyclopts import App, CycloptsError, Parameter
+
+import groundup
+from groundup.errors import GroundupError
+from groundup.recipe import SECTIONS, Tables, field_types
+from groundup.recipe_files import Layer, load_recipe, overrides, packaged, recipe_file
+
+if TYPE_CHECKING:
+    pass
+
+app = App(name="groundup", version=groundup.__version__, help="GPT language models, built from the ground up.")
+
+NAMESPACE = {"__module__": __name__}  # of the classes made below: left to itself, it says they are built in
+
+
+def _optional_section(name: str) -> type:
+    """A recipe section for the command line: every field may be left out, which is not the same as its default."""
+    return make_dataclass(
+        f"{name.capitalize()}Flags",
+        [
+            (key, Annotated[kind | None, Parameter(help=text, negative=())], None)
+            for key, (kind, text) in field_types(name).items()
+        ],
+        namespace=NAMESPACE,
+    )
+
+
+def _recipe_flags() -> type:
+    """Every recipe field as `--section.field`."""
+    sections = {name: _optional_section(name) for name in SECTIONS if name != "about"}
+    return make_dataclass(
+        "RecipeFlags",
+        [(name, section, field(default_factory=section)) for name, section in sections.items()],
+        namespace=NAMESPACE,
+    )
+
+
+RecipeFlags = _recipe_flags()
+
+
+def _given(flags: Any, short: Tables) -> Tables:
+    """The fields that were given on the command line, long or short."""
+    tables: Tables = {name: {} for name in SECTIONS}
+    for name, section in vars(flags).items() if flags else ():
+        tables[name] |= {key: value for key, value in asdict(section).items() if value is not None}
+    for name, section in short.items():
+        tables[name] |= {key: value for key, value in section.items() if value is not None}
+    return {name: section for name, section in tables.items() if section}
+
+
+@app.command
+def train(
+    recipe: str | None = None,
+    /,
+    *,
+    config: Path | None = None,
+    corpus: str | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    name: str | None = None,
+    init: str | None = None,
+    resume: str | None = None,
+    accept_changed_data: Annotated[bool, Parameter(negative=())] = False,
+    flags: Annotated[RecipeFlags | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
+) -> None:
+    """Train a model by a recipe, and write what it learned.
+
+    Parameters
+    ----------
+    recipe
+        A packaged recipe (see `groundup recipes`); `quickstart` if neither it nor --config is given.
+    config
+        A recipe file of your own; its values go over those of RECIPE.
+    corpus
+        Short for --data.corpus: python-docs, shakespeare, or a file or folder of text.
+    steps
+        Short for --train.steps: the length in optimizer steps.
+    seed
+        Short for --train.seed.
+    name
+        The run's folder in runs/; RECIPE-N if left out.
+    init
+        Short for --train.init: a run or model folder whose weights to start from.
+    resume
+        Go on with this run, exactly. Only --steps may be given with it, to train longer.
+    accept_changed_data
+        Resume even though the corpus isn't the one that the run began with.
+    """
+    from groundup.training.command import resume_training, start_training
+
+    given = _given(flags, {"data": {"corpus": corpus}, "train": {"steps": steps, "seed": seed, "init": init}})
+    if resume is not None:
+        unwanted = {"RECIPE": recipe, "--config": config, "--name": name}
+        _finish(
+            resume_training(resume, given, [flag for flag, value in unwanted.items() if value], accept_changed_data)
+        )
+    layers: list[Layer] = []
+    if recipe is not None or config is None:
+        layers.append(packaged(recipe or "quickstart"))
+    if config is not None:
+        layers.append(recipe_file(config))
+    recipe_name = config.stem if config is not None else recipe or "quickstart"
+    _finish(start_training(load_recipe(*layers, overrides(given)), recipe_name, name))
+
+
+@app.command
+def generate(
+    run: str,
+    /,
+    *,
+    prompt: str = "",
+    interactive: Annotated[bool, Parameter(negative=())] = False,
+    length: int = 500,
+    temperature: float = 0.8,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    greedy: Annotated[bool, Parameter(negative=())] = False,
+    seed: int | None = None,
+    samples: int = 1,
+    strict: Annotated[bool, Parameter(negative=())] = False,
+    device: str = "auto",
+) -> None:
+    """Write text with a trained model, as it is made.
+
+    Parameters
+    ----------
+    run
+        A run's name, or the path of a run or of any model folder.
+    prompt
+        The text to go on from.
+    interactive
+        Ask for prompt, temperature and length, again and again.
+    length
+        Tokens to write.
+    temperature
+        Below 1 safer, above 1 wilder; 0 is greedy.
+    top_k
+        Draw only from the K most probable tokens.
+    top_p
+        Draw only from the most probable tokens that make up this share of the probability.
+    greedy
+        Always take the most probable token.
+    seed
+        The same seed writes the same text; a fresh one is taken, and said, if left out.
+    samples
+        How many texts; text i has the seed SEED + i.
+    strict
+        Refuse a prompt longer than the model's context, instead of keeping its end.
+    device
+        auto, cpu, cuda, cuda:1 or mps.
+    """
+    from groundup.generation.command import generate_texts
+    from groundup.generation.engine import SamplingSettings
+
+    if top_k is not None and top_k < 1:
+        raise GroundupError(f"top-k = {top_k} must be a number of tokens, from 1; leave it out to keep all")
+    if samples < 1:
+        raise GroundupError(f"samples = {samples} must be at least 1")
+    settings: SamplingSettings = SamplingSettings(
+        length=length,
+        temperature=0.0 if greedy else temperature,
+        top_k=top_k or 0,
+        top_p=top_p,
+        seed=int.from_bytes(os.urandom(4), "little") if seed is None else seed,
+    )
+    generate_texts(run, prompt, settings, samples=samples, interactive=interactive, strict=strict, device=device)
+
+
+@app.command
+def recipes(name: str | None = None, /) -> None:
+    """List the recipes, or print one, ready to edit.
+
+    Parameters
+    ----------
+    name
+        A recipe whose TOML to print: groundup recipes shakespeare > my.toml
+    """
+    from groundup.recipe_files import packaged_text
+    from groundup.tables import print_recipes
+
+    if name is None:
+        print_recipes()
+    else:
+        sys.stdout.write(packaged_text(name))
+
+
+@app.command
+def runs() -> None:
+    """List the runs in this folder, the best validation loss first."""
+    from groundup.tables import print_runs
+
+    print_runs()
+
+
+def _finish(status: int) -> NoReturn:
+    raise SystemExit(status)
+
+
+def main() -> None:
+    """Run the command line; what a user did wrong is one line on stderr and exit status 2."""
+    try:
+        app(exit_on_error=False, print_error=False)
+    except (CycloptsError, GroundupError) as error:
+        process = f" [process {os.environ['RANK']}]" if os.environ.get("RANK", "0") != "0" else ""
+        sys.stderr.write(f"groundup{process}: {' '.join(str(error).split())}\n")
+        raise SystemExit(getattr(error, "exit_status", 2)) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except BrokenPipeError:  # `groundup generate ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None

@@ -1,0 +1,1 @@
+"""Text in, batches out: named corpora, downloads, and the sampler."""

@@ -1,0 +1,53 @@
+"""The errors that a user can cause, each said in one line: what, its value, and the remedy."""
+
+
+class GroundupError(ValueError):
+    """Bad input at the border: the command line prints it as one line and exits with `exit_status`."""
+
+    exit_status = 2
+
+
+class ConfigError(GroundupError):
+    """A model config whose values contradict each other; `field` is the one to change."""
+
+    def __init__(self, field: str, complaint: str, remedy: str) -> None:
+        super().__init__(f"{complaint}. {remedy}")
+        self.field, self.complaint, self.remedy = field, complaint, remedy
+
+
+class RecipeError(GroundupError):
+    """A recipe with an unknown key, a wrong type or values that contradict each other."""
+
+
+class CorpusError(GroundupError):
+    """A text that is missing, empty, too short, damaged or not the text it was."""
+
+
+class TokenizerError(GroundupError):
+    """A character or a token id that the vocabulary lacks, or a tokenizer file that isn't one of ours."""
+
+
+class CheckpointError(GroundupError):
+    """A checkpoint or model folder that is missing, damaged or doesn't fit."""
+
+
+class GenerationError(GroundupError):
+    """Sampling settings out of range, or a prompt that the model can't take."""
+
+
+class MachineError(GroundupError):
+    """A device, a precision or a package that this machine doesn't have."""
+
+
+class OutOfMemoryError(GroundupError):
+    """The recipe needs more memory than the machine gives."""
+
+
+class RunError(GroundupError):
+    """A run that is missing, already there, or can't be resumed as asked."""
+
+
+class TrainingError(GroundupError):
+    """Training stopped itself: the numbers went bad, or the disk did."""
+
+    exit_status = 1

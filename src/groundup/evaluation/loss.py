@@ -1,0 +1,37 @@
+"""The mean loss over a text, every token counted once."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from groundup.data.sampler import IGNORED, evaluation_batches
+from groundup.parallel.world import World
+
+
+@torch.no_grad()
+def mean_loss(
+    objective: nn.Module,
+    tokens: np.ndarray,
+    *,
+    block_size: int,
+    batch_size: int,
+    device: torch.device,
+    world: World,
+    most: int = 0,
+) -> float:
+    """Nats a token over [tokens] in windows of `block_size`, or over an evenly spread sample of `most` tokens.
+
+    objective: (inputs, targets) -> mean loss. Processes share the batches; the objective is left in the mode it was in.
+    """
+    total = torch.zeros(2, dtype=torch.float64)  # the sum of the losses, and their number
+    was_training = objective.training
+    objective.eval()
+    for number, batch in enumerate(evaluation_batches(tokens, block_size, batch_size, most)):
+        if number % world.size == world.rank:
+            inputs = batch[:, :-1].clamp(min=0).to(device)  # what is IGNORED as a target still needs a row to read
+            targets = batch[:, 1:].to(device)
+            counted = (batch[:, 1:] != IGNORED).sum().double()
+            total += torch.stack([objective(inputs, targets).double().cpu() * counted, counted])
+    objective.train(was_training)
+    loss_sum, count = world.sum(total.to(device) if device.type == "cuda" else total).tolist()
+    return loss_sum / count

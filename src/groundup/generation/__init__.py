@@ -1,0 +1,1 @@
+"""Texts from a model: streamed, sampled, interactive."""

@@ -1,0 +1,54 @@
+"""`groundup generate`: load, say what was loaded, write."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from groundup.errors import GenerationError
+from groundup.generation.engine import SamplingSettings, fit_prompt, start_of, stream_text
+from groundup.generation.interactive import converse, say
+from groundup.model_folder import Model, architecture_of, find_model, load
+from groundup.parallel.machine import choose_device
+from groundup.tokenizers.characters import CharacterTokenizer
+
+
+def generate_texts(
+    name: str, prompt: str, settings: SamplingSettings, *, samples: int, interactive: bool, strict: bool, device: str
+) -> None:
+    """Write `samples` texts to stdout, or ask for what to write; all else goes to stderr. Raises GroundupError."""
+    path = Path("runs") / name if (Path("runs") / name).is_dir() else Path(name)
+    folder = find_model(path, report)
+    model, tokenizer = load(folder, report)
+    if tokenizer is None:
+        raise GenerationError(f"{folder} has no tokenizer.json: groundup can't turn text into its tokens")
+    model.to(choose_device(device))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    report(f"{architecture_of(model)}, {parameters:,} parameters, from {folder}; seed {settings.seed}")
+    write = partial(write_pieces, model, tokenizer, strict)
+    if interactive:
+        converse(write, settings, prompt)
+        return
+    for number in range(samples):
+        if samples > 1:
+            say(f"======== {number + 1} of {samples}\n")
+        pieces = write(prompt, replace(settings, seed=settings.seed + number))
+        first = next(pieces)  # before the prompt is shown: a prompt that can't be read is an error, not a text
+        say(prompt + first)
+        for piece in pieces:
+            say(piece)
+        say("\n")
+
+
+def write_pieces(
+    model: Model, tokenizer: CharacterTokenizer, strict: bool, prompt: str, settings: SamplingSettings
+) -> Iterator[str]:
+    """The text after the prompt, piece by piece."""
+    tokens = fit_prompt(start_of(prompt, tokenizer), model.block_size, strict, report)
+    yield from stream_text(model, tokenizer, tokens, settings)
+
+
+def report(text: str) -> None:
+    """A line for the user that isn't part of the text."""
+    sys.stderr.write(f"{text}\n")

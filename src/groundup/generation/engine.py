@@ -1,0 +1,95 @@
+"""The engine: a prompt in, text out, a token at a time."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from groundup.errors import GenerationError
+from groundup.model_folder import Model
+from groundup.models.sampling import next_token
+from groundup.tokenizers.characters import CharacterTokenizer
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How a text is drawn. Raises GenerationError for a value out of its range.
+
+    length: tokens to write. temperature: 0 is greedy. top_k: 0 keeps all tokens, more than there are keeps all.
+    top_p: in (0, 1]. seed: the same seed, prompt and model give the same text.
+    """
+
+    length: int = 500
+    temperature: float = 0.8
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 1337
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise GenerationError(f"length = {self.length} must be at least 1 token")
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise GenerationError(
+                f"temperature = {self.temperature} must be a finite number from 0 (greedy); the usual: 0.1 to 2"
+            )
+        if self.top_k < 0:
+            raise GenerationError(f"top-k = {self.top_k} must be a number of tokens, from 1; leave it out to keep all")
+        if not 0.0 < self.top_p <= 1.0:
+            raise GenerationError(f"top-p = {self.top_p} must be in (0, 1]; 1 keeps all tokens")
+        if not 0 <= self.seed < 2**63:
+            raise GenerationError(f"seed = {self.seed} must be a whole number from 0, below 2^63")
+
+
+def start_of(prompt: str, tokenizer: CharacterTokenizer) -> Tensor:
+    """The prompt's tokens, [1, time] int64; an empty prompt starts as a new line does. Raises TokenizerError."""
+    if not prompt:
+        prompt = "\n" if "\n" in tokenizer.characters else tokenizer.characters[0]
+    return torch.from_numpy(tokenizer.encode(prompt))[None]
+
+
+def fit_prompt(tokens: Tensor, block_size: int, strict: bool, report: Callable[[str], None]) -> Tensor:
+    """The newest `block_size` tokens of a prompt, and a word if some had to go; `strict` refuses them instead.
+
+    tokens: [1, time] -> [1, at most block_size]. Raises GenerationError.
+    """
+    length = tokens.size(1)
+    if length > block_size:
+        if strict:
+            raise GenerationError(f"the prompt has {length:,} tokens, but the model's context is {block_size:,}")
+        report(f"the prompt has {length:,} tokens: the model sees the newest {block_size:,}, its whole context")
+    return tokens[:, -block_size:]
+
+
+@torch.inference_mode()
+def stream_tokens(model: Model, tokens: Tensor, settings: SamplingSettings) -> Iterator[int]:
+    """Yield `settings.length` tokens that continue `tokens`, [1, time] int64, as `model.generate` would draw them."""
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(settings.seed)
+    context = tokens.to(device)
+    was_training = model.training
+    model.eval()
+    try:
+        for _ in range(settings.length):
+            context = context[:, -model.block_size :]
+            logits = model.head(model.hidden(context)[:, -1])
+            uniform = torch.rand(1, generator=generator).to(device)
+            token = next_token(logits, uniform, settings.temperature, settings.top_k, settings.top_p)
+            context = torch.cat([context, token[:, None]], dim=1)
+            yield int(token)
+    finally:
+        model.train(was_training)
+
+
+def stream_text(
+    model: Model, tokenizer: CharacterTokenizer, tokens: Tensor, settings: SamplingSettings
+) -> Iterator[str]:
+    """The pieces of text that continue `tokens`, as they are made."""
+    for token in stream_tokens(model, tokens, settings):
+        yield tokenizer.decode([token])
+
+
+def write_text(model: Model, tokenizer: CharacterTokenizer, settings: SamplingSettings, prompt: str = "") -> str:
+    """What follows the prompt, whole. Raises TokenizerError for a character that the vocabulary lacks."""
+    return "".join(stream_text(model, tokenizer, start_of(prompt, tokenizer), settings))

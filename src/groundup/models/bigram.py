@@ -1,0 +1,49 @@
+"""The bigram: one table that says, for each token, what follows it. The baseline that every GPT must beat."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from groundup.config import GPTConfig
+from groundup.models import sampling
+
+
+class Bigram(nn.Module):
+    """Next-token logits that depend on the current token alone (Shannon 1948, section 3).
+
+    The table is the weight of a linear layer whose input is the one-hot token: column t holds the logits after token t.
+    Of the config it uses `vocab_size`, and `block_size` as the length of a training window.
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.block_size = config.block_size
+        self.head = nn.Linear(config.vocab_size, config.vocab_size, bias=False)
+        nn.init.normal_(self.head.weight, std=0.02)
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        """The one-hot vectors that the table reads. tokens: [batch, time] -> [batch, time, vocab]"""
+        return F.one_hot(tokens, self.head.in_features).to(self.head.weight.dtype)
+
+    def forward(self, tokens: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """tokens, targets: [batch, time] int64 -> logits [batch, time, vocab] and the mean loss in nats, or None."""
+        logits = F.embedding(tokens, self.head.weight.T)  # a column a token, without building the one-hot vectors
+        if targets is None:
+            return logits, None
+        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    def generate(
+        self,
+        tokens: Tensor,
+        max_new_tokens: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """tokens: [batch, time] -> [batch, time + max_new_tokens]; see `sampling.generate`."""
+        return sampling.generate(
+            self, tokens, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator
+        )

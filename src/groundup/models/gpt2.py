@@ -1,0 +1,131 @@
+"""GPT-2, fused: one QKV projection, one attention kernel, and Hugging Face's names for every weight."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from groundup.config import GPTConfig
+from groundup.models import sampling
+from groundup.models.attention import causal_attention
+
+
+class Attention(nn.Module):
+    """All heads of causal self-attention at once (Vaswani et al. 2017, section 3.2). [batch, time, n_embd] -> same"""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.n_head = config.n_head
+        self.dropout = config.dropout
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)  # queries, keys and values, each head after head
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+        self.resid_dropout = nn.Dropout(config.dropout)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        batch, time, n_embd = hidden.shape
+        qkv = self.c_attn(hidden).view(batch, time, 3, self.n_head, n_embd // self.n_head)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [batch, n_head, time, head_dim]
+        found = causal_attention(query, key, value, self.dropout if self.training else 0.0)
+        return self.resid_dropout(self.c_proj(found.transpose(1, 2).reshape(batch, time, n_embd)))
+
+
+class MLP(nn.Module):
+    """Widen four times, GELU by its tanh formula (Hendrycks & Gimpel 2016), come back. [..., n_embd] -> same"""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.dropout(self.c_proj(F.gelu(self.c_fc(hidden), approximate="tanh")))
+
+
+class Block(nn.Module):
+    """Attention and MLP, each on a normalised copy, each added to the residual stream (pre-LayerNorm)."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd)
+        self.attn = Attention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd)
+        self.mlp = MLP(config)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        hidden = hidden + self.attn(self.ln_1(hidden))
+        return hidden + self.mlp(self.ln_2(hidden))
+
+
+class Transformer(nn.Module):
+    """Embeddings, blocks and the last norm. tokens: [batch, time] int64 -> [batch, time, n_embd]"""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.drop = nn.Dropout(config.dropout)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        positions = torch.arange(tokens.size(1), device=tokens.device)
+        hidden = self.drop(self.wte(tokens) + self.wpe(positions))
+        for block in self.h:
+            hidden = block(hidden)
+        return self.ln_f(hidden)
+
+
+class GPT2(nn.Module):
+    """GPT-2 (Radford et al. 2019): what `readable.py` computes, as fast as the machine allows."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.block_size = config.block_size
+        self.transformer = Transformer(config)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head.weight = self.transformer.wte.weight  # tied: one table reads tokens and writes them
+        self.initialise()
+
+    @property
+    def head(self) -> nn.Linear:
+        """The projection to logits, under the name that all models share."""
+        return self.lm_head
+
+    def initialise(self) -> None:
+        """Normal with deviation 0.02, biases 0; what writes to the residual stream is scaled by 1/sqrt(2 n_layer)."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("c_proj.weight"):
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * len(self.transformer.h)))
+            elif parameter.ndim == 2:
+                nn.init.normal_(parameter, std=0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        """The states before the head. tokens: [batch, time] int64, time <= block_size -> [batch, time, n_embd]"""
+        return self.transformer(tokens)
+
+    def forward(self, tokens: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """tokens, targets: [batch, time] int64 -> logits [batch, time, vocab] and the mean loss in nats, or None."""
+        logits = self.lm_head(self.hidden(tokens))
+        if targets is None:
+            return logits, None
+        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    def generate(
+        self,
+        tokens: Tensor,
+        max_new_tokens: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """tokens: [batch, time] -> [batch, time + max_new_tokens]; see `sampling.generate`."""
+        return sampling.generate(
+            self, tokens, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator
+        )

@@ -1,0 +1,178 @@
+"""The readable GPT: every head is its own module and every step of attention is a line of the paper.
+
+It computes exactly what `gpt2.py` computes; `correspondence.py` maps the weights of one onto the other. Nothing is
+imported but torch and the config, so that this file is the oracle of the fast one.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from groundup.config import GPTConfig
+
+
+def future_of(scores: Tensor) -> Tensor:
+    """True where the key (column) comes after the query (row). scores: [..., time, time] -> [time, time] bool"""
+    time = scores.size(-1)
+    positions = torch.arange(time, device=scores.device)
+    return positions[None, :] > positions[:, None]
+
+
+class Head(nn.Module):
+    """One head of causal self-attention (Vaswani et al. 2017, section 3.2.1).
+
+    hidden: [batch, time, n_embd] -> [batch, time, head_dim]
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        head_dim = config.n_embd // config.n_head
+        self.query = nn.Linear(config.n_embd, head_dim)
+        self.key = nn.Linear(config.n_embd, head_dim)
+        self.value = nn.Linear(config.n_embd, head_dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        query, key, value = self.query(hidden), self.key(hidden), self.value(hidden)
+        scores = query @ key.mT / math.sqrt(key.size(-1))  # [batch, time, time]: who asks, who answers
+        scores = scores.masked_fill(future_of(scores), -math.inf)  # a token sees itself and its past
+        return self.dropout(scores.softmax(dim=-1)) @ value
+
+
+class MultiHeadAttention(nn.Module):
+    """Several heads side by side, then a projection that mixes what they found (Vaswani et al. 2017, section 3.2.2).
+
+    hidden: [batch, time, n_embd] -> [batch, time, n_embd]
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(Head(config) for _ in range(config.n_head))
+        self.projection = nn.Linear(config.n_embd, config.n_embd)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        found = torch.cat([head(hidden) for head in self.heads], dim=-1)  # [batch, time, n_head * head_dim]
+        return self.dropout(self.projection(found))
+
+
+class GELU(nn.Module):
+    """x times the probability that a normal variable is below x, by the tanh formula (Hendrycks & Gimpel 2016)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
+
+
+class MLP(nn.Module):
+    """Each token thinks on its own: widen four times, bend, come back. [batch, time, n_embd] -> the same"""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.expand = nn.Linear(config.n_embd, 4 * config.n_embd)
+        self.gelu = GELU()
+        self.contract = nn.Linear(4 * config.n_embd, config.n_embd)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.dropout(self.contract(self.gelu(self.expand(hidden))))
+
+
+class LayerNorm(nn.Module):
+    """Mean 0 and variance 1 for every token, then a learned scale and shift (Ba et al. 2016, equation 4)."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(config.n_embd))
+        self.shift = nn.Parameter(torch.zeros(config.n_embd))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        mean = hidden.mean(dim=-1, keepdim=True)
+        variance = ((hidden - mean) ** 2).mean(dim=-1, keepdim=True)
+        return self.scale * (hidden - mean) / torch.sqrt(variance + 1e-5) + self.shift
+
+
+class Block(nn.Module):
+    """Tokens talk, then think; both read a normalised copy and add to the residual stream (Radford et al. 2019)."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.attention_norm = LayerNorm(config)
+        self.attention = MultiHeadAttention(config)
+        self.mlp_norm = LayerNorm(config)
+        self.mlp = MLP(config)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        hidden = hidden + self.attention(self.attention_norm(hidden))
+        return hidden + self.mlp(self.mlp_norm(hidden))
+
+
+class ReadableGPT(nn.Module):
+    """GPT-2 (Radford et al. 2019), written to be read."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.block_size = config.block_size
+        self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.norm = LayerNorm(config)
+        self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.head.weight = self.token_embedding.weight  # tied: one table reads tokens and writes them
+        self.initialise()
+
+    def initialise(self) -> None:
+        """Normal with deviation 0.02, biases 0; what writes to the residual stream is scaled by 1/sqrt(2 n_layer)."""
+        for name, parameter in self.named_parameters():
+            if name.endswith(("projection.weight", "contract.weight")):
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * len(self.blocks)))
+            elif parameter.ndim == 2:
+                nn.init.normal_(parameter, std=0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        """The states before the head. tokens: [batch, time] int64, time <= block_size -> [batch, time, n_embd]"""
+        positions = torch.arange(tokens.size(1), device=tokens.device)
+        hidden = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))
+        for block in self.blocks:
+            hidden = block(hidden)
+        return self.norm(hidden)
+
+    def forward(self, tokens: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """tokens, targets: [batch, time] int64 -> logits [batch, time, vocab] and the mean loss in nats, or None."""
+        logits = self.head(self.hidden(tokens))
+        if targets is None:
+            return logits, None
+        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    @torch.no_grad()
+    def generate(
+        self,
+        tokens: Tensor,
+        max_new_tokens: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Predict, draw, append, repeat; temperature 0 is greedy. tokens: [batch, time] -> [batch, time + new]"""
+        for _ in range(max_new_tokens):
+            logits, _ = self(tokens[:, -self.block_size :])
+            logits = logits[:, -1]  # [batch, vocab]: what follows the last token
+            if temperature == 0.0:
+                newest = logits.argmax(dim=-1, keepdim=True)
+            else:
+                probabilities, order = (logits / temperature).softmax(dim=-1).sort(dim=-1, descending=True)
+                if top_k:
+                    probabilities[:, top_k:] = 0.0
+                    probabilities /= probabilities.sum(dim=-1, keepdim=True)
+                before = probabilities.cumsum(dim=-1) - probabilities  # the mass of all more probable tokens
+                probabilities[before >= top_p] = 0.0
+                newest = order.gather(-1, probabilities.multinomial(1, generator=generator))
+            tokens = torch.cat([tokens, newest], dim=1)
+        return tokens

@@ -1,0 +1,1 @@
+"""Which parameter goes to which optimizer, and how the learning rate moves."""

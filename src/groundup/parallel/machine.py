@@ -1,0 +1,112 @@
+"""The machine: which device, precision, threads and compiler a run gets. Resolved once, and said."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from groundup.errors import MachineError
+from groundup.parallel.world import World
+
+COMPILE_PAYS_AFTER = 600.0  # seconds of training on a CPU, where the compiler itself takes about 20
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The device and the precision of a run: float32, bfloat16 or float64."""
+
+    device: torch.device
+    precision: str
+
+    @property
+    def weight_dtype(self) -> torch.dtype:
+        """The dtype of weights and optimizer states."""
+        return torch.float64 if self.precision == "float64" else torch.float32
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """`auto` takes the first of cuda, mps and cpu that computes rightly; a named one must. Raises MachineError."""
+    candidates = ["cuda", "mps"] if name == "auto" else [] if name == "cpu" else [name]
+    for candidate in candidates:
+        problem = _problem_with(candidate)
+        if problem is None:
+            return torch.device(f"cuda:{local_rank}" if candidate == "cuda" else candidate)
+        if name != "auto":
+            raise MachineError(f"device {name} can't be used: {problem}. Choose auto, cpu, cuda, cuda:N or mps.")
+    return torch.device("cpu")
+
+
+def _problem_with(name: str) -> str | None:
+    """Why a device can't be trusted: absent, dying on a first product, or computing another result than the CPU."""
+    try:
+        device = torch.device(name)
+        available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        if not available.get(device.type, False):
+            return f"this machine has no {device.type}" if device.type in available else "groundup doesn't know it"
+        square = torch.linspace(-1, 1, 64 * 64).view(64, 64)
+        if not torch.allclose((square.to(device) @ square.to(device)).cpu(), square @ square, atol=1e-3):
+            return "its matrix product differs from the CPU's"
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+    return None
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """`auto` takes bfloat16 where the hardware multiplies it faster than float32, else float32. Raises MachineError."""
+    if name != "auto":
+        if name == "float64" and device.type == "mps":
+            raise MachineError("precision float64 doesn't exist on mps. Choose float32, or train on the cpu.")
+        return name
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
+    if device.type == "cpu" and _cpu_has_bfloat16():
+        return "bfloat16"
+    return "float32"
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether the CPU has units for bfloat16 products (AVX-512 BF16 or AMX)."""
+    capabilities = Path("/proc/cpuinfo")
+    if not capabilities.is_file():
+        return False
+    words = capabilities.read_text("utf-8", errors="replace").split()
+    return "avx512_bf16" in words or "amx_bf16" in words
+
+
+def choose_compile(name: str, device: torch.device, expected_seconds: float) -> bool:
+    """`auto` compiles on CUDA, and on a CPU with a C++ compiler where the run is long enough to win the time back."""
+    if name != "auto":
+        return name == "on"
+    if device.type == "cuda":
+        return True
+    long_enough = expected_seconds > COMPILE_PAYS_AFTER
+    has_compiler = any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name)
+    return device.type == "cpu" and long_enough and has_compiler
+
+
+def set_threads(requested: int, world: World) -> int:
+    """Give torch `requested` threads, or this process's share of the cores it may use; the number that it now has."""
+    if requested == 0:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        requested = max(1, min(cores, _quota() or cores) // world.local_size)
+    torch.set_num_threads(requested)
+    return requested
+
+
+def _quota() -> int | None:
+    """The CPUs that a container's control group allows (cgroup v2), rounded up; None without a limit."""
+    try:
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
+    except (OSError, ValueError):
+        return None
+    return None if limit == "max" else max(1, -(-int(limit) // int(period)))
+
+
+def make_deterministic(device: torch.device) -> None:
+    """Bit-for-bit repeatable CPU runs: the compiled embedding backward races otherwise."""
+    if device.type == "cpu":
+        torch.use_deterministic_algorithms(True)
+        # Otherwise every empty tensor is filled with NaN first.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,0 +1,1 @@
+"""The packaged recipes: complete, commented runs. `groundup recipes` lists them."""

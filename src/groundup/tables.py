@@ -1,0 +1,91 @@
+"""The tables that `groundup recipes` and `groundup runs` print."""
+
+import json
+from datetime import datetime
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from groundup.recipe_files import load_recipe, packaged, packaged_names
+from groundup.training.metrics import perplexity
+from groundup.training.record import RunFolder, all_runs
+
+
+def print_recipes() -> None:
+    """Each packaged recipe in a line."""
+    table = _table("recipe", "model", "parameters", "corpus", "time", "loss", "what")
+    for name in packaged_names():
+        recipe = load_recipe(packaged(name))
+        shape = (
+            ""
+            if recipe.model.architecture == "bigram"
+            else f" {recipe.model.n_layer} x {recipe.model.n_head} x {recipe.model.n_embd}"
+        )
+        parameters = recipe.parameter_count(recipe.about.vocab_size)
+        table.add_row(
+            name,
+            f"{recipe.model.architecture}{shape}",
+            short_count(parameters),
+            recipe.data.corpus,
+            recipe.about.time,
+            recipe.about.loss,
+            recipe.about.summary,
+        )
+    console = _console()
+    console.print(table)
+    console.print("Train one: groundup train NAME. Make it yours: groundup recipes NAME > my.toml")
+
+
+def print_runs() -> None:
+    """The runs in this folder, the lowest validation loss first; runs without one come last."""
+    rows = sorted((_row(run) for run in all_runs()), key=lambda row: row[0])
+    console = _console()
+    if not rows:
+        console.print("no runs in this folder yet. Start one: groundup train")
+        return
+    table = _table("run", "model", "parameters", "corpus", "steps", "best loss", "perplexity", "started")
+    for _, cells in rows:
+        table.add_row(*cells)
+    console.print(table)
+
+
+def _row(run: RunFolder) -> tuple[float, list[str]]:
+    """A run's best validation loss, for sorting, and its cells."""
+    recipe, lines = run.read_recipe(), run.read_metrics()
+    facts = json.loads((run.path / "run.json").read_text("utf-8"))
+    losses = [line["validation_loss"] for line in lines if line["kind"] == "evaluation"]
+    done = max((line["step"] for line in lines), default=0)
+    best = min(losses, default=float("inf"))
+    cells = [
+        run.name,
+        recipe.model.architecture,
+        short_count(facts["parameters"]),
+        recipe.data.corpus,
+        f"{done:,}" if done == recipe.train.steps else f"{done:,} of {recipe.train.steps:,}",
+        f"{best:.4f}" if losses else "-",
+        f"{perplexity(best):.2f}" if losses else "-",
+        datetime.fromisoformat(facts["started"]).astimezone().strftime("%Y-%m-%d %H:%M"),
+    ]
+    return best, cells
+
+
+def short_count(number: int) -> str:
+    """A count as people say it: 803 thousand is 803K, 10.7 million is 10.7M."""
+    for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if number >= size:
+            return f"{number / size:.3g}{letter}"
+    return str(number)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in {"parameters", "best loss", "perplexity"} else "left")
+    return table
+
+
+def _console() -> Console:
+    """The terminal as it is; a pipe gets lines as long as they need to be."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)

@@ -1,0 +1,100 @@
+"""The character tokenizer: every distinct character of a text is a token, saved so that transformers reads it."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from groundup.errors import TokenizerError
+
+TOKENIZER_FILE = "tokenizer.json"
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+
+
+class CharacterTokenizer:
+    """Characters in the order of their code points; the id is the place in that order.
+
+    Raises TokenizerError for a character or an id that the vocabulary lacks.
+    """
+
+    def __init__(self, characters: Iterable[str]) -> None:
+        self.characters = sorted(set(characters))
+        self._code_points = np.array([ord(character) for character in self.characters], dtype=np.uint32)
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.characters)
+
+    def encode(self, text: str) -> np.ndarray:
+        """text -> ids, a character each: [len(text)] int64."""
+        code_points = np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), dtype=np.uint32)
+        ids = np.searchsorted(self._code_points, code_points).clip(max=self.vocab_size - 1)
+        unknown = np.flatnonzero(self._code_points[ids] != code_points)
+        if unknown.size:
+            position = int(unknown[0])
+            raise TokenizerError(
+                f"character {text[position]!r} (U+{ord(text[position]):04X}) at position {position} is not among the "
+                f"{self.vocab_size} characters that the tokenizer knows: {self._known()}"
+            )
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """ids -> text, a character each."""
+        ids = list(map(int, ids))
+        for position, token in enumerate(ids):
+            if not 0 <= token < self.vocab_size:
+                raise TokenizerError(f"token {token} at position {position} is outside [0, {self.vocab_size})")
+        return "".join(self.characters[token] for token in ids)
+
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer.json` and `tokenizer_config.json`, which transformers' AutoTokenizer loads."""
+        pipeline = {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [],
+            "normalizer": None,
+            "pre_tokenizer": {
+                "type": "Split",
+                "pattern": {"Regex": "[\\s\\S]"},
+                "behavior": "Isolated",
+                "invert": False,
+            },
+            "post_processor": None,
+            "decoder": {"type": "Fuse"},
+            "model": {
+                "type": "WordLevel",
+                "vocab": {character: token for token, character in enumerate(self.characters)},
+                "unk_token": "<unk>",  # required by the format; not in the vocabulary, so an unknown character raises
+            },
+        }
+        config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        _write_json(folder / TOKENIZER_FILE, pipeline)
+        _write_json(folder / TOKENIZER_CONFIG_FILE, config)
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> "CharacterTokenizer":
+        """Read what `save` wrote. Raises TokenizerError for any other tokenizer."""
+        path = folder / TOKENIZER_FILE
+        try:
+            model = json.loads(path.read_text("utf-8"))["model"]
+            vocabulary = list(model["vocab"])
+            ids = list(model["vocab"].values())
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise TokenizerError(f"{path} is not a tokenizer file: {type(error).__name__}: {error}") from error
+        tokenizer = cls(character for character in vocabulary if len(character) == 1)
+        if model.get("type") != "WordLevel" or tokenizer.characters != vocabulary or ids != list(range(len(ids))):
+            raise TokenizerError(
+                f"{path} is a {model.get('type')} tokenizer, not a character tokenizer of groundup: "
+                "a WordLevel model with one entry a character, in the order of their code points"
+            )
+        return tokenizer
+
+    def _known(self, most: int = 100) -> str:
+        """The vocabulary for an error message, cut if it is long."""
+        return repr("".join(self.characters[:most])) + (" ..." if self.vocab_size > most else "")
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", "utf-8")

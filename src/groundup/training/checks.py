@@ -1,0 +1,62 @@
+"""What must hold before a run starts or goes on, each said in one line."""
+
+import platform
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+import groundup
+from groundup.config import GPTConfig
+from groundup.data.corpora import Corpus
+from groundup.errors import RecipeError, RunError
+from groundup.model_folder import Model, architecture_of
+from groundup.parallel.world import World
+from groundup.recipe import Recipe
+from groundup.training.journal import Journal
+
+
+def check_division(recipe: Recipe, world: World) -> None:
+    """Every process must get the same share of every batch. Raises RecipeError."""
+    batch, micro = recipe.train.batch_size, recipe.train.micro_batch_size
+    if batch % ((micro or 1) * world.size):
+        what = f"{world.size} processes" + (f" x micro_batch_size = {micro}" if micro else "")
+        raise RecipeError(f"train.batch_size = {batch} can't be divided by {what}. Choose a multiple.")
+
+
+def check_same_shape(model: Model, architecture: str, config: GPTConfig) -> None:
+    """A loaded model must be the one that the recipe describes. Raises RecipeError."""
+    if (found := architecture_of(model)) != architecture:
+        raise RecipeError(f"model.architecture = {architecture}, but the model to start from is a {found}")
+    compared = {"block_size", "vocab_size"} if found == "bigram" else asdict(config).keys() - {"dropout"}
+    for field in sorted(compared):
+        has, states = getattr(model.config, field), getattr(config, field)
+        if has != states:
+            raise RecipeError(f"model.{field} = {states}, but the model to start from has {field} = {has}")
+
+
+def check_same_text(corpus: Corpus, facts: dict[str, Any], may_differ: bool, journal: Journal) -> None:
+    """A resumed run goes on with the text that it began with. Raises RunError."""
+    recorded, found = facts["corpus"]["fingerprint"], corpus.fingerprint
+    if recorded == found:
+        return
+    if not may_differ:
+        raise RunError(
+            f"corpus {corpus.name} has changed since the run began: its SHA-256 is {found[:12]}... instead of "
+            f"{recorded[:12]}.... Restore it, or go on with the new text: --accept-changed-data"
+        )
+    journal.say(
+        f"the corpus has changed since the run began ({recorded[:12]}... to {found[:12]}...): going on as asked"
+    )
+
+
+def check_same_versions(facts: dict[str, Any], journal: Journal) -> None:
+    """Say what may keep a resumed run from being bit for bit the unbroken one."""
+    for name, now in versions().items():
+        if (then := facts["versions"].get(name)) != now:
+            journal.say(f"{name} is {now}, and was {then} when the run began: its numbers may differ in the last bits")
+
+
+def versions() -> dict[str, str]:
+    """What decides a run's last bits besides its recipe and text."""
+    return {"groundup": groundup.__version__, "torch": torch.__version__, "machine": platform.machine()}

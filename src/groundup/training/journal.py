@@ -1,0 +1,108 @@
+"""The journal: what the trainer tells as it goes. The main process's writes and shows; the others' say nothing."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from groundup.training.metrics import EvaluationRecord, StepRecord, perplexity
+from groundup.training.plot import plot_losses
+from groundup.training.record import RunFolder
+from groundup.training.tensorboard import TensorBoard
+
+REDRAW_AFTER = 60.0  # seconds between two drawings of loss.png while training goes on
+
+
+class Journal:
+    """A journal that says nothing: what every process but the main one keeps."""
+
+    def say(self, text: str) -> None:
+        """A line for the user."""
+
+    def step(self, record: StepRecord) -> None:
+        """An optimizer step was done."""
+
+    def evaluation(self, record: EvaluationRecord) -> None:
+        """Losses were measured."""
+
+    def sample(self, evaluation: EvaluationRecord, text: str) -> None:
+        """A text was sampled."""
+
+    @contextmanager
+    def open(self, run: RunFolder, done: int, steps: int, tensorboard: bool) -> Iterator[None]:
+        """Around the training: from `done` steps to `steps`."""
+        yield
+
+
+class MainJournal(Journal):
+    """Writes the run folder; draws a progress bar on a terminal, and prints plain lines anywhere else."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, soft_wrap=True)
+        self.run: RunFolder | None = None
+        self.tensorboard: TensorBoard | None = None
+        self.last_drawn = time.monotonic()
+        self.bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}"),
+            TextColumn("{task.fields[speed]} tokens/s"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+
+    def say(self, text: str) -> None:
+        self.console.print(Text(text))
+        sys.stdout.flush()
+
+    @contextmanager
+    def open(self, run: RunFolder, done: int, steps: int, tensorboard: bool) -> Iterator[None]:
+        self.run = run
+        self.tensorboard = TensorBoard(run.path, done) if tensorboard else None
+        self.task = self.bar.add_task(run.name, total=steps, completed=done, loss="-", speed="-")
+        try:
+            with self.bar:
+                yield
+        finally:
+            if self.tensorboard is not None:
+                self.tensorboard.close()
+            plot_losses(run.read_metrics(), run.path / "loss.png", run.name)
+
+    def step(self, record: StepRecord) -> None:
+        assert self.run is not None
+        self.run.append_metrics(record.to_json())
+        if self.tensorboard is not None:
+            self.tensorboard.write(record)
+        speed = f"{record.tokens_per_second:,.0f}"
+        self.bar.update(self.task, completed=record.step, loss=f"{record.loss:.3f}", speed=speed)
+
+    def evaluation(self, record: EvaluationRecord) -> None:
+        assert self.run is not None
+        self.run.append_metrics(record.to_json())
+        if self.tensorboard is not None:
+            self.tensorboard.write(record)
+        training = "" if record.train_loss is None else f"train {_loss(record.train_loss)}  "
+        self.say(
+            f"step {record.step:>6,}  {training}validation {_loss(record.validation_loss)}  "
+            f"{record.tokens:,} tokens  {record.seconds:.0f} s"
+        )
+        if time.monotonic() - self.last_drawn > REDRAW_AFTER:
+            plot_losses(self.run.read_metrics(), self.run.path / "loss.png", self.run.name)
+            self.last_drawn = time.monotonic()
+
+    def sample(self, evaluation: EvaluationRecord, text: str) -> None:
+        assert self.run is not None
+        self.run.append_sample(evaluation.step, evaluation.validation_loss, text)
+        if self.console.is_terminal:
+            self.console.print(Text(text.strip("\n"), style="dim"))
+
+
+def _loss(loss: float) -> str:
+    return f"{loss:.4f} (perplexity {perplexity(loss):.2f})"

@@ -1,0 +1,56 @@
+"""What a run measures, as pure functions and plain records."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One optimizer step. `step` counts completed steps, `seconds` is training time so far, losses are nats a token."""
+
+    step: int
+    tokens: int
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    tokens_per_second: float
+    seconds: float
+    batch_hash: int  # of the tokens that the model was fed, over all processes
+
+    def to_json(self) -> dict[str, Any]:
+        """A line of metrics.jsonl."""
+        return {"kind": "step", **asdict(self)}
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """Losses in evaluation mode after `step` completed steps, in nats a token; train_loss is None if not measured."""
+
+    step: int
+    tokens: int
+    train_loss: float | None
+    validation_loss: float
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """A line of metrics.jsonl."""
+        return {"kind": "evaluation", **asdict(self)}
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss): the size of the die that is as hard to predict. loss: nats a token"""
+    return math.exp(loss) if loss < 700 else math.inf
+
+
+def tokens_per_second(tokens: int, started: float, ended: float) -> float:
+    """Throughput between two readings of a monotonic clock, in seconds."""
+    elapsed = ended - started
+    return tokens / elapsed if elapsed > 0 else 0.0
+
+
+def steps_within(seconds: float, step_seconds: float, evaluation_seconds: float, every: int) -> int:
+    """The steps that fit into `seconds`, with an evaluation each `every` steps (0: never) and one at each end."""
+    left = seconds - 2 * evaluation_seconds
+    share = evaluation_seconds / every if every else 0.0
+    return max(1, int(left / (step_seconds + share)))

@@ -1,0 +1,132 @@
+"""The run folder: the resolved recipe, metrics, samples and the picture of the losses."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from groundup.errors import RunError
+from groundup.recipe import Recipe
+from groundup.recipe_files import load_recipe, parse_toml
+
+RUNS = Path("runs")
+RECIPE_FILE = "recipe.toml"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`runs/NAME/`: every file of a run, and who writes it."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def checkpoints(self) -> Path:
+        """`checkpoints/step-000500/` and so on, with `best` and `latest` pointing at two of them."""
+        return self.path / "checkpoints"
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """The recipe with everything that was automatic resolved."""
+        _replace(self.path / RECIPE_FILE, recipe.to_toml())
+
+    def read_recipe(self) -> Recipe:
+        """What `write_recipe` wrote. Raises RecipeError or RunError."""
+        file = self.path / RECIPE_FILE
+        try:
+            return load_recipe(parse_toml(file.read_text("utf-8"), str(file)))
+        except OSError as error:
+            raise RunError(
+                f"{file} can't be read: {error.strerror}. Without its recipe a run can't be resumed"
+            ) from error
+
+    def write_facts(self, facts: dict[str, Any]) -> None:
+        """What the recipe can't know: the corpus's fingerprint, parameters, versions, the machine."""
+        _replace(self.path / "run.json", json.dumps(facts, indent=2) + "\n")
+
+    def read_facts(self) -> dict[str, Any]:
+        """What `write_facts` wrote. Raises RunError."""
+        file = self.path / "run.json"
+        try:
+            return json.loads(file.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{file} can't be read: {error}") from error
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """One more line of metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All lines of metrics.jsonl; a last line that a kill cut short is left out."""
+        file = self.path / "metrics.jsonl"
+        return list(_json_lines(file.read_text("utf-8"))) if file.is_file() else []
+
+    def forget_after(self, step: int) -> None:
+        """Drop the metrics and samples of steps that a resumed run will do again."""
+        kept = [line for line in self.read_metrics() if line["step"] <= step]
+        _replace(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        samples = self.path / "samples.txt"
+        if samples.is_file():
+            parts = samples.read_text("utf-8").split(_SAMPLE_MARK)
+            kept_samples = [part for part in parts[1:] if int(part.partition(" ")[0]) <= step]
+            _replace(samples, "".join(_SAMPLE_MARK + part for part in kept_samples))
+
+    def append_sample(self, step: int, loss: float, text: str) -> None:
+        """One more text in samples.txt, under its step and loss."""
+        with (self.path / "samples.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{_SAMPLE_MARK}{step} (validation loss {loss:.4f})\n{text}\n\n")
+
+
+_SAMPLE_MARK = "======== step "
+
+
+def create_run(recipe_name: str, name: str | None) -> RunFolder:
+    """A new folder, `RECIPE-N` with the first free N unless named; never one that exists. Raises RunError."""
+    if name is not None and (not name or Path(name).name != name or name.startswith(".")):
+        raise RunError(f"run name {name!r} must be a plain folder name, without slashes or a leading dot")
+    RUNS.mkdir(exist_ok=True)
+    candidates = [name] if name else (f"{recipe_name}-{number}" for number in range(1, 1_000_000))
+    for candidate in candidates:
+        try:
+            (RUNS / candidate).mkdir()
+        except FileExistsError:
+            continue
+        return RunFolder(RUNS / candidate)
+    raise RunError(f"{RUNS / str(name)} already exists. Choose another --name, or go on with: --resume {name}")
+
+
+def find_run(name: str) -> RunFolder:
+    """The run of that name or path. Raises RunError that lists what there is."""
+    for path in (RUNS / name, Path(name)):
+        if (path / RECIPE_FILE).is_file():
+            return RunFolder(path)
+    existing = ", ".join(run.name for run in all_runs()) or "none yet"
+    raise RunError(f"no run named {name}. Runs here: {existing}")
+
+
+def all_runs() -> list[RunFolder]:
+    """The runs in this folder, by name."""
+    return [RunFolder(path.parent) for path in sorted(RUNS.glob(f"*/{RECIPE_FILE}"))]
+
+
+def _json_lines(text: str) -> Iterator[dict[str, Any]]:
+    for line in text.splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a small file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.writing")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,175 @@
+"""From a recipe, or from a run to resume, to a trainer: all that can be wrong is found here, before the first step."""
+
+import platform
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from groundup import checkpoint, model_folder
+from groundup.data.corpora import Corpus, load_corpus, split
+from groundup.data.sampler import Sampler
+from groundup.errors import CorpusError
+from groundup.model_folder import Model
+from groundup.optim.groups import RULES, build_optimizer
+from groundup.optim.schedules import Schedule
+from groundup.parallel import machine as machines
+from groundup.parallel.machine import Machine
+from groundup.parallel.sharding import distribute
+from groundup.parallel.world import World
+from groundup.recipe import Recipe
+from groundup.tokenizers.characters import CharacterTokenizer
+from groundup.training.checks import check_division, check_same_shape, check_same_text, check_same_versions, versions
+from groundup.training.compiling import compile_in_place
+from groundup.training.journal import Journal
+from groundup.training.objective import NextTokenLoss
+from groundup.training.pace import resolve_length
+from groundup.training.record import RunFolder, create_run
+from groundup.training.state import Progress, read_state
+from groundup.training.stopping import StopRequest
+from groundup.training.tensorboard import check_installed
+from groundup.training.trainer import Trainer
+
+CPU_OPERATIONS_PER_SECOND = 2e11  # of a small machine: only to judge whether compiling pays
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a run is given besides its recipe: the processes it shares, where it tells, who may stop it."""
+
+    world: World
+    journal: Journal
+    stop: StopRequest
+
+
+@dataclass(frozen=True)
+class Text:
+    """A corpus as tokens."""
+
+    corpus: Corpus
+    tokenizer: CharacterTokenizer
+    training: np.ndarray
+    validation: np.ndarray
+
+
+def start(recipe: Recipe, recipe_name: str, name: str | None, around: Surroundings) -> tuple[Trainer, RunFolder]:
+    """A new run: its folder is made last, when nothing can be wrong with it any more."""
+    check_division(recipe, around.world)
+    if recipe.train.log == "tensorboard":
+        check_installed()
+    model, tokenizer = initial_model(recipe, around.journal)
+    text = read_text(load_corpus(recipe.data.corpus), recipe, tokenizer)
+    trainer = assemble(recipe, text, model, around)
+    recipe = resolve_length(trainer)
+    trainer = replace(trainer, recipe=recipe, schedule=Schedule.of(recipe.optim, recipe.train.steps))
+    path = str(create_run(recipe_name, name).path) if around.world.is_main else ""
+    run = RunFolder(Path(around.world.agree(path)))
+    if around.world.is_main:
+        run.write_facts(facts_of(trainer, text))
+        run.write_recipe(recipe)  # last: a folder with a recipe is a run
+    return trainer, run
+
+
+def resume(recipe: Recipe, run: RunFolder, data_may_differ: bool, around: Surroundings) -> tuple[Trainer, Path | None]:
+    """The run as it was after its newest intact checkpoint, and that checkpoint; from the beginning if it has none."""
+    check_division(recipe, around.world)
+    folder = checkpoint.newest_valid(checkpoint.steps(run.checkpoints), around.journal.say)
+    model, tokenizer = model_folder.load(folder) if folder else initial_model(recipe, around.journal)
+    corpus, facts = load_corpus(recipe.data.corpus), run.read_facts()
+    check_same_text(corpus, facts, data_may_differ, around.journal)
+    check_same_versions(facts, around.journal)
+    trainer = assemble(recipe, read_text(corpus, recipe, tokenizer), model, around)
+    if folder:
+        trainer.progress = read_state(folder, trainer.model, trainer.optimizer)
+    if around.world.is_main:
+        run.forget_after(trainer.progress.step if folder else -1)
+        run.write_recipe(recipe)
+        checkpoint.remove_unfinished(run.checkpoints)
+    where = f"step {trainer.progress.step:,} of {recipe.train.steps:,}"
+    around.journal.say(f"resuming {run.name} at {where}, from {folder or 'the beginning: it has no checkpoint yet'}")
+    return trainer, folder
+
+
+def assemble(recipe: Recipe, text: Text, model: Model | None, around: Surroundings) -> Trainer:
+    """The parts of a run put together at step 0, on the machine, compiled and distributed."""
+    recipe, machine = choose_machine(recipe, text, around.world)
+    machines.make_deterministic(machine.device)
+    config = recipe.gpt_config(text.tokenizer.vocab_size)
+    if model is None:
+        torch.manual_seed(recipe.train.seed)
+        model = model_folder.MODELS[recipe.model.architecture](config)
+    check_same_shape(model, recipe.model.architecture, config)
+    model.to(machine.device, machine.weight_dtype).train()
+    objective = NextTokenLoss(model, machine.precision)
+    trainer = Trainer(
+        recipe=recipe,
+        machine=machine,
+        world=around.world,
+        tokenizer=text.tokenizer,
+        model=model,
+        objective=objective,
+        distributed=objective,
+        optimizer=build_optimizer(model, RULES[recipe.model.architecture], recipe.optim),
+        schedule=Schedule.of(recipe.optim, max(1, recipe.train.steps)),
+        sampler=Sampler(text.training, recipe.model.block_size, recipe.train.batch_size, recipe.train.seed),
+        validation=text.validation,
+        journal=around.journal,
+        stop=around.stop,
+        progress=Progress(),
+    )
+    if recipe.train.compile == "on" and not compile_in_place(trainer):
+        trainer.recipe = replace(recipe, train=replace(recipe.train, compile="off"))
+    trainer.distributed = distribute(objective, around.world)
+    return trainer
+
+
+def initial_model(recipe: Recipe, journal: Journal) -> tuple[Model | None, CharacterTokenizer | None]:
+    """The model that `train.init` names, with its tokenizer; none where the run starts from random weights."""
+    return model_folder.load(recipe.train.init, journal.say) if recipe.train.init else (None, None)
+
+
+def read_text(corpus: Corpus, recipe: Recipe, tokenizer: CharacterTokenizer | None) -> Text:
+    """The corpus as tokens, split; the tokenizer is made from the text unless given. Raises CorpusError."""
+    tokenizer = tokenizer or CharacterTokenizer(corpus.text)
+    dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
+    training, validation = split(tokenizer.encode(corpus.text).astype(dtype), recipe.data.validation_fraction)
+    need = recipe.model.block_size + 1
+    if len(training) < need or len(validation) < 2:
+        raise CorpusError(
+            f"corpus {corpus.name} is too short: {len(training):,} tokens for training and {len(validation):,} for "
+            f"validation, but model.block_size = {recipe.model.block_size} needs {need:,} and 2. Lower "
+            "model.block_size, or give more text"
+        )
+    return Text(corpus, tokenizer, training, validation)
+
+
+def choose_machine(recipe: Recipe, text: Text, world: World) -> tuple[Recipe, Machine]:
+    """The recipe with everything automatic resolved, and the machine that it means. Raises MachineError."""
+    device = machines.choose_device(recipe.train.device, world.local_rank)
+    precision = machines.choose_precision(recipe.train.precision, device)
+    operations = 6 * recipe.parameter_count(text.tokenizer.vocab_size) * recipe.tokens_per_step * recipe.train.steps
+    seconds = 60 * recipe.train.minutes or operations / CPU_OPERATIONS_PER_SECOND
+    compiled = "on" if machines.choose_compile(recipe.train.compile, device, seconds) else "off"
+    threads = machines.set_threads(recipe.train.threads, world)
+    resolved = replace(recipe.train, device=device.type, precision=precision, compile=compiled, threads=threads)
+    return replace(recipe, train=resolved), Machine(device, precision)
+
+
+def facts_of(trainer: Trainer, text: Text) -> dict[str, Any]:
+    """run.json: what the recipe can't know."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+        "vocab_size": text.tokenizer.vocab_size,
+        "corpus": {
+            "name": text.corpus.name,
+            "fingerprint": text.corpus.fingerprint,
+            "training_tokens": len(text.training),
+            "validation_tokens": len(text.validation),
+        },
+        "processes": trainer.world.size,
+        "versions": versions() | {"python": platform.python_version()},
+    }

@@ -1,0 +1,49 @@
+"""A run's state in a checkpoint: the model folder, and `training/` with the optimizer and the progress beside it."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from groundup import model_folder
+from groundup.errors import CheckpointError
+from groundup.model_folder import Model
+from groundup.optim.groups import load_optimizer_state, optimizer_state
+from groundup.tokenizers.characters import CharacterTokenizer
+
+OPTIMIZER_FILE = "training/optimizer.safetensors"
+STATE_FILE = "training/state.json"
+
+
+@dataclass
+class Progress:
+    """What a resumed run needs to know besides weights and optimizer."""
+
+    step: int = 0  # completed steps
+    seconds: float = 0.0  # of training
+    best_loss: float | None = None
+    best_step: int = 0
+    evaluations_since_best: int = 0
+    stopped_early: bool = False
+
+
+def write_state(
+    folder: Path, model: Model, tokenizer: CharacterTokenizer, optimizer: torch.optim.Optimizer, progress: Progress
+) -> None:
+    """Everything that `read_state` and `model_folder.load` need, into `folder`."""
+    model_folder.save(folder, model, tokenizer)
+    (folder / "training").mkdir()
+    save_file(optimizer_state(model, optimizer), folder / OPTIMIZER_FILE)
+    (folder / STATE_FILE).write_text(json.dumps(asdict(progress), indent=2) + "\n", "utf-8")
+
+
+def read_state(folder: Path, model: Model, optimizer: torch.optim.Optimizer) -> Progress:
+    """Put the optimizer back as it was; the progress made. Raises CheckpointError."""
+    try:
+        load_optimizer_state(model, optimizer, load_file(folder / OPTIMIZER_FILE))
+        return Progress(**json.loads((folder / STATE_FILE).read_text("utf-8")))
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{folder} can't be resumed from: {error}") from error

@@ -1,0 +1,45 @@
+"""TensorBoard's event files, where the `tensorboard` extra is installed and the recipe asks for them."""
+
+from pathlib import Path
+
+from groundup.errors import MachineError
+from groundup.training.metrics import EvaluationRecord, StepRecord
+
+NAMES = {
+    "loss": "loss/step",
+    "learning_rate": "optimizer/learning_rate",
+    "gradient_norm": "optimizer/gradient_norm",
+    "tokens_per_second": "speed/tokens_per_second",
+    "train_loss": "loss/train",
+    "validation_loss": "loss/validation",
+}
+
+
+class TensorBoard:
+    """One event file in `folder`; steps after `done` that an earlier, killed process wrote are purged."""
+
+    def __init__(self, folder: Path, done: int) -> None:
+        check_installed()
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1 if done else None)
+
+    def write(self, record: StepRecord | EvaluationRecord) -> None:
+        """A scalar for each value that TensorBoard should draw, over the step."""
+        for field, name in NAMES.items():
+            if (value := getattr(record, field, None)) is not None:
+                self.writer.add_scalar(name, value, record.step)
+
+    def close(self) -> None:
+        """Write what is still in memory."""
+        self.writer.close()
+
+
+def check_installed() -> None:
+    """Raises MachineError where the extra is missing."""
+    try:
+        import tensorboard as _  # noqa: F401
+    except ImportError:
+        raise MachineError(
+            "train.log = tensorboard needs the extra: pip install 'groundup[tensorboard]', or choose --train.log none"
+        ) from None

@@ -1,0 +1,210 @@
+"""The trainer: step, measure, evaluate, sample, save, in the order in which things happen."""
+
+import hashlib
+import time
+import zlib
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from groundup import checkpoint
+from groundup.data.sampler import Sampler
+from groundup.errors import TrainingError
+from groundup.evaluation.loss import mean_loss
+from groundup.generation.engine import SamplingSettings, write_text
+from groundup.model_folder import Model
+from groundup.optim.schedules import Schedule
+from groundup.parallel.machine import Machine
+from groundup.parallel.sharding import synchronise_only_if
+from groundup.parallel.world import World
+from groundup.recipe import Recipe
+from groundup.tokenizers.characters import CharacterTokenizer
+from groundup.training.journal import Journal
+from groundup.training.metrics import EvaluationRecord, StepRecord, tokens_per_second
+from groundup.training.objective import NextTokenLoss
+from groundup.training.record import RunFolder
+from groundup.training.state import Progress, write_state
+from groundup.training.stopping import StopRequest
+
+
+@dataclass
+class Trainer:
+    """One run while it trains. `objective` holds the model; `distributed` is the objective spread over the world."""
+
+    recipe: Recipe
+    machine: Machine
+    world: World
+    tokenizer: CharacterTokenizer
+    model: Model
+    objective: NextTokenLoss
+    distributed: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    sampler: Sampler
+    validation: np.ndarray
+    journal: Journal
+    stop: StopRequest
+    progress: Progress
+    asked_to_stop: bool = False  # whether any process was, as of the newest step
+
+    def train(self, run: RunFolder, resumed_from: Path | None = None) -> None:
+        """From the progress made so far to the last step, or until it is asked to stop; checkpoints go into `run`."""
+        save = partial(self.save, run.checkpoints, resumed_from)
+        if self.progress.step == 0 and self.recipe.eval.every:
+            self.evaluate()
+        while not (self.is_finished() or self.asked_to_stop):
+            record = self.train_step(self.progress.step)
+            self.progress.step, self.progress.seconds = record.step, record.seconds
+            self.journal.step(record)
+            if self.is_due():
+                evaluation = self.evaluate()
+                self.sample(evaluation)
+                save(best=self.progress.best_step == record.step)
+            elif self.asked_to_stop:
+                save(best=False)
+
+    def train_step(self, step: int) -> StepRecord:
+        """One optimizer step on batch `step`: accumulate, check, clip, update."""
+        started = time.perf_counter()
+        learning_rate = self.schedule.apply(self.optimizer, step)
+        loss, batch_hash = self.accumulate_gradients(step)
+        gradient_norm = self.clip_gradients()
+        check_finite(step, loss, gradient_norm, learning_rate)  # before the update: weights never see a NaN
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        ended = time.perf_counter()
+        return StepRecord(
+            step=step + 1,
+            tokens=(step + 1) * self.recipe.tokens_per_step,
+            loss=loss,
+            learning_rate=learning_rate,
+            gradient_norm=gradient_norm,
+            tokens_per_second=tokens_per_second(self.recipe.tokens_per_step, started, ended),
+            seconds=self.progress.seconds + ended - started,
+            batch_hash=batch_hash,
+        )
+
+    def accumulate_gradients(self, step: int) -> tuple[float, int]:
+        """Forward and backward over this process's slices of batch `step`: the mean loss and the hash over all.
+
+        The rows of a micro-step lie side by side over the processes, so the batch doesn't depend on their number.
+        """
+        rows, size = self.rows_per_pass, self.world.size
+        micro_steps = self.recipe.train.batch_size // (rows * size)
+        totals = torch.zeros(3, dtype=torch.float64)  # loss, hash, whether a process was asked to stop
+        for micro_step in range(micro_steps):
+            first = (micro_step * size + self.world.rank) * rows
+            batch = self.sampler.batch(step, slice(first, first + rows))
+            tokens = batch.to(self.machine.device, non_blocking=True)
+            torch.manual_seed(dropout_seed(self.recipe.train.seed, step, micro_step, self.world.rank))
+            with synchronise_only_if(micro_step == micro_steps - 1, self.distributed):
+                loss = self.distributed(tokens[:, :-1], tokens[:, 1:]) / micro_steps
+                loss.backward()
+            totals += torch.tensor([loss.item() / size, hash_rows(batch, first), 0.0], dtype=torch.float64)
+        totals[2] = float(self.stop.signal)
+        loss_sum, batch_hash, stop = self.over_all(totals).tolist()
+        self.asked_to_stop = stop > 0
+        return loss_sum, int(batch_hash)
+
+    def over_all(self, values: Tensor) -> Tensor:
+        """The sum of small float64 values over all processes, on the CPU."""
+        device = self.machine.device if self.machine.device.type == "cuda" else torch.device("cpu")
+        return self.world.sum(values.to(device)).cpu()
+
+    def clip_gradients(self) -> float:
+        """Scale the gradient down to the recipe's norm; the norm that it had."""
+        limit = self.recipe.optim.clip_norm or float("inf")
+        return torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit).item()
+
+    def evaluate(self) -> EvaluationRecord:
+        """Measure the losses and take note of the best validation loss; patience runs out here."""
+        progress = self.progress
+        training, validation = self.measure_losses()
+        tokens = progress.step * self.recipe.tokens_per_step
+        evaluation = EvaluationRecord(progress.step, tokens, training, validation, progress.seconds)
+        self.journal.evaluation(evaluation)
+        if progress.best_loss is None or validation < progress.best_loss:
+            progress.best_loss, progress.best_step, progress.evaluations_since_best = validation, progress.step, 0
+        else:
+            progress.evaluations_since_best += 1
+            progress.stopped_early = 0 < self.recipe.eval.patience <= progress.evaluations_since_best
+        return evaluation
+
+    def measure_losses(self) -> tuple[float | None, float]:
+        """Training loss (None where the recipe measures none) and validation loss, in nats a token."""
+        section = self.recipe.eval
+        measure = partial(
+            mean_loss,
+            self.objective,
+            block_size=self.model.block_size,
+            batch_size=self.rows_per_pass,
+            device=self.machine.device,
+            world=self.world,
+        )
+        training = None
+        if section.train_tokens:
+            training = measure(self.sampler.tokens, most=section.train_tokens)
+        return training, measure(self.validation, most=section.tokens)
+
+    def sample(self, evaluation: EvaluationRecord) -> None:
+        """A short text from the model as it stands, drawn from a generator of its own."""
+        if self.recipe.eval.sample_length and self.world.is_main:
+            settings = SamplingSettings(length=self.recipe.eval.sample_length, seed=self.recipe.train.seed)
+            self.journal.sample(evaluation, write_text(self.model, self.tokenizer, settings))
+
+    def save(self, checkpoints: Path, resumed_from: Path | None, best: bool) -> None:
+        """Publish a checkpoint; the main process writes, the others wait."""
+        if self.world.is_main:
+            checkpoint.publish(
+                checkpoints,
+                self.progress.step,
+                lambda folder: write_state(folder, self.model, self.tokenizer, self.optimizer, self.progress),
+                best=best,
+                keep=self.recipe.train.keep_checkpoints,
+                protected=resumed_from,
+                report=self.journal.say,
+            )
+        self.world.barrier()
+
+    @property
+    def rows_per_pass(self) -> int:
+        """Sequences of one forward pass on this process."""
+        return self.recipe.train.micro_batch_size or self.recipe.train.batch_size // self.world.size
+
+    def is_due(self) -> bool:
+        """Whether this step is one to evaluate after: each `every` steps, and the last."""
+        every = self.recipe.eval.every
+        return self.progress.step == self.recipe.train.steps or (every > 0 and self.progress.step % every == 0)
+
+    def is_finished(self) -> bool:
+        """Whether the last step is done, or patience has run out."""
+        return self.progress.step >= self.recipe.train.steps or self.progress.stopped_early
+
+
+def check_finite(step: int, loss: float, gradient_norm: float, learning_rate: float) -> None:
+    """Raises TrainingError if the loss or the gradient isn't a number, before it can reach the weights."""
+    for name, value in (("loss", loss), ("gradient norm", gradient_norm)):
+        if not np.isfinite(value):
+            raise TrainingError(
+                f"the {name} became {value} at step {step + 1}, with learning rate {learning_rate:g}: most likely the "
+                "learning rate is too high. The update was not made; the last checkpoint is intact. Lower "
+                "optim.learning_rate, lengthen optim.warmup_steps, or set optim.clip_norm = 1.0"
+            )
+
+
+def dropout_seed(seed: int, step: int, micro_step: int, rank: int) -> int:
+    """The seed of one forward pass, independent of how often the run was stopped. -> [0, 2^63)"""
+    digest = hashlib.blake2b(f"{seed} {step} {micro_step} {rank}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def hash_rows(batch: Tensor, first: int) -> int:
+    """The sum of the rows' CRC-32s, each seeded by its place in the whole batch, so that processes can add theirs up.
+
+    batch: [rows, time] int64; exact in float64 for up to 2^21 rows.
+    """
+    return sum(zlib.crc32(row.tobytes(), first + place) for place, row in enumerate(batch.numpy()))

@@ -1,0 +1,74 @@
+"""What the tests share: the command line as a user runs it, small texts and small recipes."""
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+# Two test processes share two cores: oversubscribed OpenMP threads would make everything ten times slower.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+# The smallest GPT that still has several of everything, as flags of `groundup train`.
+TINY = [
+    *("--model.block-size", "16", "--model.n-layer", "2", "--model.n-head", "2", "--model.n-embd", "16"),
+    *("--train.batch-size", "4", "--train.precision", "float32", "--train.compile", "off", "--train.threads", "1"),
+    *("--optim.warmup-steps", "2", "--eval.every", "5", "--eval.train-tokens", "64", "--eval.sample-length", "20"),
+]
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """Run `groundup ARGS...` in the test's own folder; the finished process, its output as text."""
+
+    def run(*args: str | Path, timeout: float = 120, **options: object) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"COLUMNS": "120"} | dict(options.pop("env", {}))  # type: ignore[call-overload]
+        return subprocess.run(
+            [sys.executable, "-m", "groundup", *map(str, args)],
+            cwd=options.pop("cwd", tmp_path),
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            **options,
+        )
+
+    return run
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> Path:
+    """A text of 6,000 characters with some structure to learn, and some that aren't ASCII."""
+    words = "the quick brown fox jumps over a lazy dog; čtyři žluté kytky — 中文字 !\n".split(" ")
+    generator = random.Random(1)
+    text = " ".join(generator.choice(words) for _ in range(1500))[:6000]
+    path = tmp_path / "text.txt"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def error_line(finished: subprocess.CompletedProcess[str], status: int = 2) -> str:
+    """The one line that a refused command prints; asserts that it is one, without a traceback, and the status."""
+    assert finished.returncode == status, (finished.returncode, finished.stdout, finished.stderr)
+    assert "Traceback" not in finished.stderr
+    lines = finished.stderr.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("groundup: ")
+    return lines[0]
+
+
+def perturb(model: torch.nn.Module, seed: int = 0, scale: float = 0.1) -> None:
+    """Move every tensor, biases and norms included: at initialisation a wrong bias or norm would change nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.add_(scale * noise.to(parameter))
