@@ -207,7 +207,7 @@ def _finish(status: int) -> NoReturn:
 def main() -> None:
     """Run the command line; what a user did wrong is one line on stderr and exit status 2."""
     try:
-        app(exit_on_error=False, print_error=False)
+        app(sys.argv[1:], exit_on_error=False, print_error=False)
     except (CycloptsError, GroundupError) as error:
         process = f" [process {os.environ['RANK']}]" if os.environ.get("RANK", "0") != "0" else ""
         sys.stderr.write(f"groundup{process}: {' '.join(str(error).split())}\n")

@@ -43,19 +43,15 @@ def architecture_of(model: Model) -> str:
     return next(name for name, model_class in MODELS.items() if type(model) is model_class)
 
 
-def save(folder: Path, model: Model, tokenizer: CharacterTokenizer | None, weights: Weights | None = None) -> None:
-    """Write a folder that `load` and transformers read; `weights` are the model's own unless given.
-
-    Raises CheckpointError for a bigram of more than 4,096 tokens.
-    """
-    weights = model.state_dict() if weights is None else weights
+def save(folder: Path, model: Model, tokenizer: CharacterTokenizer | None) -> None:
+    """Write a folder that `load` and transformers read. Raises CheckpointError for a bigram above 4,096 tokens."""
     if isinstance(model, Bigram) and model.config.vocab_size > LARGEST_BIGRAM:
         raise CheckpointError(
             f"a bigram of vocab_size = {model.config.vocab_size:,} can't be saved: its one-hot embedding grows with "
             f"the square. Choose a tokenizer of at most {LARGEST_BIGRAM:,} tokens."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in to_hugging_face(model, weights).items()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in to_hugging_face(model).items()}
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     config = json.dumps(_hugging_face_config(model) | {"dtype": dtype}, indent=2) + "\n"
     (folder / CONFIG_FILE).write_text(config, "utf-8")
@@ -109,9 +105,9 @@ def load_model(folder: Path) -> Model:
     return model.eval()
 
 
-def to_hugging_face(model: Model, weights: Weights | None = None) -> Weights:
+def to_hugging_face(model: Model) -> Weights:
     """The model's weights under Hugging Face's GPT-2 names and orientation; a tied head is left out."""
-    weights = model.state_dict() if weights is None else weights
+    weights = model.state_dict()
     if isinstance(model, Bigram):
         return _zero_layer_gpt2(model.config, weights["head.weight"])
     if isinstance(model, ReadableGPT):

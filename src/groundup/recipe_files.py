@@ -62,7 +62,7 @@ def load_recipe(*layers: Layer) -> Recipe:
     merged: Tables = {section: {} for section in SECTIONS}
     for layer in layers:
         for section, values in layer.tables.items():
-            if section == "train" and any(values.get(length) for length in LENGTHS):
+            if section == "train" and any(length in values for length in LENGTHS):
                 merged["train"] = {key: value for key, value in merged["train"].items() if key not in LENGTHS}
             merged[section] |= values
     recipe = Recipe(**{section: SECTIONS[section](**values) for section, values in merged.items()})
@@ -83,6 +83,8 @@ def packaged_names() -> list[str]:
 
 def packaged_text(name: str) -> str:
     """The TOML of a packaged recipe, comments included. Raises RecipeError."""
+    if name.endswith(".toml"):
+        raise RecipeError(f"{name} is a file: give it with --config {name}")
     if name not in packaged_names():
         raise _unknown(name, "", packaged_names(), "recipe")
     return (resources.files("groundup.recipes") / f"{name}.toml").read_text("utf-8")

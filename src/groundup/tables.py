@@ -1,6 +1,5 @@
 """The tables that `groundup recipes` and `groundup runs` print."""
 
-import json
 from datetime import datetime
 
 from rich.box import SIMPLE
@@ -52,8 +51,7 @@ def print_runs() -> None:
 
 def _row(run: RunFolder) -> tuple[float, list[str]]:
     """A run's best validation loss, for sorting, and its cells."""
-    recipe, lines = run.read_recipe(), run.read_metrics()
-    facts = json.loads((run.path / "run.json").read_text("utf-8"))
+    recipe, lines, facts = run.read_recipe(), run.read_metrics(), run.read_facts()
     losses = [line["validation_loss"] for line in lines if line["kind"] == "evaluation"]
     done = max((line["step"] for line in lines), default=0)
     best = min(losses, default=float("inf"))

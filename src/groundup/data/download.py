@@ -1,9 +1,9 @@
 """Fetch a file once, into the cache: with a time limit, resumable, and verified before it gets its name."""
 
 import hashlib
+import http.client
 import os
 import time
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +42,7 @@ def fetch(remote: RemoteFile, timeout: float = 20.0, deadline: float = 600.0) ->
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _download(remote, partial, timeout, time.monotonic() + deadline)
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
         reason = getattr(error, "reason", None) or error
         raise CorpusError(
             f"can't download {remote.url} to {path}: {reason}. Put the file there yourself, "

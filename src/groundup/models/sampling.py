@@ -46,13 +46,18 @@ def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
     return logits.masked_fill(surplus, -math.inf)
 
 
+def precise(values: Tensor) -> Tensor:
+    """The values in float64 where the device has it, else in float32."""
+    return values.float() if values.device.type == "mps" else values.double()
+
+
 def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """The token at which the cumulative probability passes `uniform`: inverse transform sampling.
 
     probabilities: [batch, vocab], uniform: [batch] in [0, 1) -> [batch] int64
     """
-    cumulative = probabilities.double().cumsum(dim=-1)
-    threshold = uniform.double() * cumulative[:, -1]
+    cumulative = precise(probabilities).cumsum(dim=-1)
+    threshold = uniform.to(cumulative) * cumulative[:, -1]
     token = torch.searchsorted(cumulative, threshold[:, None], right=True)[:, 0]
     last_possible = (probabilities > 0).long().cumsum(dim=-1).argmax(dim=-1)  # rounding must not pass it
     return torch.minimum(token, last_possible)
@@ -65,8 +70,8 @@ def next_token(logits: Tensor, uniform: Tensor, temperature: float = 1.0, top_k:
     """
     if temperature == 0.0:
         return logits.argmax(dim=-1)
-    # The largest logit is taken off first: float64 keeps a tiny temperature from turning the rest into inf - inf.
-    scaled = (logits.double() - logits.double().amax(dim=-1, keepdim=True)) / temperature
+    logits = precise(logits)
+    scaled = (logits - logits.amax(dim=-1, keepdim=True)) / temperature  # a tiny temperature can't make inf - inf
     return draw(F.softmax(keep_top_p(keep_top_k(scaled, top_k), top_p), dim=-1), uniform)
 
 

@@ -22,7 +22,6 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "bigram": (Rule(r"head\.weight", decays=True),),
     "readable": (
         Rule(r".*\.(bias|scale|shift)", decays=False),
-        Rule(r"norm\.(scale|shift)", decays=False),
         Rule(r".*\.weight", decays=True),
     ),
     "gpt2": (

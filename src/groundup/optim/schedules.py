@@ -31,11 +31,11 @@ class Schedule:
         """The learning rate of the update that follows `step` completed ones."""
         if step < self.warmup_steps:
             return self.peak * (step + 1) / (self.warmup_steps + 1)
-        if self.shape == "constant":
+        if self.shape == "constant" or step == self.warmup_steps:
             return self.peak
         progress = min(1.0, (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps))
         remaining = 1.0 - progress if self.shape == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
-        return self.floor + (self.peak - self.floor) * remaining
+        return min(self.peak, self.floor + (self.peak - self.floor) * remaining)  # rounding must not pass the peak
 
     def apply(self, optimizer: torch.optim.Optimizer, step: int) -> float:
         """Set and return the learning rate of this step."""

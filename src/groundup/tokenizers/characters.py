@@ -79,14 +79,15 @@ class CharacterTokenizer:
         path = folder / TOKENIZER_FILE
         try:
             model = json.loads(path.read_text("utf-8"))["model"]
-            vocabulary = list(model["vocab"])
-            ids = list(model["vocab"].values())
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            kind, vocabulary = model.get("type"), model["vocab"]
+        except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
             raise TokenizerError(f"{path} is not a tokenizer file: {type(error).__name__}: {error}") from error
-        tokenizer = cls(character for character in vocabulary if len(character) == 1)
-        if model.get("type") != "WordLevel" or tokenizer.characters != vocabulary or ids != list(range(len(ids))):
+        entries = vocabulary if isinstance(vocabulary, dict) else {}  # a Unigram model has a list
+        tokenizer = cls(character for character in entries if len(character) == 1)
+        ids = dict(zip(tokenizer.characters, range(tokenizer.vocab_size), strict=True))
+        if kind != "WordLevel" or vocabulary != ids:
             raise TokenizerError(
-                f"{path} is a {model.get('type')} tokenizer, not a character tokenizer of groundup: "
+                f"{path} is a {kind} tokenizer, not a character tokenizer of groundup: "
                 "a WordLevel model with one entry a character, in the order of their code points"
             )
         return tokenizer

@@ -1,5 +1,7 @@
 """`groundup train`, from the recipe to the text at the end."""
 
+import shlex
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ from groundup.parallel.world import join_world
 from groundup.recipe import Recipe, Tables, differences
 from groundup.recipe_files import load_recipe, overrides
 from groundup.training import setup
+from groundup.training.disk import explain_full_disk
 from groundup.training.journal import Journal, MainJournal
 from groundup.training.memory import explain_out_of_memory
 from groundup.training.metrics import perplexity
@@ -27,7 +30,7 @@ FINAL_SAMPLE = 500  # tokens
 
 def start_training(recipe: Recipe, recipe_name: str, name: str | None) -> int:
     """Train a new run; the exit status. Raises GroundupError."""
-    with surroundings(recipe) as around, explain_out_of_memory(recipe):
+    with surroundings(recipe) as around, explain_out_of_memory(recipe), explain_full_disk():
         around.journal.say(f"reading {recipe.data.corpus}")
         trainer, run = setup.start(recipe, recipe_name, name, around)
         return train(trainer, run, None, around.journal)
@@ -38,7 +41,7 @@ def resume_training(run_name: str, given: Tables, unwanted: list[str], data_may_
     run = find_run(run_name)
     recorded = run.read_recipe()
     recipe = longer(recorded, given, unwanted, run)
-    with surroundings(recipe) as around, explain_out_of_memory(recipe):
+    with surroundings(recipe) as around, explain_out_of_memory(recipe), explain_full_disk():
         trainer, folder = setup.resume(recipe, run, data_may_differ, around)
         if recipe.train.steps != recorded.train.steps:
             around.journal.say(describe_longer_schedule(recorded, recipe, trainer.progress.step))
@@ -61,7 +64,7 @@ def train(trainer: Trainer, run: RunFolder, resumed_from: Path | None, journal: 
     if trainer.asked_to_stop and not trainer.is_finished():
         journal.say(f"saved {checkpoint.step_folder(run.checkpoints, trainer.progress.step)}")
         journal.say(f"go on with: groundup train --resume {run.name}")
-        return 128 + trainer.stop.signal
+        return 128 + (trainer.stop.signal or signal.SIGTERM)  # another process may have had the signal
     if trainer.world.is_main:
         journal.say(farewell(trainer, run, journal))
     return 0
@@ -123,7 +126,7 @@ def describe(trainer: Trainer, run: RunFolder) -> str:
 def farewell(trainer: Trainer, run: RunFolder, journal: Journal) -> str:
     """The result, a text from the best checkpoint, and what to try next."""
     progress = trainer.progress
-    best = progress.best_loss or 0.0
+    best, name = progress.best_loss or 0.0, shlex.quote(run.name)
     model, tokenizer = load(run.path, journal.say)
     assert tokenizer is not None
     text = write_text(model, tokenizer, SamplingSettings(length=FINAL_SAMPLE, seed=trainer.recipe.train.seed))
@@ -133,15 +136,15 @@ def farewell(trainer: Trainer, run: RunFolder, journal: Journal) -> str:
         f"done: {progress.step:,} steps in {progress.seconds:.0f} s{early if progress.stopped_early else ''}. "
         f"Best validation loss {best:.4f} (perplexity {perplexity(best):.2f}) at step {progress.best_step:,}\n"
         f"next:\n"
-        f"  groundup generate {run.name} --prompt {shown_prompt(text)!r}\n"
-        f"  groundup generate {run.name} --interactive\n"
-        f"  groundup train --resume {run.name} --steps {2 * trainer.recipe.train.steps}\n"
+        f"  groundup generate {name} --prompt {shlex.quote(shown_prompt(text))}\n"
+        f"  groundup generate {name} --interactive\n"
+        f"  groundup train --resume {name} --steps {2 * trainer.recipe.train.steps}\n"
         f"  groundup runs\n"
         f"look: {run.path / 'loss.png'}, {run.path / 'samples.txt'}"
     )
 
 
 def shown_prompt(text: str) -> str:
-    """A word of the model's own, to begin with."""
-    words = [word for word in text.split() if word.isalpha() and len(word) > 2]
-    return words[0] if words else "The"
+    """A word of the model's own to begin with, so that its vocabulary has every character of it."""
+    words = [word[:20] for word in text.split() if not word.startswith("-")]
+    return next((word for word in words if word.isalpha() and len(word) > 2), (words or [""])[0])

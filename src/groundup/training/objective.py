@@ -29,6 +29,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
     """
     vocab_size, width = weight.shape
     if hasattr(F, "linear_cross_entropy") and vocab_size > width:
-        options = torch.nn.LinearCrossEntropyOptions()
+        # Without it, torch.compile would break the graph at the kernel's own check.
+        options = torch.nn.LinearCrossEntropyOptions(allow_retain_graph=torch.compiler.is_compiling())
         return F.linear_cross_entropy(hidden, weight, targets, reduction="mean", options=options)
     return F.cross_entropy(F.linear(hidden, weight), targets)

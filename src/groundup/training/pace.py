@@ -39,5 +39,6 @@ def measure_steps_within(trainer: "Trainer", seconds: float) -> int:
     evaluation_seconds = time.perf_counter() - started
     trainer.model.load_state_dict(before)
     trainer.optimizer.state.clear()
+    trainer.asked_to_stop = False  # whoever asked meanwhile is heard again, and saved, after the first real step
     step_seconds = statistics.median(times[WARMUP_STEPS:])
     return steps_within(seconds, step_seconds, evaluation_seconds, trainer.recipe.eval.every)

@@ -1,7 +1,9 @@
 """The run folder: the resolved recipe, metrics, samples and the picture of the losses."""
 
+import itertools
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,9 +74,10 @@ class RunFolder:
         _replace(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
         samples = self.path / "samples.txt"
         if samples.is_file():
-            parts = samples.read_text("utf-8").split(_SAMPLE_MARK)
-            kept_samples = [part for part in parts[1:] if int(part.partition(" ")[0]) <= step]
-            _replace(samples, "".join(_SAMPLE_MARK + part for part in kept_samples))
+            text = samples.read_text("utf-8", errors="ignore")  # a kill may have cut the last character
+            starts = [match.start() for match in _SAMPLE_HEADER.finditer(text) if int(match[1]) > step]
+            complete, end, _cut_header = text[: min(starts, default=len(text))].rpartition("\n\n")
+            _replace(samples, complete + end)
 
     def append_sample(self, step: int, loss: float, text: str) -> None:
         """One more text in samples.txt, under its step and loss."""
@@ -83,21 +86,32 @@ class RunFolder:
 
 
 _SAMPLE_MARK = "======== step "
+_SAMPLE_HEADER = re.compile(rf"^{_SAMPLE_MARK}(\d+) \(validation loss .*\)$", re.MULTILINE)
+
+
+def check_new_name(name: str | None) -> None:
+    """Refuse a name that can't be a new run's. Raises RunError."""
+    if name is None:
+        return
+    if not name or Path(name).name != name or name.startswith((".", "-")):
+        raise RunError(f"run name {name!r} must be a plain folder name, without slashes or a leading dot or dash")
+    if os.path.lexists(RUNS / name):
+        raise RunError(f"{RUNS / name} already exists. Choose another --name, or go on with: --resume {name}")
 
 
 def create_run(recipe_name: str, name: str | None) -> RunFolder:
     """A new folder, `RECIPE-N` with the first free N unless named; never one that exists. Raises RunError."""
-    if name is not None and (not name or Path(name).name != name or name.startswith(".")):
-        raise RunError(f"run name {name!r} must be a plain folder name, without slashes or a leading dot")
-    RUNS.mkdir(exist_ok=True)
-    candidates = [name] if name else (f"{recipe_name}-{number}" for number in range(1, 1_000_000))
-    for candidate in candidates:
+    check_new_name(name)
+    for candidate in [name] if name else (f"{recipe_name}-{number}" for number in itertools.count(1)):
         try:
+            RUNS.mkdir(exist_ok=True)
             (RUNS / candidate).mkdir()
-        except FileExistsError:
-            continue
+        except OSError as error:
+            if name is None and (RUNS / candidate).is_dir():
+                continue
+            raise RunError(f"can't make the folder {RUNS / candidate}: {error.strerror}") from error
         return RunFolder(RUNS / candidate)
-    raise RunError(f"{RUNS / str(name)} already exists. Choose another --name, or go on with: --resume {name}")
+    raise AssertionError("there is always a next number")
 
 
 def find_run(name: str) -> RunFolder:

@@ -27,7 +27,7 @@ from groundup.training.compiling import compile_in_place
 from groundup.training.journal import Journal
 from groundup.training.objective import NextTokenLoss
 from groundup.training.pace import resolve_length
-from groundup.training.record import RunFolder, create_run
+from groundup.training.record import RunFolder, check_new_name, create_run
 from groundup.training.state import Progress, read_state
 from groundup.training.stopping import StopRequest
 from groundup.training.tensorboard import check_installed
@@ -58,6 +58,7 @@ class Text:
 def start(recipe: Recipe, recipe_name: str, name: str | None, around: Surroundings) -> tuple[Trainer, RunFolder]:
     """A new run: its folder is made last, when nothing can be wrong with it any more."""
     check_division(recipe, around.world)
+    check_new_name(name)
     if recipe.train.log == "tensorboard":
         check_installed()
     model, tokenizer = initial_model(recipe, around.journal)
@@ -70,6 +71,7 @@ def start(recipe: Recipe, recipe_name: str, name: str | None, around: Surroundin
     if around.world.is_main:
         run.write_facts(facts_of(trainer, text))
         run.write_recipe(recipe)  # last: a folder with a recipe is a run
+    around.world.barrier()  # the other processes read what was written
     return trainer, run
 
 
@@ -88,6 +90,10 @@ def resume(recipe: Recipe, run: RunFolder, data_may_differ: bool, around: Surrou
         run.forget_after(trainer.progress.step if folder else -1)
         run.write_recipe(recipe)
         checkpoint.remove_unfinished(run.checkpoints)
+        if folder:  # a kill may have come between the checkpoint and the links to it
+            checkpoint.point(run.checkpoints / "latest", folder)
+            if trainer.progress.best_step == trainer.progress.step:
+                checkpoint.point(run.checkpoints / "best", folder)
     where = f"step {trainer.progress.step:,} of {recipe.train.steps:,}"
     around.journal.say(f"resuming {run.name} at {where}, from {folder or 'the beginning: it has no checkpoint yet'}")
     return trainer, folder
@@ -154,7 +160,8 @@ def choose_machine(recipe: Recipe, text: Text, world: World) -> tuple[Recipe, Ma
     seconds = 60 * recipe.train.minutes or operations / CPU_OPERATIONS_PER_SECOND
     compiled = "on" if machines.choose_compile(recipe.train.compile, device, seconds) else "off"
     threads = machines.set_threads(recipe.train.threads, world)
-    resolved = replace(recipe.train, device=device.type, precision=precision, compile=compiled, threads=threads)
+    name = device.type if recipe.train.device == "auto" else recipe.train.device
+    resolved = replace(recipe.train, device=name, precision=precision, compile=compiled, threads=threads)
     return replace(recipe, train=resolved), Machine(device, precision)
 
 

@@ -3,9 +3,9 @@
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+from contextlib import contextmanager, suppress
 
 
 class StopRequest:
@@ -14,8 +14,8 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal = 0
 
-    def ask(self, number: int, frame: FrameType | None = None) -> None:
-        """Handle a signal: the first asks, a second Ctrl-C ends the process at once, without any more writing."""
+    def ask(self, number: int) -> None:
+        """Take note of a signal: the first asks, a second Ctrl-C ends the process at once, without any more writing."""
         if self.signal and number == signal.SIGINT:
             os._exit(130)
         self.signal = number
@@ -24,14 +24,34 @@ class StopRequest:
         sys.stderr.write(f"\n{name}: finishing this step, then saving.{again}\n")
         sys.stderr.flush()
 
+    def listen(self, arrivals: int) -> None:
+        """Ask for each signal number that arrives in a pipe, until 0 does."""
+        while number := os.read(arrivals, 1)[0]:
+            if number in (signal.SIGINT, signal.SIGTERM):
+                self.ask(number)
+
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn SIGINT and SIGTERM into a request while the body runs."""
+    """Turn SIGINT and SIGTERM into a request while the body runs.
+
+    A thread listens: Python runs its own handlers only after the call in progress, and a backward pass can be long.
+    """
     request = StopRequest()
-    previous = {number: signal.signal(number, request.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    arrivals, sender = os.pipe()
+    os.set_blocking(sender, False)  # as set_wakeup_fd wants it
+    listener = threading.Thread(target=request.listen, args=(arrivals,), daemon=True)
+    listener.start()
+    previous_sender = signal.set_wakeup_fd(sender)
+    previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield request
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(previous_sender)
+        with suppress(BlockingIOError):  # a full pipe: the listener ends with the process
+            os.write(sender, b"\0")
+            listener.join()
+            os.close(sender)
+            os.close(arrivals)

@@ -124,6 +124,7 @@ class Trainer:
         """Measure the losses and take note of the best validation loss; patience runs out here."""
         progress = self.progress
         training, validation = self.measure_losses()
+        check_losses(progress.step, training, validation)  # before the save: no checkpoint holds a NaN
         tokens = progress.step * self.recipe.tokens_per_step
         evaluation = EvaluationRecord(progress.step, tokens, training, validation, progress.seconds)
         self.journal.evaluation(evaluation)
@@ -193,6 +194,17 @@ def check_finite(step: int, loss: float, gradient_norm: float, learning_rate: fl
                 f"the {name} became {value} at step {step + 1}, with learning rate {learning_rate:g}: most likely the "
                 "learning rate is too high. The update was not made; the last checkpoint is intact. Lower "
                 "optim.learning_rate, lengthen optim.warmup_steps, or set optim.clip_norm = 1.0"
+            )
+
+
+def check_losses(step: int, training: float | None, validation: float) -> None:
+    """Raises TrainingError if a measured loss isn't a number: then the last update made the weights useless."""
+    for name, value in (("training", training), ("validation", validation)):
+        if value is not None and not np.isfinite(value):
+            raise TrainingError(
+                f"the {name} loss is {value} after step {step}: most likely the learning rate is too high. This step "
+                "was not saved; the last checkpoint is intact. Lower optim.learning_rate, lengthen optim.warmup_steps, "
+                "or set optim.clip_norm = 1.0"
             )
 
 
