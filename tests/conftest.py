@@ -9,10 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 # Two test processes share two cores: oversubscribed OpenMP threads would make everything ten times slower.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+
+# No test fails for being slow on a busy machine. `pytest --hypothesis-profile thorough` searches fifty times longer.
+settings.register_profile("quick", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("thorough", settings.get_profile("quick"), max_examples=5000)
+settings.load_profile("quick")
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -44,14 +50,19 @@ def cli(tmp_path: Path) -> Cli:
     return run
 
 
+def some_text() -> str:
+    """A text of 6,000 characters with some structure to learn, and some that aren't ASCII."""
+    words = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog;"]
+    words += ["čtyři", "žluté", "kytky", "—", "中文字", "!\n"]
+    generator = random.Random(1)
+    return " ".join(generator.choice(words) for _ in range(1500))[:6000]
+
+
 @pytest.fixture
 def text_file(tmp_path: Path) -> Path:
-    """A text of 6,000 characters with some structure to learn, and some that aren't ASCII."""
-    words = "the quick brown fox jumps over a lazy dog; čtyři žluté kytky — 中文字 !\n".split(" ")
-    generator = random.Random(1)
-    text = " ".join(generator.choice(words) for _ in range(1500))[:6000]
+    """`some_text` as a file in the test's own folder."""
     path = tmp_path / "text.txt"
-    path.write_text(text, "utf-8")
+    path.write_text(some_text(), "utf-8")
     return path
 
 

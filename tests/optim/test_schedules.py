@@ -1,0 +1,126 @@
+"""The learning rate is a pure function of the step: its ends, its bounds and its shape, for any recipe."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from typing import get_args
+
+import pytest
+import torch
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from groundup.optim.schedules import Schedule
+from groundup.recipe import OptimSection, field_types
+
+SHAPES = get_args(field_types("optim")["schedule"][0])
+
+
+@st.composite
+def schedules(draw: st.DrawFn) -> Schedule:
+    """What recipe_files.py lets through: a floor from 0 to the peak, any warm-up, at least one step."""
+    peak = draw(st.floats(1e-8, 10.0))
+    section = OptimSection(
+        learning_rate=peak,
+        min_learning_rate=peak * draw(st.floats(0.0, 1.0)),
+        warmup_steps=draw(st.integers(0, 150)),
+        schedule=draw(st.sampled_from(SHAPES)),
+    )
+    assume(section.min_learning_rate <= peak)
+    return Schedule.of(section, steps=draw(st.integers(1, 300)))
+
+
+def rates(schedule: Schedule) -> list[float]:
+    """The learning rate of every update of the run."""
+    return [schedule.at(step) for step in range(schedule.steps)]
+
+
+@given(schedule=schedules(), beyond=st.integers(0, 1000))
+@example(
+    schedule=Schedule("cosine", peak=3.75825409382946, floor=1.0570089638895357, warmup_steps=0, steps=1), beyond=0
+)
+def test_it_is_never_negative_and_never_above_the_peak(schedule: Schedule, beyond: int) -> None:
+    for rate in [*rates(schedule), schedule.at(schedule.steps + beyond)]:
+        assert 0.0 <= rate <= schedule.peak
+    for rate in rates(schedule)[schedule.warmup_steps :]:
+        assert rate >= schedule.floor
+
+
+@given(schedule=schedules(), beyond=st.integers(0, 1000))
+@example(schedule=Schedule("cosine", peak=0.99999, floor=0.09608029578093064, warmup_steps=0, steps=1), beyond=0)
+def test_it_is_exact_at_its_ends(schedule: Schedule, beyond: int) -> None:
+    assert schedule.at(schedule.warmup_steps) == schedule.peak
+    if schedule.shape == "constant" or schedule.warmup_steps == schedule.steps:
+        return
+    assert schedule.at(schedule.steps) == schedule.floor
+    assert schedule.at(schedule.steps + beyond) == schedule.floor
+
+
+@given(schedule=schedules())
+def test_it_rises_and_then_falls(schedule: Schedule) -> None:
+    run = rates(schedule)
+    warm, decay = run[: schedule.warmup_steps + 1], run[schedule.warmup_steps :]
+    assert warm == sorted(warm)
+    assert len(set(warm)) == len(warm)
+    assert decay == sorted(decay, reverse=True)
+    assert warm[0] > 0.0  # the first update is a real one
+
+
+@given(schedule=schedules())
+def test_it_never_jumps(schedule: Schedule) -> None:
+    """No step changes it by more than its steepest slope: the warm-up's, or the cosine's middle."""
+    decay_steps = max(1, schedule.steps - schedule.warmup_steps)
+    steepest = {"cosine": math.pi / 2, "linear": 1.0, "constant": 0.0}[schedule.shape]
+    down = (schedule.peak - schedule.floor) * steepest / decay_steps
+    up = schedule.peak / (schedule.warmup_steps + 1)
+    run = rates(schedule)
+    for before, after in pairwise(run):
+        assert -down - 1e-12 * schedule.peak <= after - before <= up + 1e-12 * schedule.peak
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_by_hand(shape: str) -> None:
+    """Warm-up over 4 steps to 1.0, then 8 steps down to 0.2."""
+    schedule = Schedule(shape, peak=1.0, floor=0.2, warmup_steps=4, steps=12)
+    assert [schedule.at(step) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    halfway, quarter = {"cosine": (0.6, 0.6 + 0.4 / math.sqrt(2)), "linear": (0.6, 0.8), "constant": (1.0, 1.0)}[shape]
+    assert schedule.at(8) == pytest.approx(halfway)
+    assert schedule.at(6) == pytest.approx(quarter)
+
+
+@pytest.mark.parametrize("shape", ["cosine", "linear"])
+def test_torchs_own_schedulers_agree(shape: str) -> None:
+    """LinearLR or CosineAnnealingLR over the decay, step by step."""
+    schedule = Schedule(shape, peak=3e-3, floor=3e-4, warmup_steps=0, steps=50)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=schedule.peak)
+    peer = (
+        torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=50, eta_min=schedule.floor)
+        if shape == "cosine"
+        else torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=0.1, total_iters=50)
+    )
+    for step in range(51):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(schedule.at(step), rel=1e-9)
+        optimizer.step()
+        peer.step()
+
+
+def test_a_run_shorter_than_its_warm_up_warms_up_to_its_end() -> None:
+    schedule = Schedule.of(OptimSection(warmup_steps=100), steps=10)
+    assert schedule.warmup_steps == 10
+    assert rates(schedule) == sorted(rates(schedule))
+    assert schedule.at(9) < schedule.at(10) == schedule.peak
+
+
+def test_of_takes_every_field_of_the_recipe() -> None:
+    section = OptimSection(learning_rate=0.5, min_learning_rate=0.05, warmup_steps=7, schedule="linear")
+    assert Schedule.of(section, 40) == Schedule("linear", peak=0.5, floor=0.05, warmup_steps=7, steps=40)
+    assert Schedule.of(replace(section, schedule="constant"), 40).shape == "constant"
+
+
+def test_apply_sets_every_group() -> None:
+    parameters: Iterator[torch.nn.Parameter] = (torch.nn.Parameter(torch.zeros(1)) for _ in range(3))
+    optimizer = torch.optim.AdamW([{"params": [parameter]} for parameter in parameters], lr=7.0)
+    schedule = Schedule("cosine", peak=1.0, floor=0.1, warmup_steps=2, steps=10)
+    assert schedule.apply(optimizer, 5) == schedule.at(5)
+    assert [group["lr"] for group in optimizer.param_groups] == [schedule.at(5)] * 3
