@@ -1,0 +1,89 @@
+"""The benchmarks measure what they say: the peer trains the same model, and the last line can be read."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from groundup.recipe import Recipe
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+KEYS = ["claim", "ratio", "ours", "peer", "unit", "machine"]
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The throughput benchmark as a module; torch's determinism is what it was afterwards."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    before = torch.are_deterministic_algorithms_enabled()
+    import train_throughput
+
+    yield train_throughput
+    torch.use_deterministic_algorithms(before)
+
+
+@pytest.fixture
+def recipe(text_file: Path) -> Recipe:
+    """A tiny model in float32, on the CPU; a low clipping norm, so that clipping counts."""
+    plain = Recipe().with_steps(100)
+    return replace(
+        plain,
+        model=replace(plain.model, block_size=16, n_layer=2, n_head=2, n_embd=16),
+        data=replace(plain.data, corpus=str(text_file)),
+        optim=replace(plain.optim, warmup_steps=2, clip_norm=0.5),
+        train=replace(plain.train, batch_size=4, device="cpu", precision="float32", compile="off", threads=1),
+    )
+
+
+def test_the_peer_trains_the_same_model_on_the_same_batches(
+    benchmark: ModuleType, recipe: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contenders, trainer = benchmark.compare(recipe, steps=4, rounds=3)
+    auto, plain, peer = contenders
+    assert auto.loss == plain.loss  # both are float32 here
+    assert peer.loss == pytest.approx(plain.loss, rel=1e-5)
+    assert [contender.done for contender in contenders] == 3 * [benchmark.WARMUP_STEPS + 3 * 4]
+    assert (auto.deterministic, peer.deterministic) == (True, False)
+    assert all(len(contender.blocks) == 3 and min(contender.blocks) > 0 for contender in contenders)
+    benchmark.report(contenders, trainer)
+    printed = capsys.readouterr().out
+    assert [line.partition(":")[0] for line in printed.splitlines()[:3]] == [
+        "ours, auto",
+        "ours, plain",
+        "peer, GPT2LMHeadModel",
+    ]
+
+
+def test_operations_a_token_follow_the_stated_formula(benchmark: ModuleType, recipe: Recipe) -> None:
+    text = benchmark.setup.read_text(benchmark.setup.load_corpus(recipe.data.corpus), recipe, None)
+    trainer = benchmark.assemble(recipe, text)
+    block = (3 * 16 * 16 + 3 * 16) + (16 * 16 + 16) + (4 * 16 * 16 + 4 * 16) + (4 * 16 * 16 + 16) + 4 * 16
+    assert benchmark.operations_per_token(trainer) == 6 * (2 * block + 2 * 16) + 12 * 2 * 16 * 16
+
+
+def test_a_ratio_compares_the_blocks_of_one_round(benchmark: ModuleType) -> None:
+    fast, slow = (benchmark.Contender(name, float, "float32", deterministic=False) for name in ("fast", "slow"))
+    slow.blocks, fast.blocks = [100.0, 10.0, 1.0], [200.0, 20.0, 3.0]  # a machine that gets slower and slower
+    assert benchmark.paired_ratio(fast, slow) == 2.0
+
+
+def test_recipe_loss_trains_every_seed_and_ends_with_a_line_of_json(
+    monkeypatch: pytest.MonkeyPatch, text_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import recipe_loss
+
+    flags = ["--corpus", str(text_file), "--steps", "2", "--eval.train-tokens", "0", "--eval.sample-length", "0"]
+    recipe_loss.main(["bigram", "--seeds", "1", "2", *flags])
+    lines = capsys.readouterr().out.splitlines()
+    losses = [float(line.rpartition(" ")[2]) for line in lines[:2]]
+    assert losses[0] != losses[1]
+    result = json.loads(lines[-1])
+    assert list(result) == KEYS
+    assert result["ours"] == pytest.approx(sum(losses) / 2, abs=1e-4)
+    assert result["peer"] == 2.48
+    assert result["ratio"] == pytest.approx(result["peer"] / result["ours"])

@@ -1,0 +1,275 @@
+"""Two processes train the run that one process trains: the same batches, the same losses, one folder."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+
+from commands import FORKED, checkpoint, metrics, steps_so_far, tensors, trained
+from groundup import checkpoint as checkpoints
+from groundup.data.corpora import Corpus, load_corpus
+from groundup.data.sampler import Sampler
+from groundup.errors import RecipeError
+from groundup.parallel.world import World, join_world
+from groundup.recipe import Recipe
+from groundup.training import setup
+from groundup.training.checks import check_division
+from groundup.training.journal import Journal
+from groundup.training.record import RunFolder
+from groundup.training.setup import Surroundings
+from groundup.training.stopping import StopRequest
+from groundup.training.trainer import Trainer, hash_rows
+
+# A constant learning rate, so that a run may be lengthened and still be the same run.
+SMALL = [
+    *("--model.block-size", "16", "--model.n-layer", "2", "--model.n-head", "2", "--model.n-embd", "16"),
+    *("--optim.learning-rate", "1e-3", "--optim.schedule", "constant", "--optim.warmup-steps", "2"),
+    *("--train.batch-size", "8", "--train.device", "cpu", "--train.compile", "off", "--train.threads", "1"),
+    *("--eval.every", "10", "--eval.train-tokens", "96", "--eval.sample-length", "10"),
+]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+@contextlib.contextmanager
+def two_started(*args: object, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """`torchrun --nproc-per-node 2 -m groundup ARGS...` in `folder`, in a process group as a terminal gives it."""
+    command = [*TORCHRUN, "-m", "groundup", *map(str, args)]
+    with subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()  # torchrun ends its workers, which a kill would leave behind
+            process.wait(timeout=60)
+
+
+def two(*args: object, folder: Path) -> subprocess.CompletedProcess[str]:
+    """`torchrun --nproc-per-node 2 -m groundup ARGS...`, from beginning to end."""
+    with two_started(*args, folder=folder) as process:
+        out, err = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def trained_by_two(*args: object, folder: Path) -> subprocess.CompletedProcess[str]:
+    """`groundup train ARGS...` by two processes, which must succeed."""
+    finished = two("train", *args, folder=folder)
+    assert finished.returncode == 0, finished.stderr
+    return finished
+
+
+def assert_same_run(run: Path, other: Path, tolerance: float) -> None:
+    """Every step once, on the same batches; losses and evaluation losses within `tolerance`, relatively."""
+    steps, others = metrics(run), metrics(other)
+    assert [line["step"] for line in steps] == list(range(1, len(others) + 1))
+    assert [line["batch_hash"] for line in steps] == [line["batch_hash"] for line in others]
+    assert [line["loss"] for line in steps] == pytest.approx([line["loss"] for line in others], rel=tolerance, abs=0)
+    evaluations, expected = metrics(run, "evaluation"), metrics(other, "evaluation")
+    assert [line["step"] for line in evaluations] == [line["step"] for line in expected]
+    for name in ("train_loss", "validation_loss"):
+        found = [line[name] for line in evaluations]
+        assert found == pytest.approx([line[name] for line in expected], rel=tolerance, abs=0)
+
+
+@pytest.mark.parametrize(
+    ("precision", "micro_batch_size", "tolerance"),
+    [("float64", 0, 1e-13), ("float32", 0, 1e-5), ("float64", 2, 1e-13)],  # losses are near 3: 1e-13 is below 1e-12
+    ids=["float64", "float32", "accumulation"],
+)
+def test_two_processes_train_what_one_trains(
+    text_file: Path, tmp_path: Path, precision: str, micro_batch_size: int, tolerance: float
+) -> None:
+    args = ["--corpus", text_file, *SMALL, "--steps", 50, "--train.precision", precision]
+    trained(*args, "--name", "one", folder=tmp_path)
+    accumulation = ["--train.micro-batch-size", micro_batch_size]
+    finished = trained_by_two(*args, *accumulation, "--name", "two", folder=tmp_path)
+    runs = tmp_path / "runs"
+    assert_same_run(runs / "two", runs / "one", tolerance)
+    assert sorted(path.name for path in runs.iterdir()) == ["one", "two"]
+    assert finished.stdout.count("reading") == 1  # one process speaks
+    assert (runs / "two" / "samples.txt").read_text("utf-8").count("= step ") == 5  # and writes
+    assert "groundup" not in finished.stderr, finished.stderr  # nothing to complain of, no warning
+
+
+def test_a_run_goes_on_with_another_number_of_processes(text_file: Path, tmp_path: Path) -> None:
+    args = ["--corpus", text_file, *SMALL, "--train.precision", "float64"]
+    trained(*args, "--steps", 50, "--name", "unbroken", folder=tmp_path)
+    trained(*args, "--steps", 20, "--name", "shared", folder=tmp_path)
+    trained_by_two("--resume", "shared", "--steps", 30, folder=tmp_path)
+    trained("--resume", "shared", "--steps", 50, folder=tmp_path)
+    runs = tmp_path / "runs"
+    assert_same_run(runs / "shared", runs / "unbroken", 1e-13)
+    weights, expected = (tensors(checkpoint(runs / name, 50) / "model.safetensors") for name in ("shared", "unbroken"))
+    for name, tensor in expected.items():
+        torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-11)
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused_by_name(text_file: Path, tmp_path: Path) -> None:
+    shares = ["--train.batch-size", 12, "--train.micro-batch-size", 4]
+    finished = two("train", "--corpus", text_file, "--steps", 5, *shares, folder=tmp_path)
+    assert finished.returncode != 0
+    refusal = "train.batch_size = 12 can't be divided by 2 processes x micro_batch_size = 4. Choose a multiple."
+    assert f"groundup: {refusal}" in finished.stderr.splitlines()
+    assert not (tmp_path / "runs").exists()
+
+
+@given(batch=st.integers(1, 64), micro=st.integers(0, 16), size=st.integers(1, 8))
+def test_a_batch_is_refused_exactly_where_it_cannot_be_dealt_out(batch: int, micro: int, size: int) -> None:
+    recipe = replace(Recipe(), train=replace(Recipe().train, batch_size=batch, micro_batch_size=micro))
+    rounds = batch // (micro * size) if micro else 1
+    rows_each = rounds * (micro or batch // size)  # in whole passes
+    if rows_each * size == batch:
+        check_division(recipe, World(size=size))
+    else:
+        with pytest.raises(RecipeError, match=f"train.batch_size = {batch} can't be divided by {size} processes"):
+            check_division(recipe, World(size=size))
+
+
+def test_sigterm_and_ctrl_c_under_torchrun_save_and_leave_a_run_that_goes_on(text_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "stopped"
+    args = ["--corpus", text_file, *SMALL, "--steps", 100_000, "--name", run.name]
+    with two_started("train", *args, folder=tmp_path) as process:
+        wait_for_step(process, run, 5)
+        process.send_signal(signal.SIGTERM)  # as a cluster does: to torchrun alone
+        first_out, first_err = process.communicate(timeout=60)
+    first = assert_stopped_after(run, process.returncode, first_out, first_err)
+    with two_started("train", "--resume", run.name, folder=tmp_path) as process:
+        wait_for_step(process, run, first + 5)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process in the foreground
+        out, err = process.communicate(timeout=60)
+    assert f"resuming {run.name} at step {first:,}" in out
+    assert assert_stopped_after(run, process.returncode, out, err) >= first + 5
+    assert_each_batch_once(run, text_file)
+
+
+def wait_for_step(process: subprocess.Popen[str], run: Path, step: int, timeout: float = 90) -> None:
+    """Until the run has logged `step` steps; fails where it ends before."""
+    deadline = time.monotonic() + timeout
+    while steps_so_far(run) < step:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, f"{run} logged {steps_so_far(run)} steps in {timeout} s"
+        time.sleep(0.01)
+
+
+def assert_stopped_after(run: Path, status: int, out: str, err: str) -> int:
+    """The step after which a stopped run saved: its last, in an intact checkpoint that it names."""
+    assert status != 0
+    assert "finishing this step, then saving" in err
+    step = metrics(run)[-1]["step"]
+    checkpoints.verify(checkpoint(run, step))
+    assert (run / "checkpoints" / "latest").resolve().name == checkpoint(run, step).name
+    assert f"saved {checkpoint(run, step).relative_to(run.parents[1])}" in out
+    assert f"go on with: groundup train --resume {run.name}" in out
+    return step
+
+
+def assert_each_batch_once(run: Path, text_file: Path) -> None:
+    """The run's hashes are those of the sampler's whole batches, computed here, each step once."""
+    recipe = RunFolder(run).read_recipe()
+    text = setup.read_text(load_corpus(str(text_file)), recipe, None)
+    sampler = Sampler(text.training, recipe.model.block_size, recipe.train.batch_size, recipe.train.seed)
+    lines = metrics(run)
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+    assert [line["batch_hash"] for line in lines] == [hash_rows(sampler.batch(step), 0) for step in range(len(lines))]
+
+
+def test_gradients_travel_once_a_step_and_leave_equal_weights() -> None:
+    first, second = both(_train_and_watch, False)  # rows that differ
+    assert first.passes == second.passes == 3 * 4  # three steps of four passes each
+    assert first.reductions == second.reductions == 3  # the model is smaller than one of DDP's buckets
+    assert all(mine != other for mine, other in zip(first.inputs, second.inputs, strict=True))
+    assert first.weights == second.weights
+    assert first.weights != first.weights_before
+
+
+def test_processes_drop_out_different_activations() -> None:
+    first, second = both(_train_and_watch, True)  # rows that are all alike
+    assert first.inputs == second.inputs
+    assert len({*first.losses, *second.losses}) == 2 * first.passes  # equal inputs and weights within a step
+    assert first.weights == second.weights
+
+
+def both(work: Any, argument: Any) -> list[Any]:
+    """What `work(argument)` returns in each of two processes of a world, in the order of their ranks."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    pipes = [FORKED.Pipe(duplex=False) for _ in range(2)]
+    processes = [FORKED.Process(target=_join, args=(rank, port, pipes[rank][1], work, argument)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    try:
+        for receiver, sender in pipes:
+            sender.close()  # so that a process that dies ends the wait
+            assert receiver.poll(60), "no answer in 60 s"
+        answers = [receiver.recv() for receiver, _ in pipes]
+        for process in processes:
+            process.join(30)
+        assert [process.exitcode for process in processes] == [0, 0]
+        return answers
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def _join(rank: int, port: int, answer: Any, work: Any, argument: Any) -> None:
+    """One of two processes, in the environment that torchrun gives them."""
+    place = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": 2}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in {**place, **address}.items()})
+    answer.send(work(argument))
+
+
+def _train_and_watch(rows_alike: bool) -> SimpleNamespace:
+    """Three steps of four passes with dropout: what this process fed, lost, sent and has in the end."""
+    torch.set_num_threads(1)
+    with join_world(uses_cuda=False) as world:
+        trainer = _assemble(Surroundings(world, Journal(), StopRequest()), rows_alike)
+        seen = SimpleNamespace(inputs=[], losses=[], reductions=0, weights_before=_flat(trainer))
+
+        def reduce(group: Any, bucket: torch.distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
+            seen.reductions += 1
+            return allreduce_hook(group, bucket)
+
+        def watch(module: object, inputs: Any, loss: torch.Tensor) -> None:
+            seen.inputs.append(inputs[0].tolist())
+            seen.losses.append(loss.item())
+
+        trainer.distributed.register_comm_hook(None, reduce)  # type: ignore[operator]
+        trainer.objective.register_forward_hook(watch)
+        for step in range(3):
+            trainer.train_step(step)
+        seen.passes, seen.weights = len(seen.losses), _flat(trainer)
+    return seen
+
+
+def _assemble(around: Surroundings, rows_alike: bool) -> Trainer:
+    """A trainer of batches of 16 in passes of 2 by 2 processes; with `rows_alike`, every window is the same."""
+    recipe = Recipe().with_steps(3)
+    recipe = replace(
+        recipe,
+        model=replace(recipe.model, block_size=8, n_layer=1, n_head=2, n_embd=16, dropout=0.3),
+        train=replace(recipe.train, batch_size=16, micro_batch_size=2, device="cpu", precision="float32", threads=1),
+    )
+    varied = "".join(chr(ord("a") + position * position % 23) for position in range(2000))
+    text = "abcdefgh" * 250 if rows_alike else varied  # 8 characters over and over: each window of 8 is every other
+    return setup.assemble(recipe, setup.read_text(Corpus("text", text), recipe, None), None, around)
+
+
+def _flat(trainer: Trainer) -> list[float]:
+    """All weights in a row: a list, because a tensor doesn't outlive the process that sends it."""
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()]).tolist()
