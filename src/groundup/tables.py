@@ -1,11 +1,13 @@
 """The tables that `groundup recipes` and `groundup runs` print."""
 
+import sys
 from datetime import datetime
 
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from groundup.errors import GroundupError
 from groundup.recipe_files import load_recipe, packaged, packaged_names
 from groundup.training.metrics import perplexity
 from groundup.training.record import RunFolder, all_runs
@@ -38,8 +40,13 @@ def print_recipes() -> None:
 
 def print_runs() -> None:
     """The runs in this folder, the lowest validation loss first; runs without one come last."""
-    rows = sorted((_row(run) for run in all_runs()), key=lambda row: row[0])
-    console = _console()
+    console, rows = _console(), []
+    for run in all_runs():
+        try:
+            rows.append(_row(run))
+        except GroundupError as error:  # one damaged run doesn't hide the others
+            sys.stderr.write(f"groundup: {error}\n")
+    rows.sort(key=lambda row: row[0])
     if not rows:
         console.print("no runs in this folder yet. Start one: groundup train")
         return

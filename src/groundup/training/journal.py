@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -70,10 +70,17 @@ class MainJournal(Journal):
         try:
             with self.bar:
                 yield
-        finally:
-            if self.tensorboard is not None:
-                self.tensorboard.close()
-            plot_losses(run.read_metrics(), run.path / "loss.png", run.name)
+        except BaseException:
+            with suppress(OSError):  # on a full disk, what failed first is the error to report
+                self.close(run)
+            raise
+        self.close(run)
+
+    def close(self, run: RunFolder) -> None:
+        """The last words: TensorBoard's file, and the picture."""
+        if self.tensorboard is not None:
+            self.tensorboard.close()
+        plot_losses(run.read_metrics(), run.path / "loss.png", run.name)
 
     def step(self, record: StepRecord) -> None:
         assert self.run is not None

@@ -1,0 +1,137 @@
+"""The plan of the house as a test: imports go down only, torch.distributed has one room, models know nobody above."""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src" / "groundup"
+
+# From the street to the cellar. A room is a folder or a file beside the folders; one that isn't listed fails.
+FLOORS = [
+    {"__main__"},
+    {"cli"},
+    {"training", "evaluation", "generation", "interop", "tables"},
+    {"checkpoint", "model_folder", "optim", "data"},
+    {"models", "tokenizers", "parallel"},
+    {"recipe", "recipe_files", "recipes"},
+    {"config", "errors"},
+    {"__init__"},  # the version; its other names are only fetched when they are asked for
+]
+FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+UPWARD_DOORS: set[tuple[str, str]] = set()  # (module, what it imports), each with its reason
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """A source file, parsed."""
+    return ast.parse(path.read_text("utf-8"))
+
+
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    """`groundup.data.sampler` for src/groundup/data/sampler.py."""
+    return ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_name(path) for path in FILES}
+
+
+def room_of(module: str) -> str:
+    """The room of a module of ours."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def imported(node: ast.AST, within: str = "") -> Iterator[str]:
+    """Every module that the code below a node imports, whether at the top, inside a function or for types only."""
+    for statement in ast.walk(node):
+        if isinstance(statement, ast.Import):
+            yield from (alias.name for alias in statement.names)
+        elif isinstance(statement, ast.ImportFrom):
+            assert statement.level == 0, f"{within}: relative imports hide the room that they lead to"
+            for alias in statement.names:
+                deeper = f"{statement.module}.{alias.name}"
+                yield deeper if deeper in MODULES else statement.module or ""
+
+
+def ours(path: Path) -> set[str]:
+    """The modules of ours that a file imports."""
+    return {name for name in imported(tree_of(path), str(path)) if name.split(".")[0] == "groundup"}
+
+
+def test_every_room_is_on_a_floor():
+    rooms = {room_of(module_name(path)) for path in FILES}
+    assert rooms <= set(FLOOR_OF), f"which floor is {rooms - set(FLOOR_OF)} on?"
+    assert len(FILES) > 40
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_go_down_only(path: Path):
+    module = module_name(path)
+    if module == "groundup":  # lazy: the names of the house's front door, imported for type checkers alone
+        return
+    for name in ours(path):
+        if (module, name) in UPWARD_DOORS:
+            continue
+        here, there = FLOOR_OF[room_of(module)], FLOOR_OF[room_of(name)]
+        assert there >= here, f"{module} imports {name}, from a floor above"
+
+
+def test_rooms_on_one_floor_do_not_need_each_other_in_a_circle():
+    needs: dict[str, set[str]] = {}
+    for path in FILES:
+        room = room_of(module_name(path))
+        if room != "__init__":
+            needs.setdefault(room, set()).update({room_of(name) for name in ours(path)} - {room})
+    order = list(TopologicalSorter(needs).static_order())  # raises CycleError
+    assert order.index("errors") < order.index("cli")
+
+
+def test_the_front_door_is_lazy():
+    tree = tree_of(SOURCE / "__init__.py")
+    at_once = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert {name for node in at_once for name in imported(node)} == {"importlib", "typing"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_torch_distributed_has_one_room(path: Path):
+    text = path.read_text("utf-8")
+    mentions = any(
+        name in text for name in ("torch.distributed", "DistributedDataParallel", "torch import distributed")
+    )
+    assert not mentions or path.parent.name == "parallel"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parent.name == "models"], ids=module_name)
+def test_models_import_torch_config_and_each_other(path: Path):
+    allowed = {"torch", "math", "typing", "collections", "functools", "dataclasses", "re"}
+    for name in imported(tree_of(path)):
+        assert name.split(".")[0] in allowed or name.startswith(("groundup.config", "groundup.models"))
+        if path.name == "readable.py":
+            assert name.split(".")[0] in {"torch", "math"} or name == "groundup.config"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_nothing_runs_on_import(path: Path):
+    """At module level: definitions, imports and constants, and no code that only acts."""
+    for node in tree_of(path).body:
+        if isinstance(node, ast.If):
+            assert ast.unparse(node.test) in {"TYPE_CHECKING", "__name__ == '__main__'"}
+        else:
+            is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            definitions = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef, ast.Assign, ast.AnnAssign)
+            assert is_docstring or isinstance(node, (*definitions, ast.AugAssign)), ast.unparse(node)
+
+
+def test_no_pickle_is_read():
+    for path in FILES:
+        names = {name.split(".")[0] for name in imported(tree_of(path))}
+        assert not names & {"pickle", "dill", "joblib", "shelve", "marshal"}, path
+        calls = {ast.unparse(node.func) for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)}
+        assert "torch.load" not in calls, path
