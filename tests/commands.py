@@ -17,10 +17,11 @@ from safetensors import safe_open
 
 from conftest import TINY, some_text
 
-# What a training run imports before it is over; torch._inductor belongs to torch's deterministic mode.
+# What a training run imports before it is over (torch._inductor belongs to torch's deterministic mode), and what this
+# file and conftest.py do.
 PRELOADED = [
     *("groundup.cli", "groundup.training.command", "groundup.generation.command"),
-    *("torch._inductor", "matplotlib.figure", "matplotlib.backends.backend_agg"),
+    *("torch._inductor", "matplotlib.figure", "matplotlib.backends.backend_agg", "pytest", "hypothesis"),
 ]
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(PRELOADED)

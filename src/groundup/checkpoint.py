@@ -96,10 +96,10 @@ def verify(folder: Path) -> None:
     try:
         text = path.read_text("utf-8")
         expected: dict[str, dict] = json.loads(text)["files"]
-        intact = text == _render(expected)
+        intact = text == _render(expected) and all({"size", "sha256"} <= entry.keys() for entry in expected.values())
     except FileNotFoundError:
         raise CheckpointError(f"{folder} has no {MANIFEST}: it isn't a complete checkpoint") from None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         intact, expected = False, {}
     if not intact:
         raise CheckpointError(f"{path} is damaged: it doesn't match its own SHA-256")

@@ -45,7 +45,6 @@ def resume_training(run_name: str, given: Tables, unwanted: list[str], data_may_
         trainer, folder = setup.resume(recipe, run, data_may_differ, around)
         if recipe.train.steps != recorded.train.steps:
             around.journal.say(describe_longer_schedule(recorded, recipe, trainer.progress.step))
-            trainer.progress.stopped_early, trainer.progress.evaluations_since_best = False, 0
         if trainer.is_finished():
             raise RunError(
                 f"{run.name} is finished: {trainer.progress.step:,} of {recipe.train.steps:,} steps"
@@ -88,10 +87,12 @@ def longer(recorded: Recipe, given: Tables, unwanted: list[str], run: RunFolder)
     )
     for field, old, new in differences(recorded, asked):
         if field != "train.steps":
+            init = "" if field.startswith("model.") and field != "model.dropout" else f" --init {run.path}"
+            value = " ".join(map(str, new)) if isinstance(new, tuple) else new
             raise RunError(
                 f"{field} was {old} when {run.name} began and can't become {new}: a resumed run is the same run. Start "
-                f"a new one from its model: groundup train --config {run.path / 'recipe.toml'} --init {run.path} "
-                f"--{field.replace('_', '-')} {new}"
+                f"a new one{' from its model' if init else ''}: groundup train --config {run.path / 'recipe.toml'}"
+                f"{init} --{field.replace('_', '-')} {value}"
             )
     if steps < recorded.train.steps:
         raise RecipeError(f"--steps {steps} is fewer than the {recorded.train.steps} steps of {run.name}. Choose more.")
@@ -130,10 +131,11 @@ def farewell(trainer: Trainer, run: RunFolder, journal: Journal) -> str:
     model, tokenizer = load(run.path, journal.say)
     assert tokenizer is not None
     text = write_text(model, tokenizer, SamplingSettings(length=FINAL_SAMPLE, seed=trainer.recipe.train.seed))
-    early = f" (stopped early: {progress.evaluations_since_best} evaluations without a better loss)"
+    stopped_early = progress.stopped_early == trainer.recipe.train.steps
+    early = f", stopped early: {trainer.recipe.eval.patience} evaluations without a better loss"
     return (
         f"\n{run.name} writes:\n\n{text.strip()}\n\n"
-        f"done: {progress.step:,} steps in {progress.seconds:.0f} s{early if progress.stopped_early else ''}. "
+        f"done: {progress.step:,} steps in {progress.seconds:.0f} s{early if stopped_early else ''}. "
         f"Best validation loss {best:.4f} (perplexity {perplexity(best):.2f}) at step {progress.best_step:,}\n"
         f"next:\n"
         f"  groundup generate {name} --prompt {shlex.quote(shown_prompt(text))}\n"

@@ -27,7 +27,7 @@ class Progress:
     best_loss: float | None = None
     best_step: int = 0
     evaluations_since_best: int = 0
-    stopped_early: bool = False
+    stopped_early: int = 0  # the planned steps of the run whose patience ran out: with more steps it goes on
 
 
 def write_state(

@@ -132,7 +132,8 @@ class Trainer:
             progress.best_loss, progress.best_step, progress.evaluations_since_best = validation, progress.step, 0
         else:
             progress.evaluations_since_best += 1
-            progress.stopped_early = 0 < self.recipe.eval.patience <= progress.evaluations_since_best
+            if 0 < self.recipe.eval.patience <= progress.evaluations_since_best:
+                progress.stopped_early, progress.evaluations_since_best = self.recipe.train.steps, 0
         return evaluation
 
     def measure_losses(self) -> tuple[float | None, float]:
@@ -183,7 +184,7 @@ class Trainer:
 
     def is_finished(self) -> bool:
         """Whether the last step is done, or patience has run out."""
-        return self.progress.step >= self.recipe.train.steps or self.progress.stopped_early
+        return self.recipe.train.steps in (self.progress.step, self.progress.stopped_early)
 
 
 def check_finite(step: int, loss: float, gradient_norm: float, learning_rate: float) -> None:
