@@ -14,7 +14,7 @@ import pytest
 from commands import groundup, metrics, trained
 from conftest import TINY, Cli, error_line, some_text
 from groundup.recipe_files import load_recipe, parse_toml
-from groundup.training.record import RunFolder
+from groundup.training.record import FACTS, RunFolder
 from terminal import terminal
 
 
@@ -23,7 +23,7 @@ def test_what_needs_no_model_imports_no_torch(args: list[str], tmp_path: Path, t
     run = tmp_path / "runs" / "one"
     run.mkdir(parents=True)
     (run / "recipe.toml").write_text("[train]\nsteps = 3\n", "utf-8")
-    facts = {"parameters": 1200, "started": "2026-01-02T03:04:05+00:00"}
+    facts = dict.fromkeys(FACTS, "") | {"parameters": 1200, "started": "2026-01-02T03:04:05+00:00"}
     (run / "run.json").write_text(json.dumps(facts), "utf-8")
     finished = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "groundup", *args],
@@ -133,7 +133,13 @@ def test_the_links_point_beside_themselves(first_run: tuple[RunFolder, str]):
     assert (run.checkpoints / "latest").readlink() == Path("step-000012")
     best = (run.checkpoints / "best").readlink()
     assert best.parent == Path() and (run.checkpoints / best).is_dir()  # noqa: PT018
-    assert {path.name for path in run.checkpoints.iterdir()} == {"best", "latest", "step-000012", str(best)}
+    assert {path.name for path in run.checkpoints.iterdir()} == {
+        "best",
+        "latest",
+        "step-000010",
+        "step-000012",
+        str(best),
+    }
 
 
 def test_every_command_that_training_suggests_works(first_run: tuple[RunFolder, str], tmp_path: Path, cli: Cli):

@@ -26,6 +26,8 @@ BASE = {
     "model.n_embd": 16,
     "model.dropout": 0.1,
     "data.corpus": "text.txt",
+    "optim.learning_rate": 3e-3,
+    "optim.schedule": "linear",
     "optim.warmup_steps": 1,
     "train.steps": 4,
     "train.batch_size": 4,

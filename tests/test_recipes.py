@@ -145,8 +145,8 @@ def test_a_packaged_recipe_starts_by_name_and_as_a_file(name: str, here: Path, c
         ("[train]\n\nbatch_sise = 3\n", ["unknown key train.batch_sise (my.toml:3)", "train.batch_size?"]),
         ("[model]\nlearning_rate = 3\n", ["unknown key model.learning_rate (my.toml:2)", "optim.learning_rate?"]),
         ("[modle]\nn_head = 3\n", ["unknown section modle (my.toml)", "model?"]),
-        ("n_head = 3\n", ["unknown section n_head (my.toml)", "Known: about, model, data, optim, train, eval"]),
-        ("train = 3\n", ["section train (my.toml)"]),
+        ("n_head = 3\n", ["unknown key n_head (my.toml:1)", "Did you mean model.n_head?"]),
+        ("train = 3\n", ["train = 3 (my.toml:1) must be a section"]),
         ("[train.deep]\nx = 1\n", ["unknown key train.deep"]),
         ("[zzz]\n", ["unknown section zzz (my.toml)", "Known: "]),
         ('[model]\nn_head = "4"\n', ["model.n_head = '4' (my.toml:2)", "a whole number"]),
@@ -236,7 +236,7 @@ def test_the_command_refuses_in_one_line(tmp_path: Path):
     missing = error_line(groundup("train", "--config", "no.toml", folder=tmp_path))
     assert "no.toml doesn't exist" in missing
     (tmp_path / "latin.toml").write_bytes(b"# caf\xe9\n")
-    assert "latin.toml can't be read as UTF-8" in error_line(
+    assert "latin.toml can't be read as a recipe" in error_line(
         groundup("train", "--config", "latin.toml", folder=tmp_path)
     )
     assert "can't be read" in error_line(groundup("train", "--config", ".", folder=tmp_path))

@@ -4,7 +4,7 @@ import os
 import sys
 from dataclasses import asdict, field, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -12,9 +12,6 @@ import groundup
 from groundup.errors import GroundupError
 from groundup.recipe import SECTIONS, Tables, field_types
 from groundup.recipe_files import Layer, load_recipe, overrides, packaged, recipe_file
-
-if TYPE_CHECKING:
-    pass
 
 app = App(name="groundup", version=groundup.__version__, help="GPT language models, built from the ground up.")
 
@@ -52,7 +49,9 @@ def _given(flags: Any, short: Tables) -> Tables:
     for name, section in vars(flags).items() if flags else ():
         tables[name] |= {key: value for key, value in asdict(section).items() if value is not None}
     for name, section in short.items():
-        tables[name] |= {key: value for key, value in section.items() if value is not None}
+        for key, value in section.items():
+            if value is not None and tables[name].setdefault(key, value) != value:
+                raise GroundupError(f"--{key} {value} and --{name}.{key} {tables[name][key]} contradict each other")
     return {name: section for name, section in tables.items() if section}
 
 
@@ -107,7 +106,9 @@ def train(
         layers.append(packaged(recipe or "quickstart"))
     if config is not None:
         layers.append(recipe_file(config))
-    recipe_name = config.stem if config is not None else recipe or "quickstart"
+    recipe_name = recipe or "quickstart"
+    if config is not None:  # a run's own recipe.toml stands for the run
+        recipe_name = config.stem if config.name != "recipe.toml" else config.resolve().parent.name
     _finish(start_training(load_recipe(*layers, overrides(given)), recipe_name, name))
 
 
@@ -162,6 +163,8 @@ def generate(
 
     if top_k is not None and top_k < 1:
         raise GroundupError(f"top-k = {top_k} must be a number of tokens, from 1; leave it out to keep all")
+    if interactive and samples != 1:
+        raise GroundupError("--samples and --interactive don't go together: ask again for another text")
     if samples < 1:
         raise GroundupError(f"samples = {samples} must be at least 1")
     settings: SamplingSettings = SamplingSettings(

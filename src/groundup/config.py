@@ -23,7 +23,9 @@ class GPTConfig:
 
     def __post_init__(self) -> None:
         for field in ("block_size", "vocab_size", "n_layer", "n_head", "n_embd"):
-            if (value := getattr(self, field)) < 1:
+            if type(value := getattr(self, field)) is not int:
+                raise ConfigError(field, f"{field} = {value!r} isn't a whole number", "Choose one from 1.")
+            if value < 1:
                 raise ConfigError(field, f"{field} = {value} is below 1", "Choose a positive whole number.")
         if not 0.0 <= self.dropout < 1.0:
             raise ConfigError("dropout", f"dropout = {self.dropout} is outside [0, 1)", "Choose 0.0 to switch it off.")

@@ -27,6 +27,10 @@ class TokenizerError(GroundupError):
     """A character or a token id that the vocabulary lacks, or a tokenizer file that isn't one of ours."""
 
 
+class ForeignTokenizerError(TokenizerError):
+    """A tokenizer file of a kind that groundup doesn't read."""
+
+
 class CheckpointError(GroundupError):
     """A checkpoint or model folder that is missing, damaged or doesn't fit."""
 

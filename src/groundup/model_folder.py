@@ -14,7 +14,7 @@ from torch import Tensor
 
 from groundup import checkpoint
 from groundup.config import GPTConfig
-from groundup.errors import CheckpointError, ConfigError
+from groundup.errors import CheckpointError, ConfigError, ForeignTokenizerError
 from groundup.models.bigram import Bigram
 from groundup.models.correspondence import Weights, gpt2_from_readable, readable_from_gpt2
 from groundup.models.gpt2 import GPT2
@@ -68,7 +68,12 @@ def load(path: str | Path, report: Callable[[str], None] = warnings.warn) -> tup
     """
     folder = find_model(Path(path), report)
     model = load_model(folder)
-    tokenizer = CharacterTokenizer.from_folder(folder) if (folder / TOKENIZER_FILE).is_file() else None
+    tokenizer = None
+    if (folder / TOKENIZER_FILE).is_file():
+        try:
+            tokenizer = CharacterTokenizer.from_folder(folder)
+        except ForeignTokenizerError as error:
+            report(f"{error}. The model is loaded without it.")
     if tokenizer is not None and tokenizer.vocab_size != model.config.vocab_size:
         raise CheckpointError(
             f"{folder / TOKENIZER_FILE} has {tokenizer.vocab_size} tokens, but {CONFIG_FILE} says vocab_size = "

@@ -71,7 +71,7 @@ class TrainSection:
     ] = "auto"
     compile: Annotated[Literal["auto", "on", "off"], "torch.compile; auto where it pays"] = "auto"
     threads: Annotated[int, "CPU threads; 0 takes the cores there are"] = 0
-    keep_checkpoints: Annotated[int, "newest checkpoints to keep, besides the best"] = 1
+    keep_checkpoints: Annotated[int, "newest checkpoints to keep, besides the best"] = 2
     init: Annotated[str, "a run or model folder whose weights to start from"] = ""
     log: Annotated[Literal["none", "tensorboard"], "where metrics go besides metrics.jsonl"] = "none"
 

@@ -41,12 +41,16 @@ def parse_toml(text: str, source: str) -> Layer:
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{source} is not valid TOML: {error}") from error
     layer = Layer(tables, source, text)
+    known = [f"{name}.{other}" for name in SECTIONS for other in field_types(name)]
     for section, values in tables.items():
-        if section not in SECTIONS or not isinstance(values, dict):
+        if section in SECTIONS and not isinstance(values, dict):
+            raise RecipeError(f"{section} = {values!r} ({layer.place('', section)}) must be a section: [{section}]")
+        if not isinstance(values, dict):
+            raise _unknown(section, layer.place("", section), known, "key")
+        if section not in SECTIONS:
             raise _unknown(section, layer.source, list(SECTIONS), "section")
         for key, value in values.items():
             if key not in field_types(section):
-                known = [f"{name}.{other}" for name in SECTIONS for other in field_types(name)]
                 raise _unknown(f"{section}.{key}", layer.place(section, key), known, "key")
             values[key] = _checked(value, section, key, layer)
     return layer
@@ -102,7 +106,7 @@ def recipe_file(path: Path) -> Layer:
     except FileNotFoundError:
         raise RecipeError(f"{path} doesn't exist. Write one with: groundup recipes quickstart > {path.name}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} can't be read as UTF-8 text: {error}") from error
+        raise RecipeError(f"{path} can't be read as a recipe: {error}") from error
 
 
 def _unknown(name: str, place: str, known: list[str], kind: str) -> RecipeError:

@@ -40,14 +40,14 @@ def print_recipes() -> None:
 
 def print_runs() -> None:
     """The runs in this folder, the lowest validation loss first; runs without one come last."""
-    console, rows = _console(), []
-    for run in all_runs():
+    console, rows, existing = _console(), [], all_runs()
+    for run in existing:
         try:
             rows.append(_row(run))
         except GroundupError as error:  # one damaged run doesn't hide the others
             sys.stderr.write(f"groundup: {error}\n")
     rows.sort(key=lambda row: row[0])
-    if not rows:
+    if not existing:
         console.print("no runs in this folder yet. Start one: groundup train")
         return
     table = _table("run", "model", "parameters", "corpus", "steps", "best loss", "perplexity", "started")
@@ -59,7 +59,7 @@ def print_runs() -> None:
 def _row(run: RunFolder) -> tuple[float, list[str]]:
     """A run's best validation loss, for sorting, and its cells."""
     recipe, lines, facts = run.read_recipe(), run.read_metrics(), run.read_facts()
-    losses = [line["validation_loss"] for line in lines if line["kind"] == "evaluation"]
+    losses = [line["validation_loss"] for line in lines if line["kind"] == "evaluation" and line["step"] > 0]
     done = max((line["step"] for line in lines), default=0)
     best = min(losses, default=float("inf"))
     cells = [

@@ -19,7 +19,7 @@ FLOORS = [
     {"checkpoint", "model_folder", "optim", "data"},
     {"models", "tokenizers", "parallel"},
     {"recipe", "recipe_files", "recipes"},
-    {"config", "errors"},
+    {"config", "errors", "places"},
     {"__init__"},  # the version; its other names are only fetched when they are asked for
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -130,16 +130,18 @@ def test_resume_and_generate_fall_back_to_the_step_before(copied: Path, name: st
 
 
 def test_all_checkpoints_damaged(copied: Path) -> None:
-    """faults.md, 18: nothing to load is an error; resuming begins again, and says so."""
+    """faults.md, 18: nothing to load and nothing to resume from are errors, and every file stays as it is."""
     run = copied / "runs" / "run"
     for folder in steps(run / "checkpoints"):
         flip_bit(folder / "model.safetensors", 100)
     written = groundup("generate", "run", folder=copied)
     assert written.returncode == 2
     assert written.stderr.splitlines()[-1].startswith("groundup: runs/run has no intact checkpoint to load")
-    resumed = trained("--resume", "run", "--steps", LAST + 5, folder=copied)
-    assert "from the beginning" in resumed.stdout
-    assert_same_training(run, copied / "runs" / "unbroken", LAST + 5)
+    before = (run / "metrics.jsonl").read_bytes()
+    resumed = groundup("train", "--resume", "run", "--steps", LAST + 5, folder=copied)
+    assert resumed.returncode == 2
+    assert "checkpoints of run are damaged" in resumed.stderr.splitlines()[-1]
+    assert (run / "metrics.jsonl").read_bytes() == before
 
 
 def test_a_damaged_checkpoint_given_by_path_is_refused(copied: Path) -> None:

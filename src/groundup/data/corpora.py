@@ -34,13 +34,17 @@ class Corpus:
         return hashlib.sha256(self.text.encode("utf-8")).hexdigest()
 
 
-def load_corpus(name: str) -> Corpus:
-    """`python-docs`, `shakespeare`, or the path of a text file or a folder of them. Raises CorpusError."""
+def load_corpus(name: str, folder: Path = Path()) -> Corpus:
+    """`python-docs`, `shakespeare`, or the path of a text file or a folder of them, relative to here or to `folder`.
+
+    Raises CorpusError.
+    """
     if name == "python-docs":
         return Corpus(name, python_docs())
     if name == "shakespeare":
         return Corpus(name, _read(fetch(TINY_SHAKESPEARE)))
     path = Path(name).expanduser()
+    path = path if path.exists() else folder / path
     if not path.exists():
         raise CorpusError(f"corpus {name} is neither a file or folder nor a known name. Known: {', '.join(NAMED)}.")
     text = "\n".join(_read(file) for file in _text_files(path)) if path.is_dir() else _read(path)

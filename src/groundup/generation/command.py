@@ -4,13 +4,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from groundup.errors import GenerationError
 from groundup.generation.engine import SamplingSettings, fit_prompt, start_of, stream_text
 from groundup.generation.interactive import converse, say
 from groundup.model_folder import Model, architecture_of, find_model, load
 from groundup.parallel.machine import choose_device
+from groundup.places import run_or_path
 from groundup.tokenizers.characters import CharacterTokenizer
 
 
@@ -18,11 +18,10 @@ def generate_texts(
     name: str, prompt: str, settings: SamplingSettings, *, samples: int, interactive: bool, strict: bool, device: str
 ) -> None:
     """Write `samples` texts to stdout, or ask for what to write; all else goes to stderr. Raises GroundupError."""
-    path = Path("runs") / name if (Path("runs") / name).is_dir() else Path(name)
-    folder = find_model(path, report)
+    folder = find_model(run_or_path(name), report)
     model, tokenizer = load(folder, report)
     if tokenizer is None:
-        raise GenerationError(f"{folder} has no tokenizer.json: groundup can't turn text into its tokens")
+        raise GenerationError(f"{folder} has no tokenizer that groundup knows: text can't become its tokens")
     model.to(choose_device(device))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     report(f"{architecture_of(model)}, {parameters:,} parameters, from {folder}; seed {settings.seed}")

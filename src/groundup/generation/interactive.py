@@ -18,12 +18,15 @@ def converse(write: Callable[[str, SamplingSettings], Iterator[str]], settings: 
     say("An empty answer takes the value in brackets. Ctrl-C stops a text, Ctrl-D leaves.\n")
     while True:
         try:
-            prompt = ask_text("Prompt", prompt)
+            asked = ask_text("Prompt", prompt)
             temperature = ask_number("Temperature", settings.temperature, LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE)
             length = int(ask_number("Length", settings.length, 1, 1_000_000, whole=True))
             settings = replace(settings, temperature=temperature, length=length)
-            say(prompt)
-            for piece in write(prompt, settings):
+            pieces = write(asked, settings)
+            first = next(pieces)  # before it is shown or remembered: a prompt that can't be read is an error
+            prompt = asked
+            say(prompt + first)
+            for piece in pieces:
                 say(piece)
             settings = replace(settings, seed=settings.seed + 1)  # the same prompt again gives another text
         except KeyboardInterrupt:

@@ -70,7 +70,9 @@ class Transformer(nn.Module):
         self.ln_f = nn.LayerNorm(config.n_embd)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        positions = torch.arange(tokens.size(1), device=tokens.device)
+        time, block_size = tokens.size(1), self.wpe.num_embeddings
+        assert time <= block_size, f"{time} tokens are more than block_size = {block_size}"
+        positions = torch.arange(time, device=tokens.device)
         hidden = self.drop(self.wte(tokens) + self.wpe(positions))
         for block in self.h:
             hidden = block(hidden)

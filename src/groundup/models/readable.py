@@ -136,7 +136,9 @@ class ReadableGPT(nn.Module):
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """The states before the head. tokens: [batch, time] int64, time <= block_size -> [batch, time, n_embd]"""
-        positions = torch.arange(tokens.size(1), device=tokens.device)
+        time = tokens.size(1)
+        assert time <= self.block_size, f"{time} tokens are more than block_size = {self.block_size}"
+        positions = torch.arange(time, device=tokens.device)
         hidden = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))
         for block in self.blocks:
             hidden = block(hidden)

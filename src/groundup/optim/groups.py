@@ -71,6 +71,4 @@ def load_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, ten
         state = {key.rpartition(":")[2]: value for key, value in tensors.items() if key.rpartition(":")[0] == name}
         if not state:
             raise KeyError(name)
-        optimizer.state[parameter] = {
-            key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
-        }
+        optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}

@@ -49,7 +49,7 @@ def _problem_with(name: str) -> str | None:
         if not torch.allclose((square.to(device) @ square.to(device)).cpu(), square @ square, atol=1e-3):
             return "its matrix product differs from the CPU's"
     except RuntimeError as error:
-        return str(error).splitlines()[0]
+        return str(error).splitlines()[0][:100]
     return None
 
 

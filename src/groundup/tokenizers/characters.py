@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from groundup.errors import TokenizerError
+from groundup.errors import ForeignTokenizerError, TokenizerError
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
@@ -86,7 +86,7 @@ class CharacterTokenizer:
         tokenizer = cls(character for character in entries if len(character) == 1)
         ids = dict(zip(tokenizer.characters, range(tokenizer.vocab_size), strict=True))
         if kind != "WordLevel" or vocabulary != ids:
-            raise TokenizerError(
+            raise ForeignTokenizerError(
                 f"{path} is a {kind} tokenizer, not a character tokenizer of groundup: "
                 "a WordLevel model with one entry a character, in the order of their code points"
             )

@@ -50,6 +50,18 @@ def check_same_text(corpus: Corpus, facts: dict[str, Any], may_differ: bool, jou
     )
 
 
+def check_same_processes(recipe: Recipe, facts: dict[str, Any], world: World, journal: Journal) -> None:
+    """Another number of processes sees the same tokens in the same order, but other dropout. Raises RunError."""
+    if (before := facts["processes"]) == world.size:
+        return
+    if recipe.model.dropout:
+        raise RunError(
+            f"the run began with {before} processes and can't go on with {world.size}: its dropout "
+            f"({recipe.model.dropout}) is drawn by process. Resume it with {before}"
+        )
+    journal.say(f"the run began with {before} processes and goes on with {world.size}: same tokens, other last bits")
+
+
 def check_same_versions(facts: dict[str, Any], journal: Journal) -> None:
     """Say what may keep a resumed run from being bit for bit the unbroken one."""
     for name, now in versions().items():

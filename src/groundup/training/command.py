@@ -31,7 +31,6 @@ FINAL_SAMPLE = 500  # tokens
 def start_training(recipe: Recipe, recipe_name: str, name: str | None) -> int:
     """Train a new run; the exit status. Raises GroundupError."""
     with surroundings(recipe) as around, explain_out_of_memory(recipe), explain_full_disk():
-        around.journal.say(f"reading {recipe.data.corpus}")
         trainer, run = setup.start(recipe, recipe_name, name, around)
         return train(trainer, run, None, around.journal)
 

@@ -25,6 +25,6 @@ def explain_out_of_memory(recipe: Recipe) -> Iterator[None]:
         model, rows = recipe.model, recipe.train.micro_batch_size or recipe.train.batch_size
         raise OutOfMemoryError(
             f"out of memory with {rows} sequences of block_size = {model.block_size} at once through n_layer = "
-            f"{model.n_layer}, n_embd = {model.n_embd}. Lower train.micro_batch_size first (the result stays "
-            "the same), then model.block_size, then model.n_layer"
+            f"{model.n_layer}, n_embd = {model.n_embd}. Lower train.micro_batch_size first, to {max(1, rows // 2)} say "
+            "(the result stays the same), then model.block_size, then model.n_layer"
         ) from error

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from groundup.errors import RunError
+from groundup.places import RUNS, run_or_path
 from groundup.recipe import Recipe
 from groundup.recipe_files import load_recipe, parse_toml
 
-RUNS = Path("runs")
 RECIPE_FILE = "recipe.toml"
+FACTS = {"started", "parameters", "vocab_size", "corpus", "folder", "processes", "versions"}
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,8 @@ class RunFolder:
         file = self.path / RECIPE_FILE
         try:
             return load_recipe(parse_toml(file.read_text("utf-8"), str(file)))
-        except OSError as error:
-            raise RunError(
-                f"{file} can't be read: {error.strerror}. Without its recipe a run can't be resumed"
-            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunError(f"{file} can't be read: {error}. Without its recipe a run can't be resumed") from error
 
     def write_facts(self, facts: dict[str, Any]) -> None:
         """What the recipe can't know: the corpus's fingerprint, parameters, versions, the machine."""
@@ -54,9 +53,12 @@ class RunFolder:
         """What `write_facts` wrote. Raises RunError."""
         file = self.path / "run.json"
         try:
-            return json.loads(file.read_text("utf-8"))
+            facts = json.loads(file.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise RunError(f"{file} can't be read: {error}") from error
+        if missing := FACTS - (facts.keys() if isinstance(facts, dict) else set()):
+            raise RunError(f"{file} lacks {', '.join(sorted(missing))}: it isn't what groundup wrote")
+        return facts
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """One more line of metrics.jsonl."""
@@ -66,7 +68,7 @@ class RunFolder:
     def read_metrics(self) -> list[dict[str, Any]]:
         """All lines of metrics.jsonl; a last line that a kill cut short is left out."""
         file = self.path / "metrics.jsonl"
-        return list(_json_lines(file.read_text("utf-8"))) if file.is_file() else []
+        return list(_json_lines(file.read_text("utf-8", errors="replace"))) if file.is_file() else []
 
     def forget_after(self, step: int) -> None:
         """Drop the metrics and samples of steps that a resumed run will do again."""
@@ -116,9 +118,9 @@ def create_run(recipe_name: str, name: str | None) -> RunFolder:
 
 def find_run(name: str) -> RunFolder:
     """The run of that name or path. Raises RunError that lists what there is."""
-    for path in (RUNS / name, Path(name)):
-        if (path / RECIPE_FILE).is_file():
-            return RunFolder(path)
+    path = run_or_path(name)
+    if (path / RECIPE_FILE).is_file():
+        return RunFolder(path)
     existing = ", ".join(run.name for run in all_runs()) or "none yet"
     raise RunError(f"no run named {name}. Runs here: {existing}")
 
@@ -131,9 +133,12 @@ def all_runs() -> list[RunFolder]:
 def _json_lines(text: str) -> Iterator[dict[str, Any]]:
     for line in text.splitlines():
         try:
-            yield json.loads(line)
+            record = json.loads(line)
         except ValueError:
             return
+        if not isinstance(record, dict) or not {"kind", "step"} <= record.keys():
+            return
+        yield record
 
 
 def _replace(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ import torch
 from groundup import checkpoint, model_folder
 from groundup.data.corpora import Corpus, load_corpus, split
 from groundup.data.sampler import Sampler
-from groundup.errors import CorpusError
+from groundup.errors import CorpusError, RunError
 from groundup.model_folder import Model
 from groundup.optim.groups import RULES, build_optimizer
 from groundup.optim.schedules import Schedule
@@ -20,9 +20,17 @@ from groundup.parallel import machine as machines
 from groundup.parallel.machine import Machine
 from groundup.parallel.sharding import distribute
 from groundup.parallel.world import World
+from groundup.places import run_or_path
 from groundup.recipe import Recipe
 from groundup.tokenizers.characters import CharacterTokenizer
-from groundup.training.checks import check_division, check_same_shape, check_same_text, check_same_versions, versions
+from groundup.training.checks import (
+    check_division,
+    check_same_processes,
+    check_same_shape,
+    check_same_text,
+    check_same_versions,
+    versions,
+)
 from groundup.training.compiling import compile_in_place
 from groundup.training.journal import Journal
 from groundup.training.objective import NextTokenLoss
@@ -62,7 +70,7 @@ def start(recipe: Recipe, recipe_name: str, name: str | None, around: Surroundin
     if recipe.train.log == "tensorboard":
         check_installed()
     model, tokenizer = initial_model(recipe, around.journal)
-    text = read_text(load_corpus(recipe.data.corpus), recipe, tokenizer)
+    text = read_text(read_corpus(recipe.data.corpus, Path.cwd(), around), recipe, tokenizer)
     trainer = assemble(recipe, text, model, around)
     recipe = resolve_length(trainer)
     trainer = replace(trainer, recipe=recipe, schedule=Schedule.of(recipe.optim, recipe.train.steps))
@@ -78,9 +86,13 @@ def start(recipe: Recipe, recipe_name: str, name: str | None, around: Surroundin
 def resume(recipe: Recipe, run: RunFolder, data_may_differ: bool, around: Surroundings) -> tuple[Trainer, Path | None]:
     """The run as it was after its newest intact checkpoint, and that checkpoint; from the beginning if it has none."""
     check_division(recipe, around.world)
-    folder = checkpoint.newest_valid(checkpoint.steps(run.checkpoints), around.journal.say)
+    saved, facts = checkpoint.steps(run.checkpoints), run.read_facts()
+    check_same_processes(recipe, facts, around.world, around.journal)
+    folder = checkpoint.newest_valid(saved, around.journal.say)
+    if saved and not folder:
+        raise RunError(f"all {len(saved)} checkpoints of {run.name} are damaged: none to resume from. Start a new run")
     model, tokenizer = model_folder.load(folder) if folder else initial_model(recipe, around.journal)
-    corpus, facts = load_corpus(recipe.data.corpus), run.read_facts()
+    corpus = read_corpus(recipe.data.corpus, Path(facts["folder"]), around)
     check_same_text(corpus, facts, data_may_differ, around.journal)
     check_same_versions(facts, around.journal)
     trainer = assemble(recipe, read_text(corpus, recipe, tokenizer), model, around)
@@ -134,7 +146,18 @@ def assemble(recipe: Recipe, text: Text, model: Model | None, around: Surroundin
 
 def initial_model(recipe: Recipe, journal: Journal) -> tuple[Model | None, CharacterTokenizer | None]:
     """The model that `train.init` names, with its tokenizer; none where the run starts from random weights."""
-    return model_folder.load(recipe.train.init, journal.say) if recipe.train.init else (None, None)
+    return model_folder.load(run_or_path(recipe.train.init), journal.say) if recipe.train.init else (None, None)
+
+
+def read_corpus(name: str, folder: Path, around: Surroundings) -> Corpus:
+    """The text, its path relative to where the run began; the main process first, which may have to download it."""
+    around.journal.say(f"reading {name}")
+    if not around.world.is_main:
+        around.world.barrier()
+    corpus = load_corpus(name, folder)
+    if around.world.is_main:
+        around.world.barrier()
+    return corpus
 
 
 def read_text(corpus: Corpus, recipe: Recipe, tokenizer: CharacterTokenizer | None) -> Text:
@@ -177,6 +200,7 @@ def facts_of(trainer: Trainer, text: Text) -> dict[str, Any]:
             "training_tokens": len(text.training),
             "validation_tokens": len(text.validation),
         },
+        "folder": str(Path.cwd()),
         "processes": trainer.world.size,
         "versions": versions() | {"python": platform.python_version()},
     }

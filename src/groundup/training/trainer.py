@@ -128,6 +128,8 @@ class Trainer:
         tokens = progress.step * self.recipe.tokens_per_step
         evaluation = EvaluationRecord(progress.step, tokens, training, validation, progress.seconds)
         self.journal.evaluation(evaluation)
+        if progress.step == 0:
+            return evaluation  # where it starts from: nothing was learned, and nothing is saved
         if progress.best_loss is None or validation < progress.best_loss:
             progress.best_loss, progress.best_step, progress.evaluations_since_best = validation, progress.step, 0
         else:
