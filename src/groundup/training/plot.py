@@ -24,8 +24,8 @@ def plot_losses(lines: list[dict[str, Any]], path: Path, title: str) -> None:
     )
     losses = [line["validation_loss"] for line in evaluations]
     above.plot([line["step"] for line in evaluations], losses, color=ORANGE, label="validation", marker="o", ms=3)
-    if evaluations:
-        best = min(evaluations, key=lambda line: line["validation_loss"])
+    if learned := [line for line in evaluations if line["step"] > 0]:
+        best = min(learned, key=lambda line: line["validation_loss"])
         above.annotate(
             f"best {best['validation_loss']:.4f} at step {best['step']:,}",
             (best["step"], best["validation_loss"]),

@@ -1,0 +1,52 @@
+"""The README: no placeholder, no missing picture, and every command and snippet in it runs as it stands."""
+
+import re
+import shlex
+from pathlib import Path
+
+from commands import groundup
+from conftest import TINY, some_text
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The contents of the README's code blocks in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    """The words of each `groundup` command, in the order in which a reader types them."""
+    lines = "".join(blocks("sh")).replace(".venv/bin/groundup", "groundup").splitlines()
+    found = [re.search(r"(?:^|&& )groundup (.*)$", line) for line in lines]
+    return [shlex.split(match[1], comments=True) for match in found if match]
+
+
+def shrunk(words: list[str]) -> list[str]:
+    """The same command on a tiny model and text, and over in a few steps."""
+    words = [{"path/to/your/text": "text.txt", "5000": "4"}.get(word, word) for word in words]
+    if words[0] == "train" and "--resume" not in words:
+        words += ["--steps", "2", *TINY]
+        words += [] if "--corpus" in words else ["--corpus", "text.txt"]
+    return words
+
+
+def test_nothing_is_left_to_fill_in_and_every_link_leads_somewhere():
+    own_words = re.sub(r"^```\w*\n.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)  # not what a model wrote
+    capitals = set(re.findall(r"\b[A-Z]{8,}\b", own_words)) - {"CHANGELOG", "CONTRIBUTING"}
+    assert not capitals, "a placeholder, or a text in capitals"
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_every_command_and_snippet_runs_in_its_order(tmp_path: Path):
+    (tmp_path / "text.txt").write_text(some_text() + "Return the\n", "utf-8")
+    ran = commands()
+    assert len(ran) >= 8
+    for words in ran:
+        finished = groundup(*shrunk(words), folder=tmp_path)
+        finished_already = words[:2] == ["train", "--resume"] and "is finished" in finished.stderr
+        assert finished.returncode == 0 or finished_already, (words, finished.stderr)
+    for snippet in blocks("python"):
+        exec(compile(snippet.replace('"runs/', f'"{tmp_path}/runs/'), "README.md", "exec"), {})
