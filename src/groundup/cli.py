@@ -57,42 +57,33 @@ def _given(flags: Any, short: Tables) -> Tables:
 
 @app.command
 def train(
-    recipe: str | None = None,
+    recipe: Annotated[
+        str | None,
+        Parameter(help="A packaged recipe (see `groundup recipes`); `quickstart` if neither it nor --config is given."),
+    ] = None,
     /,
     *,
-    config: Path | None = None,
-    corpus: str | None = None,
-    steps: int | None = None,
-    seed: int | None = None,
-    name: str | None = None,
-    init: str | None = None,
-    resume: str | None = None,
-    accept_changed_data: Annotated[bool, Parameter(negative=())] = False,
+    config: Annotated[
+        Path | None, Parameter(help="A recipe file of your own; its values go over those of RECIPE.")
+    ] = None,
+    corpus: Annotated[
+        str | None, Parameter(help="Short for --data.corpus: python-docs, shakespeare, or a file or folder of text.")
+    ] = None,
+    steps: Annotated[int | None, Parameter(help="Short for --train.steps: the length in optimizer steps.")] = None,
+    seed: Annotated[int | None, Parameter(help="Short for --train.seed.")] = None,
+    name: Annotated[str | None, Parameter(help="The run's folder in runs/; RECIPE-N if left out.")] = None,
+    init: Annotated[
+        str | None, Parameter(help="Short for --train.init: a run or model folder whose weights to start from.")
+    ] = None,
+    resume: Annotated[
+        str | None, Parameter(help="Go on with this run, exactly. Only --steps may be given with it, to train longer.")
+    ] = None,
+    accept_changed_data: Annotated[
+        bool, Parameter(help="Resume even though the corpus isn't the one that the run began with.", negative=())
+    ] = False,
     flags: Annotated[RecipeFlags | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
 ) -> None:
-    """Train a model by a recipe, and write what it learned.
-
-    Parameters
-    ----------
-    recipe
-        A packaged recipe (see `groundup recipes`); `quickstart` if neither it nor --config is given.
-    config
-        A recipe file of your own; its values go over those of RECIPE.
-    corpus
-        Short for --data.corpus: python-docs, shakespeare, or a file or folder of text.
-    steps
-        Short for --train.steps: the length in optimizer steps.
-    seed
-        Short for --train.seed.
-    name
-        The run's folder in runs/; RECIPE-N if left out.
-    init
-        Short for --train.init: a run or model folder whose weights to start from.
-    resume
-        Go on with this run, exactly. Only --steps may be given with it, to train longer.
-    accept_changed_data
-        Resume even though the corpus isn't the one that the run began with.
-    """
+    """Train a model by a recipe, and write what it learned."""
     from groundup.training.command import resume_training, start_training
 
     given = _given(flags, {"data": {"corpus": corpus}, "train": {"steps": steps, "seed": seed, "init": init}})
@@ -114,50 +105,31 @@ def train(
 
 @app.command
 def generate(
-    run: str,
+    run: Annotated[str, Parameter(help="A run's name, or the path of a run or of any model folder.")],
     /,
     *,
-    prompt: str = "",
-    interactive: Annotated[bool, Parameter(negative=())] = False,
-    length: int = 500,
-    temperature: float = 0.8,
-    top_k: int | None = None,
-    top_p: float = 1.0,
-    greedy: Annotated[bool, Parameter(negative=())] = False,
-    seed: int | None = None,
-    samples: int = 1,
-    strict: Annotated[bool, Parameter(negative=())] = False,
-    device: str = "auto",
+    prompt: Annotated[str, Parameter(help="The text to go on from.")] = "",
+    interactive: Annotated[
+        bool, Parameter(help="Ask for prompt, temperature and length, again and again.", negative=())
+    ] = False,
+    length: Annotated[int, Parameter(help="Tokens to write.")] = 500,
+    temperature: Annotated[float, Parameter(help="Below 1 safer, above 1 wilder; 0 is greedy.")] = 0.8,
+    top_k: Annotated[int | None, Parameter(help="Draw only from the K most probable tokens.")] = None,
+    top_p: Annotated[
+        float, Parameter(help="Draw only from the most probable tokens that make up this share of the probability.")
+    ] = 1.0,
+    greedy: Annotated[bool, Parameter(help="Always take the most probable token.", negative=())] = False,
+    seed: Annotated[
+        int | None, Parameter(help="The same seed writes the same text; a fresh one is taken, and said, if left out.")
+    ] = None,
+    samples: Annotated[int, Parameter(help="How many texts; text i has the seed SEED + i.")] = 1,
+    strict: Annotated[
+        bool,
+        Parameter(help="Refuse a prompt longer than the model's context, instead of keeping its end.", negative=()),
+    ] = False,
+    device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
 ) -> None:
-    """Write text with a trained model, as it is made.
-
-    Parameters
-    ----------
-    run
-        A run's name, or the path of a run or of any model folder.
-    prompt
-        The text to go on from.
-    interactive
-        Ask for prompt, temperature and length, again and again.
-    length
-        Tokens to write.
-    temperature
-        Below 1 safer, above 1 wilder; 0 is greedy.
-    top_k
-        Draw only from the K most probable tokens.
-    top_p
-        Draw only from the most probable tokens that make up this share of the probability.
-    greedy
-        Always take the most probable token.
-    seed
-        The same seed writes the same text; a fresh one is taken, and said, if left out.
-    samples
-        How many texts; text i has the seed SEED + i.
-    strict
-        Refuse a prompt longer than the model's context, instead of keeping its end.
-    device
-        auto, cpu, cuda, cuda:1 or mps.
-    """
+    """Write text with a trained model, as it is made."""
     from groundup.generation.command import generate_texts
     from groundup.generation.engine import SamplingSettings
 
