@@ -1,5 +1,6 @@
 """The models' configs: plain numbers, checked once, without torch."""
 
+import math
 from dataclasses import dataclass
 
 from groundup.errors import ConfigError
@@ -30,7 +31,8 @@ class GPTConfig:
         if not 0.0 <= self.dropout < 1.0:
             raise ConfigError("dropout", f"dropout = {self.dropout} is outside [0, 1)", "Choose 0.0 to switch it off.")
         if self.n_embd % self.n_head:
-            fitting = ", ".join(str(heads) for heads in range(1, self.n_embd + 1) if self.n_embd % heads == 0)
+            small = [heads for heads in range(1, math.isqrt(self.n_embd) + 1) if self.n_embd % heads == 0]
+            fitting = ", ".join(map(str, sorted({*small, *(self.n_embd // heads for heads in small)})))
             raise ConfigError(
                 "n_head",
                 f"n_embd = {self.n_embd} is not divisible by n_head = {self.n_head}",

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from groundup import checkpoint
-from groundup.config import GPTConfig
+from groundup.config import GPTConfig, gpt_parameter_count
 from groundup.errors import CheckpointError, ConfigError, ForeignTokenizerError
 from groundup.models.bigram import Bigram
 from groundup.models.correspondence import Weights, gpt2_from_readable, readable_from_gpt2
@@ -219,9 +219,14 @@ def _build(settings: dict[str, Any], path: Path) -> Model:
     if settings.get("n_inner") not in (None, 4 * settings.get("n_embd", 0)):
         raise CheckpointError(f"{path}: n_inner = {settings['n_inner']!r}, but groundup's MLP is 4 * n_embd wide")
     try:
-        return MODELS[name](GPTConfig(dropout=float(dropout), **shape))
+        config = GPTConfig(dropout=float(dropout), **shape)
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    parameters = config.vocab_size**2 if name == "bigram" else gpt_parameter_count(config)
+    weights = path.with_name(WEIGHTS_FILE)
+    if weights.is_file() and parameters > weights.stat().st_size:  # a byte each is the least
+        raise CheckpointError(f"{path} describes {parameters:,} parameters, more than {WEIGHTS_FILE} has bytes")
+    return MODELS[name](config)
 
 
 def _read_weights(folder: Path, expected: dict[str, torch.Size]) -> Weights:

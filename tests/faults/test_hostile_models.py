@@ -210,3 +210,15 @@ def test_a_bigram_whose_embedding_was_changed_is_refused(tmp_path: Path) -> None
     save_file(tensors, tmp_path / "bigram" / "model.safetensors")
     with pytest.raises(CheckpointError, match="is no longer a bigram"):
         load(tmp_path / "bigram")
+
+
+@pytest.mark.parametrize("field", ["n_embd", "n_layer", "vocab_size", "n_positions"])
+def test_a_config_that_describes_more_than_the_file_holds_is_refused_before_it_is_built(
+    tmp_path: Path, field: str
+) -> None:
+    """faults.md, 23: a billion layers would never be built, a billion dimensions never fit."""
+    save(tmp_path, GPT2(CONFIG), None)
+    config = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | {field: 10**12}), "utf-8")
+    with pytest.raises(CheckpointError, match=r"describes [\d,]+ parameters, more than model.safetensors has bytes"):
+        load(tmp_path)

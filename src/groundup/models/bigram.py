@@ -1,6 +1,5 @@
 """The bigram: one table that says, for each token, what follows it. The baseline that every GPT must beat."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,17 +32,4 @@ class Bigram(nn.Module):
             return logits, None
         return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
-    def generate(
-        self,
-        tokens: Tensor,
-        max_new_tokens: int,
-        *,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """tokens: [batch, time] -> [batch, time + max_new_tokens]; see `sampling.generate`."""
-        return sampling.generate(
-            self, tokens, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator
-        )
+    generate = sampling.generate  # tokens: [batch, time] -> [batch, time + max_new_tokens]

@@ -117,17 +117,4 @@ class GPT2(nn.Module):
             return logits, None
         return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
-    def generate(
-        self,
-        tokens: Tensor,
-        max_new_tokens: int,
-        *,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """tokens: [batch, time] -> [batch, time + max_new_tokens]; see `sampling.generate`."""
-        return sampling.generate(
-            self, tokens, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator
-        )
+    generate = sampling.generate  # tokens: [batch, time] -> [batch, time + max_new_tokens]
