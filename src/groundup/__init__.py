@@ -9,11 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from groundup.config import GPTConfig
+    from groundup.config import GPTConfig, ModernConfig
     from groundup.errors import GroundupError
     from groundup.model_folder import load
     from groundup.models.bigram import Bigram
     from groundup.models.gpt2 import GPT2
+    from groundup.models.modern import Modern
     from groundup.models.readable import ReadableGPT
     from groundup.recipe import Recipe
     from groundup.tokenizers.characters import CharacterTokenizer
@@ -24,6 +25,8 @@ __all__ = [
     "CharacterTokenizer",
     "GPTConfig",
     "GroundupError",
+    "Modern",
+    "ModernConfig",
     "ReadableGPT",
     "Recipe",
     "load",
@@ -37,6 +40,8 @@ _HOMES = {
     "CharacterTokenizer": "groundup.tokenizers.characters",
     "GPTConfig": "groundup.config",
     "GroundupError": "groundup.errors",
+    "Modern": "groundup.models.modern",
+    "ModernConfig": "groundup.config",
     "ReadableGPT": "groundup.models.readable",
     "Recipe": "groundup.recipe",
     "load": "groundup.model_folder",

@@ -23,21 +23,61 @@ class GPTConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        for field in ("block_size", "vocab_size", "n_layer", "n_head", "n_embd"):
-            if type(value := getattr(self, field)) is not int:
-                raise ConfigError(field, f"{field} = {value!r} isn't a whole number", "Choose one from 1.")
-            if value < 1:
-                raise ConfigError(field, f"{field} = {value} is below 1", "Choose a positive whole number.")
+        _check_counts(self, "block_size", "vocab_size", "n_layer", "n_head", "n_embd")
         if not 0.0 <= self.dropout < 1.0:
             raise ConfigError("dropout", f"dropout = {self.dropout} is outside [0, 1)", "Choose 0.0 to switch it off.")
-        if self.n_embd % self.n_head:
-            small = [heads for heads in range(1, math.isqrt(self.n_embd) + 1) if self.n_embd % heads == 0]
-            fitting = ", ".join(map(str, sorted({*small, *(self.n_embd // heads for heads in small)})))
-            raise ConfigError(
-                "n_head",
-                f"n_embd = {self.n_embd} is not divisible by n_head = {self.n_head}",
-                f"Choose n_head from {fitting}.",
-            )
+        _check_divides("n_embd", self.n_embd, "n_head", self.n_head)
+
+
+@dataclass(frozen=True)
+class ModernConfig:
+    """The shape of a Qwen3 dense model (Yang et al. 2025); the defaults are of GPT-2's 124M class.
+
+    block_size, vocab_size, n_layer, n_head and n_embd as in `GPTConfig`. n_kv_head: heads of keys and values, each
+    shared by n_head / n_kv_head queries. head_dim: width of a head, even. n_inner: width of the MLP. rope_theta: the
+    base of the rotary frequencies. tied: whether one table reads tokens and writes them. Raises ConfigError.
+    """
+
+    block_size: int = 1024
+    vocab_size: int = 50257
+    n_layer: int = 12
+    n_head: int = 12
+    n_kv_head: int = 12
+    n_embd: int = 768
+    head_dim: int = 64
+    n_inner: int = 2048
+    rope_theta: float = 10_000.0
+    tied: bool = True
+
+    def __post_init__(self) -> None:
+        counts = ("block_size", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd", "head_dim", "n_inner")
+        _check_counts(self, *counts)
+        if self.head_dim % 2:
+            raise ConfigError("head_dim", f"head_dim = {self.head_dim} is odd", "Rotations need pairs: choose it even.")
+        if not self.rope_theta > 0.0:
+            raise ConfigError("rope_theta", f"rope_theta = {self.rope_theta} isn't above 0", "The usual: 10000.")
+        _check_divides("n_head", self.n_head, "n_kv_head", self.n_kv_head)
+
+
+def _check_counts(config: object, *fields: str) -> None:
+    """Each field must be a whole number from 1. Raises ConfigError."""
+    for field in fields:
+        if type(value := getattr(config, field)) is not int:
+            raise ConfigError(field, f"{field} = {value!r} isn't a whole number", "Choose one from 1.")
+        if value < 1:
+            raise ConfigError(field, f"{field} = {value} is below 1", "Choose a positive whole number.")
+
+
+def _check_divides(whole_name: str, whole: int, part_name: str, part: int) -> None:
+    """`whole` must be a multiple of `part`. Raises ConfigError that lists what would fit."""
+    if whole % part:
+        small = [divisor for divisor in range(1, math.isqrt(whole) + 1) if whole % divisor == 0]
+        fitting = ", ".join(map(str, sorted({*small, *(whole // divisor for divisor in small)})))
+        raise ConfigError(
+            part_name,
+            f"{whole_name} = {whole} is not divisible by {part_name} = {part}",
+            f"Choose {part_name} from {fitting}.",
+        )
 
 
 def gpt_parameter_count(config: GPTConfig) -> int:
