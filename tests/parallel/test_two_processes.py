@@ -1,9 +1,9 @@
 """Two processes train the run that one process trains: the same batches, the same losses, one folder."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-from commands import FORKED, checkpoint, metrics, steps_so_far, tensors, trained
+from commands import checkpoint, metrics, steps_so_far, tensors, trained
 from groundup import checkpoint as checkpoints
 from groundup.data.corpora import Corpus, load_corpus
 from groundup.data.sampler import Sampler
@@ -42,6 +42,8 @@ SMALL = [
     *("--eval.every", "10", "--eval.train-tokens", "96", "--eval.sample-length", "10"),
 ]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+SPAWNED = multiprocessing.get_context("spawn")  # a world's threads and a fork don't go together
 
 
 @contextlib.contextmanager
@@ -205,11 +207,12 @@ def test_processes_drop_out_different_activations() -> None:
 
 def both(work: Any, argument: Any) -> list[Any]:
     """What `work(argument)` returns in each of two processes of a world, in the order of their ranks."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    pipes = [FORKED.Pipe(duplex=False) for _ in range(2)]
-    processes = [FORKED.Process(target=_join, args=(rank, port, pipes[rank][1], work, argument)) for rank in (0, 1)]
+    # The store listens before anybody connects, as torchrun's does: a port that is only free might be taken meanwhile.
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    pipes = [SPAWNED.Pipe(duplex=False) for _ in range(2)]
+    processes = [
+        SPAWNED.Process(target=_join, args=(rank, store.port, pipes[rank][1], work, argument)) for rank in (0, 1)
+    ]
     for process in processes:
         process.start()
     try:
@@ -229,7 +232,7 @@ def both(work: Any, argument: Any) -> list[Any]:
 def _join(rank: int, port: int, answer: Any, work: Any, argument: Any) -> None:
     """One of two processes, in the environment that torchrun gives them."""
     place = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": 2}
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True}
     os.environ.update({name: str(value) for name, value in {**place, **address}.items()})
     answer.send(work(argument))
 
