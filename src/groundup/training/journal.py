@@ -82,26 +82,28 @@ class MainJournal(Journal):
             self.tensorboard.close()
         plot_losses(run.read_metrics(), run.path / "loss.png", run.name)
 
-    def step(self, record: StepRecord) -> None:
+    def record(self, record: StepRecord | EvaluationRecord) -> RunFolder:
+        """A record into metrics.jsonl, and to TensorBoard where the recipe asks for it; the run it went to."""
         assert self.run is not None
         self.run.append_metrics(record.to_json())
         if self.tensorboard is not None:
             self.tensorboard.write(record)
+        return self.run
+
+    def step(self, record: StepRecord) -> None:
+        self.record(record)
         speed = f"{record.tokens_per_second:,.0f}"
         self.bar.update(self.task, completed=record.step, loss=f"{record.loss:.3f}", speed=speed)
 
     def evaluation(self, record: EvaluationRecord) -> None:
-        assert self.run is not None
-        self.run.append_metrics(record.to_json())
-        if self.tensorboard is not None:
-            self.tensorboard.write(record)
+        run = self.record(record)
         training = "" if record.train_loss is None else f"train {_loss(record.train_loss)}  "
         self.say(
             f"step {record.step:>6,}  {training}validation {_loss(record.validation_loss)}  "
             f"{record.tokens:,} tokens  {record.seconds:.0f} s"
         )
         if time.monotonic() - self.last_drawn > REDRAW_AFTER:
-            plot_losses(self.run.read_metrics(), self.run.path / "loss.png", self.run.name)
+            plot_losses(run.read_metrics(), run.path / "loss.png", run.name)
             self.last_drawn = time.monotonic()
 
     def sample(self, evaluation: EvaluationRecord, text: str) -> None:
