@@ -86,11 +86,12 @@ def peer(trainer: Trainer, steps: int) -> Contender:
     matrices = [parameter for parameter in model.parameters() if parameter.ndim == 2]
     others = [parameter for parameter in model.parameters() if parameter.ndim != 2]
     groups = [{"params": matrices, "weight_decay": section.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=section.learning_rate, betas=section.betas)
+    peak = {"initial_lr": section.learning_rate}
+    optimizer = torch.optim.AdamW([group | peak for group in groups], lr=section.learning_rate, betas=section.betas)
     batches = [trainer.sampler.batch(number).to(trainer.machine.device) for number in range(steps)]
 
     def step(number: int) -> float:
-        trainer.schedule.apply(optimizer, number)
+        trainer.schedule.apply([optimizer], number)
         logits = model(input_ids=batches[number][:, :-1]).logits
         loss = F.cross_entropy(logits.flatten(0, 1), batches[number][:, 1:].flatten())
         loss.backward()
@@ -103,10 +104,10 @@ def peer(trainer: Trainer, steps: int) -> Contender:
 
 
 def hugging_face_twin(trainer: Trainer) -> GPT2LMHeadModel:
-    """A GPT2LMHeadModel of the trainer's shape with its weights, in training mode."""
-    shape = trainer.model.config
+    """A GPT2LMHeadModel of the recipe's shape in training mode, with the trainer's weights where it is a GPT-2 too."""
+    shape = trainer.recipe.model
     config = GPT2Config(
-        vocab_size=shape.vocab_size,
+        vocab_size=trainer.tokenizer.vocab_size,
         n_positions=shape.block_size,
         n_embd=shape.n_embd,
         n_layer=shape.n_layer,
@@ -119,8 +120,9 @@ def hugging_face_twin(trainer: Trainer) -> GPT2LMHeadModel:
         use_cache=False,  # which only costs time in training
     )
     model = GPT2LMHeadModel(config)
-    weights = to_hugging_face(trainer.model)
-    model.load_state_dict(weights | {"lm_head.weight": weights["transformer.wte.weight"]})
+    if shape.architecture != "modern":
+        weights = to_hugging_face(trainer.model)
+        model.load_state_dict(weights | {"lm_head.weight": weights["transformer.wte.weight"]})
     return model.to(trainer.machine.device).train()  # pyright: ignore[reportArgumentType]
 
 

@@ -20,12 +20,14 @@ from groundup.recipe_files import load_recipe, packaged, packaged_names
 from groundup.tables import short_count
 
 BASE = {
+    "model.architecture": "gpt2",
     "model.block_size": 16,
     "model.n_layer": 2,
     "model.n_head": 2,
     "model.n_embd": 16,
     "model.dropout": 0.1,
     "data.corpus": "text.txt",
+    "optim.optimizer": "adamw",
     "optim.learning_rate": 3e-3,
     "optim.schedule": "linear",
     "optim.warmup_steps": 1,
@@ -40,6 +42,9 @@ BASE = {
     "eval.train_tokens": 64,
     "eval.sample_length": 10,
 }
+
+
+MODERN: dict[str, Any] = {"model__architecture": "modern", "model__dropout": 0.0}
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,7 @@ def row(field: str) -> Callable[[Callable[[Runner], None]], Callable[[Runner], N
 @row("model.architecture")
 def architecture(train: Runner) -> None:
     made = {name: train(model__architecture=name) for name in ("bigram", "readable", "gpt2")}
+    made["modern"] = train(**MODERN)
     assert {name: run.config["groundup_model"] for name, run in made.items()} == {name: name for name in made}
     assert made["bigram"].facts["parameters"] == made["bigram"].facts["vocab_size"] ** 2
     assert made["readable"].facts["parameters"] == made["gpt2"].facts["parameters"]
@@ -175,6 +181,39 @@ def dropout(train: Runner) -> None:
     assert without.all("loss")[0] != half.all("loss")[0]
 
 
+@row("model.n_kv_head")
+def n_kv_head(train: Runner) -> None:
+    own, shared = train(**MODERN), train(model__n_kv_head=1, **MODERN)
+    assert (own.config["num_key_value_heads"], shared.config["num_key_value_heads"]) == (2, 1)
+    assert own.facts["parameters"] - shared.facts["parameters"] == 2 * (2 * 8 * 16)  # layers x (keys, values) of a head
+
+
+@row("model.head_dim")
+def head_dim(train: Runner) -> None:
+    own, wide = train(**MODERN), train(model__head_dim=20, **MODERN)
+    assert (own.config["head_dim"], wide.config["head_dim"]) == (8, 20)
+
+
+@row("model.n_inner")
+def n_inner(train: Runner) -> None:
+    own, wide = train(**MODERN), train(model__n_inner=50, **MODERN)
+    assert (own.config["intermediate_size"], wide.config["intermediate_size"]) == (48, 50)  # 8/3 of 16, rounded up
+
+
+@row("model.rope_theta")
+def rope_theta(train: Runner) -> None:
+    usual, slow = train(**MODERN), train(model__rope_theta=1e6, optim__learning_rate=0.03, **MODERN)
+    assert (usual.config["rope_theta"], slow.config["rope_theta"]) == (1e4, 1e6)
+    assert train(optim__learning_rate=0.03, **MODERN).losses() != slow.losses()
+
+
+@row("model.head")
+def head(train: Runner) -> None:
+    tied, untied = train(**MODERN), train(model__head="untied", **MODERN)
+    assert (tied.config["tie_word_embeddings"], untied.config["tie_word_embeddings"]) == (True, False)
+    assert untied.facts["parameters"] - tied.facts["parameters"] == 16 * tied.facts["vocab_size"]
+
+
 @row("data.corpus")
 def corpus(train: Runner) -> None:
     text, other = train(), train(data__corpus="other.txt")
@@ -195,6 +234,36 @@ def learning_rate(train: Runner) -> None:
     assert run.all("learning_rate") == [1e-3, 2e-3, 2e-3, 2e-3]
 
 
+@row("optim.optimizer")
+def optimizer(train: Runner) -> None:
+    adamw, muon = train(), train(optim__optimizer="muon")
+    assert adamw.all("loss")[0] == muon.all("loss")[0]
+    assert adamw.all("loss")[-1] != muon.all("loss")[-1]
+    assert adamw.all("learning_rate") == muon.all("learning_rate")
+
+
+@row("optim.muon_learning_rate")
+def muon_learning_rate(train: Runner) -> None:
+    still, usual = (train(optim__optimizer="muon", optim__muon_learning_rate=rate) for rate in (1e-12, 0.02))
+    assert still.all("learning_rate") == usual.all("learning_rate")
+    assert abs(still.all("loss")[-1] - usual.all("loss")[-1]) > 1e-3
+    assert train(optim__muon_learning_rate=0.5).weights == train().weights  # adamw knows nothing of it
+
+
+@row("optim.muon_momentum")
+def muon_momentum(train: Runner) -> None:
+    usual, none = (train(optim__optimizer="muon", optim__muon_momentum=momentum) for momentum in (0.95, 0.0))
+    assert usual.all("loss")[:2] == none.all("loss")[:2]  # the first update has no history, and no length but its own
+    assert usual.all("loss")[-1] != none.all("loss")[-1]
+
+
+@row("optim.decay_share")
+def decay_share(train: Runner) -> None:
+    whole, half = (train(optim__schedule="wsd", optim__decay_share=share) for share in (1.0, 0.5))
+    assert whole.all("learning_rate") == train(optim__schedule="linear").all("learning_rate")
+    assert half.all("learning_rate")[1:3] == [3e-3, 3e-3]
+
+
 @row("optim.min_learning_rate")
 def min_learning_rate(train: Runner) -> None:
     low, high = (train(optim__min_learning_rate=least).all("learning_rate") for least in (0.0, 1.5e-3))
@@ -211,10 +280,12 @@ def warmup_steps(train: Runner) -> None:
 
 @row("optim.schedule")
 def schedule(train: Runner) -> None:
-    rates = [train(optim__schedule=name).all("learning_rate") for name in ("cosine", "linear", "constant")]
-    assert [rate[:2] for rate in rates] == [rates[0][:2]] * 3
+    rates = [train(optim__schedule=name).all("learning_rate") for name in ("cosine", "linear", "constant", "wsd")]
+    assert [rate[:2] for rate in rates] == [rates[0][:2]] * 4
     assert rates[0][2] > rates[1][2]  # a cosine stays up longer
     assert rates[2][1:] == [3e-3] * 3
+    assert rates[3][2] == 3e-3  # the peak is held
+    assert rates[3][3] < 3e-3
 
 
 @row("optim.betas")

@@ -17,7 +17,7 @@ from groundup.cli import app
 from groundup.data.corpora import TINY_SHAKESPEARE
 from groundup.data.download import cache_folder
 from groundup.errors import GroundupError, RecipeError
-from groundup.model_folder import MODELS
+from groundup.models.catalogue import build
 from groundup.recipe import SECTIONS, Recipe, differences, field_types
 from groundup.recipe_files import Layer, load_recipe, overrides, packaged, packaged_names, packaged_text, parse_toml
 from groundup.tables import short_count
@@ -92,7 +92,7 @@ def test_the_quickstart_fits_into_three_minutes_with_start_up_and_goodbye():
 def test_the_listed_parameters_are_those_of_the_model(name: str, capsys: pytest.CaptureFixture[str]):
     recipe = load_recipe(packaged(name))
     with torch.device("meta"):
-        model = MODELS[recipe.model.architecture](recipe.gpt_config(recipe.about.vocab_size))
+        model = build(recipe.model.architecture, recipe.model_config(recipe.about.vocab_size))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert recipe.parameter_count(recipe.about.vocab_size) == parameters
     with pytest.raises(SystemExit):
@@ -156,7 +156,10 @@ def test_a_packaged_recipe_starts_by_name_and_as_a_file(name: str, here: Path, c
         ("[data]\ncorpus = 3\n", ["data.corpus = 3 (my.toml:2)", "text in quotes"]),
         ("[optim]\nbetas = [0.9]\n", ["optim.betas = [0.9] (my.toml:2)", "two numbers"]),
         ("[optim]\nbetas = 0.9\n", ["optim.betas = 0.9 (my.toml:2)", "two numbers"]),
-        ('[optim]\nschedule = "cosin"\n', ["optim.schedule = 'cosin' (my.toml:2)", "one of cosine, linear, constant"]),
+        (
+            '[optim]\nschedule = "cosin"\n',
+            ["optim.schedule = 'cosin' (my.toml:2)", "one of cosine, linear, wsd, constant"],
+        ),
         ("[optim]\nschedule = []\n", ["optim.schedule = [] (my.toml:2)", "one of cosine"]),
         ("[train]\nsteps = \n", ["my.toml is not valid TOML", "line 2"]),
         ("[train]\nsteps = 3\nsteps = 4\n", ["my.toml is not valid TOML"]),
@@ -206,6 +209,13 @@ BOUNDS = {
     "model.n_head": (0, -1),
     "model.n_embd": (0, -1),
     "model.dropout": (-0.1, 1.0),
+    "model.n_kv_head": (-1, 3),
+    "model.head_dim": (-2, 3),
+    "model.n_inner": (-1, -2),
+    "model.rope_theta": (0.0, -1.0),
+    "optim.muon_learning_rate": (0.0, -1.0),
+    "optim.muon_momentum": (-0.1, 1.0),
+    "optim.decay_share": (0.0, 1.1),
     "optim.betas": ((-0.1, 0.9), (0.9, 1.0)),
 }
 

@@ -26,7 +26,7 @@ class GPTConfig:
         _check_counts(self, "block_size", "vocab_size", "n_layer", "n_head", "n_embd")
         if not 0.0 <= self.dropout < 1.0:
             raise ConfigError("dropout", f"dropout = {self.dropout} is outside [0, 1)", "Choose 0.0 to switch it off.")
-        _check_divides("n_embd", self.n_embd, "n_head", self.n_head)
+        check_divides("n_embd", self.n_embd, "n_head", self.n_head)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class ModernConfig:
             raise ConfigError("head_dim", f"head_dim = {self.head_dim} is odd", "Rotations need pairs: choose it even.")
         if not self.rope_theta > 0.0:
             raise ConfigError("rope_theta", f"rope_theta = {self.rope_theta} isn't above 0", "The usual: 10000.")
-        _check_divides("n_head", self.n_head, "n_kv_head", self.n_kv_head)
+        check_divides("n_head", self.n_head, "n_kv_head", self.n_kv_head)
 
 
 def _check_counts(config: object, *fields: str) -> None:
@@ -68,9 +68,9 @@ def _check_counts(config: object, *fields: str) -> None:
             raise ConfigError(field, f"{field} = {value} is below 1", "Choose a positive whole number.")
 
 
-def _check_divides(whole_name: str, whole: int, part_name: str, part: int) -> None:
+def check_divides(whole_name: str, whole: int, part_name: str, part: int) -> None:
     """`whole` must be a multiple of `part`. Raises ConfigError that lists what would fit."""
-    if whole % part:
+    if part < 1 or whole % part:
         small = [divisor for divisor in range(1, math.isqrt(whole) + 1) if whole % divisor == 0]
         fitting = ", ".join(map(str, sorted({*small, *(whole // divisor for divisor in small)})))
         raise ConfigError(
@@ -80,9 +80,28 @@ def _check_divides(whole_name: str, whole: int, part_name: str, part: int) -> No
         )
 
 
+ModelConfig = GPTConfig | ModernConfig
+
+
+def parameter_count(architecture: str, config: ModelConfig) -> int:
+    """Trainable parameters of a model, from its config alone."""
+    if architecture == "bigram":
+        return config.vocab_size**2
+    return modern_parameter_count(config) if isinstance(config, ModernConfig) else gpt_parameter_count(config)
+
+
 def gpt_parameter_count(config: GPTConfig) -> int:
     """Parameters of a GPT-2 with a tied head: embeddings, 12 C^2 + 13 C a block, and the last norm."""
     width = config.n_embd
     embeddings = (config.vocab_size + config.block_size) * width
     block = 12 * width * width + 13 * width
     return embeddings + config.n_layer * block + 2 * width
+
+
+def modern_parameter_count(config: ModernConfig) -> int:
+    """Parameters of a Qwen3: the embedding, a head unless tied, and in a block attention, MLP and four norms."""
+    width = config.n_embd
+    embeddings = config.vocab_size * width * (1 if config.tied else 2)
+    attention = 2 * (config.n_head + config.n_kv_head) * config.head_dim * width
+    block = attention + 3 * config.n_inner * width + 2 * width + 2 * config.head_dim
+    return embeddings + config.n_layer * block + width

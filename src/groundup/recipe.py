@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import tomli_w
 
-from groundup.config import GPTConfig, gpt_parameter_count
+from groundup.config import GPTConfig, ModelConfig, ModernConfig, check_divides, parameter_count
 
 Tables = dict[str, dict[str, Any]]
 
@@ -26,12 +26,17 @@ class About:
 class ModelSection:
     """The architecture and its shape."""
 
-    architecture: Annotated[Literal["bigram", "readable", "gpt2"], "the file in groundup/models"] = "gpt2"
+    architecture: Annotated[Literal["bigram", "readable", "gpt2", "modern"], "the file in groundup/models"] = "gpt2"
     block_size: Annotated[int, "context length in tokens"] = 256
     n_layer: Annotated[int, "transformer blocks"] = 6
     n_head: Annotated[int, "attention heads a block"] = 6
     n_embd: Annotated[int, "width of the residual stream"] = 384
-    dropout: Annotated[float, "probability of zeroing an activation in training"] = 0.0
+    dropout: Annotated[float, "probability of zeroing an activation in training; not for modern"] = 0.0
+    n_kv_head: Annotated[int, "modern: heads of keys and values, which queries share; 0 takes n_head"] = 0
+    head_dim: Annotated[int, "modern: width of a head; 0 takes n_embd / n_head"] = 0
+    n_inner: Annotated[int, "modern: width of the MLP; 0 takes 8/3 n_embd, rounded up to a multiple of 16"] = 0
+    rope_theta: Annotated[float, "modern: base of the rotary frequencies"] = 10_000.0
+    head: Annotated[Literal["tied", "untied"], "modern: whether the table that reads tokens writes them too"] = "tied"
 
 
 @dataclass(frozen=True)
@@ -44,12 +49,18 @@ class DataSection:
 
 @dataclass(frozen=True)
 class OptimSection:
-    """AdamW and its learning rate."""
+    """AdamW, or Muon and AdamW, and their learning rates."""
 
-    learning_rate: Annotated[float, "the peak"] = 1e-3
+    optimizer: Annotated[Literal["adamw", "muon"], "muon: for the blocks' matrices, and adamw for the rest"] = "adamw"
+    learning_rate: Annotated[float, "AdamW's peak"] = 1e-3
     min_learning_rate: Annotated[float, "where the decay ends"] = 1e-4
+    muon_learning_rate: Annotated[float, "Muon's peak; it moves as AdamW's does"] = 0.02
+    muon_momentum: Annotated[float, "Muon's averaging of gradients"] = 0.95
     warmup_steps: Annotated[int, "steps of linear warm-up to the peak"] = 100
-    schedule: Annotated[Literal["cosine", "linear", "constant"], "the decay after the warm-up"] = "cosine"
+    schedule: Annotated[
+        Literal["cosine", "linear", "wsd", "constant"], "the decay after the warm-up; wsd holds the peak first"
+    ] = "cosine"
+    decay_share: Annotated[float, "of wsd: the share of all steps in which it decays"] = 0.4
     betas: Annotated[tuple[float, float], "AdamW's averaging of gradients and of their squares"] = (0.9, 0.99)
     weight_decay: Annotated[float, "of matrices; norms and biases never decay"] = 0.1
     clip_norm: Annotated[float, "the gradient's largest norm; 0 doesn't clip"] = 1.0
@@ -103,16 +114,27 @@ class Recipe:
         tables = {section: values for section, values in asdict(self).items() if section != "about"}
         return tomli_w.dumps(tables)
 
-    def gpt_config(self, vocab_size: int) -> GPTConfig:
-        """The model's config, once the tokenizer is known."""
-        shape = {name: value for name, value in asdict(self.model).items() if name != "architecture"}
-        return GPTConfig(vocab_size=vocab_size, **shape)
+    def model_config(self, vocab_size: int) -> ModelConfig:
+        """The model's config, once the tokenizer is known. Raises ConfigError."""
+        section = self.model
+        shape = {name: getattr(section, name) for name in ("block_size", "n_layer", "n_head", "n_embd")}
+        if section.architecture != "modern":
+            return GPTConfig(vocab_size=vocab_size, dropout=section.dropout, **shape)
+        if not section.head_dim:
+            check_divides("n_embd", section.n_embd, "n_head", section.n_head)
+        return ModernConfig(
+            vocab_size=vocab_size,
+            n_kv_head=section.n_kv_head or section.n_head,
+            head_dim=section.head_dim or section.n_embd // section.n_head,
+            n_inner=section.n_inner or 16 * -(-section.n_embd // 6),  # 8/3 n_embd, up to a multiple of 16
+            rope_theta=section.rope_theta,
+            tied=section.head == "tied",
+            **shape,
+        )
 
     def parameter_count(self, vocab_size: int) -> int:
         """Trainable parameters of the model with that vocabulary."""
-        if self.model.architecture == "bigram":
-            return vocab_size * vocab_size
-        return gpt_parameter_count(self.gpt_config(vocab_size))
+        return parameter_count(self.model.architecture, self.model_config(vocab_size))
 
     @property
     def tokens_per_step(self) -> int:
@@ -124,6 +146,7 @@ class Recipe:
         return replace(self, train=replace(self.train, steps=steps, epochs=0.0, minutes=0.0))
 
 
+ONLY_MODERN = ("n_kv_head", "head_dim", "n_inner", "rope_theta", "head")  # of the section model
 SECTIONS = {section.name: get_type_hints(Recipe)[section.name] for section in fields(Recipe)}
 LENGTHS = ("steps", "epochs", "minutes")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from groundup.errors import ConfigError, RecipeError
-from groundup.recipe import LENGTHS, SECTIONS, Recipe, Tables, field_types
+from groundup.recipe import LENGTHS, ONLY_MODERN, SECTIONS, Recipe, Tables, field_types
 
 
 @dataclass(frozen=True)
@@ -147,48 +147,45 @@ def _is_number(value: Any) -> bool:
 
 def _contradictions(recipe: Recipe) -> Iterator[tuple[str, str, str, str]]:
     """What is wrong with a recipe whose types are right: (section, key, complaint, remedy)."""
-    try:
-        recipe.gpt_config(vocab_size=1)
-    except ConfigError as error:
-        yield "model", error.field, error.complaint, error.remedy
+    yield from _model_contradictions(recipe)
     given = [length for length in LENGTHS if getattr(recipe.train, length)]
     if len(given) != 1:
         said = " and ".join(f"{length} = {getattr(recipe.train, length)}" for length in given) or "steps = 0"
-        yield (
-            "train",
-            given[-1] if given else "steps",
-            f"{said} doesn't state one length",
-            ("Give one of steps, epochs and minutes."),
-        )
+        one = given[-1] if given else "steps"
+        yield "train", one, f"{said} doesn't state one length", "Give one of steps, epochs and minutes."
     for section, key, low, high, remedy in _BOUNDS:
         value = getattr(getattr(recipe, section), key)
         if not low <= value <= high:
             yield section, key, f"{key} = {value} is outside [{low:g}, {high:g}]", remedy
-    if recipe.optim.min_learning_rate > recipe.optim.learning_rate:
-        yield (
-            "optim",
-            "min_learning_rate",
-            (
-                f"min_learning_rate = {recipe.optim.min_learning_rate:g} is above learning_rate = "
-                f"{recipe.optim.learning_rate:g}"
-            ),
-            "The decay goes down: choose it lower.",
-        )
-    if not all(0.0 <= beta < 1.0 for beta in recipe.optim.betas):
-        yield (
-            "optim",
-            "betas",
-            f"betas = {list(recipe.optim.betas)} has a value outside [0, 1)",
-            "The usual: 0.9, 0.99.",
-        )
-    micro, batch = recipe.train.micro_batch_size, recipe.train.batch_size
+    optim, micro, batch = recipe.optim, recipe.train.micro_batch_size, recipe.train.batch_size
+    if optim.min_learning_rate > optim.learning_rate:
+        said = f"min_learning_rate = {optim.min_learning_rate:g} is above learning_rate = {optim.learning_rate:g}"
+        yield "optim", "min_learning_rate", said, "The decay goes down: choose it lower."
+    if not all(0.0 <= beta < 1.0 for beta in optim.betas):
+        yield "optim", "betas", f"betas = {list(optim.betas)} has a value outside [0, 1)", "The usual: 0.9, 0.99."
     if micro and batch % micro:
-        yield (
-            "train",
-            "micro_batch_size",
-            f"micro_batch_size = {micro} doesn't divide batch_size = {batch}",
-            ("Choose a divisor, or 0 for the whole batch at once."),
-        )
+        said = f"micro_batch_size = {micro} doesn't divide batch_size = {batch}"
+        yield "train", "micro_batch_size", said, "Choose a divisor, or 0 for the whole batch at once."
+
+
+def _model_contradictions(recipe: Recipe) -> Iterator[tuple[str, str, str, str]]:
+    """What a model's architecture can't have or isn't trained with."""
+    model = recipe.model
+    try:
+        recipe.model_config(vocab_size=1)
+    except ConfigError as error:
+        yield "model", error.field, error.complaint, error.remedy
+    if model.architecture == "modern":
+        if model.dropout:
+            yield "model", "dropout", f"dropout = {model.dropout}: the modern model has none", "Leave it at 0.0."
+    else:
+        for key in ONLY_MODERN:
+            if (value := getattr(model, key)) != getattr(type(model), key):
+                remedy = f"Leave it out, or choose model.architecture = modern instead of {model.architecture}."
+                yield "model", key, f"{key} = {value} belongs to the modern model", remedy
+    if model.architecture == "bigram" and recipe.optim.optimizer == "muon":
+        said = "optimizer = muon is for the matrices of blocks, and a bigram has none"
+        yield "optim", "optimizer", said, "Choose adamw."
 
 
 _MANY = 2**31 - 1
@@ -196,6 +193,9 @@ _BOUNDS = [  # section, key, lowest, highest, remedy
     ("data", "validation_fraction", 1e-6, 0.9, "The usual: 0.1."),
     ("optim", "learning_rate", 1e-12, 1e30, "The usual: 1e-4 to 1e-2."),
     ("optim", "min_learning_rate", 0.0, 1e30, "The usual: a tenth of learning_rate."),
+    ("optim", "muon_learning_rate", 1e-12, 1e30, "The usual: 0.02."),
+    ("optim", "muon_momentum", 0.0, 0.9999, "The usual: 0.95."),
+    ("optim", "decay_share", 1e-6, 1.0, "The usual: 0.2 to 0.7."),
     ("optim", "warmup_steps", 0, _MANY, "The usual: 100."),
     ("optim", "weight_decay", 0.0, 1e6, "The usual: 0.1."),
     ("optim", "clip_norm", 0.0, 1e30, "The usual: 1.0; 0 doesn't clip."),

@@ -17,6 +17,7 @@ FLOORS = [
     {"cli"},
     {"training", "evaluation", "generation", "interop", "tables"},
     {"checkpoint", "model_folder", "optim", "data"},
+    {"layouts"},
     {"models", "tokenizers", "parallel"},
     {"recipe", "recipe_files", "recipes"},
     {"config", "errors", "places"},

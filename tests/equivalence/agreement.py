@@ -10,7 +10,7 @@ from groundup.config import GPTConfig
 from groundup.models import correspondence
 from groundup.models.gpt2 import GPT2
 from groundup.models.readable import ReadableGPT
-from groundup.optim.groups import RULES, Rule, build_optimizer
+from groundup.optim.groups import RULES, Rule, build_optimizers
 from groundup.recipe import OptimSection
 
 
@@ -84,22 +84,23 @@ def assert_same_training(
     rules: tuple[Rule, ...] = RULES["gpt2"],
     fast_clip_norm: float | None = None,
 ) -> None:
-    """Every weight after 20 clipped AdamW steps, to 1e-10; what comes by keyword is there to be broken, for GPT-2."""
+    """Every weight after 20 clipped steps, to 1e-10; what comes by keyword is there to be broken, for GPT-2."""
     config = pair.readable.config
     fast_clip_norm = section.clip_norm if fast_clip_norm is None else fast_clip_norm
     sides = [
-        (pair.readable, build_optimizer(pair.readable, RULES["readable"], section), section.clip_norm),
-        (pair.gpt2, build_optimizer(pair.gpt2, rules, section), fast_clip_norm),
+        (pair.readable, build_optimizers(pair.readable, RULES["readable"], section, torch.float64), section.clip_norm),
+        (pair.gpt2, build_optimizers(pair.gpt2, rules, section, torch.float64), fast_clip_norm),
     ]
     steps, clipped = 20, 0
     for step in range(steps):
         tokens, targets = batch_for(config, batch=3, time=config.block_size, seed=step)
-        for model, optimizer, clip_norm in sides:
+        for model, optimizers, clip_norm in sides:
             _, loss = model(tokens, targets)
             loss.backward()
             clipped += int(nn.utils.clip_grad_norm_(model.parameters(), clip_norm) > section.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
     assert clipped > steps, "clipping was never put to the test"
     found, expected = pair.gpt2.state_dict(), as_gpt2(pair.readable.state_dict(), config)
     for name, weight in expected.items():

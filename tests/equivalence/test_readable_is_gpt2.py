@@ -15,10 +15,10 @@ from agreement import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import perturb
+from conftest import model_of, perturb
 from groundup.config import GPTConfig
 from groundup.data.sampler import IGNORED
-from groundup.model_folder import MODELS
+from groundup.models.catalogue import MODELS
 from groundup.models.correspondence import gpt2_from_readable, readable_from_gpt2
 from groundup.models.gpt2 import GPT2
 from groundup.models.readable import ReadableGPT
@@ -67,13 +67,21 @@ def test_twenty_clipped_steps_of_adamw_agree(shape: str) -> None:
     assert_same_training(twins(config), OptimSection(learning_rate=1e-3, weight_decay=0.1, clip_norm=1.0))
 
 
+@of_every_shape
+def test_twenty_steps_of_muon_agree(shape: str) -> None:
+    """Heads stored one by one or stacked are orthogonalised together; queries, keys and values never are."""
+    config, _, _ = SHAPES[shape]
+    section = OptimSection(optimizer="muon", learning_rate=1e-3, weight_decay=0.1, clip_norm=1.0)
+    assert_same_training(twins(config), section)
+
+
 def test_the_same_parameters_decay() -> None:
     config, _, _ = SHAPES["several of everything"]
     pair = twins(config)
     decays: dict[str, dict[str, bool]] = {}
     for architecture, model in {"readable": pair.readable, "gpt2": pair.gpt2}.items():
         groups = group_parameters(model, RULES[architecture])
-        by_identity = {id(member): rule.decays for rule, members in groups for member in members}
+        by_identity = {id(member): rule.decays for rule, members in groups for member in members.values()}
         named = model.named_parameters(remove_duplicate=False)
         decays[architecture] = {name: by_identity[id(parameter)] for name, parameter in named}
     as_tensors = {name: torch.full_like(tensor, decays["readable"][name]) for name, tensor in _state(pair.readable)}
@@ -118,7 +126,7 @@ def test_the_map_is_exact_both_ways(shape: str) -> None:
 def test_the_objective_is_the_models_own_loss(architecture: str, vocab_size: int) -> None:
     config = GPTConfig(12, vocab_size, n_layer=2, n_head=2, n_embd=16)
     torch.manual_seed(0)
-    model = MODELS[architecture](config).double()
+    model = model_of(architecture, config).double()
     perturb(model, scale=0.5)
     tokens, targets = batch_for(config, batch=3, time=12)
 
@@ -139,7 +147,7 @@ def test_the_objective_is_the_models_own_loss(architecture: str, vocab_size: int
 def test_the_objective_leaves_out_ignored_targets(architecture: str, vocab_size: int) -> None:
     config = GPTConfig(12, vocab_size, n_layer=1, n_head=2, n_embd=16)
     torch.manual_seed(0)
-    model = MODELS[architecture](config).double()
+    model = model_of(architecture, config).double()
     perturb(model, scale=0.5)
     tokens, targets = batch_for(config, batch=2, time=12)
     logits, _ = model(tokens)

@@ -91,7 +91,7 @@ def test_out_of_memory_names_what_to_lower(tmp_path: Path, changes: dict[str, ob
         ("[model]\nn_layer = true\n", "my.toml:2", ["model.n_layer = True", "a whole number"]),
         ("[data]\ncorpus = 3\n", "my.toml:2", ["data.corpus = 3", "text in quotes"]),
         ("[optim]\nbetas = [0.9]\n", "my.toml:2", ["optim.betas = [0.9]", "two numbers"]),
-        ('[optim]\nschedule = "cosin"\n', "my.toml:2", ["optim.schedule = 'cosin'", "cosine, linear, constant"]),
+        ('[optim]\nschedule = "cosin"\n', "my.toml:2", ["optim.schedule = 'cosin'", "cosine, linear, wsd, constant"]),
         ("[model]\nn_embd = 30\nn_head = 4\n", "my.toml:3", ["n_embd = 30", "n_head = 4", "1, 2, 3, 5, 6, 10, 15"]),
         ("[model]\nn_layer = = 2\n", "my.toml", ["is not valid TOML", "line 2"]),
     ],

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from conftest import perturb
+from conftest import model_of, perturb
 from groundup.config import GPTConfig, gpt_parameter_count
 from groundup.errors import ConfigError
-from groundup.model_folder import MODELS
+from groundup.models.catalogue import MODELS
 from groundup.models.gpt2 import GPT2, Attention
 from groundup.models.readable import ReadableGPT
 from groundup.recipe import ModelSection, Recipe
@@ -25,7 +25,7 @@ of_every_gpt = pytest.mark.parametrize("architecture", GPTS)
 
 def perturbed(architecture: str, config: GPTConfig = SMALL) -> nn.Module:
     torch.manual_seed(0)
-    model = MODELS[architecture](config).double()
+    model = model_of(architecture, config).double()
     perturb(model, scale=0.5)
     return model
 
@@ -113,7 +113,7 @@ def test_the_parameter_count_is_the_models(
         assert count(GPT2(config)) == gpt_parameter_count(config) == Recipe(model=shape).parameter_count(vocab_size)
         assert count(ReadableGPT(config)) == gpt_parameter_count(config)
         bigram = Recipe(model=ModelSection("bigram", block_size)).parameter_count(vocab_size)
-        assert count(MODELS["bigram"](config)) == bigram == vocab_size**2
+        assert count(model_of("bigram", config)) == bigram == vocab_size**2
 
 
 @of_every_gpt
@@ -141,7 +141,7 @@ def test_an_untrained_model_guesses(architecture: str) -> None:
     torch.manual_seed(1)
     config = GPTConfig(block_size=64, vocab_size=200, n_layer=4, n_head=2, n_embd=64)
     tokens = torch.randint(0, 200, (2, 8, 64))
-    _, loss = MODELS[architecture](config)(tokens[0], tokens[1])
+    _, loss = model_of(architecture, config)(tokens[0], tokens[1])
     assert loss.item() == pytest.approx(math.log(200), abs=0.05)
 
 

@@ -9,9 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from conftest import perturb
+from conftest import model_of, perturb
 from groundup.config import GPTConfig
-from groundup.model_folder import MODELS
+from groundup.models.catalogue import MODELS
 from groundup.models.sampling import draw, keep_top_k, keep_top_p, next_token
 
 LAST_UNIFORM = math.nextafter(1.0, 0.0)
@@ -210,6 +210,6 @@ def test_generation_draws_from_its_own_generator_alone(architecture: str) -> Non
 def small_model(architecture: str) -> torch.nn.Module:
     """A model of nine tokens and a context of six that has preferences."""
     torch.manual_seed(0)
-    model = MODELS[architecture](GPTConfig(block_size=6, vocab_size=9, n_layer=2, n_head=2, n_embd=8)).double()
+    model = model_of(architecture, GPTConfig(block_size=6, vocab_size=9, n_layer=2, n_head=2, n_embd=8)).double()
     perturb(model, scale=0.5)
     return model.eval()

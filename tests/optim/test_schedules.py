@@ -26,6 +26,7 @@ def schedules(draw: st.DrawFn) -> Schedule:
         min_learning_rate=peak * draw(st.floats(0.0, 1.0)),
         warmup_steps=draw(st.integers(0, 150)),
         schedule=draw(st.sampled_from(SHAPES)),
+        decay_share=draw(st.floats(1e-6, 1.0)),
     )
     assume(section.min_learning_rate <= peak)
     return Schedule.of(section, steps=draw(st.integers(1, 300)))
@@ -70,8 +71,8 @@ def test_it_rises_and_then_falls(schedule: Schedule) -> None:
 @given(schedule=schedules())
 def test_it_never_jumps(schedule: Schedule) -> None:
     """No step changes it by more than its steepest slope: the warm-up's, or the cosine's middle."""
-    decay_steps = max(1, schedule.steps - schedule.warmup_steps)
-    steepest = {"cosine": math.pi / 2, "linear": 1.0, "constant": 0.0}[schedule.shape]
+    decay_steps = max(1, schedule.steps - schedule.decay_begins)
+    steepest = {"cosine": math.pi / 2, "linear": 1.0, "wsd": 1.0, "constant": 0.0}[schedule.shape]
     down = (schedule.peak - schedule.floor) * steepest / decay_steps
     up = schedule.peak / (schedule.warmup_steps + 1)
     run = rates(schedule)
@@ -84,9 +85,27 @@ def test_by_hand(shape: str) -> None:
     """Warm-up over 4 steps to 1.0, then 8 steps down to 0.2."""
     schedule = Schedule(shape, peak=1.0, floor=0.2, warmup_steps=4, steps=12)
     assert [schedule.at(step) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
-    halfway, quarter = {"cosine": (0.6, 0.6 + 0.4 / math.sqrt(2)), "linear": (0.6, 0.8), "constant": (1.0, 1.0)}[shape]
+    halfway, quarter = {
+        "cosine": (0.6, 0.6 + 0.4 / math.sqrt(2)),
+        "linear": (0.6, 0.8),
+        "wsd": (0.6, 0.8),  # with its whole length as the share, it is linear
+        "constant": (1.0, 1.0),
+    }[shape]
     assert schedule.at(8) == pytest.approx(halfway)
     assert schedule.at(6) == pytest.approx(quarter)
+
+
+def test_wsd_holds_the_peak_until_its_last_share() -> None:
+    """20 steps: 2 of warm-up, then the peak, then a straight line through the last 8 to zero."""
+    schedule = Schedule("wsd", peak=1.0, floor=0.0, warmup_steps=2, steps=20, decay_share=0.4)
+    assert rates(schedule)[2:13] == [1.0] * 11
+    assert rates(schedule)[13:] == pytest.approx([7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
+    assert schedule.at(20) == 0.0
+
+
+def test_a_share_larger_than_what_the_warm_up_left_begins_after_it() -> None:
+    assert Schedule("wsd", 1.0, 0.0, warmup_steps=15, steps=20, decay_share=0.4).decay_begins == 15
+    assert Schedule("wsd", 1.0, 0.0, warmup_steps=0, steps=20, decay_share=1e-6).at(20) == 0.0
 
 
 @pytest.mark.parametrize("shape", ["cosine", "linear"])
@@ -114,13 +133,17 @@ def test_a_run_shorter_than_its_warm_up_warms_up_to_its_end() -> None:
 
 def test_of_takes_every_field_of_the_recipe() -> None:
     section = OptimSection(learning_rate=0.5, min_learning_rate=0.05, warmup_steps=7, schedule="linear")
-    assert Schedule.of(section, 40) == Schedule("linear", peak=0.5, floor=0.05, warmup_steps=7, steps=40)
+    section = replace(section, decay_share=0.25)
+    assert Schedule.of(section, 40) == Schedule("linear", 0.5, 0.05, warmup_steps=7, steps=40, decay_share=0.25)
     assert Schedule.of(replace(section, schedule="constant"), 40).shape == "constant"
 
 
 def test_apply_sets_every_group() -> None:
     parameters: Iterator[torch.nn.Parameter] = (torch.nn.Parameter(torch.zeros(1)) for _ in range(3))
-    optimizer = torch.optim.AdamW([{"params": [parameter]} for parameter in parameters], lr=7.0)
+    peaks = (1.0, 1.0, 3.0)
+    groups = [{"params": [parameter], "initial_lr": peak} for parameter, peak in zip(parameters, peaks, strict=True)]
+    optimizers = [torch.optim.AdamW(groups[:1], lr=7.0), torch.optim.SGD(groups[1:], lr=7.0)]
     schedule = Schedule("cosine", peak=1.0, floor=0.1, warmup_steps=2, steps=10)
-    assert schedule.apply(optimizer, 5) == schedule.at(5)
-    assert [group["lr"] for group in optimizer.param_groups] == [schedule.at(5)] * 3
+    assert schedule.apply(optimizers, 5) == schedule.at(5)
+    rate = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
+    assert rate == [schedule.at(5), schedule.at(5), 3.0 * schedule.at(5)]  # each in proportion to its own peak

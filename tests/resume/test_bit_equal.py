@@ -24,16 +24,22 @@ from commands import (
     write_text,
 )
 
+MODERN: dict[str, object] = {
+    **{"--model.architecture": "modern", "--optim.optimizer": "muon", "--optim.schedule": "wsd"},
+    **{"--optim.learning-rate": 5e-3, "--train.precision": "bfloat16"},
+}
 KINDS: dict[str, dict[str, object]] = {
     "bigram": {"--model.architecture": "bigram", "--eval.every": 50},
     "dropout": {"--model.dropout": 0.2, "--eval.every": 50},
     "accumulation": {"--model.dropout": 0.1, "--train.micro-batch-size": 2, "--eval.every": 50},
     "bfloat16": {"--model.dropout": 0.1, "--train.precision": "bfloat16", "--eval.every": 50},
+    "modern": MODERN | {"--model.n-kv-head": 1, "--train.micro-batch-size": 2, "--eval.every": 50},
 }
 STEPS = 200
-COMPILED: dict[str, object] = {
-    **{"--train.compile": "on", "--model.n-layer": 1, "--model.dropout": 0.1},
-    **{"--train.batch-size": 16, "--train.micro-batch-size": 1},  # steps that are slow enough to be interrupted
+SLOW: dict[str, object] = {"--train.batch-size": 16, "--train.micro-batch-size": 1}  # enough to be interrupted
+COMPILED: dict[str, dict[str, object]] = {
+    "gpt2": SLOW | {"--train.compile": "on", "--model.n-layer": 1, "--model.dropout": 0.1},
+    "modern": SLOW | MODERN | {"--train.compile": "on"},
 }
 COMPILED_STEPS = 60
 
@@ -69,11 +75,11 @@ def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return experiment(tmp_path_factory.mktemp(request.param), KINDS[request.param], STEPS)
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+@pytest.fixture(scope="module", params=COMPILED)
+def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     if shutil.which("g++") is None:
         pytest.skip("torch.compile needs a C++ compiler on a CPU")
-    return experiment(tmp_path_factory.mktemp("compiled"), COMPILED, COMPILED_STEPS)
+    return experiment(tmp_path_factory.mktemp("compiled"), COMPILED[request.param], COMPILED_STEPS)
 
 
 def stop_at(of: Experiment, arguments: list[str], run: Path, step: int, number: int) -> None:

@@ -8,7 +8,8 @@ from functools import partial
 from groundup.errors import GenerationError
 from groundup.generation.engine import SamplingSettings, fit_prompt, start_of, stream_text
 from groundup.generation.interactive import converse, say
-from groundup.model_folder import Model, architecture_of, find_model, load
+from groundup.model_folder import find_model, load
+from groundup.models.catalogue import Model, architecture_of
 from groundup.parallel.machine import choose_device
 from groundup.places import run_or_path
 from groundup.tokenizers.characters import CharacterTokenizer

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from groundup.errors import GenerationError
-from groundup.model_folder import Model
+from groundup.models.catalogue import Model
 from groundup.models.sampling import next_token
 from groundup.tokenizers.characters import CharacterTokenizer
 

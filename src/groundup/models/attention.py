@@ -12,10 +12,10 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, dropout: float) 
     n_head / n_kv_head queries in a row -> [batch, n_head, time, head_dim]
     """
     grouped = key.size(1) != query.size(1)
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16:  # its backward is 3.5 times slower than float32's
+    if query.device.type == "cpu" and value.dtype == torch.bfloat16:  # its backward is 3.5 times slower than float32's
         with torch.autocast("cpu", enabled=False):  # which would cast back to bfloat16
             found = F.scaled_dot_product_attention(
                 query.float(), key.float(), value.float(), dropout_p=dropout, is_causal=True, enable_gqa=grouped
             )
-        return found.to(query.dtype)
+        return found.to(value.dtype)
     return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True, enable_gqa=grouped)

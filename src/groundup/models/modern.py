@@ -15,6 +15,9 @@ class RMSNorm(nn.RMSNorm):
     def __init__(self, width: int) -> None:
         super().__init__(width, eps=1e-6)
 
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype))  # a bfloat16 product is normalised in float32
+
 
 class Rotary(nn.Module):
     """Turns queries and keys by an angle that grows with their position (Su et al. 2021, section 3.2.2).

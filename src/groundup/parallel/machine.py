@@ -25,6 +25,11 @@ class Machine:
         """The dtype of weights and optimizer states."""
         return torch.float64 if self.precision == "float64" else torch.float32
 
+    @property
+    def product_dtype(self) -> torch.dtype:
+        """The dtype of matrix products."""
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}[self.precision]
+
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
     """`auto` takes the first of cuda, mps and cpu that computes rightly; a named one must. Raises MachineError."""

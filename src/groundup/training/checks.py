@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 import groundup
-from groundup.config import GPTConfig
+from groundup.config import ModelConfig
 from groundup.data.corpora import Corpus
 from groundup.errors import RecipeError, RunError
-from groundup.model_folder import Model, architecture_of
+from groundup.models.catalogue import Model, architecture_of
 from groundup.parallel.world import World
 from groundup.recipe import Recipe
 from groundup.training.journal import Journal
@@ -24,7 +24,7 @@ def check_division(recipe: Recipe, world: World) -> None:
         raise RecipeError(f"train.batch_size = {batch} can't be divided by {what}. Choose a multiple.")
 
 
-def check_same_shape(model: Model, architecture: str, config: GPTConfig) -> None:
+def check_same_shape(model: Model, architecture: str, config: ModelConfig) -> None:
     """A loaded model must be the one that the recipe describes. Raises RecipeError."""
     if (found := architecture_of(model)) != architecture:
         raise RecipeError(f"model.architecture = {architecture}, but the model to start from is a {found}")

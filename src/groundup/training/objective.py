@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groundup.model_folder import Model
+from groundup.models.catalogue import Model
 
 
 class NextTokenLoss(nn.Module):

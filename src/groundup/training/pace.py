@@ -35,10 +35,12 @@ def measure_steps_within(trainer: "Trainer", seconds: float) -> int:
         trainer.train_step(step)
         times.append(time.perf_counter() - started)
     started = time.perf_counter()
-    trainer.measure_losses()
+    with trainer.uncompiled():
+        trainer.measure_losses()
     evaluation_seconds = time.perf_counter() - started
     trainer.model.load_state_dict(before)
-    trainer.optimizer.state.clear()
+    for optimizer in trainer.optimizers:
+        optimizer.state.clear()
     trainer.asked_to_stop = False  # whoever asked meanwhile is heard again, and saved, after the first real step
     step_seconds = statistics.median(times[WARMUP_STEPS:])
     return steps_within(seconds, step_seconds, evaluation_seconds, trainer.recipe.eval.every)

@@ -13,8 +13,8 @@ from groundup import checkpoint, model_folder
 from groundup.data.corpora import Corpus, load_corpus, split
 from groundup.data.sampler import Sampler
 from groundup.errors import CorpusError, RunError
-from groundup.model_folder import Model
-from groundup.optim.groups import RULES, build_optimizer
+from groundup.models.catalogue import Model, build
+from groundup.optim.groups import RULES, build_optimizers
 from groundup.optim.schedules import Schedule
 from groundup.parallel import machine as machines
 from groundup.parallel.machine import Machine
@@ -97,7 +97,7 @@ def resume(recipe: Recipe, run: RunFolder, data_may_differ: bool, around: Surrou
     check_same_versions(facts, around.journal)
     trainer = assemble(recipe, read_text(corpus, recipe, tokenizer), model, around)
     if folder:
-        trainer.progress = read_state(folder, trainer.model, trainer.optimizer)
+        trainer.progress = read_state(folder, trainer.model, trainer.optimizers)
     if around.world.is_main:
         run.forget_after(trainer.progress.step if folder else -1)
         run.write_recipe(recipe)
@@ -115,10 +115,10 @@ def assemble(recipe: Recipe, text: Text, model: Model | None, around: Surroundin
     """The parts of a run put together at step 0, on the machine, compiled and distributed."""
     recipe, machine = choose_machine(recipe, text, around.world)
     machines.make_deterministic(machine.device)
-    config = recipe.gpt_config(text.tokenizer.vocab_size)
+    config = recipe.model_config(text.tokenizer.vocab_size)
     if model is None:
         torch.manual_seed(recipe.train.seed)
-        model = model_folder.MODELS[recipe.model.architecture](config)
+        model = build(recipe.model.architecture, config)
     check_same_shape(model, recipe.model.architecture, config)
     model.to(machine.device, machine.weight_dtype).train()
     objective = NextTokenLoss(model, machine.precision)
@@ -130,7 +130,7 @@ def assemble(recipe: Recipe, text: Text, model: Model | None, around: Surroundin
         model=model,
         objective=objective,
         distributed=objective,
-        optimizer=build_optimizer(model, RULES[recipe.model.architecture], recipe.optim),
+        optimizers=build_optimizers(model, RULES[recipe.model.architecture], recipe.optim, machine.product_dtype),
         schedule=Schedule.of(recipe.optim, max(1, recipe.train.steps)),
         sampler=Sampler(text.training, recipe.model.block_size, recipe.train.batch_size, recipe.train.seed),
         validation=text.validation,

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from groundup import model_folder
 from groundup.errors import CheckpointError
-from groundup.model_folder import Model
+from groundup.models.catalogue import Model
 from groundup.optim.groups import load_optimizer_state, optimizer_state
 from groundup.tokenizers.characters import CharacterTokenizer
 
@@ -31,19 +31,23 @@ class Progress:
 
 
 def write_state(
-    folder: Path, model: Model, tokenizer: CharacterTokenizer, optimizer: torch.optim.Optimizer, progress: Progress
+    folder: Path,
+    model: Model,
+    tokenizer: CharacterTokenizer,
+    optimizers: list[torch.optim.Optimizer],
+    progress: Progress,
 ) -> None:
     """Everything that `read_state` and `model_folder.load` need, into `folder`."""
     model_folder.save(folder, model, tokenizer)
     (folder / "training").mkdir()
-    save_file(optimizer_state(model, optimizer), folder / OPTIMIZER_FILE)
+    save_file(optimizer_state(model, optimizers), folder / OPTIMIZER_FILE)
     (folder / STATE_FILE).write_text(json.dumps(asdict(progress), indent=2) + "\n", "utf-8")
 
 
-def read_state(folder: Path, model: Model, optimizer: torch.optim.Optimizer) -> Progress:
-    """Put the optimizer back as it was; the progress made. Raises CheckpointError."""
+def read_state(folder: Path, model: Model, optimizers: list[torch.optim.Optimizer]) -> Progress:
+    """Put the optimizers back as they were; the progress made. Raises CheckpointError."""
     try:
-        load_optimizer_state(model, optimizer, load_file(folder / OPTIMIZER_FILE))
+        load_optimizer_state(model, optimizers, load_file(folder / OPTIMIZER_FILE))
         return Progress(**json.loads((folder / STATE_FILE).read_text("utf-8")))
     except (OSError, SafetensorError, ValueError, TypeError) as error:
         raise CheckpointError(f"{folder} can't be resumed from: {error}") from error

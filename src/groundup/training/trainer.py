@@ -3,6 +3,7 @@
 import hashlib
 import time
 import zlib
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from groundup.data.sampler import Sampler
 from groundup.errors import TrainingError
 from groundup.evaluation.loss import mean_loss
 from groundup.generation.engine import SamplingSettings, write_text
-from groundup.model_folder import Model
+from groundup.models.catalogue import Model
 from groundup.optim.schedules import Schedule
 from groundup.parallel.machine import Machine
 from groundup.parallel.sharding import synchronise_only_if
@@ -42,7 +43,7 @@ class Trainer:
     model: Model
     objective: NextTokenLoss
     distributed: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
     schedule: Schedule
     sampler: Sampler
     validation: np.ndarray
@@ -55,14 +56,16 @@ class Trainer:
         """From the progress made so far to the last step, or until it is asked to stop; checkpoints go into `run`."""
         save = partial(self.save, run.checkpoints, resumed_from)
         if self.progress.step == 0 and self.recipe.eval.every:
-            self.evaluate()
+            with self.uncompiled():
+                self.evaluate()
         while not (self.is_finished() or self.asked_to_stop):
             record = self.train_step(self.progress.step)
             self.progress.step, self.progress.seconds = record.step, record.seconds
             self.journal.step(record)
             if self.is_due():
-                evaluation = self.evaluate()
-                self.sample(evaluation)
+                with self.uncompiled():
+                    evaluation = self.evaluate()
+                    self.sample(evaluation)
                 save(best=self.progress.best_step == record.step)
             elif self.asked_to_stop:
                 save(best=False)
@@ -70,12 +73,13 @@ class Trainer:
     def train_step(self, step: int) -> StepRecord:
         """One optimizer step on batch `step`: accumulate, check, clip, update."""
         started = time.perf_counter()
-        learning_rate = self.schedule.apply(self.optimizer, step)
+        learning_rate = self.schedule.apply(self.optimizers, step)
         loss, batch_hash = self.accumulate_gradients(step)
         gradient_norm = self.clip_gradients()
         check_finite(step, loss, gradient_norm, learning_rate)  # before the update: weights never see a NaN
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         ended = time.perf_counter()
         return StepRecord(
             step=step + 1,
@@ -166,13 +170,17 @@ class Trainer:
             checkpoint.publish(
                 checkpoints,
                 self.progress.step,
-                lambda folder: write_state(folder, self.model, self.tokenizer, self.optimizer, self.progress),
+                lambda folder: write_state(folder, self.model, self.tokenizer, self.optimizers, self.progress),
                 best=best,
                 keep=self.recipe.train.keep_checkpoints,
                 protected=resumed_from,
                 report=self.journal.say,
             )
         self.world.barrier()
+
+    def uncompiled(self) -> AbstractContextManager[None]:
+        """Around measuring and sampling: other shapes and modes than training's, each too rare to be compiled for."""
+        return torch.compiler.set_stance("force_eager") if self.recipe.train.compile == "on" else nullcontext()
 
     @property
     def rows_per_pass(self) -> int:

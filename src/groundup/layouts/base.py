@@ -1,0 +1,55 @@
+"""What a layout is, and how the numbers of a `config.json` are read."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from groundup.config import ModelConfig
+from groundup.errors import CheckpointError
+from groundup.models.catalogue import Model
+
+Weights = dict[str, Tensor]
+Settings = dict[str, Any]  # of config.json
+
+
+class Layout(Protocol):
+    """A family of Hugging Face models, as a module of this room."""
+
+    @property
+    def ARCHITECTURES(self) -> tuple[str, ...]:  # noqa: N802
+        """Our names of the models that are written in it; the first reads folders that don't name one."""
+        ...
+
+    def to_hugging_face(self, model: Model) -> Weights:
+        """The model's weights under the family's names and in its orientation; a tied head is left out."""
+        ...
+
+    def from_hugging_face(self, model: Model, tensors: Weights, path: Path) -> Weights:
+        """What `to_hugging_face` gave, as the model's own state dict. Raises CheckpointError."""
+        ...
+
+    def settings_of(self, model: Model) -> Settings:
+        """`config.json` as transformers reads it without a warning."""
+        ...
+
+    def config_of(self, settings: Settings, architecture: str, path: Path) -> ModelConfig:
+        """The config that `config.json`, at `path`, describes. Raises CheckpointError or ConfigError."""
+        ...
+
+
+def whole_numbers(settings: Settings, names: dict[str, str], path: Path) -> dict[str, int]:
+    """Our field -> its value, from our field -> their key. Raises CheckpointError."""
+    found = {}
+    for field, key in names.items():
+        if type(value := settings.get(key)) is not int:
+            raise CheckpointError(f"{path}: {key} must be a whole number, not {value!r}")
+        found[field] = value
+    return found
+
+
+def check_fixed(settings: Settings, fixed: dict[str, tuple[Any, ...]], family: str, path: Path) -> None:
+    """What a family could vary and ours doesn't: a value other than those given is another model. CheckpointError."""
+    for key, accepted in fixed.items():
+        if (value := settings.get(key, accepted[0])) not in accepted:
+            raise CheckpointError(f"{path}: {key} = {value!r}, but groundup's {family} computes with {accepted[0]!r}")

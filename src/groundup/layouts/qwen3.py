@@ -1,0 +1,91 @@
+"""Qwen3's layout (`Qwen3ForCausalLM`): `modern.py` has its names already, so only the config is spelled out."""
+
+from pathlib import Path
+from typing import Any
+
+from groundup.config import ModernConfig
+from groundup.errors import CheckpointError
+from groundup.layouts.base import Settings, Weights, check_fixed, whole_numbers
+from groundup.models.catalogue import Model, architecture_of
+from groundup.models.modern import Modern
+
+ARCHITECTURES = ("modern",)
+NAMES = {
+    "block_size": "max_position_embeddings",
+    "vocab_size": "vocab_size",
+    "n_layer": "num_hidden_layers",
+    "n_head": "num_attention_heads",
+    "n_kv_head": "num_key_value_heads",
+    "n_embd": "hidden_size",
+    "head_dim": "head_dim",
+    "n_inner": "intermediate_size",
+}
+FIXED: dict[str, tuple[Any, ...]] = {
+    "hidden_act": ("silu",),
+    "rms_norm_eps": (1e-6,),
+    "attention_bias": (False,),
+    "attention_dropout": (0.0, 0),
+    "use_sliding_window": (False,),
+}
+
+
+def to_hugging_face(model: Model) -> Weights:
+    """The weights as they are, without a tied head."""
+    assert isinstance(model, Modern)
+    tied = model.config.tied
+    return {name: tensor for name, tensor in model.state_dict().items() if not (tied and name == "lm_head.weight")}
+
+
+def from_hugging_face(model: Model, tensors: Weights, path: Path) -> Weights:
+    """The weights as they are, with a tied head put back."""
+    return {"lm_head.weight": tensors["model.embed_tokens.weight"], **tensors}
+
+
+def settings_of(model: Model) -> Settings:
+    """The base of the rotations is written twice: transformers 5 reads the one, vLLM and transformers 4 the other."""
+    assert isinstance(model, Modern)
+    config = model.config
+    return {
+        "architectures": ["Qwen3ForCausalLM"],
+        "model_type": "qwen3",
+        "groundup_model": architecture_of(model),
+        **{key: getattr(config, field) for field, key in NAMES.items()},
+        "rope_theta": config.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "tie_word_embeddings": config.tied,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        **{key: values[0] for key, values in FIXED.items()},
+    }
+
+
+def config_of(settings: Settings, architecture: str, path: Path) -> ModernConfig:
+    """The shape of a Qwen3 that ours computes. Raises CheckpointError or ConfigError."""
+    check_fixed(settings, FIXED, "modern model", path)
+    if set(settings.get("layer_types") or []) - {"full_attention"}:
+        raise CheckpointError(f"{path}: layer_types has others than full_attention, which groundup doesn't compute")
+    tied = settings.get("tie_word_embeddings", False)
+    if type(tied) is not bool:
+        raise CheckpointError(f"{path}: tie_word_embeddings must be true or false, not {tied!r}")
+    return ModernConfig(
+        rope_theta=_rope_theta(settings, path), tied=tied, **whole_numbers(settings | _defaults(settings), NAMES, path)
+    )
+
+
+def _defaults(settings: Settings) -> Settings:
+    """Qwen3Config's own, for keys that a folder may leave out."""
+    defaults = {"head_dim": 128, "num_key_value_heads": settings.get("num_attention_heads")}
+    return {key: value for key, value in defaults.items() if settings.get(key) is None}
+
+
+def _rope_theta(settings: Settings, path: Path) -> float:
+    """The base of the rotations, wherever it stands. Raises CheckpointError for rotations of another kind."""
+    parameters = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
+    if not isinstance(parameters, dict) or parameters.get("rope_type", "default") != "default":
+        raise CheckpointError(f"{path}: rope_parameters = {parameters!r}, but groundup computes the default rotations")
+    stated = {value for value in (parameters.get("rope_theta"), settings.get("rope_theta")) if value is not None} or {
+        10_000.0
+    }
+    if len(stated) != 1 or type(theta := stated.pop()) not in (int, float):
+        raise CheckpointError(f"{path}: rope_theta must be one number")
+    return float(theta)

@@ -1,0 +1,114 @@
+"""Muon, batched: momentum whose matrices are made orthogonal, all of one shape in one product."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+STEPS = 5
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan et al. 2024: steepest at zero, so small singular values grow fast
+BAND = (0.5, 1.5)  # where singular values end; those that began below about a hundredth of the norm end lower
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows `first` to `last` of a parameter: a matrix, or a part of one."""
+
+    parameter: nn.Parameter
+    first: int
+    last: int
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """These rows of a tensor that is shaped like the parameter."""
+        return tensor[self.first : self.last]
+
+
+Matrix = list[Rows]  # from top to bottom
+
+
+def split_rows(parameter: nn.Parameter, parts: int) -> list[Matrix]:
+    """A parameter as `parts` matrices of equal height, from top to bottom."""
+    height = parameter.size(0) // parts
+    return [[Rows(parameter, part * height, (part + 1) * height)] for part in range(parts)]
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks").
+
+    The same step as `torch.optim.Muon` with its defaults, but matrices of one shape, tall ones turned, share one
+    batched product, and what a matrix is may differ from what a parameter is. learning rate: the length of the step in
+    units of the matrix's spectral norm, times sqrt(height / width) for a tall one. precision: of the products.
+    """
+
+    def __init__(
+        self,
+        matrices: list[Matrix],
+        learning_rate: float,
+        momentum: float,
+        weight_decay: float,
+        precision: torch.dtype,
+    ) -> None:
+        parameters = {id(rows.parameter): rows.parameter for matrix in matrices for rows in matrix}
+        settings = {"lr": learning_rate, "initial_lr": learning_rate, "momentum": momentum, "decay": weight_decay}
+        super().__init__(list(parameters.values()), settings)
+        self.precision = precision
+        self.by_shape: dict[tuple[int, int], list[Matrix]] = {}
+        for matrix in matrices:
+            self.by_shape.setdefault(_shape(matrix), []).append(matrix)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update of every matrix from its gradient."""
+        assert closure is None, "Muon takes no closure"
+        (group,) = self.param_groups
+        updates = {parameter: self._with_momentum(parameter, group["momentum"]) for parameter in group["params"]}
+        for matrices in self.by_shape.values():
+            stacked = torch.stack([_flat([rows.of(updates[rows.parameter]) for rows in matrix]) for matrix in matrices])
+            for matrix, update in zip(matrices, orthogonalise(stacked.to(self.precision)), strict=True):
+                _apply(matrix, update, group["lr"], group["decay"])
+
+    def _with_momentum(self, parameter: nn.Parameter, momentum: float) -> Tensor:
+        """The gradient and its running mean, mixed as Nesterov's look ahead."""
+        assert parameter.grad is not None
+        state = self.state[parameter]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        state["momentum_buffer"].lerp_(parameter.grad, 1.0 - momentum)
+        return parameter.grad.lerp(state["momentum_buffer"], momentum)
+
+
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """The nearest orthogonal matrix to each, roughly: every singular value comes near 1, directions stay.
+
+    Newton-Schulz iteration (Jordan et al. 2024). matrices: [n, height, width], height <= width -> the same
+    """
+    linear, cubic, quintic = COEFFICIENTS
+    x = matrices / matrices.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)  # no singular value above 1
+    for _ in range(STEPS):
+        square = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=cubic, alpha=quintic), x, beta=linear)
+    return x
+
+
+def _shape(matrix: Matrix) -> tuple[int, int]:
+    """(the shorter side, the longer side)"""
+    height, width = sum(rows.last - rows.first for rows in matrix), matrix[0].parameter.size(1)
+    return min(height, width), max(height, width)
+
+
+def _flat(parts: list[Tensor]) -> Tensor:
+    """The matrix of these rows, turned to be no taller than wide."""
+    matrix = torch.cat(parts) if len(parts) > 1 else parts[0]
+    return matrix if matrix.size(0) <= matrix.size(1) else matrix.mT
+
+
+def _apply(matrix: Matrix, update: Tensor, learning_rate: float, weight_decay: float) -> None:
+    """Decay the matrix and move it by its orthogonal update. update: [shorter side, longer side]"""
+    heights, width = [rows.last - rows.first for rows in matrix], matrix[0].parameter.size(1)
+    height = sum(heights)
+    update = update if height <= width else update.mT
+    length = learning_rate * math.sqrt(max(1.0, height / width))
+    for rows, part in zip(matrix, update.split(heights), strict=True):
+        target = rows.of(rows.parameter)
+        target.mul_(1.0 - learning_rate * weight_decay).add_(part, alpha=-length)
