@@ -10,7 +10,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 import groundup
 from groundup.errors import GroundupError
-from groundup.recipe import SECTIONS, Tables, field_types
+from groundup.recipe import SECTIONS, Recipe, Tables, field_types
 from groundup.recipe_files import Layer, load_recipe, overrides, packaged, recipe_file
 
 app = App(name="groundup", version=groundup.__version__, help="GPT language models, built from the ground up.")
@@ -43,6 +43,18 @@ def _recipe_flags() -> type:
 RecipeFlags = _recipe_flags()
 
 
+RecipeName = Annotated[
+    str | None,
+    Parameter(help="A packaged recipe (see `groundup recipes`); `quickstart` if neither it nor --config is given."),
+]
+ConfigFile = Annotated[Path | None, Parameter(help="A recipe file of your own; its values go over those of RECIPE.")]
+CorpusName = Annotated[
+    str | None, Parameter(help="Short for --data.corpus: python-docs, shakespeare, or a file or folder of text.")
+]
+VocabSize = Annotated[int, Parameter(help="Measure on random tokens of so many kinds; 0 takes the recipe's own.")]
+AsJson = Annotated[bool, Parameter(help="One JSON object instead of a table.", negative=())]
+
+
 def _given(flags: Any, short: Tables) -> Tables:
     """The fields that were given on the command line, long or short."""
     tables: Tables = {name: {} for name in SECTIONS}
@@ -57,18 +69,11 @@ def _given(flags: Any, short: Tables) -> Tables:
 
 @app.command
 def train(
-    recipe: Annotated[
-        str | None,
-        Parameter(help="A packaged recipe (see `groundup recipes`); `quickstart` if neither it nor --config is given."),
-    ] = None,
+    recipe: RecipeName = None,
     /,
     *,
-    config: Annotated[
-        Path | None, Parameter(help="A recipe file of your own; its values go over those of RECIPE.")
-    ] = None,
-    corpus: Annotated[
-        str | None, Parameter(help="Short for --data.corpus: python-docs, shakespeare, or a file or folder of text.")
-    ] = None,
+    config: ConfigFile = None,
+    corpus: CorpusName = None,
     steps: Annotated[int | None, Parameter(help="Short for --train.steps: the length in optimizer steps.")] = None,
     seed: Annotated[int | None, Parameter(help="Short for --train.seed.")] = None,
     name: Annotated[str | None, Parameter(help="The run's folder in runs/; RECIPE-N if left out.")] = None,
@@ -92,15 +97,68 @@ def train(
         _finish(
             resume_training(resume, given, [flag for flag, value in unwanted.items() if value], accept_changed_data)
         )
+    recipe_name = recipe or "quickstart"
+    if config is not None:  # a run's own recipe.toml stands for the run
+        recipe_name = config.stem if config.name != "recipe.toml" else config.resolve().parent.name
+    _finish(start_training(_load(recipe, config, given), recipe_name, name))
+
+
+@app.command
+def bench(
+    recipe: RecipeName = None,
+    /,
+    *,
+    config: ConfigFile = None,
+    repeat: Annotated[int, Parameter(help="Steps to measure, once whole and once phase by phase.")] = 20,
+    vocab_size: VocabSize = 0,
+    json: AsJson = False,
+    flags: Annotated[RecipeFlags | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
+) -> None:
+    """Measure a recipe's training step on this machine, on random tokens: speed, share of the peak, memory, phases."""
+    from groundup.doctor.bench import print_bench
+
+    if repeat < 1:
+        raise GroundupError(f"--repeat {repeat} must be at least 1")
+    print_bench(_load(recipe, config, _given(flags, {})), vocab_size, repeat, json)
+
+
+@app.command
+def plan(
+    recipe: RecipeName = None,
+    /,
+    *,
+    config: ConfigFile = None,
+    corpus: CorpusName = None,
+    steps: Annotated[int | None, Parameter(help="Short for --train.steps: the length in optimizer steps.")] = None,
+    vocab_size: VocabSize = 0,
+    gpu: Annotated[
+        str | None, Parameter(help="Estimate on paper for such a GPU instead: h100, a100, rtx4090 ...")
+    ] = None,
+    gpus: Annotated[int, Parameter(help="With --gpu: how many.")] = 1,
+    json: AsJson = False,
+    flags: Annotated[RecipeFlags | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
+) -> None:
+    """Predict what a recipe will need on this machine, from a few measured steps: memory, time, largest micro-batch."""
+    from groundup.doctor.paper import print_estimate
+    from groundup.doctor.plan import print_plan
+
+    loaded = _load(recipe, config, _given(flags, {"data": {"corpus": corpus}, "train": {"steps": steps}}))
+    if gpu is not None:
+        print_estimate(loaded, vocab_size, gpu, gpus, json)
+    elif gpus != 1:
+        raise GroundupError("--gpus is for an estimate on paper: say which, --gpu h100 for instance")
+    else:
+        print_plan(loaded, vocab_size, json)
+
+
+def _load(recipe: str | None, config: Path | None, given: Tables) -> Recipe:
+    """The packaged recipe, a file over it, and the flags over both."""
     layers: list[Layer] = []
     if recipe is not None or config is None:
         layers.append(packaged(recipe or "quickstart"))
     if config is not None:
         layers.append(recipe_file(config))
-    recipe_name = recipe or "quickstart"
-    if config is not None:  # a run's own recipe.toml stands for the run
-        recipe_name = config.stem if config.name != "recipe.toml" else config.resolve().parent.name
-    _finish(start_training(load_recipe(*layers, overrides(given)), recipe_name, name))
+    return load_recipe(*layers, overrides(given))
 
 
 @app.command

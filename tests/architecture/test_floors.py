@@ -15,6 +15,7 @@ SOURCE = ROOT / "src" / "groundup"
 FLOORS = [
     {"__main__"},
     {"cli"},
+    {"doctor"},
     {"training", "evaluation", "generation", "interop", "tables"},
     {"checkpoint", "model_folder", "optim", "data"},
     {"layouts"},

@@ -21,6 +21,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 
 from commands import checkpoint, metrics, steps_so_far, tensors, trained
 from groundup import checkpoint as checkpoints
+from groundup.data.ahead import hash_rows
 from groundup.data.corpora import Corpus, load_corpus
 from groundup.data.sampler import Sampler
 from groundup.errors import RecipeError
@@ -32,7 +33,7 @@ from groundup.training.journal import Journal
 from groundup.training.record import RunFolder
 from groundup.training.setup import Surroundings
 from groundup.training.stopping import StopRequest
-from groundup.training.trainer import Trainer, hash_rows
+from groundup.training.trainer import Trainer
 
 # A constant learning rate, so that a run may be lengthened and still be the same run.
 SMALL = [

@@ -23,15 +23,17 @@ def mean_loss(
 
     objective: (inputs, targets) -> mean loss. Processes share the batches; the objective is left in the mode it was in.
     """
-    total = torch.zeros(2, dtype=torch.float64)  # the sum of the losses, and their number
+    where = device if device.type == "cuda" else torch.device("cpu")  # a GPU isn't waited for between batches
+    total = torch.zeros(2, dtype=torch.float64, device=where)  # the sum of the losses, and their number
     was_training = objective.training
     objective.eval()
     for number, batch in enumerate(evaluation_batches(tokens, block_size, batch_size, most)):
         if number % world.size == world.rank:
             inputs = batch[:, :-1].clamp(min=0).to(device)  # what is IGNORED as a target still needs a row to read
             targets = batch[:, 1:].to(device)
-            counted = (batch[:, 1:] != IGNORED).sum().double()
-            total += torch.stack([objective(inputs, targets).double().cpu() * counted, counted])
+            counted = float((batch[:, 1:] != IGNORED).sum())
+            total[0] += objective(inputs, targets).to(total) * counted
+            total[1] += counted
     objective.train(was_training)
-    loss_sum, count = world.sum(total.to(device) if device.type == "cuda" else total).tolist()
+    loss_sum, count = world.sum(total).tolist()
     return loss_sum / count

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import torch
 from groundup.errors import MachineError
 from groundup.parallel.world import World
 
-COMPILE_PAYS_AFTER = 600.0  # seconds of training on a CPU, where the compiler itself takes about 20
+COMPILE_PAYS_AFTER = 60.0  # seconds of training on a CPU: the compiler takes 14, once, and a third of the time goes
+CPU_TIMES = Path("/proc/stat")
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,11 @@ class Machine:
     def weight_dtype(self) -> torch.dtype:
         """The dtype of weights and optimizer states."""
         return torch.float64 if self.precision == "float64" else torch.float32
+
+    @property
+    def reduction_device(self) -> torch.device:
+        """Where small numbers are added up: on a GPU without waiting for it; MPS has no float64."""
+        return self.device if self.device.type == "cuda" else torch.device("cpu")
 
     @property
     def product_dtype(self) -> torch.dtype:
@@ -94,10 +101,49 @@ def choose_compile(name: str, device: torch.device, expected_seconds: float) -> 
 def set_threads(requested: int, world: World) -> int:
     """Give torch `requested` threads, or this process's share of the cores it may use; the number that it now has."""
     if requested == 0:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        requested = max(1, min(cores, _quota() or cores) // world.local_size)
+        requested = max(1, _usable_cores() // world.local_size)
     torch.set_num_threads(requested)
     return requested
+
+
+def warning_about_cpu(threads: int) -> str | None:
+    """What keeps `threads` threads from having a core each, if anything does: a limit, or others at work."""
+    cores, usable = os.cpu_count() or 1, _usable_cores()
+    if threads > usable:
+        return (
+            f"{threads} threads on {usable} of {cores} cores, which is all that this process may use: expect it to be "
+            f"up to ten times slower than with --train.threads {usable}"
+        )
+    busy = _busy_cores()
+    if busy is not None and threads > 1 and cores - busy < 0.75 * threads:
+        free = max(1, round(cores - busy))
+        return (
+            f"other programs keep {busy:.1f} of {cores} cores busy: {threads} threads would wait for each other, up to "
+            f"ten times slower. Wait for them, or give --train.threads {min(free, threads - 1)}"
+        )
+    return None
+
+
+def _usable_cores() -> int:
+    """The cores that this process may run on: its affinity, and its container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, _quota() or cores))
+
+
+def _busy_cores(seconds: float = 0.05) -> float | None:
+    """Cores' worth of work done by anybody in a moment in which this process sleeps; None where /proc doesn't say."""
+    if not CPU_TIMES.is_file():
+        return None
+    before = _cpu_times()
+    time.sleep(seconds)
+    idle, whole = (now - then for now, then in zip(_cpu_times(), before, strict=True))
+    return (os.cpu_count() or 1) * (1.0 - idle / whole) if whole else None
+
+
+def _cpu_times() -> tuple[int, int]:
+    """(idle, all) clock ticks of all cores since the machine started (proc(5): user nice system idle iowait ...)."""
+    ticks = [int(number) for number in CPU_TIMES.read_text("ascii").split("\n", 1)[0].split()[1:9]]
+    return ticks[3] + ticks[4], sum(ticks)
 
 
 def _quota() -> int | None:

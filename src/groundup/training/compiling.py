@@ -14,7 +14,7 @@ def compile_in_place(trainer: Trainer) -> bool:
     takes as long for 12 layers as for one. The weights, the order of the data and dropout are left alone.
     """
     blocks = blocks_of(trainer.model) or [trainer.objective]
-    tokens = trainer.sampler.batch(0, slice(trainer.rows_per_pass)).to(trainer.machine.device)
+    tokens = trainer.batches.take(0, 0).tokens
     trainer.journal.say("compiling, which takes some seconds; --train.compile off goes without")
     for block in blocks:
         block.compile(dynamic=False)

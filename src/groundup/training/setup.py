@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from groundup import checkpoint, model_folder
+from groundup.data.ahead import Batches
 from groundup.data.corpora import Corpus, load_corpus, split
 from groundup.data.sampler import Sampler
 from groundup.errors import CorpusError, RunError
@@ -115,6 +116,8 @@ def assemble(recipe: Recipe, text: Text, model: Model | None, around: Surroundin
     """The parts of a run put together at step 0, on the machine, compiled and distributed."""
     recipe, machine = choose_machine(recipe, text, around.world)
     machines.make_deterministic(machine.device)
+    if machine.device.type == "cpu" and (warning := machines.warning_about_cpu(recipe.train.threads)):
+        around.journal.say(warning)
     config = recipe.model_config(text.tokenizer.vocab_size)
     if model is None:
         torch.manual_seed(recipe.train.seed)
@@ -122,6 +125,8 @@ def assemble(recipe: Recipe, text: Text, model: Model | None, around: Surroundin
     check_same_shape(model, recipe.model.architecture, config)
     model.to(machine.device, machine.weight_dtype).train()
     objective = NextTokenLoss(model, machine.precision)
+    sampler = Sampler(text.training, recipe.model.block_size, recipe.train.batch_size, recipe.train.seed)
+    rows = recipe.train.micro_batch_size or recipe.train.batch_size // around.world.size
     trainer = Trainer(
         recipe=recipe,
         machine=machine,
@@ -132,7 +137,8 @@ def assemble(recipe: Recipe, text: Text, model: Model | None, around: Surroundin
         distributed=objective,
         optimizers=build_optimizers(model, RULES[recipe.model.architecture], recipe.optim, machine.product_dtype),
         schedule=Schedule.of(recipe.optim, max(1, recipe.train.steps)),
-        sampler=Sampler(text.training, recipe.model.block_size, recipe.train.batch_size, recipe.train.seed),
+        sampler=sampler,
+        batches=Batches(sampler, rows, around.world.rank, around.world.size, machine.device),
         validation=text.validation,
         journal=around.journal,
         stop=around.stop,

@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-import zlib
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup import checkpoint
+from groundup.data.ahead import Batches
 from groundup.data.sampler import Sampler
 from groundup.errors import TrainingError
 from groundup.evaluation.loss import mean_loss
@@ -46,6 +46,7 @@ class Trainer:
     optimizers: list[torch.optim.Optimizer]
     schedule: Schedule
     sampler: Sampler
+    batches: Batches
     validation: np.ndarray
     journal: Journal
     stop: StopRequest
@@ -74,8 +75,9 @@ class Trainer:
         """One optimizer step on batch `step`: accumulate, check, clip, update."""
         started = time.perf_counter()
         learning_rate = self.schedule.apply(self.optimizers, step)
-        loss, batch_hash = self.accumulate_gradients(step)
-        gradient_norm = self.clip_gradients()
+        totals, norm = self.accumulate_gradients(step), self.clip_gradients()
+        loss, batch_hash, stop, gradient_norm = *totals.tolist(), norm.item()  # here alone a step waits for its device
+        self.asked_to_stop = stop > 0
         check_finite(step, loss, gradient_norm, learning_rate)  # before the update: weights never see a NaN
         for optimizer in self.optimizers:
             optimizer.step()
@@ -89,40 +91,30 @@ class Trainer:
             gradient_norm=gradient_norm,
             tokens_per_second=tokens_per_second(self.recipe.tokens_per_step, started, ended),
             seconds=self.progress.seconds + ended - started,
-            batch_hash=batch_hash,
+            batch_hash=int(batch_hash),
         )
 
-    def accumulate_gradients(self, step: int) -> tuple[float, int]:
-        """Forward and backward over this process's slices of batch `step`: the mean loss and the hash over all.
+    def accumulate_gradients(self, step: int) -> Tensor:
+        """Forward and backward over this process's slices of batch `step`.
 
-        The rows of a micro-step lie side by side over the processes, so the batch doesn't depend on their number.
+        Gives the sums over all processes of the mean loss, the rows' hashes and the requests to stop: [3] float64
         """
-        rows, size = self.rows_per_pass, self.world.size
-        micro_steps = self.recipe.train.batch_size // (rows * size)
-        totals = torch.zeros(3, dtype=torch.float64)  # loss, hash, whether a process was asked to stop
-        for micro_step in range(micro_steps):
-            first = (micro_step * size + self.world.rank) * rows
-            batch = self.sampler.batch(step, slice(first, first + rows))
-            tokens = batch.to(self.machine.device, non_blocking=True)
+        totals = torch.zeros(3, dtype=torch.float64, device=self.machine.reduction_device)
+        for micro_step in range(self.batches.micro_steps):
+            batch = self.batches.take(step, micro_step)
             torch.manual_seed(dropout_seed(self.recipe.train.seed, step, micro_step, self.world.rank))
-            with synchronise_only_if(micro_step == micro_steps - 1, self.distributed):
-                loss = self.distributed(tokens[:, :-1], tokens[:, 1:]) / micro_steps
+            with synchronise_only_if(micro_step == self.batches.micro_steps - 1, self.distributed):
+                loss = self.distributed(batch.tokens[:, :-1], batch.tokens[:, 1:]) / self.batches.micro_steps
                 loss.backward()
-            totals += torch.tensor([loss.item() / size, hash_rows(batch, first), 0.0], dtype=torch.float64)
+            totals[0] += loss.detach().to(totals) / self.world.size
+            totals[1] += batch.batch_hash
         totals[2] = float(self.stop.signal)
-        loss_sum, batch_hash, stop = self.over_all(totals).tolist()
-        self.asked_to_stop = stop > 0
-        return loss_sum, int(batch_hash)
+        return self.world.sum(totals)
 
-    def over_all(self, values: Tensor) -> Tensor:
-        """The sum of small float64 values over all processes, on the CPU."""
-        device = self.machine.device if self.machine.device.type == "cuda" else torch.device("cpu")
-        return self.world.sum(values.to(device)).cpu()
-
-    def clip_gradients(self) -> float:
-        """Scale the gradient down to the recipe's norm; the norm that it had."""
+    def clip_gradients(self) -> Tensor:
+        """Scale the gradient down to the recipe's norm; the norm that it had, a scalar."""
         limit = self.recipe.optim.clip_norm or float("inf")
-        return torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit).item()
+        return torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
 
     def evaluate(self) -> EvaluationRecord:
         """Measure the losses and take note of the best validation loss; patience runs out here."""
@@ -149,7 +141,7 @@ class Trainer:
             mean_loss,
             self.objective,
             block_size=self.model.block_size,
-            batch_size=self.rows_per_pass,
+            batch_size=self.batches.rows,
             device=self.machine.device,
             world=self.world,
         )
@@ -181,11 +173,6 @@ class Trainer:
     def uncompiled(self) -> AbstractContextManager[None]:
         """Around measuring and sampling: other shapes and modes than training's, each too rare to be compiled for."""
         return torch.compiler.set_stance("force_eager") if self.recipe.train.compile == "on" else nullcontext()
-
-    @property
-    def rows_per_pass(self) -> int:
-        """Sequences of one forward pass on this process."""
-        return self.recipe.train.micro_batch_size or self.recipe.train.batch_size // self.world.size
 
     def is_due(self) -> bool:
         """Whether this step is one to evaluate after: each `every` steps, and the last."""
@@ -223,11 +210,3 @@ def dropout_seed(seed: int, step: int, micro_step: int, rank: int) -> int:
     """The seed of one forward pass, independent of how often the run was stopped. -> [0, 2^63)"""
     digest = hashlib.blake2b(f"{seed} {step} {micro_step} {rank}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
-
-
-def hash_rows(batch: Tensor, first: int) -> int:
-    """The sum of the rows' CRC-32s, each seeded by its place in the whole batch, so that processes can add theirs up.
-
-    batch: [rows, time] int64; exact in float64 for up to 2^21 rows.
-    """
-    return sum(zlib.crc32(row.tobytes(), first + place) for place, row in enumerate(batch.numpy()))

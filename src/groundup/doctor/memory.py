@@ -1,0 +1,49 @@
+"""Memory as the machine counts it: the process's resident memory on a CPU, the allocator's on a GPU."""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+UNIFIED, LIMIT = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
+
+
+def forget_peak(device: torch.device) -> None:
+    """From here on, `peak` means the peak since now (on a CPU without Linux's /proc: since the process began)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif CLEAR.exists():
+        CLEAR.write_text("5", "ascii")  # proc(5): resets the high water mark
+
+
+def peak(device: torch.device) -> int:
+    """Bytes at the highest."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device)
+    if STATUS.exists():
+        return _kibibytes(STATUS, "VmHWM")
+    import resource  # not on Windows
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
+
+
+def available(device: torch.device) -> int:
+    """Bytes that this process could have in all: what it holds, and what is free."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device)
+    if not UNIFIED.exists():
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    whole = _kibibytes(UNIFIED, "MemAvailable") + _kibibytes(STATUS, "VmRSS")
+    limit = LIMIT.read_text("ascii").strip() if LIMIT.exists() else "max"
+    return whole if limit == "max" else min(whole, int(limit))
+
+
+def _kibibytes(file: Path, key: str) -> int:
+    """The bytes that a line `key:   123 kB` states."""
+    line = next(line for line in file.read_text("utf-8").splitlines() if line.startswith(f"{key}:"))
+    return 1024 * int(line.split()[1])
