@@ -7,6 +7,9 @@ from pathlib import Path
 
 import torch
 
+from groundup.recipe import Recipe, field_types
+from groundup.recipe_files import load_recipe, packaged, parse_toml
+
 
 def machine() -> str:
     """The machine in words: processor, cores that this process may use, torch."""
@@ -22,6 +25,16 @@ def processor() -> str:
     lines = cpuinfo.read_text("utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.processor() or 'unknown'} ({platform.machine()})"
+
+
+def recipe_with(name: str, flags: list[str]) -> Recipe:
+    """A packaged recipe with flags of `groundup train` over it: `--section.field value`, each by its whole name."""
+    lines = []
+    for flag, value in zip(flags[::2], flags[1::2], strict=True):
+        section, _, key = flag.removeprefix("--").replace("-", "_").partition(".")
+        kind = field_types(section)[key][0]
+        lines.append(f"{section}.{key} = {value if kind in (int, float) else json.dumps(value)}")
+    return load_recipe(packaged(name), parse_toml("\n".join(lines), "the command line"))
 
 
 def result_line(claim: str, *, ours: float, peer: float, ratio: float, unit: str) -> str:

@@ -22,16 +22,16 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from common import result_line
+from groundup.doctor.operations import matmul_peak, operations_per_token
+from groundup.doctor.synthetic import alone
 from groundup.model_folder import to_hugging_face
 from groundup.parallel.machine import make_deterministic
-from groundup.parallel.world import World
 from groundup.recipe import Recipe
 from groundup.recipe_files import load_recipe, overrides, packaged
 from groundup.training import setup
 from groundup.training.journal import Journal
 from groundup.training.record import RunFolder
-from groundup.training.setup import Surroundings, Text
-from groundup.training.stopping import StopRequest
+from groundup.training.setup import Text
 from groundup.training.trainer import Trainer
 
 WARMUP_STEPS = 5
@@ -62,7 +62,7 @@ class Contender:
 
 def assemble(recipe: Recipe, text: Text) -> Trainer:
     """A trainer as `groundup train` puts it together, in a world of one, telling nobody."""
-    return setup.assemble(recipe, text, None, Surroundings(World(), Journal(), StopRequest()))
+    return setup.assemble(recipe, text, None, alone(Journal()))
 
 
 def ours(name: str, trainer: Trainer, folder: Path) -> Contender:
@@ -141,25 +141,6 @@ def paired_ratio(one: Contender, other: Contender) -> float:
     return statistics.median(mine / theirs for mine, theirs in zip(one.blocks, other.blocks, strict=True))
 
 
-def operations_per_token(trainer: Trainer) -> float:
-    """6 N + 12 n_layer n_embd block_size, N being the parameters outside the embeddings (Chowdhery et al. 2022, B)."""
-    shape = trainer.model.config
-    embeddings = (shape.vocab_size + shape.block_size) * shape.n_embd
-    inside = sum(parameter.numel() for parameter in trainer.model.parameters()) - embeddings
-    return 6 * inside + 12 * shape.n_layer * shape.n_embd * shape.block_size
-
-
-def matmul_peak(dtype: torch.dtype, device: torch.device, size: int = 2048, repeats: int = 9) -> float:
-    """Operations per second of a square product: the fastest of `repeats`, after one to warm up."""
-    square = torch.ones(size, size, dtype=dtype, device=device)
-    seconds = []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        (square @ square)[0, 0].item()  # waits for a GPU too
-        seconds.append(time.perf_counter() - started)
-    return 2 * size**3 / min(seconds[1:])
-
-
 def compare(recipe: Recipe, steps: int, rounds: int) -> tuple[list[Contender], Trainer]:
     """All contenders, after their rounds: ours as it comes, ours in float32 uncompiled, the peer; and our trainer."""
     plain = replace(recipe, train=replace(recipe.train, precision="float32", compile="off"))
@@ -179,7 +160,7 @@ def compare(recipe: Recipe, steps: int, rounds: int) -> tuple[list[Contender], T
 def report(contenders: list[Contender], trainer: Trainer) -> None:
     """The table, and what it means against the machine's matrix products."""
     theirs = contenders[-1]
-    operations = operations_per_token(trainer)
+    operations = operations_per_token(trainer.recipe.model.architecture, trainer.model.config)
     peaks = {
         name: matmul_peak(getattr(torch, name), trainer.machine.device)
         for name in dict.fromkeys(("float32", "bfloat16", *(contender.precision for contender in contenders)))

@@ -28,6 +28,7 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 # The smallest GPT that still has several of everything, as flags of `groundup train`.
 TINY = [
+    *("--model.architecture", "gpt2", "--optim.optimizer", "adamw", "--optim.clip-norm", "1.0"),
     *("--model.block-size", "16", "--model.n-layer", "2", "--model.n-head", "2", "--model.n-embd", "16"),
     *("--train.batch-size", "4", "--train.precision", "float32", "--train.compile", "off", "--train.threads", "1"),
     *("--optim.warmup-steps", "2", "--eval.every", "5", "--eval.train-tokens", "64", "--eval.sample-length", "20"),
@@ -87,7 +88,8 @@ def model_of(architecture: str, config: GPTConfig) -> Model:
     shape = (config.block_size, config.vocab_size, config.n_layer, config.n_head)
     n_kv_head = config.n_head // 2 if config.n_head % 2 == 0 else config.n_head
     head_dim = max(2, config.n_embd // config.n_head // 2 * 2)
-    return Modern(ModernConfig(*shape, n_kv_head, config.n_embd, head_dim, n_inner=3 * config.n_embd))
+    widths = {"n_embd": config.n_embd, "head_dim": head_dim, "n_inner": 3 * config.n_embd}
+    return Modern(ModernConfig(*shape, n_kv_head, dropout=config.dropout, **widths))
 
 
 def perturb(model: torch.nn.Module, seed: int = 0, scale: float = 0.1) -> None:

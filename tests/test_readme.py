@@ -26,7 +26,11 @@ def commands() -> list[list[str]]:
 def shrunk(words: list[str]) -> list[str]:
     """The same command on a tiny model and text, and over in a few steps."""
     words = [{"path/to/your/text": "text.txt", "5000": "4"}.get(word, word) for word in words]
-    if words[0] == "train" and "--resume" not in words:
+    if words[0] == "bench":
+        return [*words, "--repeat", "2", *TINY]
+    if words[0] == "plan" and "--gpu" in words:
+        return words
+    if words[0] in ("train", "plan") and "--resume" not in words:
         words += ["--steps", "2", *TINY]
         words += [] if "--corpus" in words else ["--corpus", "text.txt"]
     return words

@@ -22,7 +22,10 @@ from groundup.recipe import SECTIONS, Recipe, differences, field_types
 from groundup.recipe_files import Layer, load_recipe, overrides, packaged, packaged_names, packaged_text, parse_toml
 from groundup.tables import short_count
 
-NAMES = ["quickstart", "bigram", "shakespeare-cpu", "shakespeare", "basic-gpt"]
+NAMES = [
+    *("quickstart", "bigram", "shakespeare-fast", "shakespeare-cpu", "shakespeare-best"),
+    *("basic-gpt", "shakespeare", "shakespeare-gpu"),
+]
 
 
 def command(*args: object) -> None:
@@ -68,7 +71,14 @@ PROMISED = {
         "optim": {"learning_rate": 1e-4, "schedule": "cosine"},
         "data": {"corpus": "shakespeare"},
     },
-    "quickstart": {"data": {"corpus": "python-docs"}, "model": {"architecture": "gpt2"}},
+    "quickstart": {"data": {"corpus": "python-docs"}, "model": {"architecture": "modern"}},
+    "shakespeare-fast": {"data": {"corpus": "shakespeare"}, "model": {"architecture": "modern"}},
+    "shakespeare-best": {
+        "data": {"corpus": "shakespeare", "validation_fraction": 0.1},
+        "model": {"architecture": "modern"},
+        "eval": {"tokens": 0},
+    },
+    "shakespeare-gpu": {"data": {"corpus": "shakespeare"}, "model": {"architecture": "modern"}, "eval": {"tokens": 0}},
     "bigram": {"data": {"corpus": "shakespeare"}, "model": {"architecture": "bigram"}},
 }
 
@@ -170,7 +180,10 @@ def test_a_packaged_recipe_starts_by_name_and_as_a_file(name: str, here: Path, c
         ("[train]\nsteps = 3\nepochs = 2\n", ["steps = 3 and epochs = 2.0", "(my.toml:3)", "one of steps, epochs and"]),
         ("[train]\nepochs = 1\nminutes = 2\n", ["epochs = 1.0 and minutes = 2.0", "(my.toml:3)"]),
         ("[train]\nsteps = 0\n", ["train.steps = 0 doesn't state one length (my.toml:2)"]),
-        ("[optim]\nlearning_rate = 1e-6\n", ["min_learning_rate = 1e-05 is above learning_rate = 1e-06"]),
+        (
+            "[optim]\nlearning_rate = 1e-6\nmin_learning_rate = 1e-5\n",
+            ["min_learning_rate = 1e-05 is above learning_rate = 1e-06"],
+        ),
         ("[optim]\nbetas = [0.9, 1.0]\n", ["optim.betas = [0.9, 1.0]", "(my.toml:2)"]),
         ("[train]\nmicro_batch_size = 5\n", ["micro_batch_size = 5 doesn't divide batch_size = 16 (my.toml:2)"]),
     ],
@@ -209,7 +222,7 @@ BOUNDS = {
     "model.n_head": (0, -1),
     "model.n_embd": (0, -1),
     "model.dropout": (-0.1, 1.0),
-    "model.n_kv_head": (-1, 3),
+    "model.n_kv_head": (-1, -2),
     "model.head_dim": (-2, 3),
     "model.n_inner": (-1, -2),
     "model.rope_theta": (0.0, -1.0),

@@ -12,6 +12,7 @@ import groundup
 from groundup.errors import GroundupError
 from groundup.recipe import SECTIONS, Recipe, Tables, field_types
 from groundup.recipe_files import Layer, load_recipe, overrides, packaged, recipe_file
+from groundup.recipe_scaling import scaled
 
 app = App(name="groundup", version=groundup.__version__, help="GPT language models, built from the ground up.")
 
@@ -48,6 +49,9 @@ RecipeName = Annotated[
     Parameter(help="A packaged recipe (see `groundup recipes`); `quickstart` if neither it nor --config is given."),
 ]
 ConfigFile = Annotated[Path | None, Parameter(help="A recipe file of your own; its values go over those of RECIPE.")]
+Size = Annotated[
+    int | None, Parameter(help="Layers: scales the recipe's width, heads, batch and learning rates with them.")
+]
 CorpusName = Annotated[
     str | None, Parameter(help="Short for --data.corpus: python-docs, shakespeare, or a file or folder of text.")
 ]
@@ -73,6 +77,7 @@ def train(
     /,
     *,
     config: ConfigFile = None,
+    size: Size = None,
     corpus: CorpusName = None,
     steps: Annotated[int | None, Parameter(help="Short for --train.steps: the length in optimizer steps.")] = None,
     seed: Annotated[int | None, Parameter(help="Short for --train.seed.")] = None,
@@ -93,14 +98,14 @@ def train(
 
     given = _given(flags, {"data": {"corpus": corpus}, "train": {"steps": steps, "seed": seed, "init": init}})
     if resume is not None:
-        unwanted = {"RECIPE": recipe, "--config": config, "--name": name}
+        unwanted = {"RECIPE": recipe, "--config": config, "--size": size, "--name": name}
         _finish(
             resume_training(resume, given, [flag for flag, value in unwanted.items() if value], accept_changed_data)
         )
     recipe_name = recipe or "quickstart"
     if config is not None:  # a run's own recipe.toml stands for the run
         recipe_name = config.stem if config.name != "recipe.toml" else config.resolve().parent.name
-    _finish(start_training(_load(recipe, config, given), recipe_name, name))
+    _finish(start_training(_load(recipe, config, size, given), recipe_name, name))
 
 
 @app.command
@@ -109,6 +114,7 @@ def bench(
     /,
     *,
     config: ConfigFile = None,
+    size: Size = None,
     repeat: Annotated[int, Parameter(help="Steps to measure, once whole and once phase by phase.")] = 20,
     vocab_size: VocabSize = 0,
     json: AsJson = False,
@@ -119,7 +125,7 @@ def bench(
 
     if repeat < 1:
         raise GroundupError(f"--repeat {repeat} must be at least 1")
-    print_bench(_load(recipe, config, _given(flags, {})), vocab_size, repeat, json)
+    print_bench(_load(recipe, config, size, _given(flags, {})), vocab_size, repeat, json)
 
 
 @app.command
@@ -128,6 +134,7 @@ def plan(
     /,
     *,
     config: ConfigFile = None,
+    size: Size = None,
     corpus: CorpusName = None,
     steps: Annotated[int | None, Parameter(help="Short for --train.steps: the length in optimizer steps.")] = None,
     vocab_size: VocabSize = 0,
@@ -142,7 +149,7 @@ def plan(
     from groundup.doctor.paper import print_estimate
     from groundup.doctor.plan import print_plan
 
-    loaded = _load(recipe, config, _given(flags, {"data": {"corpus": corpus}, "train": {"steps": steps}}))
+    loaded = _load(recipe, config, size, _given(flags, {"data": {"corpus": corpus}, "train": {"steps": steps}}))
     if gpu is not None:
         print_estimate(loaded, vocab_size, gpu, gpus, json)
     elif gpus != 1:
@@ -151,13 +158,15 @@ def plan(
         print_plan(loaded, vocab_size, json)
 
 
-def _load(recipe: str | None, config: Path | None, given: Tables) -> Recipe:
-    """The packaged recipe, a file over it, and the flags over both."""
+def _load(recipe: str | None, config: Path | None, size: int | None, given: Tables) -> Recipe:
+    """The packaged recipe, a file over it, both scaled to a size, and the flags over all."""
     layers: list[Layer] = []
     if recipe is not None or config is None:
         layers.append(packaged(recipe or "quickstart"))
     if config is not None:
         layers.append(recipe_file(config))
+    if size is not None:
+        layers.append(Layer(scaled(load_recipe(*layers), size), source=f"--size {size}"))
     return load_recipe(*layers, overrides(given))
 
 

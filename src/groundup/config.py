@@ -24,9 +24,8 @@ class GPTConfig:
 
     def __post_init__(self) -> None:
         _check_counts(self, "block_size", "vocab_size", "n_layer", "n_head", "n_embd")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError("dropout", f"dropout = {self.dropout} is outside [0, 1)", "Choose 0.0 to switch it off.")
-        check_divides("n_embd", self.n_embd, "n_head", self.n_head)
+        _check_dropout(self.dropout)
+        _check_divides("n_embd", self.n_embd, "n_head", self.n_head)
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,8 @@ class ModernConfig:
 
     block_size, vocab_size, n_layer, n_head and n_embd as in `GPTConfig`. n_kv_head: heads of keys and values, each
     shared by n_head / n_kv_head queries. head_dim: width of a head, even. n_inner: width of the MLP. rope_theta: the
-    base of the rotary frequencies. tied: whether one table reads tokens and writes them. Raises ConfigError.
+    base of the rotary frequencies. tied: whether one table reads tokens and writes them. dropout: the probability of a
+    unit in training, in [0, 1). Raises ConfigError.
     """
 
     block_size: int = 1024
@@ -48,6 +48,7 @@ class ModernConfig:
     n_inner: int = 2048
     rope_theta: float = 10_000.0
     tied: bool = True
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         counts = ("block_size", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd", "head_dim", "n_inner")
@@ -56,7 +57,8 @@ class ModernConfig:
             raise ConfigError("head_dim", f"head_dim = {self.head_dim} is odd", "Rotations need pairs: choose it even.")
         if not self.rope_theta > 0.0:
             raise ConfigError("rope_theta", f"rope_theta = {self.rope_theta} isn't above 0", "The usual: 10000.")
-        check_divides("n_head", self.n_head, "n_kv_head", self.n_kv_head)
+        _check_divides("n_head", self.n_head, "n_kv_head", self.n_kv_head)
+        _check_dropout(self.dropout)
 
 
 def _check_counts(config: object, *fields: str) -> None:
@@ -68,9 +70,15 @@ def _check_counts(config: object, *fields: str) -> None:
             raise ConfigError(field, f"{field} = {value} is below 1", "Choose a positive whole number.")
 
 
-def check_divides(whole_name: str, whole: int, part_name: str, part: int) -> None:
+def _check_dropout(dropout: float) -> None:
+    """Raises ConfigError."""
+    if not 0.0 <= dropout < 1.0:
+        raise ConfigError("dropout", f"dropout = {dropout} is outside [0, 1)", "Choose 0.0 to switch it off.")
+
+
+def _check_divides(whole_name: str, whole: int, part_name: str, part: int) -> None:
     """`whole` must be a multiple of `part`. Raises ConfigError that lists what would fit."""
-    if part < 1 or whole % part:
+    if whole % part:
         small = [divisor for divisor in range(1, math.isqrt(whole) + 1) if whole % divisor == 0]
         fitting = ", ".join(map(str, sorted({*small, *(whole // divisor for divisor in small)})))
         raise ConfigError(

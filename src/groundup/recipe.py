@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import tomli_w
 
-from groundup.config import GPTConfig, ModelConfig, ModernConfig, check_divides, parameter_count
+from groundup.config import GPTConfig, ModelConfig, ModernConfig, parameter_count
 
 Tables = dict[str, dict[str, Any]]
 
@@ -31,7 +31,7 @@ class ModelSection:
     n_layer: Annotated[int, "transformer blocks"] = 6
     n_head: Annotated[int, "attention heads a block"] = 6
     n_embd: Annotated[int, "width of the residual stream"] = 384
-    dropout: Annotated[float, "probability of zeroing an activation in training; not for modern"] = 0.0
+    dropout: Annotated[float, "probability of zeroing an activation in training"] = 0.0
     n_kv_head: Annotated[int, "modern: heads of keys and values, which queries share; 0 takes n_head"] = 0
     head_dim: Annotated[int, "modern: width of a head; 0 takes n_embd / n_head"] = 0
     n_inner: Annotated[int, "modern: width of the MLP; 0 takes 8/3 n_embd, rounded up to a multiple of 16"] = 0
@@ -120,8 +120,8 @@ class Recipe:
         shape = {name: getattr(section, name) for name in ("block_size", "n_layer", "n_head", "n_embd")}
         if section.architecture != "modern":
             return GPTConfig(vocab_size=vocab_size, dropout=section.dropout, **shape)
-        if not section.head_dim:
-            check_divides("n_embd", section.n_embd, "n_head", section.n_head)
+        if not section.head_dim:  # then a head has its share of the width, as in GPT-2
+            GPTConfig(vocab_size=vocab_size, dropout=section.dropout, **shape)
         return ModernConfig(
             vocab_size=vocab_size,
             n_kv_head=section.n_kv_head or section.n_head,
@@ -129,6 +129,7 @@ class Recipe:
             n_inner=section.n_inner or 16 * -(-section.n_embd // 6),  # 8/3 n_embd, up to a multiple of 16
             rope_theta=section.rope_theta,
             tied=section.head == "tied",
+            dropout=section.dropout,
             **shape,
         )
 

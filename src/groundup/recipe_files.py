@@ -66,8 +66,8 @@ def load_recipe(*layers: Layer) -> Recipe:
     merged: Tables = {section: {} for section in SECTIONS}
     for layer in layers:
         for section, values in layer.tables.items():
-            if section == "train" and any(length in values for length in LENGTHS):
-                merged["train"] = {key: value for key, value in merged["train"].items() if key not in LENGTHS}
+            for below, key in _outdated(section, values):
+                merged[below].pop(key, None)
             merged[section] |= values
     recipe = Recipe(**{section: SECTIONS[section](**values) for section, values in merged.items()})
     for section, key, complaint, remedy in _contradictions(recipe):
@@ -77,9 +77,19 @@ def load_recipe(*layers: Layer) -> Recipe:
     return recipe
 
 
+def _outdated(section: str, values: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a layer takes back of those below it: another length, and what only their architecture could have."""
+    if section == "train" and any(length in values for length in LENGTHS):
+        yield from (("train", length) for length in LENGTHS)
+    if section == "model" and values.get("architecture", "modern") != "modern":
+        yield from (("model", key) for key in ONLY_MODERN)
+    if section == "model" and values.get("architecture") == "bigram":
+        yield "optim", "optimizer"
+
+
 def packaged_names() -> list[str]:
     """The recipes that ship with the package, smallest first as the README introduces them."""
-    order = ["quickstart", "bigram", "shakespeare-cpu", "shakespeare", "basic-gpt"]
+    order = ["quickstart", "bigram", "shakespeare-fast", "shakespeare-cpu", "shakespeare-best"]
     folder = resources.files("groundup.recipes")
     found = {Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".toml")}
     return sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name))
@@ -175,10 +185,7 @@ def _model_contradictions(recipe: Recipe) -> Iterator[tuple[str, str, str, str]]
         recipe.model_config(vocab_size=1)
     except ConfigError as error:
         yield "model", error.field, error.complaint, error.remedy
-    if model.architecture == "modern":
-        if model.dropout:
-            yield "model", "dropout", f"dropout = {model.dropout}: the modern model has none", "Leave it at 0.0."
-    else:
+    if model.architecture != "modern":
         for key in ONLY_MODERN:
             if (value := getattr(model, key)) != getattr(type(model), key):
                 remedy = f"Leave it out, or choose model.architecture = modern instead of {model.architecture}."

@@ -20,7 +20,7 @@ FLOORS = [
     {"checkpoint", "model_folder", "optim", "data"},
     {"layouts"},
     {"models", "tokenizers", "parallel"},
-    {"recipe", "recipe_files", "recipes"},
+    {"recipe", "recipe_files", "recipe_scaling", "recipes"},
     {"config", "errors", "places"},
     {"__init__"},  # the version; its other names are only fetched when they are asked for
 ]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from groundup.recipe_files import packaged_names
+
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "src").rglob("*.py"))
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -88,7 +90,7 @@ def test_the_recipes_and_the_types_are_in_the_package():
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert wheel == {"packages": ["src/groundup"]}
     data = [*(ROOT / "src" / "groundup" / "recipes").glob("*.toml"), ROOT / "src" / "groundup" / "py.typed"]
-    assert len(data) == 6
+    assert len(data) == 1 + len(packaged_names())
     if (ROOT / ".git").exists():
         ignored = subprocess.run(["git", "check-ignore", *data], cwd=ROOT, capture_output=True, text=True, check=False)
         assert ignored.stdout == ""

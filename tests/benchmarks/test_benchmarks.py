@@ -58,13 +58,6 @@ def test_the_peer_trains_the_same_model_on_the_same_batches(
     ]
 
 
-def test_operations_a_token_follow_the_stated_formula(benchmark: ModuleType, recipe: Recipe) -> None:
-    text = benchmark.setup.read_text(benchmark.setup.load_corpus(recipe.data.corpus), recipe, None)
-    trainer = benchmark.assemble(recipe, text)
-    block = (3 * 16 * 16 + 3 * 16) + (16 * 16 + 16) + (4 * 16 * 16 + 4 * 16) + (4 * 16 * 16 + 16) + 4 * 16
-    assert benchmark.operations_per_token(trainer) == 6 * (2 * block + 2 * 16) + 12 * 2 * 16 * 16
-
-
 def test_a_ratio_compares_the_blocks_of_one_round(benchmark: ModuleType) -> None:
     fast, slow = (benchmark.Contender(name, float, "float32", deterministic=False) for name in ("fast", "slow"))
     slow.blocks, fast.blocks = [100.0, 10.0, 1.0], [200.0, 20.0, 3.0]  # a machine that gets slower and slower
@@ -87,3 +80,58 @@ def test_recipe_loss_trains_every_seed_and_ends_with_a_line_of_json(
     assert result["ours"] == pytest.approx(sum(losses) / 2, abs=1e-4)
     assert result["peer"] == 2.49
     assert result["ratio"] == pytest.approx(result["peer"] / result["ours"])
+
+
+def test_flags_become_a_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from common import recipe_with
+
+    found = recipe_with(
+        "shakespeare-fast", ["--optim.muon-momentum", "0.5", "--train.steps", "7", "--data.corpus", "a"]
+    )
+    assert (found.optim.muon_momentum, found.train.steps, found.data.corpus) == (0.5, 7, "a")
+    assert found.model.architecture == "modern"
+    with pytest.raises(KeyError):
+        recipe_with("shakespeare-fast", ["--optim.momentum", "0.5"])
+
+
+def test_a_sweep_is_a_table_with_a_row_for_each_variant(
+    monkeypatch: pytest.MonkeyPatch, text_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import sweep
+
+    flags = ["--data.corpus", str(text_file), "--train.steps", "3", "--train.threads", "1"]
+    variants = ["--vary", "slower: --optim.muon-learning-rate 0.001", "--vary", "the same:"]
+    sweep.main(["shakespeare-fast", *flags, *variants, "--seeds", "1", "2"])
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split("|")[1:-1] for line in lines if line.startswith("| ")][1:]
+    assert [row[0].strip() for row in rows] == ["the recipe", "slower", "the same"]
+    assert rows[0][1:] != rows[1][1:]
+    assert rows[0][1:5] == rows[2][1:5]  # the same losses, spread and tokens
+    assert json.loads(lines[-1])["ratio"] <= 1.0
+
+
+def test_every_ablation_changes_the_training(monkeypatch: pytest.MonkeyPatch, recipe: Recipe, text_file: Path) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import ablations
+    import trained
+
+    shape = replace(recipe.model, architecture="modern", n_embd=24)
+    muon = replace(recipe.optim, optimizer="muon", schedule="wsd", clip_norm=0.0)
+    train = replace(recipe.train, steps=12, precision="bfloat16")
+    modern = replace(recipe, model=shape, optim=muon, train=train)
+    text = trained.text_of(modern)
+    losses = {
+        variant.name: trained.train(variant.recipe, text, variant.change).loss
+        for variant in ablations.variants_of(modern)
+    }
+    assert len(losses) == len(set(losses.values())) == 8
+    assert all(loss < 4.0 for loss in losses.values())
+
+
+def test_an_exponent_is_a_slope(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import scaling
+
+    assert scaling.slope((1, 10, 100), [3.0, 300.0, 30_000.0]) == pytest.approx(2.0)

@@ -11,6 +11,7 @@ from conftest import error_line
 from groundup.checkpoint import steps, verify
 
 EXPLODING = {
+    "--optim.weight-decay": 0.1,
     **{"--optim.learning-rate": 1e20, "--optim.min-learning-rate": 0, "--optim.clip-norm": 0},
     **{"--optim.schedule": "constant", "--steps": 50, "--name": "run"},
 }

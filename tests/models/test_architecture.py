@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 from torch import nn
 
 from conftest import model_of, perturb
-from groundup.config import GPTConfig, gpt_parameter_count
+from groundup.config import GPTConfig, ModernConfig, gpt_parameter_count
 from groundup.errors import ConfigError
 from groundup.models.catalogue import MODELS
 from groundup.models.gpt2 import GPT2, Attention
+from groundup.models.modern import SequenceDropout
 from groundup.models.readable import ReadableGPT
 from groundup.recipe import ModelSection, Recipe
 
 SMALL = GPTConfig(block_size=10, vocab_size=13, n_layer=2, n_head=2, n_embd=12)
 GPTS: dict[str, Callable[[GPTConfig], nn.Module]] = {"readable": ReadableGPT, "gpt2": GPT2}
+WITH_DROPOUT = pytest.mark.parametrize("architecture", ["readable", "gpt2", "modern"])
 of_every_model = pytest.mark.parametrize("architecture", MODELS)
 of_every_gpt = pytest.mark.parametrize("architecture", GPTS)
 
@@ -152,7 +154,7 @@ def test_the_head_is_the_embedding(architecture: str) -> None:
     assert any(embedding.weight is model.head.weight for embedding in embeddings)
 
 
-@of_every_gpt
+@WITH_DROPOUT
 def test_dropout_is_for_training_alone(architecture: str) -> None:
     dropping = perturbed(architecture, GPTConfig(10, 13, n_layer=2, n_head=2, n_embd=12, dropout=0.5))
     plain, tokens = perturbed(architecture), random_tokens()
@@ -215,3 +217,18 @@ def test_a_size_below_one_is_refused(field: str, value: int) -> None:
 def test_a_dropout_outside_its_range_is_refused(dropout: float) -> None:
     with pytest.raises(ConfigError, match=rf"dropout = {dropout} is outside \[0, 1\)"):
         GPTConfig(dropout=dropout)
+    with pytest.raises(ConfigError, match=rf"dropout = {dropout} is outside \[0, 1\)"):
+        ModernConfig(dropout=dropout)
+
+
+def test_the_modern_model_drops_units_for_a_whole_sequence() -> None:
+    """A unit is zero at every position of a sequence or at none, scaled up where it is kept."""
+    dropout = SequenceDropout(0.25)
+    torch.manual_seed(1)
+    dropped = dropout(torch.ones(8, 5, 400))
+    assert (dropped == dropped[:, :1]).all()
+    assert dropped.unique().tolist() == [0.0, pytest.approx(1 / 0.75)]
+    assert (dropped == 0.0).float().mean().item() == pytest.approx(0.25, abs=0.05)
+    assert (dropped[0] != dropped[1]).any()
+    hidden = torch.randn(2, 3, 4)
+    assert dropout.eval()(hidden) is hidden

@@ -37,6 +37,7 @@ from groundup.training.trainer import Trainer
 
 # A constant learning rate, so that a run may be lengthened and still be the same run.
 SMALL = [
+    *("--model.architecture", "gpt2", "--optim.optimizer", "adamw"),
     *("--model.block-size", "16", "--model.n-layer", "2", "--model.n-head", "2", "--model.n-embd", "16"),
     *("--optim.learning-rate", "1e-3", "--optim.schedule", "constant", "--optim.warmup-steps", "2"),
     *("--train.batch-size", "8", "--train.device", "cpu", "--train.compile", "off", "--train.threads", "1"),

@@ -20,6 +20,7 @@ from groundup.training.setup import Text, assemble, choose_machine, read_corpus,
 from groundup.training.trainer import Trainer
 
 MEASURED_STEPS = 10
+FEW = 4  # sequences that any machine should manage at once
 HEADROOM = 0.9  # of the available memory, that a run may fill
 
 
@@ -75,7 +76,7 @@ def print_plan(recipe: Recipe, vocab_size: int, as_json: bool) -> None:
 
 
 def plan(recipe: Recipe, text: Text, journal: Journal) -> Plan:
-    """Measure one sequence and two; then, if all are expected to fit, a few steps and an evaluation of the recipe's."""
+    """Measure one sequence and a few; then, if all should fit, a few steps and an evaluation of the recipe's."""
     recipe, _ = choose_machine(recipe, text, World())
     rows = recipe.train.micro_batch_size or recipe.train.batch_size
     trainer, needed = probe(recipe, text, rows)
@@ -112,14 +113,14 @@ def one_pass(recipe: Recipe, text: Text, rows: int, compiled: str, journal: Jour
 
 
 def probe(recipe: Recipe, text: Text, rows: int) -> tuple[Trainer, Memory]:
-    """What `rows` sequences should need by the first two, not compiled; and the trainer of one."""
+    """What `rows` sequences should need by what one and a few need, not compiled; and the trainer of one."""
     trainer = one_pass(recipe, text, 1, "off", Journal())
     device = trainer.machine.device
     available = memory.available(device)
-    one = peak_of_steps(trainer)
-    two = peak_of_steps(one_pass(recipe, text, 2, "off", Journal())) if rows > 1 else one
-    each = max(0, two - one)
-    return trainer, memory_of(recipe, one - each, each, max(one, two, one + (rows - 1) * each), available)
+    one, few = peak_of_steps(trainer), min(rows, FEW)
+    more = peak_of_steps(one_pass(recipe, text, few, "off", Journal())) if few > 1 else one
+    each = max(0, more - one) // max(1, few - 1)
+    return trainer, memory_of(recipe, one - each, each, max(one, more, one + (rows - 1) * each), available)
 
 
 def peak_of_steps(trainer: Trainer) -> int:

@@ -20,6 +20,7 @@ NAMES = {
     "head_dim": "head_dim",
     "n_inner": "intermediate_size",
 }
+DROPOUT = "groundup_dropout"  # of the residual stream in training; theirs has only one of attention's weights
 FIXED: dict[str, tuple[Any, ...]] = {
     "hidden_act": ("silu",),
     "rms_norm_eps": (1e-6,),
@@ -53,6 +54,7 @@ def settings_of(model: Model) -> Settings:
         "rope_theta": config.rope_theta,
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
         "tie_word_embeddings": config.tied,
+        DROPOUT: config.dropout,
         "bos_token_id": None,
         "eos_token_id": None,
         **{key: values[0] for key, values in FIXED.items()},
@@ -67,9 +69,10 @@ def config_of(settings: Settings, architecture: str, path: Path) -> ModernConfig
     tied = settings.get("tie_word_embeddings", False)
     if type(tied) is not bool:
         raise CheckpointError(f"{path}: tie_word_embeddings must be true or false, not {tied!r}")
-    return ModernConfig(
-        rope_theta=_rope_theta(settings, path), tied=tied, **whole_numbers(settings | _defaults(settings), NAMES, path)
-    )
+    if type(dropout := settings.get(DROPOUT, 0.0)) not in (int, float):
+        raise CheckpointError(f"{path}: {DROPOUT} must be a number, not {dropout!r}")
+    shape = whole_numbers(settings | _defaults(settings), NAMES, path)
+    return ModernConfig(rope_theta=_rope_theta(settings, path), tied=tied, dropout=float(dropout), **shape)
 
 
 def _defaults(settings: Settings) -> Settings:

@@ -82,6 +82,23 @@ class MLP(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
 
 
+class SequenceDropout(nn.Module):
+    """In training, a unit is zero throughout a sequence, or larger throughout (Gal & Ghahramani 2016, section 4.2).
+
+    One mask for all positions needs next to no random numbers, which on a CPU take a quarter of the step otherwise.
+    [batch, time, width] -> same
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        if not self.training or self.probability == 0.0:
+            return hidden
+        return hidden * F.dropout(hidden.new_ones(hidden.size(0), 1, hidden.size(2)), self.probability)
+
+
 class Block(nn.Module):
     """Attention and MLP, each on a normalised copy, each added to the residual stream."""
 
@@ -91,10 +108,11 @@ class Block(nn.Module):
         self.self_attn = Attention(config)
         self.post_attention_layernorm = RMSNorm(config.n_embd)
         self.mlp = MLP(config)
+        self.dropout = SequenceDropout(config.dropout)
 
     def forward(self, hidden: Tensor, rotary: Rotary) -> Tensor:
-        hidden = hidden + self.self_attn(self.input_layernorm(hidden), rotary)
-        return hidden + self.mlp(self.post_attention_layernorm(hidden))
+        hidden = hidden + self.dropout(self.self_attn(self.input_layernorm(hidden), rotary))
+        return hidden + self.dropout(self.mlp(self.post_attention_layernorm(hidden)))
 
 
 class Transformer(nn.Module):

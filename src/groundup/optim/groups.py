@@ -44,7 +44,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "modern": (
         Rule(r".*norm\.weight", decays=False),
         Rule(r".*_proj\.weight", decays=True, matrices=1),
-        Rule(r"(.*\.embed_tokens|lm_head)\.weight", decays=False),
+        Rule(r"(.*\.embed_\w+|lm_head)\.weight", decays=False),
     ),
 }
 
