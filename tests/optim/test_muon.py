@@ -54,6 +54,17 @@ def test_singular_values_end_in_the_band(
     assert off_diagonal.abs().max() < {torch.float64: 1e-7, torch.float32: 1e-2, torch.bfloat16: 0.6}[precision]
 
 
+def test_large_matrices_are_orthogonalised_one_by_one_to_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    together, alone = parameters(), parameters()
+    give_gradients(together, 3)
+    give_gradients(alone, 3)
+    ours(together, torch.float64).step()
+    monkeypatch.setattr("groundup.optim.muon.ALONE_FROM", 10)
+    ours(alone, torch.float64).step()
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
 def test_no_gradient_is_no_step_and_no_nan() -> None:
     assert torch.equal(orthogonalise(torch.zeros(2, 3, 4)), torch.zeros(2, 3, 4))
 

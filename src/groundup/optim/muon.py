@@ -1,6 +1,7 @@
 """Muon, batched: momentum whose matrices are made orthogonal, all of one shape in one product."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 STEPS = 5
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan et al. 2024: steepest at zero, so small singular values grow fast
+ALONE_FROM = 512  # the height from which a CPU multiplies matrices faster one by one
 BAND = (0.5, 1.5)  # where singular values end; those that began below about a hundredth of the norm end lower
 
 
@@ -63,10 +65,14 @@ class Muon(torch.optim.Optimizer):
         assert closure is None, "Muon takes no closure"
         (group,) = self.param_groups
         updates = {parameter: self._with_momentum(parameter, group["momentum"]) for parameter in group["params"]}
-        for matrices in self.by_shape.values():
-            stacked = torch.stack([_flat([rows.of(updates[rows.parameter]) for rows in matrix]) for matrix in matrices])
-            for matrix, update in zip(matrices, orthogonalise(stacked.to(self.precision)), strict=True):
-                _apply(matrix, update, group["lr"], group["decay"])
+        for (height, _), matrices in self.by_shape.items():
+            alone = height >= ALONE_FROM and matrices[0][0].parameter.device.type == "cpu"
+            for batch in [[matrix] for matrix in matrices] if alone else [matrices]:
+                flat = [_flat([rows.of(updates[rows.parameter]) for rows in matrix]) for matrix in batch]
+                low = [matrix.to(self.precision) for matrix in flat]
+                orthogonal = orthogonalise(low[0][None] if alone else torch.stack(low))
+                for matrix, update in zip(batch, orthogonal, strict=True):
+                    _apply(matrix, update, group["lr"], group["decay"])
 
     def _with_momentum(self, parameter: nn.Parameter, momentum: float) -> Tensor:
         """The gradient and its running mean, mixed as Nesterov's look ahead."""
@@ -83,11 +89,18 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 
     Newton-Schulz iteration (Jordan et al. 2024). matrices: [n, height, width], height <= width -> the same
     """
+    if len(matrices) == 1:
+        return _newton_schulz(matrices[0], torch.addmm)[None]
+    return _newton_schulz(matrices, torch.baddbmm)
+
+
+def _newton_schulz(matrices: Tensor, add_product: Callable[..., Tensor]) -> Tensor:
+    """The iteration itself. add_product: (a, b, c, beta, alpha) -> beta a + alpha b @ c"""
     linear, cubic, quintic = COEFFICIENTS
     x = matrices / matrices.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)  # no singular value above 1
     for _ in range(STEPS):
         square = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=cubic, alpha=quintic), x, beta=linear)
+        x = add_product(x, add_product(square, square, square, beta=cubic, alpha=quintic), x, beta=linear)
     return x
 
 
@@ -111,4 +124,6 @@ def _apply(matrix: Matrix, update: Tensor, learning_rate: float, weight_decay: f
     length = learning_rate * math.sqrt(max(1.0, height / width))
     for rows, part in zip(matrix, update.split(heights), strict=True):
         target = rows.of(rows.parameter)
-        target.mul_(1.0 - learning_rate * weight_decay).add_(part, alpha=-length)
+        if weight_decay:
+            target.mul_(1.0 - learning_rate * weight_decay)
+        target.add_(part, alpha=-length)
