@@ -46,7 +46,9 @@ def main(words: list[str] | None = None) -> None:
             parameter.grad = torch.randn_like(parameter)
         matrices = [matrix for rule, found in groups if rule.matrices for matrix in matrices_of(rule, found)]
         ours = seconds_of_step(Muon(matrices, 0.02, 0.95, 0.0, torch.bfloat16), given.repeat)
-        theirs = seconds_of_step(torch.optim.Muon(list(members.values()), lr=0.02, momentum=0.95, weight_decay=0.0), given.repeat)
+        theirs = seconds_of_step(
+            torch.optim.Muon(list(members.values()), lr=0.02, momentum=0.95, weight_decay=0.0), given.repeat
+        )
         results[name] = theirs / ours, ours, theirs
         print(f"{name}: ours {1e3 * ours:,.1f} ms, torch.optim.Muon {1e3 * theirs:,.1f} ms", flush=True)
     ratio, ours, theirs = min(results.values())
