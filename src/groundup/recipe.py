@@ -62,7 +62,7 @@ class OptimSection:
     ] = "cosine"
     decay_share: Annotated[float, "of wsd: the share of all steps in which it decays"] = 0.4
     betas: Annotated[tuple[float, float], "AdamW's averaging of gradients and of their squares"] = (0.9, 0.99)
-    weight_decay: Annotated[float, "of matrices; norms and biases never decay"] = 0.1
+    weight_decay: Annotated[float, "of matrices; norms and biases never decay, nor does the embedding of modern"] = 0.1
     clip_norm: Annotated[float, "the gradient's largest norm; 0 doesn't clip"] = 1.0
 
 

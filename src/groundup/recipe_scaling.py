@@ -13,7 +13,8 @@ def scaled(recipe: Recipe, n_layer: int) -> Tables:
     Width and heads grow with the depth; the width of a head stays. The batch grows with it too: a larger model goes on
     learning where a smaller one has stopped, and there larger batches pay. AdamW's learning rate goes with the square
     root of the batch (Malladi et al. 2022) and against that of the width; Muon's with the square root of the batch
-    alone, because its steps have the length that they are told at any width.
+    alone, because its steps have the length that they are told at any width. A limit to the micro-batch was for the
+    recipe's own size, and is lifted: `groundup plan` says the next one.
     """
     if n_layer < 1:
         raise RecipeError(f"--size {n_layer} is below 1. Give a number of layers.")
@@ -23,7 +24,7 @@ def scaled(recipe: Recipe, n_layer: int) -> Tables:
     ratio = n_layer / model.n_layer
     sharing = model.n_head // model.n_kv_head if model.n_kv_head else 1
     n_head = sharing * max(1, round(model.n_head * ratio / sharing))
-    n_embd = model.n_embd // model.n_head * n_head
+    n_embd = round(model.n_embd * n_head / model.n_head)
     batch = max(1, round(batch_size * ratio))
     noise, width = math.sqrt(batch / batch_size), math.sqrt(n_embd / model.n_embd)
     shape: dict[str, Any] = {"n_layer": n_layer, "n_head": n_head, "n_embd": n_embd}

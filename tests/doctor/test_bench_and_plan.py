@@ -164,9 +164,9 @@ def test_on_paper_it_is_the_formula(tmp_path: Path) -> None:
     assert found["peak_memory"] == found["fixed_memory"] + 16 * ACTIVATION_BYTES * 256 * 384 * 7
     assert found["largest_micro_batch"] == 16
     assert len(found["assumptions"]) == 5
-    shown = groundup("plan", "shakespeare", "--gpu", "a100", folder=tmp_path)
+    shown = groundup("plan", "shakespeare", "--gpu", "A100", folder=tmp_path)
     assert "assumption 1" in shown.stdout
-    assert estimate(load_recipe(packaged("quickstart")), 114, "t4", 1).seconds is None  # its length is in minutes
+    assert estimate(load_recipe(packaged("quickstart")), 114, "l40s", 1).seconds is None  # its length is in minutes
 
 
 @pytest.mark.parametrize(
@@ -180,6 +180,11 @@ def test_on_paper_it_is_the_formula(tmp_path: Path) -> None:
         (["plan", "--gpu", "abacus"], "--gpu abacus isn't in the table. Known: b200"),
         (["plan", "shakespeare", "--gpu", "h100", "--gpus", "0"], "--gpus 0 is below 1"),
         (["plan", "shakespeare", "--gpu", "h100", "--gpus", "7"], "can't be divided by 7 GPUs"),
+        (
+            ["plan", "shakespeare", "--gpu", "h100", "--train.micro-batch-size", "64", "--gpus", "2"],
+            "by 2 GPUs x micro",
+        ),
+        (["plan", "--train.epochs", "2", "--vocab-size", "9"], "are passes over a corpus"),
         (["plan", "--size", "0"], "--size 0 is below 1"),
     ],
 )

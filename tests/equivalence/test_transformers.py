@@ -253,7 +253,9 @@ def test_their_qwen3_loads_in_ours_and_is_saved_back_bit_for_bit(tied: bool, tmp
     ("change", "said"),
     [
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "default rotations"),
+        ({"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}}, "default rotations"),
         ({"rope_theta": 5e5}, "rope_theta must be one number"),
+        ({"groundup_dropout": "some"}, "groundup_dropout must be a number"),
         ({"use_sliding_window": True}, "use_sliding_window = True"),
         ({"layer_types": ["sliding_attention"] * 3}, "layer_types"),
         ({"attention_bias": True}, "attention_bias = True"),

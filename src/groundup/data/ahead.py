@@ -46,7 +46,7 @@ class Batches:
             prepared = self.prepare(step, micro_step)
         after = (step, micro_step + 1) if micro_step + 1 < self.micro_steps else (step + 1, 0)
         self.next = after, self.thread.submit(self.prepare, *after)
-        return Slice(prepared.tokens.to(self.device, non_blocking=True), prepared.batch_hash)
+        return Slice(prepared.tokens.to(self.device, non_blocking=self.device.type == "cuda"), prepared.batch_hash)
 
     def prepare(self, step: int, micro_step: int) -> Slice:
         """The slice in memory that a GPU can read by itself, or just in memory."""

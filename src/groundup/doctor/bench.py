@@ -19,6 +19,7 @@ from groundup.doctor.operations import matmul_peak, operations_per_token
 from groundup.doctor.synthetic import alone, synthetic_text
 from groundup.recipe import Recipe
 from groundup.training.journal import Journal, MainJournal
+from groundup.training.memory import explain_out_of_memory
 from groundup.training.setup import assemble
 from groundup.training.trainer import Trainer
 
@@ -49,7 +50,8 @@ class Bench:
 def print_bench(recipe: Recipe, vocab_size: int, steps: int, as_json: bool) -> None:
     """Measure, and print a table or one JSON object. Raises GroundupError."""
     journal = Journal() if as_json else MainJournal()
-    result = bench(assemble(recipe, synthetic_text(recipe, vocab_size), None, alone(journal)), steps)
+    with explain_out_of_memory(recipe):
+        result = bench(assemble(recipe, synthetic_text(recipe, vocab_size), None, alone(journal)), steps)
     if as_json:
         sys.stdout.write(json.dumps(asdict(result)) + "\n")
         return
@@ -104,6 +106,8 @@ def clock(trainer: Trainer) -> float:
     """Seconds of a monotonic clock, when the device has done all that it was given."""
     if trainer.machine.device.type == "cuda":
         torch.cuda.synchronize(trainer.machine.device)
+    elif trainer.machine.device.type == "mps":
+        torch.mps.synchronize()
     return time.perf_counter()
 
 

@@ -1,7 +1,8 @@
-"""Memory as the machine counts it: the process's resident memory on a CPU, the allocator's on a GPU."""
+"""Memory as the machine counts it: torch's own count on a CUDA GPU, else the process's resident memory."""
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -14,8 +15,9 @@ def forget_peak(device: torch.device) -> None:
     """From here on, `peak` means the peak since now (on a CPU without Linux's /proc: since the process began)."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    elif CLEAR.exists():
-        CLEAR.write_text("5", "ascii")  # proc(5): resets the high water mark
+    else:
+        with suppress(OSError):
+            CLEAR.write_text("5", "ascii")  # proc(5): resets the high water mark
 
 
 def peak(device: torch.device) -> int:
@@ -23,7 +25,7 @@ def peak(device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device)
-    if STATUS.exists():
+    with suppress(OSError, StopIteration):  # no /proc, or a sandbox that shows less of it
         return _kibibytes(STATUS, "VmHWM")
     import resource  # not on Windows
 

@@ -34,7 +34,6 @@ GPUS = {
     "l40s": Gpu(362e12, 48e9),
     "rtx4090": Gpu(165e12, 24e9),
     "rtx3090": Gpu(71e12, 24e9),
-    "t4": Gpu(65e12, 16e9),
 }
 
 
@@ -67,14 +66,16 @@ def print_estimate(recipe: Recipe, vocab_size: int, gpu: str, gpus: int, as_json
 
 def estimate(recipe: Recipe, vocab_size: int, gpu: str, gpus: int) -> Estimate:
     """Operations over the GPUs' peak, and bytes by the dtypes of weights, gradients and states. Raises RecipeError."""
+    gpu = gpu.lower()
     if gpu not in GPUS:
         raise RecipeError(f"--gpu {gpu} isn't in the table. Known: {', '.join(GPUS)}.")
     if gpus < 1:
         raise RecipeError(f"--gpus {gpus} is below 1.")
     if vocab_size < 1:
         raise RecipeError("the recipe doesn't state its vocabulary: give --vocab-size (GPT-2's tokens: 50257)")
-    if recipe.train.batch_size % gpus:
-        raise RecipeError(f"train.batch_size = {recipe.train.batch_size} can't be divided by {gpus} GPUs.")
+    if recipe.train.batch_size % (gpus * (recipe.train.micro_batch_size or 1)):
+        micro = f" x micro_batch_size = {recipe.train.micro_batch_size}" if recipe.train.micro_batch_size else ""
+        raise RecipeError(f"train.batch_size = {recipe.train.batch_size} can't be divided by {gpus} GPUs{micro}.")
     config = recipe.model_config(vocab_size)
     parameters = parameter_count(recipe.model.architecture, config)
     operations = operations_per_token(recipe.model.architecture, config)
@@ -100,7 +101,7 @@ def estimate(recipe: Recipe, vocab_size: int, gpu: str, gpus: int) -> Estimate:
             f"{gpu}: {GPUS[gpu].operations / 1e12:,.0f} trillion dense bfloat16 operations a second and "
             f"{GPUS[gpu].memory / 1e9:,.0f} GB, by its data sheet",
             f"{MFU:.0%} of that peak is reached, on {gpus} as on one (gradients travel while others are computed)",
-            "weights, gradients and two states of AdamW in float32 on every GPU (Muon has one state: less)",
+            "bfloat16 products; weights, gradients and AdamW's two states in float32 on every GPU (Muon has one: less)",
             f"{ACTIVATION_BYTES} bytes of activations a layer, token and unit of width; logits in chunks",
             f"{1 - HEADROOM:.0%} of the memory stays free; evaluations and start-up aren't counted",
         ],

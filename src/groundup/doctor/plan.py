@@ -1,5 +1,6 @@
 """`groundup plan`: what a recipe will need on this machine, from a few measured steps."""
 
+import gc
 import json
 import sys
 from dataclasses import asdict, dataclass, replace
@@ -12,11 +13,13 @@ from groundup.doctor import memory
 from groundup.doctor.bench import Bench, bench, describe_model, timed
 from groundup.doctor.operations import operations_per_token
 from groundup.doctor.synthetic import alone, synthetic_text
+from groundup.errors import RecipeError
 from groundup.parallel.world import World
 from groundup.recipe import Recipe
 from groundup.training.journal import Journal, MainJournal
+from groundup.training.memory import explain_out_of_memory
 from groundup.training.metrics import steps_within
-from groundup.training.setup import Text, assemble, choose_machine, read_corpus, read_text
+from groundup.training.setup import Text, assemble, choose_machine, initial_model, read_corpus, read_text
 from groundup.training.trainer import Trainer
 
 MEASURED_STEPS = 10
@@ -64,11 +67,15 @@ class Plan:
 def print_plan(recipe: Recipe, vocab_size: int, as_json: bool) -> None:
     """Measure and predict: a table, or one JSON object. Raises GroundupError."""
     journal = Journal() if as_json else MainJournal()
-    if vocab_size:
-        text = synthetic_text(recipe, vocab_size)
-    else:
-        text = read_text(read_corpus(recipe.data.corpus, Path.cwd(), alone(journal)), recipe, None)
-    result = plan(recipe, text, journal)
+    if vocab_size and recipe.train.epochs:
+        raise RecipeError("train.epochs are passes over a corpus, and --vocab-size is for none: give --steps")
+    with explain_out_of_memory(recipe):
+        if vocab_size:
+            text = synthetic_text(recipe, vocab_size)
+        else:
+            _, tokenizer = initial_model(recipe, journal)
+            text = read_text(read_corpus(recipe.data.corpus, Path.cwd(), alone(journal)), recipe, tokenizer)
+        result = plan(recipe, text, journal)
     if as_json:
         sys.stdout.write(json.dumps(asdict(result)) + "\n")
     else:
@@ -79,7 +86,7 @@ def plan(recipe: Recipe, text: Text, journal: Journal) -> Plan:
     """Measure one sequence and a few; then, if all should fit, a few steps and an evaluation of the recipe's."""
     recipe, _ = choose_machine(recipe, text, World())
     rows = recipe.train.micro_batch_size or recipe.train.batch_size
-    trainer, needed = probe(recipe, text, rows)
+    needed = probe(recipe, text, rows)
     time = None
     if needed.peak <= HEADROOM * needed.available:
         trainer = one_pass(recipe, text, rows, recipe.train.compile, journal)
@@ -90,13 +97,15 @@ def plan(recipe: Recipe, text: Text, journal: Journal) -> Plan:
         peak = max(measured.peak_memory, memory.peak(trainer.machine.device))
         needed = memory_of(recipe, needed.fixed, max(0, peak - needed.fixed) // rows, peak, needed.available)
         time = time_of(recipe, trainer, measured, evaluation)
+    else:
+        trainer = one_pass(recipe, text, 1, "off", Journal())
     steps = steps_of(recipe, trainer, time)
     return Plan(
         model=describe_model(trainer),
         parameters=sum(parameter.numel() for parameter in trainer.model.parameters()),
         operations_per_token=operations_per_token(recipe.model.architecture, trainer.model.config),
         machine=f"{trainer.machine.device}, {trainer.machine.precision}, {recipe.train.threads} threads"
-        + (", compiled" if recipe.train.compile == "on" else ""),
+        + (", compiled" if trainer.recipe.train.compile == "on" else ""),
         micro_batch_size=rows,
         micro_steps=recipe.train.batch_size // rows,
         tokens_per_step=recipe.tokens_per_step,
@@ -112,19 +121,19 @@ def one_pass(recipe: Recipe, text: Text, rows: int, compiled: str, journal: Jour
     return assemble(replace(recipe, train=train), text, None, alone(journal))
 
 
-def probe(recipe: Recipe, text: Text, rows: int) -> tuple[Trainer, Memory]:
-    """What `rows` sequences should need by what one and a few need, not compiled; and the trainer of one."""
-    trainer = one_pass(recipe, text, 1, "off", Journal())
-    device = trainer.machine.device
+def probe(recipe: Recipe, text: Text, rows: int) -> Memory:
+    """What `rows` sequences should need by what one and a few need, not compiled, each trainer gone before the next."""
+    device, few = choose_machine(recipe, text, World())[1].device, min(rows, FEW)
     available = memory.available(device)
-    one, few = peak_of_steps(trainer), min(rows, FEW)
+    one = peak_of_steps(one_pass(recipe, text, 1, "off", Journal()))
     more = peak_of_steps(one_pass(recipe, text, few, "off", Journal())) if few > 1 else one
     each = max(0, more - one) // max(1, few - 1)
-    return trainer, memory_of(recipe, one - each, each, max(one, more, one + (rows - 1) * each), available)
+    return memory_of(recipe, max(0, one - each), each, max(one, more, one + (rows - 1) * each), available)
 
 
 def peak_of_steps(trainer: Trainer) -> int:
     """Bytes at the highest of two steps: in the second there are optimizer states from the start."""
+    gc.collect()
     memory.forget_peak(trainer.machine.device)
     for step in range(2):
         trainer.train_step(step)

@@ -32,7 +32,7 @@ def mean_loss(
             inputs = batch[:, :-1].clamp(min=0).to(device)  # what is IGNORED as a target still needs a row to read
             targets = batch[:, 1:].to(device)
             counted = float((batch[:, 1:] != IGNORED).sum())
-            total[0] += objective(inputs, targets).to(total) * counted
+            total[0] += objective(inputs, targets).to(where).double() * counted
             total[1] += counted
     objective.train(was_training)
     loss_sum, count = world.sum(total).tolist()

@@ -76,15 +76,17 @@ def config_of(settings: Settings, architecture: str, path: Path) -> ModernConfig
 
 
 def _defaults(settings: Settings) -> Settings:
-    """Qwen3Config's own, for keys that a folder may leave out."""
-    defaults = {"head_dim": 128, "num_key_value_heads": settings.get("num_attention_heads")}
+    """Qwen3Config's own, for keys that a folder may leave out or leave empty."""
+    heads = settings.get("num_attention_heads") if "num_key_value_heads" in settings else 32
+    defaults = {"head_dim": 128, "num_key_value_heads": heads}
     return {key: value for key, value in defaults.items() if settings.get(key) is None}
 
 
 def _rope_theta(settings: Settings, path: Path) -> float:
     """The base of the rotations, wherever it stands. Raises CheckpointError for rotations of another kind."""
     parameters = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
-    if not isinstance(parameters, dict) or parameters.get("rope_type", "default") != "default":
+    kinds = {parameters.get(key, "default") for key in ("rope_type", "type")} if isinstance(parameters, dict) else set()
+    if kinds != {"default"}:
         raise CheckpointError(f"{path}: rope_parameters = {parameters!r}, but groundup computes the default rotations")
     stated = {value for value in (parameters.get("rope_theta"), settings.get("rope_theta")) if value is not None} or {
         10_000.0

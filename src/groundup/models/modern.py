@@ -1,5 +1,7 @@
 """The modern GPT: rotary positions, RMSNorm, SwiGLU and grouped queries, in Qwen3's names for every weight."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,11 +32,24 @@ class Rotary(nn.Module):
 
     def __init__(self, config: ModernConfig) -> None:
         super().__init__()
-        exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float64) / config.head_dim
-        positions = torch.arange(config.block_size, dtype=torch.float64)
-        angles = positions[:, None] * config.rope_theta**-exponents  # [block_size, head_dim / 2]
-        self.register_buffer("cosine", angles.cos().repeat(1, 2), persistent=False)
-        self.register_buffer("sine", angles.sin().repeat(1, 2), persistent=False)
+        self.shape, self.theta = (config.block_size, config.head_dim), config.rope_theta
+        self.register_buffer("cosine", torch.empty(self.shape), persistent=False)
+        self.register_buffer("sine", torch.empty(self.shape), persistent=False)
+        self.fill()
+
+    def fill(self) -> None:
+        """Both tables, [block_size, head_dim], computed in float64 whatever they are kept in."""
+        block_size, head_dim = self.shape
+        exponents = torch.arange(0, head_dim, 2, dtype=torch.float64, device="cpu") / head_dim
+        positions = torch.arange(block_size, dtype=torch.float64, device="cpu")
+        angles = (positions[:, None] * self.theta**-exponents).repeat(1, 2)
+        self.cosine.copy_(angles.cos())
+        self.sine.copy_(angles.sin())
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Rotary":
+        super()._apply(fn, recurse)  # to another device or dtype; coming back from bfloat16 would leave rounded tables
+        self.fill()
+        return self
 
     def forward(self, vectors: Tensor) -> Tensor:
         time = vectors.size(-2)

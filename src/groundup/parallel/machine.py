@@ -107,7 +107,7 @@ def set_threads(requested: int, world: World) -> int:
 
 
 def warning_about_cpu(threads: int) -> str | None:
-    """What keeps `threads` threads from having a core each, if anything does: a limit, or others at work."""
+    """What keeps so many threads, of all processes here, from having a core each: a limit, others at work, or None."""
     cores, usable = os.cpu_count() or 1, _usable_cores()
     if threads > usable:
         return (
@@ -130,7 +130,7 @@ def _usable_cores() -> int:
     return max(1, min(cores, _quota() or cores))
 
 
-def _busy_cores(seconds: float = 0.05) -> float | None:
+def _busy_cores(seconds: float = 0.1) -> float | None:
     """Cores' worth of work done by anybody in a moment in which this process sleeps; None where /proc doesn't say."""
     if not CPU_TIMES.is_file():
         return None

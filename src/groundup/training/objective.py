@@ -3,8 +3,12 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
+from groundup.data.sampler import IGNORED
 from groundup.models.catalogue import Model
+
+CHUNK = 1024  # tokens whose logits are held at once
 
 
 class NextTokenLoss(nn.Module):
@@ -28,8 +32,21 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
     With a vocabulary larger than the width, torch's chunked kernel (2.13) keeps the logits from being held whole.
     """
     vocab_size, width = weight.shape
-    if hasattr(F, "linear_cross_entropy") and vocab_size > width:
-        # Without it, torch.compile would break the graph at the kernel's own check.
-        options = torch.nn.LinearCrossEntropyOptions(allow_retain_graph=torch.compiler.is_compiling())
-        return F.linear_cross_entropy(hidden, weight, targets, reduction="mean", options=options)
-    return F.cross_entropy(F.linear(hidden, weight), targets)
+    if vocab_size <= width:
+        return F.cross_entropy(F.linear(hidden, weight), targets)
+    if not hasattr(F, "linear_cross_entropy"):
+        return chunked_cross_entropy(hidden, weight, targets)
+    # Without it, torch.compile would break the graph at the kernel's own check.
+    options = torch.nn.LinearCrossEntropyOptions(allow_retain_graph=torch.compiler.is_compiling())
+    return F.linear_cross_entropy(hidden, weight, targets, reduction="mean", options=options)
+
+
+def chunked_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """The same where torch has no kernel for it: logits of 1,024 tokens at a time, computed again going backward."""
+
+    def loss_of(hidden: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(F.linear(hidden, weight), targets, reduction="sum")
+
+    chunks = zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
+    losses = [checkpoint(loss_of, *chunk, use_reentrant=False) for chunk in chunks]
+    return torch.stack(losses).sum() / (targets != IGNORED).sum()

@@ -116,7 +116,9 @@ def assemble(recipe: Recipe, text: Text, model: Model | None, around: Surroundin
     """The parts of a run put together at step 0, on the machine, compiled and distributed."""
     recipe, machine = choose_machine(recipe, text, around.world)
     machines.make_deterministic(machine.device)
-    if machine.device.type == "cpu" and (warning := machines.warning_about_cpu(recipe.train.threads)):
+    if machine.device.type == "cpu" and (
+        warning := machines.warning_about_cpu(recipe.train.threads * around.world.local_size)
+    ):
         around.journal.say(warning)
     config = recipe.model_config(text.tokenizer.vocab_size)
     if model is None:
@@ -185,7 +187,8 @@ def choose_machine(recipe: Recipe, text: Text, world: World) -> tuple[Recipe, Ma
     """The recipe with everything automatic resolved, and the machine that it means. Raises MachineError."""
     device = machines.choose_device(recipe.train.device, world.local_rank)
     precision = machines.choose_precision(recipe.train.precision, device)
-    operations = 6 * recipe.parameter_count(text.tokenizer.vocab_size) * recipe.tokens_per_step * recipe.train.steps
+    tokens = recipe.tokens_per_step * recipe.train.steps or recipe.train.epochs * len(text.training)
+    operations = 6 * recipe.parameter_count(text.tokenizer.vocab_size) * tokens
     seconds = 60 * recipe.train.minutes or operations / CPU_OPERATIONS_PER_SECOND
     compiled = "on" if machines.choose_compile(recipe.train.compile, device, seconds) else "off"
     threads = machines.set_threads(recipe.train.threads, world)

@@ -106,7 +106,7 @@ class Trainer:
             with synchronise_only_if(micro_step == self.batches.micro_steps - 1, self.distributed):
                 loss = self.distributed(batch.tokens[:, :-1], batch.tokens[:, 1:]) / self.batches.micro_steps
                 loss.backward()
-            totals[0] += loss.detach().to(totals) / self.world.size
+            totals[0] += loss.detach().to(totals.device).double() / self.world.size
             totals[1] += batch.batch_hash
         totals[2] = float(self.stop.signal)
         return self.world.sum(totals)
