@@ -12,7 +12,7 @@ def distribute(objective: nn.Module, world: World) -> nn.Module:
     """The objective whose gradients are means over all processes; in a world of one, the objective itself."""
     if world.size == 1:
         return objective
-    return DistributedDataParallel(objective, gradient_as_bucket_view=True, broadcast_buffers=False)
+    return DistributedDataParallel(objective, gradient_as_bucket_view=True)
 
 
 def synchronise_only_if(last: bool, objective: nn.Module) -> AbstractContextManager[None]:
