@@ -16,7 +16,7 @@ import torch
 
 from common import recipe_with, result_line
 from groundup.doctor.operations import matmul_peak, operations_per_token
-from train_throughput import assemble, ours, paired_ratio, peer, take_turns
+from train_throughput import WARMUP_STEPS, assemble, ours, paired_ratio, peer, take_turns
 from trained import text_of
 
 RECIPE = [
@@ -34,16 +34,18 @@ def main(words: list[str] | None = None) -> None:
     recipe = recipe_with("shakespeare", [*RECIPE, *flags])
     trainer = assemble(recipe, text_of(recipe))
     with tempfile.TemporaryDirectory() as folder:
-        contenders = [ours("modern", trainer, Path(folder)), peer(trainer, 5 + given.steps * given.rounds)]
+        contenders = [ours("modern", trainer, Path(folder)), peer(trainer, WARMUP_STEPS + given.steps * given.rounds)]
         take_turns(contenders, given.steps, given.rounds, recipe.tokens_per_step)
     mine, theirs = (statistics.median(contender.blocks) for contender in contenders)
-    peaks = [matmul_peak(dtype, trainer.machine.device) for dtype in (torch.float32, torch.bfloat16)]
     precision = trainer.machine.product_dtype
+    dtypes = (torch.float32, torch.bfloat16, precision)
+    peaks = {dtype: matmul_peak(dtype, trainer.machine.device) for dtype in dict.fromkeys(dtypes)}
     operations = operations_per_token("modern", trainer.model.config)
-    share = mine * operations / matmul_peak(precision, trainer.machine.device)
+    share = mine * operations / peaks[precision]
     for contender in contenders:
         print(f"{contender.name}: {statistics.median(contender.blocks):,.0f} tokens/s")
-    print(f"peaks, in billions of operations a second: float32 {peaks[0] / 1e9:,.0f}, bfloat16 {peaks[1] / 1e9:,.0f}")
+    measured = ", ".join(f"{dtype} {peak / 1e9:,.0f}" for dtype, peak in peaks.items())
+    print(f"peaks, in billions of operations a second: {measured}")
     print(f"ours reaches {share:.1%} of the {precision} peak, with {operations:,.0f} operations a token")
     claim = "training 6 x 6 x 384 on a CPU is at least 1.7 times as fast as a GPT2LMHeadModel in eager float32"
     ratio = paired_ratio(*contenders)

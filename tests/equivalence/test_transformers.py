@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -202,6 +203,18 @@ def test_a_character_outside_the_vocabulary_is_an_error_there_too(
         tokenizers[1]("x Q y")
 
 
+def assert_saved_back_bit_for_bit(model: Model, peer: Any, tmp_path: Path) -> None:
+    """What was loaded from `theirs` computes the same, and saved to `ours` is the same file and the same model."""
+    tokens = random_tokens(23)
+    with torch.no_grad():
+        assert_close(model(tokens)[0], peer(tokens).logits, 1e-5, "logits")
+
+    model_folder.save(tmp_path / "ours", model, None)
+    assert_equal_weights(load_file(tmp_path / "ours" / WEIGHTS_FILE), load_file(tmp_path / "theirs" / WEIGHTS_FILE))
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
+    assert_equal_weights(again.state_dict(), peer.state_dict())
+
+
 @pytest.mark.parametrize("scale", [0.0, 0.3], ids=["as initialised", "perturbed"])
 def test_their_model_loads_in_ours_and_is_saved_back_bit_for_bit(scale: float, tmp_path: Path) -> None:
     shape = {"n_positions": 40, "vocab_size": 23, "n_layer": 3, "n_head": 2, "n_embd": 12}
@@ -215,14 +228,7 @@ def test_their_model_loads_in_ours_and_is_saved_back_bit_for_bit(scale: float, t
     assert isinstance(model, groundup.GPT2)
     assert tokenizer is None
     assert model.config == GPTConfig(40, 23, n_layer=3, n_head=2, n_embd=12, dropout=0.1)  # GPT2Config's own dropout
-    tokens = random_tokens(23)
-    with torch.no_grad():
-        assert_close(model(tokens)[0], peer(tokens).logits, 1e-5, "logits")
-
-    model_folder.save(tmp_path / "ours", model, None)
-    assert_equal_weights(load_file(tmp_path / "ours" / WEIGHTS_FILE), load_file(tmp_path / "theirs" / WEIGHTS_FILE))
-    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
-    assert_equal_weights(again.state_dict(), peer.state_dict())
+    assert_saved_back_bit_for_bit(model, peer, tmp_path)
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -239,14 +245,7 @@ def test_their_qwen3_loads_in_ours_and_is_saved_back_bit_for_bit(tied: bool, tmp
     model, _ = groundup.load(tmp_path / "theirs")
     assert isinstance(model, groundup.Modern)
     assert model.config == groundup.ModernConfig(40, 23, 2, 4, 2, 12, 6, 20, rope_theta=50_000.0, tied=tied)
-    tokens = random_tokens(23)
-    with torch.no_grad():
-        assert_close(model(tokens)[0], peer(tokens).logits, 1e-5, "logits")
-
-    model_folder.save(tmp_path / "ours", model, None)
-    assert_equal_weights(load_file(tmp_path / "ours" / WEIGHTS_FILE), load_file(tmp_path / "theirs" / WEIGHTS_FILE))
-    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
-    assert_equal_weights(again.state_dict(), peer.state_dict())
+    assert_saved_back_bit_for_bit(model, peer, tmp_path)
 
 
 @pytest.mark.parametrize(

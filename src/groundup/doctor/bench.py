@@ -1,21 +1,19 @@
 """`groundup bench`: what a recipe's training step reaches on this machine, and where its time goes."""
 
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from groundup.data.ahead import Slice
 from groundup.doctor import memory
 from groundup.doctor.operations import matmul_peak, operations_per_token
+from groundup.doctor.show import show
 from groundup.doctor.synthetic import alone, synthetic_text
 from groundup.recipe import Recipe
 from groundup.training.journal import Journal, MainJournal
@@ -52,10 +50,7 @@ def print_bench(recipe: Recipe, vocab_size: int, steps: int, as_json: bool) -> N
     journal = Journal() if as_json else MainJournal()
     with explain_out_of_memory(recipe):
         result = bench(assemble(recipe, synthetic_text(recipe, vocab_size), None, alone(journal)), steps)
-    if as_json:
-        sys.stdout.write(json.dumps(asdict(result)) + "\n")
-        return
-    Console(highlight=False).print(table_of(result))
+    show(result, table_of(result), as_json)
 
 
 def bench(trainer: Trainer, steps: int) -> Bench:

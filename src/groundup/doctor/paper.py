@@ -1,15 +1,13 @@
 """What a recipe would need on GPUs that aren't here: on paper, with every assumption shown."""
 
-import json
-import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from rich.console import Console
 from rich.table import Table
 
 from groundup.config import ModelConfig, parameter_count
 from groundup.doctor.operations import operations_per_token
 from groundup.doctor.plan import in_mib, in_words
+from groundup.doctor.show import show
 from groundup.errors import RecipeError
 from groundup.recipe import Recipe
 
@@ -58,10 +56,7 @@ class Estimate:
 def print_estimate(recipe: Recipe, vocab_size: int, gpu: str, gpus: int, as_json: bool) -> None:
     """A table, or one JSON object. Raises RecipeError."""
     result = estimate(recipe, vocab_size or recipe.about.vocab_size, gpu, gpus)
-    if as_json:
-        sys.stdout.write(json.dumps(asdict(result)) + "\n")
-    else:
-        Console(highlight=False).print(table_of(result))
+    show(result, table_of(result), as_json)
 
 
 def estimate(recipe: Recipe, vocab_size: int, gpu: str, gpus: int) -> Estimate:

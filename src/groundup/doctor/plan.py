@@ -1,17 +1,16 @@
 """`groundup plan`: what a recipe will need on this machine, from a few measured steps."""
 
 import gc
-import json
-import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.console import Console
+import torch
 from rich.table import Table
 
 from groundup.doctor import memory
 from groundup.doctor.bench import Bench, bench, describe_model, timed
 from groundup.doctor.operations import operations_per_token
+from groundup.doctor.show import show
 from groundup.doctor.synthetic import alone, synthetic_text
 from groundup.errors import RecipeError
 from groundup.parallel.world import World
@@ -76,17 +75,14 @@ def print_plan(recipe: Recipe, vocab_size: int, as_json: bool) -> None:
             _, tokenizer = initial_model(recipe, journal)
             text = read_text(read_corpus(recipe.data.corpus, Path.cwd(), alone(journal)), recipe, tokenizer)
         result = plan(recipe, text, journal)
-    if as_json:
-        sys.stdout.write(json.dumps(asdict(result)) + "\n")
-    else:
-        Console(highlight=False).print(table_of(result))
+    show(result, table_of(result), as_json)
 
 
 def plan(recipe: Recipe, text: Text, journal: Journal) -> Plan:
     """Measure one sequence and a few; then, if all should fit, a few steps and an evaluation of the recipe's."""
-    recipe, _ = choose_machine(recipe, text, World())
+    recipe, machine = choose_machine(recipe, text, World())
     rows = recipe.train.micro_batch_size or recipe.train.batch_size
-    needed = probe(recipe, text, rows)
+    needed = probe(recipe, text, rows, machine.device)
     time = None
     if needed.peak <= HEADROOM * needed.available:
         trainer = one_pass(recipe, text, rows, recipe.train.compile, journal)
@@ -121,10 +117,9 @@ def one_pass(recipe: Recipe, text: Text, rows: int, compiled: str, journal: Jour
     return assemble(replace(recipe, train=train), text, None, alone(journal))
 
 
-def probe(recipe: Recipe, text: Text, rows: int) -> Memory:
+def probe(recipe: Recipe, text: Text, rows: int, device: torch.device) -> Memory:
     """What `rows` sequences should need by what one and a few need, not compiled, each trainer gone before the next."""
-    device, few = choose_machine(recipe, text, World())[1].device, min(rows, FEW)
-    available = memory.available(device)
+    available, few = memory.available(device), min(rows, FEW)
     one = peak_of_steps(one_pass(recipe, text, 1, "off", Journal()))
     more = peak_of_steps(one_pass(recipe, text, few, "off", Journal())) if few > 1 else one
     each = max(0, more - one) // max(1, few - 1)
