@@ -10,10 +10,12 @@ compared with the plan.
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from common import result_line
@@ -37,7 +39,7 @@ GRID = {
     "gpt2 6 x 6 x 384, batch 16 by 4, float32": [
         "shakespeare", "--train.batch-size", "16", "--train.micro-batch-size", "4", *FLOAT32,
     ],
-    "modern 4 x 4 x 192, compiled": ["shakespeare-cpu", *MODERN, "--model.n-embd", "192", "--train.compile", "on"],
+    "modern 4 x 4 x 192": ["shakespeare-cpu", *MODERN, "--model.n-embd", "192"],
 }  # fmt: skip
 
 
@@ -47,6 +49,7 @@ class Run:
 
     memory: float
     step: float
+    compiled: bool
 
 
 def planned(words: list[str], folder: str) -> Run:
@@ -54,20 +57,22 @@ def planned(words: list[str], folder: str) -> Run:
     command = [sys.executable, "-m", "groundup", "plan", *words, "--json"]
     finished = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
     found = json.loads(finished.stdout.splitlines()[-1])
-    return Run(found["memory"]["peak"], found["time"]["step"])
+    return Run(found["memory"]["peak"], found["time"]["step"], found["machine"].endswith("compiled"))
 
 
-def trained(words: list[str], steps: int, folder: str) -> Run:
-    """What `groundup train` takes, for so many steps."""
+def trained(words: list[str], plan: Run, about: float, folder: str) -> Run:
+    """What `groundup train` takes, for about so many seconds, compiled if the whole training would be."""
+    steps = max(20, int(about / plan.step))
     shorter = ["--steps", str(steps), "--name", "measured", "--eval.every", "0"]
+    shorter += ["--train.compile", "on" if plan.compiled else "off"]
     command = [sys.executable, "-m", "groundup", "train", *words, *shorter]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0, command
     lines = map(json.loads, (Path(folder) / "runs" / "measured" / "metrics.jsonl").read_text("utf-8").splitlines())
     seconds = [line["seconds"] for line in lines if line["kind"] == "step"]
-    first = len(seconds) // 5  # what the first steps warm up is no part of a step
-    return Run(usage.ru_maxrss * 1024, (seconds[-1] - seconds[first]) / (len(seconds) - 1 - first))
+    steps_alone = [after - before for before, after in pairwise(seconds)]
+    return Run(usage.ru_maxrss * 1024, statistics.median(steps_alone), plan.compiled)
 
 
 def main(words: list[str] | None = None) -> None:
@@ -81,7 +86,7 @@ def main(words: list[str] | None = None) -> None:
     for name, recipe in GRID.items():
         with tempfile.TemporaryDirectory() as folder:
             plan = planned(recipe, folder)
-            run = trained(recipe, max(20, int(given.seconds / plan.step)), folder)
+            run = trained(recipe, plan, given.seconds, folder)
         memory, step = plan.memory / run.memory - 1.0, plan.step / run.step - 1.0
         worst_memory, worst_time = max(worst_memory, abs(memory)), max(worst_time, abs(step))
         print(

@@ -1,12 +1,13 @@
 """Muon against torch's, against the singular value decomposition, and against what it says of blocks."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from groundup.optim.muon import BAND, Muon, orthogonalise, split_rows
+from groundup.optim.muon import BAND, COEFFICIENTS, SMALLEST, Muon, orthogonalise, split_rows
 
 SHAPES = [(16, 16), (16, 40), (40, 16), (16, 16), (3, 1), (1, 5), (40, 16)]
 
@@ -54,6 +55,30 @@ def test_singular_values_end_in_the_band(
     assert off_diagonal.abs().max() < {torch.float64: 1e-7, torch.float32: 1e-2, torch.bfloat16: 0.6}[precision]
 
 
+def test_the_coefficients_are_the_best_of_each_step() -> None:
+    """The odd quintic nearest to 1 on an interval misses it by as much at four points, in turn (Chebyshev)."""
+    low, high = SMALLEST, 1.0
+    for step, coefficients in enumerate(COEFFICIENTS):
+        to_spare = 1.01 if step < len(COEFFICIENTS) - 1 else 1.0
+        best = nearest_to_one(low, high) / to_spare ** np.array([1, 3, 5])
+        np.testing.assert_allclose(coefficients, best, rtol=1e-3)
+        values = np.stack([np.linspace(low, high, 10001) ** power for power in (1, 3, 5)], axis=1) @ best
+        low, high = values.min(), values.max()
+    np.testing.assert_allclose(BAND, (low, high), atol=0.005)
+
+
+def nearest_to_one(low: float, high: float) -> np.ndarray:
+    """Remez's exchange: solve at four points, move them to where the quintic turns."""
+    points = np.linspace(low, high, 4)
+    for _ in range(100):
+        powers = np.stack([points, points**3, points**5, [1, -1, 1, -1]], axis=1)
+        linear, cubic, quintic, _ = np.linalg.solve(powers, np.ones(4))
+        root = np.sqrt(9 * cubic**2 - 20 * linear * quintic)
+        turns = np.sqrt([(-3 * cubic - root) / (10 * quintic), (-3 * cubic + root) / (10 * quintic)])
+        points = np.array([low, *turns, high])
+    return np.array([linear, cubic, quintic])
+
+
 def test_large_matrices_are_orthogonalised_one_by_one_to_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     together, alone = parameters(), parameters()
     give_gradients(together, 3)
@@ -69,7 +94,8 @@ def test_no_gradient_is_no_step_and_no_nan() -> None:
     assert torch.equal(orthogonalise(torch.zeros(2, 3, 4)), torch.zeros(2, 3, 4))
 
 
-def test_a_step_is_that_of_torch() -> None:
+def test_a_step_is_that_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("groundup.optim.muon.COEFFICIENTS", 5 * [(3.4445, -4.7750, 2.0315)])  # torch's own
     mine, theirs = parameters(), parameters()
     optimizer = ours(mine, torch.bfloat16)
     peer = torch.optim.Muon(theirs, lr=0.03, momentum=0.9, weight_decay=0.2)

@@ -21,7 +21,7 @@ from groundup.training.metrics import steps_within
 from groundup.training.setup import Text, assemble, choose_machine, initial_model, read_corpus, read_text
 from groundup.training.trainer import Trainer
 
-MEASURED_STEPS = 10
+MEASURED_STEPS, MEASURED_SECONDS = 10, 0.5  # at least both
 FEW = 4  # sequences that any machine should manage at once
 HEADROOM = 0.9  # of the available memory, that a run may fill
 
@@ -86,7 +86,9 @@ def plan(recipe: Recipe, text: Text, journal: Journal) -> Plan:
     time = None
     if needed.peak <= HEADROOM * needed.available:
         trainer = one_pass(recipe, text, rows, recipe.train.compile, journal)
-        measured = bench(trainer, MEASURED_STEPS)
+        trainer.train_step(0)  # compiles
+        once = timed(trainer, lambda: trainer.train_step(1))
+        measured = bench(trainer, max(MEASURED_STEPS, int(MEASURED_SECONDS / once)))
         memory.forget_peak(trainer.machine.device)
         with trainer.uncompiled():
             evaluation = timed(trainer, trainer.measure_losses)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+QUERIES_AT_ONCE = 128  # as measured: benchmarks/cpu_attention.py
+
 
 def causal_attention(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
     """Softmax(Q K^T / sqrt(head_dim)) V, each token seeing itself and its past (Vaswani et al. 2017, section 3.2.1).
@@ -16,8 +18,7 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, dropout: float) 
     grouped = key.size(1) != query.size(1)
     if value.device.type != "cpu" or value.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True, enable_gqa=grouped)
-    longest = 512 if torch.compiler.is_compiling() else 256  # as measured: benchmarks/cpu_attention.py
-    if query.size(-2) <= longest:
+    if 128 <= query.size(-2) <= 512:  # as measured: benchmarks/cpu_attention.py
         return attention_by_products(query, key, value, dropout)
     with torch.autocast("cpu", enabled=False):  # the kernel's backward is several times slower in bfloat16
         found = F.scaled_dot_product_attention(
@@ -27,10 +28,21 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, dropout: float) 
 
 
 def attention_by_products(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
-    """The same with all scores at once: two batched products in the dtype of `value`, and a softmax in float32."""
-    groups, time = query.unflatten(1, (key.size(1), -1)), query.size(-2)  # [batch, n_kv_head, sharing, time, head_dim]
-    scores = groups.to(value.dtype) @ key.to(value.dtype).unsqueeze(2).mT  # [..., time, time]: who asks, who answers
-    future = torch.ones(time, time, dtype=torch.bool, device=query.device).triu(1)
-    scores = (scores.float() / math.sqrt(query.size(-1))).masked_fill(future, -math.inf)
-    weights = F.dropout(scores.softmax(dim=-1), dropout).to(value.dtype)
-    return (weights @ value.unsqueeze(2)).flatten(1, 2)
+    """The same by batched products in the dtype of `value`, with what is exponential and summed in float32.
+
+    Some queries at a time, against the keys that they may see. The sum of the weights divides what they picked, not
+    the weights: two passes over the scores less going forward, and two less going back.
+    """
+    queries = (query / math.sqrt(query.size(-1))).to(value.dtype).unflatten(1, (key.size(1), -1))
+    keys, values = key.to(value.dtype).unsqueeze(2), value.unsqueeze(2)  # [batch, n_kv_head, sharing, time, head_dim]
+    found, first = [], 0
+    for some in queries.split(QUERIES_AT_ONCE, dim=-2):
+        last = first + some.size(-2)
+        scores = (some @ keys[..., :last, :].mT).float()  # [..., queries, keys]
+        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).triu(1 + first)
+        scores = scores.masked_fill(future, -math.inf)
+        weights = (scores - scores.detach().amax(dim=-1, keepdim=True)).exp()
+        picked = F.dropout(weights, dropout).to(value.dtype) @ values[..., :last, :]
+        found.append((picked.float() / weights.sum(dim=-1, keepdim=True)).to(value.dtype))
+        first = last
+    return torch.cat(found, dim=-2).flatten(1, 2)

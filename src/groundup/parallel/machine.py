@@ -1,6 +1,8 @@
 """The machine: which device, precision, threads and compiler a run gets. Resolved once, and said."""
 
+import ctypes
 import os
+import platform
 import shutil
 import time
 from dataclasses import dataclass
@@ -13,6 +15,8 @@ from groundup.parallel.world import World
 
 COMPILE_PAYS_AFTER = 60.0  # seconds of training on a CPU: the compiler takes 14, once, and a third of the time goes
 CPU_TIMES = Path("/proc/stat")
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # parameters of mallopt(3)
+LARGEST_ON_THE_HEAP = 32 * 2**20  # bytes: as much as glibc allows
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,17 @@ def warning_about_cpu(threads: int) -> str | None:
             f"ten times slower. Wait for them, or give --train.threads {min(free, threads - 1)}"
         )
     return None
+
+
+def keep_freed_memory() -> None:
+    """Let the heap stay as large as it ever was, and hold tensors up to 32 MB, where the C library is glibc.
+
+    It goes back to the system after a step otherwise, and the next one pays for every page again.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        allocator = ctypes.CDLL(None)
+        allocator.mallopt(MMAP_THRESHOLD, LARGEST_ON_THE_HEAP)
+        allocator.mallopt(TRIM_THRESHOLD, -1)
 
 
 def _usable_cores() -> int:

@@ -116,10 +116,10 @@ def assemble(recipe: Recipe, text: Text, model: Model | None, around: Surroundin
     """The parts of a run put together at step 0, on the machine, compiled and distributed."""
     recipe, machine = choose_machine(recipe, text, around.world)
     machines.make_deterministic(machine.device)
-    if machine.device.type == "cpu" and (
-        warning := machines.warning_about_cpu(recipe.train.threads * around.world.local_size)
-    ):
-        around.journal.say(warning)
+    if machine.device.type == "cpu":
+        machines.keep_freed_memory()
+        if warning := machines.warning_about_cpu(recipe.train.threads * around.world.local_size):
+            around.journal.say(warning)
     config = recipe.model_config(text.tokenizer.vocab_size)
     if model is None:
         torch.manual_seed(recipe.train.seed)
