@@ -70,7 +70,7 @@ def test_the_way_is_chosen_by_length_and_dtype(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_dropout_drops_weights_and_keeps_their_mean() -> None:
-    *inputs, _ = heads(2, time=20)
+    *inputs, _ = heads(2, time=300)
     query, key, value = (tensor.float() for tensor in inputs)
     torch.manual_seed(0)
     kept = attention_by_products(query, key, torch.ones_like(value), dropout=0.25)

@@ -13,6 +13,7 @@ from groundup.doctor.operations import operations_per_token
 from groundup.doctor.show import show
 from groundup.doctor.synthetic import alone, synthetic_text
 from groundup.errors import RecipeError
+from groundup.parallel import machine as machines
 from groundup.parallel.world import World
 from groundup.recipe import Recipe
 from groundup.training.journal import Journal, MainJournal
@@ -131,6 +132,7 @@ def probe(recipe: Recipe, text: Text, rows: int, device: torch.device) -> Memory
 def peak_of_steps(trainer: Trainer) -> int:
     """Bytes at the highest of two steps: in the second there are optimizer states from the start."""
     gc.collect()
+    machines.give_back_memory()
     memory.forget_peak(trainer.machine.device)
     for step in range(2):
         trainer.train_step(step)

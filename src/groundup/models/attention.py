@@ -33,7 +33,7 @@ def attention_by_products(query: Tensor, key: Tensor, value: Tensor, dropout: fl
     Some queries at a time, against the keys that they may see. The sum of the weights divides what they picked, not
     the weights: two passes over the scores less going forward, and two less going back.
     """
-    queries = (query / math.sqrt(query.size(-1))).to(value.dtype).unflatten(1, (key.size(1), -1))
+    queries = (query.float() / math.sqrt(query.size(-1))).to(value.dtype).unflatten(1, (key.size(1), -1))
     keys, values = key.to(value.dtype).unsqueeze(2), value.unsqueeze(2)  # [batch, n_kv_head, sharing, time, head_dim]
     found, first = [], 0
     for some in queries.split(QUERIES_AT_ONCE, dim=-2):

@@ -139,6 +139,12 @@ def keep_freed_memory() -> None:
         allocator.mallopt(TRIM_THRESHOLD, -1)
 
 
+def give_back_memory() -> None:
+    """Let the system have what was freed after all, so that what is measured next doesn't start from it."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _usable_cores() -> int:
     """The cores that this process may run on: its affinity, and its container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

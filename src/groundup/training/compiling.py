@@ -35,9 +35,9 @@ def compile_in_place(trainer: Trainer) -> bool:
 
 
 def parts_of(model: nn.Module) -> list[nn.Module]:
-    """The model's transformer blocks, whatever it calls them, and the norm after them; a bigram has none."""
+    """The model's transformer blocks, whatever it calls them, and an RMSNorm after them; a bigram has none."""
     name, blocks = next(
         ((name, part) for name, part in model.named_modules() if isinstance(part, nn.ModuleList)), ("", [])
     )
-    norms = [part for at, part in model.named_modules() if isinstance(part, nn.RMSNorm) and not at.startswith(name)]
+    norms = [part for at, part in model.named_modules() if isinstance(part, nn.RMSNorm) and not at.startswith(f"{name}.")]
     return [*blocks, *norms]
