@@ -39,5 +39,7 @@ def parts_of(model: nn.Module) -> list[nn.Module]:
     name, blocks = next(
         ((name, part) for name, part in model.named_modules() if isinstance(part, nn.ModuleList)), ("", [])
     )
-    norms = [part for at, part in model.named_modules() if isinstance(part, nn.RMSNorm) and not at.startswith(f"{name}.")]
+    norms = [
+        part for at, part in model.named_modules() if isinstance(part, nn.RMSNorm) and not at.startswith(f"{name}.")
+    ]
     return [*blocks, *norms]
