@@ -31,8 +31,9 @@ from groundup.recipe_files import load_recipe, overrides, packaged
 from groundup.training import setup
 from groundup.training.journal import Journal
 from groundup.training.record import RunFolder
-from groundup.training.setup import Text
+from groundup.training.text import Text
 from groundup.training.trainer import Trainer
+from trained import text_of
 
 WARMUP_STEPS = 5
 
@@ -144,7 +145,7 @@ def paired_ratio(one: Contender, other: Contender) -> float:
 def compare(recipe: Recipe, steps: int, rounds: int) -> tuple[list[Contender], Trainer]:
     """All contenders, after their rounds: ours as it comes, ours in float32 uncompiled, the peer; and our trainer."""
     plain = replace(recipe, train=replace(recipe.train, precision="float32", compile="off"))
-    text = setup.read_text(setup.load_corpus(recipe.data.corpus), recipe, None)
+    text = text_of(recipe)
     trainer = assemble(recipe, text)
     with tempfile.TemporaryDirectory() as folder:
         contenders = [

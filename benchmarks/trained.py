@@ -13,7 +13,8 @@ from groundup.optim.schedules import Schedule
 from groundup.recipe import Recipe
 from groundup.training.journal import Journal
 from groundup.training.pace import resolve_length
-from groundup.training.setup import Text, assemble, read_text
+from groundup.training.setup import assemble
+from groundup.training.text import Text, read_text
 
 Change = Callable[[Model], None]
 

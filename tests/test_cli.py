@@ -231,6 +231,7 @@ def test_the_table_of_runs_has_the_best_first(tmp_path: Path, text_file: Path):
         best = min(line["validation_loss"] for line in evaluations)
         assert f"{best:.4f}" in row
         assert f"{2.718281828459045**best:.2f}" in row
+        assert f"{min(line['bits_per_byte'] for line in evaluations):.3f}" in row
         assert "gpt2" in row
         assert " 7.46K " in row
 

@@ -25,7 +25,7 @@ def commands() -> list[list[str]]:
 
 def shrunk(words: list[str]) -> list[str]:
     """The same command on a tiny model and text, and over in a few steps."""
-    words = [{"path/to/your/text": "text.txt", "5000": "4"}.get(word, word) for word in words]
+    words = [{"path/to/your/text": "text.txt", "5000": "4", "4096": "300"}.get(word, word) for word in words]
     if words[0] == "bench":
         return [*words, "--repeat", "2", *TINY]
     if words[0] == "plan" and "--gpu" in words:

@@ -222,6 +222,13 @@ def corpus(train: Runner) -> None:
     assert text.all("batch_hash") != other.all("batch_hash")
 
 
+@row("data.tokenizer")
+def tokenizer(train: Runner) -> None:
+    characters, automatic, gpt2 = (train(data__tokenizer=name).facts for name in ("characters", "auto", "gpt2"))
+    assert characters["vocab_size"] == automatic["vocab_size"] < 100
+    assert gpt2["vocab_size"] == 50_257
+
+
 @row("data.validation_fraction")
 def validation_fraction(train: Runner) -> None:
     split = train(data__validation_fraction=0.25).facts["corpus"]

@@ -15,7 +15,7 @@ from commands import groundup, metrics
 from conftest import TINY, error_line, some_text
 from groundup.cli import app
 from groundup.data.corpora import TINY_SHAKESPEARE
-from groundup.data.download import cache_folder
+from groundup.download import cache_folder
 from groundup.errors import GroundupError, RecipeError
 from groundup.models.catalogue import build
 from groundup.recipe import SECTIONS, Recipe, differences, field_types
@@ -24,7 +24,7 @@ from groundup.tables import short_count
 
 NAMES = [
     *("quickstart", "bigram", "shakespeare-fast", "shakespeare-cpu", "shakespeare-best"),
-    *("basic-gpt", "shakespeare", "shakespeare-gpu"),
+    *("basic-gpt", "shakespeare", "shakespeare-bpe", "shakespeare-gpu"),
 ]
 
 
@@ -54,6 +54,10 @@ def test_the_packaged_recipes_are_those_of_the_readme():
 
 # The numbers that the project promises: nanoGPT's two commands and the classic course's model.
 PROMISED = {
+    "shakespeare-bpe": {
+        "model": {"architecture": "gpt2", "n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 256, "dropout": 0.0},
+        "data": {"corpus": "shakespeare", "tokenizer": "gpt2"},
+    },
     "shakespeare": {
         "model": {"architecture": "gpt2", "n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "dropout": 0.2},
         "train": {"batch_size": 64, "steps": 5000, "epochs": 0.0, "minutes": 0.0},
@@ -118,8 +122,12 @@ def test_the_vocabulary_of_shakespeare_is_as_listed():
     if not cached.is_file():
         pytest.skip("Tiny Shakespeare is not in the cache")
     vocab_size = len(set(cached.read_text("utf-8")))
-    for name in NAMES[1:]:
-        assert load_recipe(packaged(name)).about.vocab_size == vocab_size
+    for recipe in (load_recipe(packaged(name)) for name in NAMES[1:]):
+        assert recipe.about.vocab_size == (50_257 if recipe.data.tokenizer == "gpt2" else vocab_size)
+
+
+def test_shakespeare_in_gpt2s_tokens_has_the_parameters_of_the_original():
+    assert load_recipe(packaged("shakespeare-bpe")).parameter_count(50_257) == 7_259_008
 
 
 @pytest.mark.parametrize("name", NAMES)

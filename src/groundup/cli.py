@@ -9,12 +9,15 @@ from typing import Annotated, Any, NoReturn
 from cyclopts import App, CycloptsError, Parameter
 
 import groundup
+from groundup.cli_tokenizer import tokenizers
 from groundup.errors import GroundupError
 from groundup.recipe import SECTIONS, Recipe, Tables, field_types
 from groundup.recipe_files import Layer, load_recipe, overrides, packaged, recipe_file
 from groundup.recipe_scaling import scaled
 
 app = App(name="groundup", version=groundup.__version__, help="GPT language models, built from the ground up.")
+
+COMMANDS = app.command(tokenizers)
 
 NAMESPACE = {"__module__": __name__}  # of the classes made below: left to itself, it says they are built in
 

@@ -31,6 +31,10 @@ class ForeignTokenizerError(TokenizerError):
     """A tokenizer file of a kind that groundup doesn't read."""
 
 
+class SlowTokenizerError(ForeignTokenizerError):
+    """Byte-level BPE that tiktoken wouldn't encode alike: Hugging Face's `tokenizers` does."""
+
+
 class CheckpointError(GroundupError):
     """A checkpoint or model folder that is missing, damaged or doesn't fit."""
 

@@ -15,14 +15,16 @@ from groundup.errors import CheckpointError, ConfigError, ForeignTokenizerError
 from groundup.layouts import LAYOUTS, layout_of
 from groundup.layouts.base import Settings, Weights
 from groundup.models.catalogue import Model, architecture_of, build
-from groundup.tokenizers.characters import TOKENIZER_FILE, CharacterTokenizer
+from groundup.tokenizers.base import TOKENIZER_FILE, Tokenizer
+from groundup.tokenizers.characters import CharacterTokenizer
+from groundup.tokenizers.loading import load_tokenizer
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 PICKLES = {".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt"}
 
 
-def save(folder: Path, model: Model, tokenizer: CharacterTokenizer | None) -> None:
+def save(folder: Path, model: Model, tokenizer: Tokenizer | None) -> None:
     """Write a folder that `load` and transformers read. Raises CheckpointError for a bigram above 4,096 tokens."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in to_hugging_face(model).items()}
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
@@ -40,7 +42,7 @@ def to_hugging_face(model: Model) -> Weights:
     return layout_of(architecture_of(model)).to_hugging_face(model)
 
 
-def load(path: str | Path, report: Callable[[str], None] = warnings.warn) -> tuple[Model, CharacterTokenizer | None]:
+def load(path: str | Path, report: Callable[[str], None] = warnings.warn) -> tuple[Model, Tokenizer | None]:
     """A run's best checkpoint, or any model folder: (model in eval mode on the CPU, tokenizer or None).
 
     A damaged best checkpoint is reported and the newest intact one loaded instead. Raises CheckpointError.
@@ -50,15 +52,21 @@ def load(path: str | Path, report: Callable[[str], None] = warnings.warn) -> tup
     tokenizer = None
     if (folder / TOKENIZER_FILE).is_file():
         try:
-            tokenizer = CharacterTokenizer.from_folder(folder)
+            tokenizer = load_tokenizer(folder, report)
         except ForeignTokenizerError as error:
             report(f"{error}. The model is loaded without it.")
-    if tokenizer is not None and tokenizer.vocab_size != model.config.vocab_size:
+    if tokenizer is not None and not fits(tokenizer, model.config.vocab_size):
         raise CheckpointError(
             f"{folder / TOKENIZER_FILE} has {tokenizer.vocab_size} tokens, but {CONFIG_FILE} says vocab_size = "
             f"{model.config.vocab_size}: they belong to different models"
         )
     return model, tokenizer
+
+
+def fits(tokenizer: Tokenizer, vocab_size: int) -> bool:
+    """Whether a model of that many tokens can be this tokenizer's: BPE vocabularies are often padded to round sizes."""
+    padded = not isinstance(tokenizer, CharacterTokenizer) and tokenizer.vocab_size < vocab_size
+    return padded or tokenizer.vocab_size == vocab_size
 
 
 def find_model(path: Path, report: Callable[[str], None]) -> Path:

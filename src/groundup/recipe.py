@@ -44,6 +44,9 @@ class DataSection:
     """The text."""
 
     corpus: Annotated[str, "python-docs, shakespeare, or a file or folder of your own text"] = "python-docs"
+    tokenizer: Annotated[
+        str, "characters, gpt2, or a folder with a tokenizer.json; auto takes that of train.init, or characters"
+    ] = "auto"
     validation_fraction: Annotated[float, "share of the text, at its end, that is kept for validation"] = 0.1
 
 

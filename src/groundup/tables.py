@@ -50,7 +50,7 @@ def print_runs() -> None:
     if not existing:
         console.print("no runs in this folder yet. Start one: groundup train")
         return
-    table = _table("run", "model", "parameters", "corpus", "steps", "best loss", "perplexity", "started")
+    table = _table("run", "model", "parameters", "corpus", "steps", "best loss", "perplexity", "bits/byte", "started")
     for _, cells in rows:
         table.add_row(*cells)
     console.print(table)
@@ -59,17 +59,19 @@ def print_runs() -> None:
 def _row(run: RunFolder) -> tuple[float, list[str]]:
     """A run's best validation loss, for sorting, and its cells."""
     recipe, lines, facts = run.read_recipe(), run.read_metrics(), run.read_facts()
-    losses = [line["validation_loss"] for line in lines if line["kind"] == "evaluation" and line["step"] > 0]
+    evaluations = [line for line in lines if line["kind"] == "evaluation" and line["step"] > 0]
     done = max((line["step"] for line in lines), default=0)
-    best = min(losses, default=float("inf"))
+    lowest = min(evaluations, key=lambda line: line["validation_loss"], default={})
+    best = lowest.get("validation_loss", float("inf"))
     cells = [
         run.name,
         recipe.model.architecture,
         short_count(facts["parameters"]),
         recipe.data.corpus,
         f"{done:,}" if done == recipe.train.steps else f"{done:,} of {recipe.train.steps:,}",
-        f"{best:.4f}" if losses else "-",
-        f"{perplexity(best):.2f}" if losses else "-",
+        f"{best:.4f}" if lowest else "-",
+        f"{perplexity(best):.2f}" if lowest else "-",
+        f"{lowest['bits_per_byte']:.3f}" if "bits_per_byte" in lowest else "-",
         datetime.fromisoformat(facts["started"]).astimezone().strftime("%Y-%m-%d %H:%M"),
     ]
     return best, cells
@@ -86,7 +88,9 @@ def short_count(number: int) -> str:
 def _table(*columns: str) -> Table:
     table = Table(box=SIMPLE, pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="right" if column in {"parameters", "best loss", "perplexity"} else "left")
+        table.add_column(
+            column, justify="right" if column in {"parameters", "best loss", "perplexity", "bits/byte"} else "left"
+        )
     return table
 
 

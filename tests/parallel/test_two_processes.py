@@ -31,8 +31,8 @@ from groundup.training import setup
 from groundup.training.checks import check_division
 from groundup.training.journal import Journal
 from groundup.training.record import RunFolder
-from groundup.training.setup import Surroundings
 from groundup.training.stopping import StopRequest
+from groundup.training.text import Surroundings, read_text
 from groundup.training.trainer import Trainer
 
 # A constant learning rate, so that a run may be lengthened and still be the same run.
@@ -184,7 +184,7 @@ def assert_stopped_after(run: Path, status: int, out: str, err: str) -> int:
 def assert_each_batch_once(run: Path, text_file: Path) -> None:
     """The run's hashes are those of the sampler's whole batches, computed here, each step once."""
     recipe = RunFolder(run).read_recipe()
-    text = setup.read_text(load_corpus(str(text_file)), recipe, None)
+    text = read_text(load_corpus(str(text_file)), recipe, None)
     sampler = Sampler(text.training, recipe.model.block_size, recipe.train.batch_size, recipe.train.seed)
     lines = metrics(run)
     assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
@@ -272,7 +272,7 @@ def _assemble(around: Surroundings, rows_alike: bool) -> Trainer:
     )
     varied = "".join(chr(ord("a") + position * position % 23) for position in range(2000))
     text = "abcdefgh" * 250 if rows_alike else varied  # 8 characters over and over: each window of 8 is every other
-    return setup.assemble(recipe, setup.read_text(Corpus("text", text), recipe, None), None, around)
+    return setup.assemble(recipe, read_text(Corpus("text", text), recipe, None), None, around)
 
 
 def _flat(trainer: Trainer) -> list[float]:

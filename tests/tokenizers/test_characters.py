@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.errors import TokenizerError
-from groundup.tokenizers.characters import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, CharacterTokenizer
+from groundup.tokenizers.base import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE
+from groundup.tokenizers.characters import CharacterTokenizer
 
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=200)
 

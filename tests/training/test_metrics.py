@@ -7,12 +7,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.training.metrics import EvaluationRecord, StepRecord, perplexity, steps_within, tokens_per_second
+from groundup.training.metrics import (
+    EvaluationRecord,
+    StepRecord,
+    bits_per_byte,
+    perplexity,
+    steps_within,
+    tokens_per_second,
+)
 
 
 @given(vocab_size=st.integers(1, 10**6))
 def test_the_perplexity_of_a_uniform_guess_is_the_vocabulary(vocab_size: int) -> None:
     assert perplexity(math.log(vocab_size)) == pytest.approx(vocab_size)
+
+
+@given(size=st.integers(1, 8))
+def test_a_uniform_guess_of_bytes_takes_eight_bits_each(size: int) -> None:
+    assert bits_per_byte(size * math.log(256), float(size)) == pytest.approx(8.0)
 
 
 def test_perplexity_at_its_ends() -> None:
@@ -82,12 +94,13 @@ def test_records_are_lines_of_json_that_say_their_kind() -> None:
         "seconds": 1.25,
         "batch_hash": 2**63 + 1,
     }
-    evaluation = EvaluationRecord(3, 1536, None, 2.25, 1.5)
+    evaluation = EvaluationRecord(3, 1536, None, 2.25, 3.25, 1.5)
     assert json.loads(json.dumps(evaluation.to_json())) == {
         "kind": "evaluation",
         "step": 3,
         "tokens": 1536,
         "train_loss": None,
         "validation_loss": 2.25,
+        "bits_per_byte": 3.25,
         "seconds": 1.5,
     }

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from groundup.data.download import RemoteFile, fetch
 from groundup.data.python_docs import python_docs
+from groundup.download import RemoteFile, fetch
 from groundup.errors import CorpusError
 
 TINY_SHAKESPEARE = RemoteFile(
@@ -15,6 +15,7 @@ TINY_SHAKESPEARE = RemoteFile(
     path="tinyshakespeare/input.txt",
     size=1_115_394,
     sha256="86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+    instead="train on the corpus that needs no network: --corpus python-docs",
 )
 
 NAMED = ("python-docs", "shakespeare")

@@ -19,7 +19,8 @@ from groundup.recipe import Recipe
 from groundup.training.journal import Journal, MainJournal
 from groundup.training.memory import explain_out_of_memory
 from groundup.training.metrics import steps_within
-from groundup.training.setup import Text, assemble, choose_machine, initial_model, read_corpus, read_text
+from groundup.training.setup import assemble, choose_machine, initial_model
+from groundup.training.text import Text, choose_tokenizer, read_corpus, read_text
 from groundup.training.trainer import Trainer
 
 MEASURED_STEPS, MEASURED_SECONDS = 10, 0.5  # at least both
@@ -74,7 +75,9 @@ def print_plan(recipe: Recipe, vocab_size: int, as_json: bool) -> None:
             text = synthetic_text(recipe, vocab_size)
         else:
             _, tokenizer = initial_model(recipe, journal)
-            text = read_text(read_corpus(recipe.data.corpus, Path.cwd(), alone(journal)), recipe, tokenizer)
+            around, here = alone(journal), Path.cwd()
+            tokenizer = choose_tokenizer(recipe, tokenizer, here, around)
+            text = read_text(read_corpus(recipe.data.corpus, here, around), recipe, tokenizer)
         result = plan(recipe, text, journal)
     show(result, table_of(result), as_json)
 

@@ -12,7 +12,7 @@ from groundup.model_folder import find_model, load
 from groundup.models.catalogue import Model, architecture_of
 from groundup.parallel.machine import choose_device
 from groundup.places import run_or_path
-from groundup.tokenizers.characters import CharacterTokenizer
+from groundup.tokenizers.base import Tokenizer
 
 
 def generate_texts(
@@ -42,7 +42,7 @@ def generate_texts(
 
 
 def write_pieces(
-    model: Model, tokenizer: CharacterTokenizer, strict: bool, prompt: str, settings: SamplingSettings
+    model: Model, tokenizer: Tokenizer, strict: bool, prompt: str, settings: SamplingSettings
 ) -> Iterator[str]:
     """The text after the prompt, piece by piece."""
     tokens = fit_prompt(start_of(prompt, tokenizer), model.block_size, strict, report)

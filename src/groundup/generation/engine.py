@@ -1,5 +1,6 @@
 """The engine: a prompt in, text out, a token at a time."""
 
+import codecs
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from groundup.errors import GenerationError
+from groundup.errors import GenerationError, TokenizerError
 from groundup.models.catalogue import Model
 from groundup.models.sampling import next_token
-from groundup.tokenizers.characters import CharacterTokenizer
+from groundup.tokenizers.base import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,14 @@ class SamplingSettings:
             raise GenerationError(f"seed = {self.seed} must be a whole number from 0, below 2^63")
 
 
-def start_of(prompt: str, tokenizer: CharacterTokenizer) -> Tensor:
-    """The prompt's tokens, [1, time] int64; an empty prompt starts as a new line does. Raises TokenizerError."""
-    if not prompt:
-        prompt = "\n" if "\n" in tokenizer.characters else tokenizer.characters[0]
-    return torch.from_numpy(tokenizer.encode(prompt))[None]
+def start_of(prompt: str, tokenizer: Tokenizer) -> Tensor:
+    """The prompt's tokens, [1, time] int64; an empty one starts as a new line does. Raises TokenizerError."""
+    if prompt:
+        return torch.from_numpy(tokenizer.encode(prompt))[None]
+    try:
+        return torch.from_numpy(tokenizer.encode("\n"))[None]
+    except TokenizerError:  # characters without a line's end
+        return torch.tensor([[0]])
 
 
 def fit_prompt(tokens: Tensor, block_size: int, strict: bool, report: Callable[[str], None]) -> Tensor:
@@ -63,8 +67,13 @@ def fit_prompt(tokens: Tensor, block_size: int, strict: bool, report: Callable[[
 
 
 @torch.inference_mode()
-def stream_tokens(model: Model, tokens: Tensor, settings: SamplingSettings) -> Iterator[int]:
-    """Yield `settings.length` tokens that continue `tokens`, [1, time] int64, as `model.generate` would draw them."""
+def stream_tokens(
+    model: Model, tokens: Tensor, settings: SamplingSettings, vocab_size: int | None = None
+) -> Iterator[int]:
+    """Yield `settings.length` tokens that continue `tokens`, [1, time] int64, as `model.generate` would draw them.
+
+    vocab_size: of the tokenizer, where the model's is padded: what is above has no text.
+    """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(settings.seed)
     context = tokens.to(device)
@@ -73,7 +82,7 @@ def stream_tokens(model: Model, tokens: Tensor, settings: SamplingSettings) -> I
     try:
         for _ in range(settings.length):
             context = context[:, -model.block_size :]
-            logits = model.head(model.hidden(context)[:, -1])
+            logits = model.head(model.hidden(context)[:, -1])[:, :vocab_size]
             uniform = torch.rand(1, generator=generator).to(device)
             token = next_token(logits, uniform, settings.temperature, settings.top_k, settings.top_p)
             context = torch.cat([context, token[:, None]], dim=1)
@@ -82,14 +91,15 @@ def stream_tokens(model: Model, tokens: Tensor, settings: SamplingSettings) -> I
         model.train(was_training)
 
 
-def stream_text(
-    model: Model, tokenizer: CharacterTokenizer, tokens: Tensor, settings: SamplingSettings
-) -> Iterator[str]:
-    """The pieces of text that continue `tokens`, as they are made."""
-    for token in stream_tokens(model, tokens, settings):
-        yield tokenizer.decode([token])
+def stream_text(model: Model, tokenizer: Tokenizer, tokens: Tensor, settings: SamplingSettings) -> Iterator[str]:
+    """The pieces of text that continue `tokens`, as they are made, each of whole characters."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for token in stream_tokens(model, tokens, settings, tokenizer.vocab_size):
+        yield decoder.decode(tokenizer.decode_bytes([token]))
+    if rest := decoder.decode(b"", final=True):
+        yield rest
 
 
-def write_text(model: Model, tokenizer: CharacterTokenizer, settings: SamplingSettings, prompt: str = "") -> str:
+def write_text(model: Model, tokenizer: Tokenizer, settings: SamplingSettings, prompt: str = "") -> str:
     """What follows the prompt, whole. Raises TokenizerError for a character that the vocabulary lacks."""
     return "".join(stream_text(model, tokenizer, start_of(prompt, tokenizer), settings))

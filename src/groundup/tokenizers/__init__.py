@@ -1,1 +1,8 @@
-"""Text to token ids and back."""
+"""Text to tokens and back: `from groundup.tokenizers import load_tokenizer`."""
+
+from groundup.tokenizers.base import Tokenizer
+from groundup.tokenizers.bytepair import BytePairTokenizer
+from groundup.tokenizers.characters import CharacterTokenizer
+from groundup.tokenizers.loading import load_tokenizer
+
+__all__ = ["BytePairTokenizer", "CharacterTokenizer", "Tokenizer", "load_tokenizer"]

@@ -1,15 +1,13 @@
 """The character tokenizer: every distinct character of a text is a token, saved so that transformers reads it."""
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from groundup.errors import ForeignTokenizerError, TokenizerError
-
-TOKENIZER_FILE = "tokenizer.json"
-TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+from groundup.tokenizers.base import TOKENIZER_FILE, Contents, check_ids, read_contents, write_files
 
 
 class CharacterTokenizer:
@@ -18,9 +16,16 @@ class CharacterTokenizer:
     Raises TokenizerError for a character or an id that the vocabulary lacks.
     """
 
+    special_tokens: Mapping[str, int] = MappingProxyType({})
+
     def __init__(self, characters: Iterable[str]) -> None:
         self.characters = sorted(set(characters))
         self._code_points = np.array([ord(character) for character in self.characters], dtype=np.uint32)
+
+    @property
+    def identity(self) -> object:
+        """The characters: two tokenizers of the same ones are the same."""
+        return self.characters
 
     @property
     def vocab_size(self) -> int:
@@ -41,11 +46,11 @@ class CharacterTokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """ids -> text, a character each."""
-        ids = list(map(int, ids))
-        for position, token in enumerate(ids):
-            if not 0 <= token < self.vocab_size:
-                raise TokenizerError(f"token {token} at position {position} is outside [0, {self.vocab_size})")
-        return "".join(self.characters[token] for token in ids)
+        return "".join(self.characters[token] for token in check_ids(ids, self.vocab_size))
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """ids -> the UTF-8 bytes of their characters."""
+        return self.decode(ids).encode("utf-8", errors="surrogatepass")
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, which transformers' AutoTokenizer loads."""
@@ -69,19 +74,18 @@ class CharacterTokenizer:
                 "unk_token": "<unk>",  # required by the format; not in the vocabulary, so an unknown character raises
             },
         }
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-        _write_json(folder / TOKENIZER_FILE, pipeline)
-        _write_json(folder / TOKENIZER_CONFIG_FILE, config)
+        write_files(folder, pipeline, {})
 
     @classmethod
     def from_folder(cls, folder: Path) -> "CharacterTokenizer":
         """Read what `save` wrote. Raises TokenizerError for any other tokenizer."""
         path = folder / TOKENIZER_FILE
-        try:
-            model = json.loads(path.read_text("utf-8"))["model"]
-            kind, vocabulary = model.get("type"), model["vocab"]
-        except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-            raise TokenizerError(f"{path} is not a tokenizer file: {type(error).__name__}: {error}") from error
+        return cls.from_contents(read_contents(path), path)
+
+    @classmethod
+    def from_contents(cls, contents: Contents, path: Path) -> "CharacterTokenizer":
+        """The same, read from `path` already."""
+        kind, vocabulary = contents["model"].get("type"), contents["model"]["vocab"]
         entries = vocabulary if isinstance(vocabulary, dict) else {}  # a Unigram model has a list
         tokenizer = cls(character for character in entries if len(character) == 1)
         ids = dict(zip(tokenizer.characters, range(tokenizer.vocab_size), strict=True))
@@ -95,7 +99,3 @@ class CharacterTokenizer:
     def _known(self, most: int = 100) -> str:
         """The vocabulary for an error message, cut if it is long."""
         return repr("".join(self.characters[:most])) + (" ..." if self.vocab_size > most else "")
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", "utf-8")

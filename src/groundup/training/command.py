@@ -21,8 +21,8 @@ from groundup.training.journal import Journal, MainJournal
 from groundup.training.memory import explain_out_of_memory
 from groundup.training.metrics import perplexity
 from groundup.training.record import RunFolder, find_run
-from groundup.training.setup import Surroundings
 from groundup.training.stopping import stop_on_signals
+from groundup.training.text import Surroundings
 from groundup.training.trainer import Trainer
 
 FINAL_SAMPLE = 500  # tokens

@@ -100,7 +100,7 @@ class MainJournal(Journal):
         training = "" if record.train_loss is None else f"train {_loss(record.train_loss)}  "
         self.say(
             f"step {record.step:>6,}  {training}validation {_loss(record.validation_loss)}  "
-            f"{record.tokens:,} tokens  {record.seconds:.0f} s"
+            f"{record.bits_per_byte:.3f} bits a byte  {record.tokens:,} tokens  {record.seconds:.0f} s"
         )
         if time.monotonic() - self.last_drawn > REDRAW_AFTER:
             plot_losses(run.read_metrics(), run.path / "loss.png", run.name)

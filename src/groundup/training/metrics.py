@@ -31,6 +31,7 @@ class EvaluationRecord:
     tokens: int
     train_loss: float | None
     validation_loss: float
+    bits_per_byte: float  # of the validation text
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -41,6 +42,11 @@ class EvaluationRecord:
 def perplexity(loss: float) -> float:
     """exp(loss): the size of the die that is as hard to predict. loss: nats a token"""
     return math.exp(loss) if loss < 700 else math.inf
+
+
+def bits_per_byte(loss: float, bytes_per_token: float) -> float:
+    """The bits that a model needs for a byte of text: comparable over tokenizers. loss: nats a token"""
+    return loss / math.log(2) / bytes_per_token
 
 
 def tokens_per_second(tokens: int, started: float, ended: float) -> float:

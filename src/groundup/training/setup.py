@@ -1,19 +1,17 @@
 """From a recipe, or from a run to resume, to a trainer: all that can be wrong is found here, before the first step."""
 
 import platform
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from groundup import checkpoint, model_folder
 from groundup.data.ahead import Batches
-from groundup.data.corpora import Corpus, load_corpus, split
 from groundup.data.sampler import Sampler
-from groundup.errors import CorpusError, RunError
+from groundup.errors import RunError
 from groundup.models.catalogue import Model, build
 from groundup.optim.groups import RULES, build_optimizers
 from groundup.optim.schedules import Schedule
@@ -23,7 +21,7 @@ from groundup.parallel.sharding import distribute
 from groundup.parallel.world import World
 from groundup.places import run_or_path
 from groundup.recipe import Recipe
-from groundup.tokenizers.characters import CharacterTokenizer
+from groundup.tokenizers.base import Tokenizer
 from groundup.training.checks import (
     check_division,
     check_same_processes,
@@ -38,30 +36,11 @@ from groundup.training.objective import NextTokenLoss
 from groundup.training.pace import resolve_length
 from groundup.training.record import RunFolder, check_new_name, create_run
 from groundup.training.state import Progress, read_state
-from groundup.training.stopping import StopRequest
 from groundup.training.tensorboard import check_installed
+from groundup.training.text import Surroundings, Text, choose_tokenizer, read_corpus, read_text
 from groundup.training.trainer import Trainer
 
 CPU_OPERATIONS_PER_SECOND = 2e11  # of a small machine: only to judge whether compiling pays
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a run is given besides its recipe: the processes it shares, where it tells, who may stop it."""
-
-    world: World
-    journal: Journal
-    stop: StopRequest
-
-
-@dataclass(frozen=True)
-class Text:
-    """A corpus as tokens."""
-
-    corpus: Corpus
-    tokenizer: CharacterTokenizer
-    training: np.ndarray
-    validation: np.ndarray
 
 
 def start(recipe: Recipe, recipe_name: str, name: str | None, around: Surroundings) -> tuple[Trainer, RunFolder]:
@@ -71,6 +50,7 @@ def start(recipe: Recipe, recipe_name: str, name: str | None, around: Surroundin
     if recipe.train.log == "tensorboard":
         check_installed()
     model, tokenizer = initial_model(recipe, around.journal)
+    tokenizer = choose_tokenizer(recipe, tokenizer, Path.cwd(), around)
     text = read_text(read_corpus(recipe.data.corpus, Path.cwd(), around), recipe, tokenizer)
     trainer = assemble(recipe, text, model, around)
     recipe = resolve_length(trainer)
@@ -92,7 +72,11 @@ def resume(recipe: Recipe, run: RunFolder, data_may_differ: bool, around: Surrou
     folder = checkpoint.newest_valid(saved, around.journal.say)
     if saved and not folder:
         raise RunError(f"all {len(saved)} checkpoints of {run.name} are damaged: none to resume from. Start a new run")
-    model, tokenizer = model_folder.load(folder) if folder else initial_model(recipe, around.journal)
+    model, tokenizer = (
+        model_folder.load(folder, around.journal.say) if folder else initial_model(recipe, around.journal)
+    )
+    if folder is None:
+        tokenizer = choose_tokenizer(recipe, tokenizer, Path(facts["folder"]), around)
     corpus = read_corpus(recipe.data.corpus, Path(facts["folder"]), around)
     check_same_text(corpus, facts, data_may_differ, around.journal)
     check_same_versions(facts, around.journal)
@@ -120,7 +104,8 @@ def assemble(recipe: Recipe, text: Text, model: Model | None, around: Surroundin
         machines.keep_freed_memory()
         if warning := machines.warning_about_cpu(recipe.train.threads * around.world.local_size):
             around.journal.say(warning)
-    config = recipe.model_config(text.tokenizer.vocab_size)
+    padded = model is not None and model_folder.fits(text.tokenizer, model.config.vocab_size)
+    config = recipe.model_config(model.config.vocab_size if model is not None and padded else text.tokenizer.vocab_size)
     if model is None:
         torch.manual_seed(recipe.train.seed)
         model = build(recipe.model.architecture, config)
@@ -142,6 +127,7 @@ def assemble(recipe: Recipe, text: Text, model: Model | None, around: Surroundin
         sampler=sampler,
         batches=Batches(sampler, rows, around.world.rank, around.world.size, machine.device),
         validation=text.validation,
+        bytes_per_token=text.bytes_per_token,
         journal=around.journal,
         stop=around.stop,
         progress=Progress(),
@@ -152,35 +138,9 @@ def assemble(recipe: Recipe, text: Text, model: Model | None, around: Surroundin
     return trainer
 
 
-def initial_model(recipe: Recipe, journal: Journal) -> tuple[Model | None, CharacterTokenizer | None]:
+def initial_model(recipe: Recipe, journal: Journal) -> tuple[Model | None, Tokenizer | None]:
     """The model that `train.init` names, with its tokenizer; none where the run starts from random weights."""
     return model_folder.load(run_or_path(recipe.train.init), journal.say) if recipe.train.init else (None, None)
-
-
-def read_corpus(name: str, folder: Path, around: Surroundings) -> Corpus:
-    """The text, its path relative to where the run began; the main process first, which may have to download it."""
-    around.journal.say(f"reading {name}")
-    if not around.world.is_main:
-        around.world.barrier()
-    corpus = load_corpus(name, folder)
-    if around.world.is_main:
-        around.world.barrier()
-    return corpus
-
-
-def read_text(corpus: Corpus, recipe: Recipe, tokenizer: CharacterTokenizer | None) -> Text:
-    """The corpus as tokens, split; the tokenizer is made from the text unless given. Raises CorpusError."""
-    tokenizer = tokenizer or CharacterTokenizer(corpus.text)
-    dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
-    training, validation = split(tokenizer.encode(corpus.text).astype(dtype), recipe.data.validation_fraction)
-    need = recipe.model.block_size + 1
-    if len(training) < need or len(validation) < 2:
-        raise CorpusError(
-            f"corpus {corpus.name} is too short: {len(training):,} tokens for training and {len(validation):,} for "
-            f"validation, but model.block_size = {recipe.model.block_size} needs {need:,} and 2. Lower "
-            "model.block_size, or give more text"
-        )
-    return Text(corpus, tokenizer, training, validation)
 
 
 def choose_machine(recipe: Recipe, text: Text, world: World) -> tuple[Recipe, Machine]:

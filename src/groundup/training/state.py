@@ -12,7 +12,7 @@ from groundup import model_folder
 from groundup.errors import CheckpointError
 from groundup.models.catalogue import Model
 from groundup.optim.groups import load_optimizer_state, optimizer_state
-from groundup.tokenizers.characters import CharacterTokenizer
+from groundup.tokenizers.base import Tokenizer
 
 OPTIMIZER_FILE = "training/optimizer.safetensors"
 STATE_FILE = "training/state.json"
@@ -33,7 +33,7 @@ class Progress:
 def write_state(
     folder: Path,
     model: Model,
-    tokenizer: CharacterTokenizer,
+    tokenizer: Tokenizer,
     optimizers: list[torch.optim.Optimizer],
     progress: Progress,
 ) -> None:

@@ -23,9 +23,9 @@ from groundup.parallel.machine import Machine
 from groundup.parallel.sharding import synchronise_only_if
 from groundup.parallel.world import World
 from groundup.recipe import Recipe
-from groundup.tokenizers.characters import CharacterTokenizer
+from groundup.tokenizers.base import Tokenizer
 from groundup.training.journal import Journal
-from groundup.training.metrics import EvaluationRecord, StepRecord, tokens_per_second
+from groundup.training.metrics import EvaluationRecord, StepRecord, bits_per_byte, tokens_per_second
 from groundup.training.objective import NextTokenLoss
 from groundup.training.record import RunFolder
 from groundup.training.state import Progress, write_state
@@ -39,7 +39,7 @@ class Trainer:
     recipe: Recipe
     machine: Machine
     world: World
-    tokenizer: CharacterTokenizer
+    tokenizer: Tokenizer
     model: Model
     objective: NextTokenLoss
     distributed: nn.Module
@@ -48,6 +48,7 @@ class Trainer:
     sampler: Sampler
     batches: Batches
     validation: np.ndarray
+    bytes_per_token: float  # of the validation split
     journal: Journal
     stop: StopRequest
     progress: Progress
@@ -122,7 +123,14 @@ class Trainer:
         training, validation = self.measure_losses()
         check_losses(progress.step, training, validation)  # before the save: no checkpoint holds a NaN
         tokens = progress.step * self.recipe.tokens_per_step
-        evaluation = EvaluationRecord(progress.step, tokens, training, validation, progress.seconds)
+        evaluation = EvaluationRecord(
+            progress.step,
+            tokens,
+            training,
+            validation,
+            bits_per_byte(validation, self.bytes_per_token),
+            progress.seconds,
+        )
         self.journal.evaluation(evaluation)
         if progress.step == 0:
             return evaluation  # where it starts from: nothing was learned, and nothing is saved

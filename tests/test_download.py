@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Cli, error_line
-from groundup.data.download import RemoteFile, fetch
+from groundup.download import RemoteFile, fetch
 from groundup.errors import CorpusError
 
 CONTENT = bytes(range(256)) * 1000
@@ -121,7 +121,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def remote(server: Server, how: str) -> RemoteFile:
     """CONTENT, from a server that behaves in a certain way."""
     url = f"http://127.0.0.1:{server.server_address[1]}/{how}"
-    return RemoteFile(url, "room/file.bin", len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
+    return RemoteFile(url, "room/file.bin", len(CONTENT), hashlib.sha256(CONTENT).hexdigest(), "do without")
 
 
 def files(folder: Path) -> dict[str, int]:
@@ -196,7 +196,7 @@ def test_a_server_that_fails_is_one_line_with_the_way_out(how: str, reason: str,
     with pytest.raises(CorpusError) as raised:
         fetch(wanted, timeout=0.3, deadline=0.5)
     assert time.monotonic() - started < 15  # the server would have kept us for 20 seconds, or for ever
-    for part in (reason, wanted.url, str(cache / "room" / "file.bin"), "--corpus python-docs"):
+    for part in (reason, wanted.url, str(cache / "room" / "file.bin"), "do without"):
         assert part in str(raised.value)
     assert "room/file.bin" not in files(cache)
 

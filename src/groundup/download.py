@@ -21,6 +21,7 @@ class RemoteFile:
     path: str
     size: int
     sha256: str
+    instead: str  # what to do without it
 
 
 def cache_folder() -> Path:
@@ -45,8 +46,7 @@ def fetch(remote: RemoteFile, timeout: float = 20.0, deadline: float = 600.0) ->
     except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
         reason = getattr(error, "reason", None) or error
         raise CorpusError(
-            f"can't download {remote.url} to {path}: {reason}. Put the file there yourself, "
-            "or train on the corpus that needs no network: --corpus python-docs"
+            f"can't download {remote.url} to {path}: {reason}. Put the file there yourself, or {remote.instead}"
         ) from error
     try:
         _verify(partial, remote)

@@ -1,0 +1,32 @@
+"""GPT-2's own tokenizer, from the two files that OpenAI published."""
+
+import json
+
+from groundup.download import RemoteFile, fetch
+from groundup.tokenizers.base import END_OF_TEXT
+from groundup.tokenizers.bytepair import BytePairTokenizer, contents_of
+
+URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main"
+INSTEAD = "use a tokenizer that needs no network: --data.tokenizer characters"
+MERGES = RemoteFile(
+    url=f"{URL}/vocab.bpe",
+    path="gpt2/vocab.bpe",
+    size=456_318,
+    sha256="1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    instead=INSTEAD,
+)
+VOCABULARY = RemoteFile(
+    url=f"{URL}/encoder.json",
+    path="gpt2/encoder.json",
+    size=1_042_301,
+    sha256="196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    instead=INSTEAD,
+)
+
+
+def gpt2_tokenizer() -> BytePairTokenizer:
+    """50,257 tokens (Radford et al. 2019, section 2.2). Raises CorpusError where the files can't be had."""
+    vocabulary = json.loads(fetch(VOCABULARY).read_text("utf-8"))
+    special = {END_OF_TEXT: vocabulary.pop(END_OF_TEXT)}
+    _version, *lines = fetch(MERGES).read_text("utf-8").splitlines()
+    return BytePairTokenizer(contents_of(vocabulary, [line.split(" ") for line in lines], special), "gpt2")

@@ -1,0 +1,106 @@
+"""Byte-level BPE from first principles: how pairs are learned, how a text is encoded, and how it is read back.
+
+The oracle of the fast tokenizers: same pairs in the same order, same ids.
+"""
+
+from collections import Counter
+from itertools import pairwise
+
+import regex
+
+from groundup.errors import TokenizerError
+
+# GPT-2's words (Radford et al. 2019, section 2.2): no pair crosses from one to the next.
+WORDS = regex.compile(r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
+
+Pair = tuple[int, int]
+
+
+class ReadableBytePair:
+    """Tokens 0 to 255 are the bytes; token 256 + i is the i-th pair that was learned (Sennrich et al. 2016)."""
+
+    def __init__(self, merges: list[Pair]) -> None:
+        self.merges = merges
+        self.ranks = {pair: rank for rank, pair in enumerate(merges)}
+        self.bytes_of = [bytes([byte]) for byte in range(256)]
+        for left, right in merges:
+            self.bytes_of.append(self.bytes_of[left] + self.bytes_of[right])
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.bytes_of)
+
+    @classmethod
+    def train(cls, text: str, vocab_size: int) -> "ReadableBytePair":
+        """Learn the most frequent pair, merge it everywhere, and again, until there are `vocab_size` tokens.
+
+        Of equally frequent pairs the one with the lower left token is taken, then the one with the lower right one.
+        Ends early where no word is longer than a token. Raises TokenizerError for fewer than 256.
+        """
+        if vocab_size < 256:
+            raise TokenizerError(f"vocab_size = {vocab_size} must be at least 256: a token for each byte")
+        words = Counter(tuple(word) for word in split_words(text))
+        merges: list[Pair] = []
+        while 256 + len(merges) < vocab_size:
+            counts = count_pairs(words)
+            if not counts:
+                break
+            best = min(counts, key=lambda pair: (-counts[pair], pair))
+            words = merge_in_all(words, best, 256 + len(merges))
+            merges.append(best)
+        return cls(merges)
+
+    def encode(self, text: str) -> list[int]:
+        """text -> tokens: in each word the pair that was learned first is merged first."""
+        return [token for word in split_words(text) for token in self.encode_word(word)]
+
+    def encode_word(self, word: bytes) -> tuple[int, ...]:
+        """One word's bytes -> tokens."""
+        tokens = tuple(word)
+        while known := [self.ranks[pair] for pair in pairwise(tokens) if pair in self.ranks]:
+            rank = min(known)
+            tokens = merge(tokens, self.merges[rank], 256 + rank)
+        return tokens
+
+    def decode_bytes(self, tokens: list[int]) -> bytes:
+        """tokens -> the bytes that they stand for."""
+        return b"".join(self.bytes_of[token] for token in tokens)
+
+    def decode(self, tokens: list[int]) -> str:
+        """tokens -> text; bytes that aren't UTF-8 become U+FFFD."""
+        return self.decode_bytes(tokens).decode("utf-8", errors="replace")
+
+
+def split_words(text: str) -> list[bytes]:
+    """The words of a text, in UTF-8. Raises TokenizerError for half of a surrogate pair, which UTF-8 can't hold."""
+    try:
+        return [word.encode("utf-8") for word in WORDS.findall(text)]
+    except UnicodeEncodeError as error:
+        raise TokenizerError(f"character {error.object[error.start]!r} is a lone surrogate: not a character") from None
+
+
+def count_pairs(words: Counter[tuple[int, ...]]) -> Counter[Pair]:
+    """How often each pair of neighbours occurs. words: tokens of a word -> how often it occurs"""
+    counts: Counter[Pair] = Counter()
+    for tokens, number in words.items():
+        for pair in pairwise(tokens):
+            counts[pair] += number
+    return counts
+
+
+def merge_in_all(words: Counter[tuple[int, ...]], pair: Pair, token: int) -> Counter[tuple[int, ...]]:
+    """The words with the pair replaced by its token."""
+    return Counter({merge(tokens, pair, token): number for tokens, number in words.items()})
+
+
+def merge(tokens: tuple[int, ...], pair: Pair, token: int) -> tuple[int, ...]:
+    """The tokens with each occurrence of the pair, from left to right, replaced by one token."""
+    merged, place = [], 0
+    while place < len(tokens):
+        if tokens[place : place + 2] == pair:
+            merged.append(token)
+            place += 2
+        else:
+            merged.append(tokens[place])
+            place += 1
+    return tuple(merged)
