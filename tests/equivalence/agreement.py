@@ -60,8 +60,8 @@ def gradients_of(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-def assert_same_computation(pair: Twins, tokens: Tensor, targets: Tensor, tolerance: float = 1e-11) -> None:
-    """Logits, loss and every gradient."""
+def assert_same_computation(pair: Twins, tokens: Tensor, targets: Tensor, tolerance: float = 1e-12) -> None:
+    """Logits, loss and every gradient, one that is large in relation to its size: a narrow layer norm makes it 30."""
     pair.readable.zero_grad()
     pair.gpt2.zero_grad()
     logits, loss = pair.readable(tokens, targets)
@@ -74,7 +74,8 @@ def assert_same_computation(pair: Twins, tokens: Tensor, targets: Tensor, tolera
     found = gradients_of(pair.gpt2)
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
-        assert_close(found[name], gradient, tolerance, f"gradients of {name}")
+        scale = max(1.0, gradient.abs().max().item())
+        assert_close(found[name], gradient, tolerance * scale, f"gradients of {name}")
 
 
 def assert_same_training(

@@ -68,10 +68,10 @@ def write_files(folder: Path, contents: Contents, special: Mapping[str, str]) ->
         (folder / name).write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", "utf-8")
 
 
-def check_text(text: str) -> bytes:
-    """The text's UTF-8 bytes. Raises TokenizerError for a lone surrogate, which has none."""
+def check_text(text: str) -> None:
+    """Raises TokenizerError for a lone surrogate, which UTF-8 doesn't have."""
     try:
-        return text.encode("utf-8")
+        text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise TokenizerError(
             f"character {text[error.start]!r} at position {error.start} is half of a pair (a lone surrogate), which no "
