@@ -1,0 +1,118 @@
+"""A folder of shards: the index that `groundup prepare` writes, or .bin files as nanoGPT and llm.c leave them."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from groundup.data.shards import Shard, open_shard
+from groundup.data.tokens import Tokens, check_range
+from groundup.errors import CorpusError
+
+INDEX = "index.json"
+TOKENIZER_FOLDER = "tokenizer"
+SPLITS = ("train", "validation")
+READ_WHOLE = 2**27  # tokens: a corpus up to this size is verified at opening, a larger one as it is read
+
+
+@dataclass(frozen=True)
+class ShardFolder:
+    """Open shards, those of `train` and those of `validation`.
+
+    index: what `index.json` says, empty for foreign files. tokenizer: the folder of the one that made them, if known.
+    """
+
+    path: Path
+    shards: dict[str, list[Shard]]
+    index: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def tokenizer(self) -> Path | None:
+        """The folder with the tokenizer that made the shards."""
+        return self.path / TOKENIZER_FOLDER if self.index else None
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what the shards hold, by the index; for foreign files of their sizes and of parts of them."""
+        return self.index["fingerprint"] if self.index else _fingerprint_of_parts(self.all_shards())
+
+    def all_shards(self) -> list[Shard]:
+        """Of both splits."""
+        return [shard for split in SPLITS for shard in self.shards[split]]
+
+    def tokens(self, split: str, vocab_size: int) -> Tokens:
+        """A split for a model of that many tokens. Raises CorpusError for shards that don't fit it.
+
+        What a header says is believed; a small corpus is read whole and verified; else each window is checked.
+        """
+        shards = self.shards[split]
+        small = sum(len(shard.tokens) for shard in self.all_shards()) <= READ_WHOLE
+        for shard in shards:
+            if shard.largest is not None and shard.largest >= vocab_size:
+                check_range(shard.tokens, str(shard.path), vocab_size)
+            if small:
+                shard.verify()
+                check_range(shard.tokens, str(shard.path), vocab_size)
+        streams = tuple(shard.tokens for shard in shards)
+        return Tokens(streams, tuple(str(shard.path) for shard in shards), None if small else vocab_size)
+
+
+def is_shard_folder(path: Path) -> bool:
+    """Whether this is a folder that `groundup prepare` made, or one with .bin files, or a .bin file."""
+    return (path / INDEX).is_file() or path.suffix == ".bin" or (path.is_dir() and any(path.glob("*.bin")))
+
+
+def open_folder(path: Path) -> ShardFolder:
+    """Open the shards in `path`; bodies aren't read. Raises CorpusError."""
+    if not (path / INDEX).is_file():
+        return _open_foreign(path)
+    try:
+        index = json.loads((path / INDEX).read_text("utf-8"))
+        listed = {split: index["splits"][split]["shards"] for split in SPLITS}
+        assert all({"file", "tokens", "sha256"} <= entry.keys() for split in SPLITS for entry in listed[split])
+        assert isinstance(index["fingerprint"], str)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+        raise CorpusError(f"{path / INDEX} is damaged: {type(error).__name__} {error}. Prepare it again") from error
+    shards = {split: [_open_listed(path, entry) for entry in listed[split]] for split in SPLITS}
+    return ShardFolder(path, shards, index)
+
+
+def _open_listed(folder: Path, entry: dict[str, Any]) -> Shard:
+    """A shard that the index lists. Raises CorpusError if it is another one."""
+    shard = open_shard(folder / entry["file"])
+    if (len(shard.tokens), shard.sha256) != (entry["tokens"], entry["sha256"]):
+        raise CorpusError(
+            f"shard {shard.path} has {len(shard.tokens):,} tokens with SHA-256 {str(shard.sha256)[:12]}..., but "
+            f"{INDEX} lists {entry['tokens']:,} with {entry['sha256'][:12]}...: it belongs to another corpus"
+        )
+    return shard
+
+
+def _open_foreign(path: Path) -> ShardFolder:
+    """`train.bin` and `val.bin`, or any number of .bin files of which those with `val` in their name validate."""
+    files = sorted(path.glob("*.bin")) if path.is_dir() else [path]
+    validation = [file for file in files if "val" in file.name]
+    training = [file for file in files if "val" not in file.name]
+    if not training or not validation:
+        raise CorpusError(
+            f"{path} has {len(training)} shards for training and {len(validation)} for validation (those with `val` in "
+            "their name), but both are needed: give the folder that has them"
+        )
+    splits = {"train": training, "validation": validation}
+    return ShardFolder(path, {split: [open_shard(file) for file in files] for split, files in splits.items()})
+
+
+def _fingerprint_of_parts(shards: list[Shard], parts: int = 64, part: int = 2**14) -> str:
+    """Of files that state no SHA-256: each whole up to parts * part tokens, else evenly spread parts of it."""
+    digest = hashlib.sha256()
+    for shard in shards:
+        size = len(shard.tokens)
+        digest.update(f"{shard.path.name} {size} {shard.tokens.dtype.itemsize}\n".encode())
+        if size <= parts * part:
+            digest.update(shard.tokens.tobytes())
+        else:
+            for number in range(parts):
+                first = number * (size - part) // (parts - 1)
+                digest.update(shard.tokens[first : first + part].tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,161 @@
+"""Shards: files of tokens that open at once, however long they are. Ours, nanoGPT's and llm.c's.
+
+A shard of ours is a header of 96 bytes and a body of tokens, all little-endian:
+
+    offset  size  what
+    0       8     b"groundup"
+    8       4     version, 1
+    12      4     bytes a token, 2 or 4
+    16      8     tokens
+    24      4     tokens in the vocabulary
+    28      4     the largest token in the body
+    32      32    SHA-256 of what decides the tokenizer's ids
+    64      32    SHA-256 of the body
+    96            the tokens, unsigned
+"""
+
+import hashlib
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from groundup.errors import CorpusError
+
+MAGIC = b"groundup"
+VERSION = 1
+HEADER = struct.Struct("<8sIIQII32s32s")
+DTYPES = {2: np.dtype("<u2"), 4: np.dtype("<u4")}
+LLMC_BYTES = {20240520: 2, 20240801: 4}  # llm.c: magic -> bytes a token, after 256 numbers of 4 bytes
+LLMC_HEADER = 1024
+
+
+@dataclass(frozen=True)
+class Shard:
+    """An open shard. tokens: [tokens] unsigned, mapped into memory.
+
+    vocab_size, largest, tokenizer and sha256 are what the header says; foreign formats say nothing of them.
+    """
+
+    path: Path
+    tokens: np.ndarray
+    vocab_size: int | None = None
+    largest: int | None = None
+    tokenizer: str | None = None
+    sha256: str | None = None
+
+    def verify(self) -> None:
+        """Read the whole body. Raises CorpusError if it isn't the one that was written."""
+        if self.sha256 is not None and (found := _digest(self.tokens)) != self.sha256:
+            raise CorpusError(
+                f"shard {self.path} is damaged: the SHA-256 of its tokens is {found[:12]}... instead of "
+                f"{self.sha256[:12]}.... Prepare it again, or copy it again from where it is whole"
+            )
+
+
+def open_shard(path: Path) -> Shard:
+    """Map a shard of any of the three formats into memory; its body isn't read. Raises CorpusError."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(HEADER.size)
+    except OSError as error:
+        raise CorpusError(f"shard {path} can't be read: {error.strerror}") from error
+    if start.startswith(MAGIC):
+        return _open_ours(path, start, size)
+    magic, version, count = struct.unpack_from("<3i", start) if len(start) >= 12 else (0, 0, 0)
+    if magic in LLMC_BYTES and version >= 1:
+        dtype = DTYPES[LLMC_BYTES[magic]]
+        _check_size(path, size, LLMC_HEADER + count * dtype.itemsize, f"an llm.c file of {count:,} tokens")
+        return Shard(path, _map(path, dtype, LLMC_HEADER, count))
+    dtype = DTYPES[2]
+    if size % dtype.itemsize:
+        raise CorpusError(
+            f"shard {path} has {size:,} bytes, which is no whole number of 2-byte tokens: {size - 1:,} or "
+            f"{size + 1:,} would be. It is cut off, or no shard"
+        )
+    return Shard(path, _map(path, dtype, 0, size // dtype.itemsize))
+
+
+def _open_ours(path: Path, start: bytes, size: int) -> Shard:
+    if len(start) < HEADER.size:
+        raise CorpusError(f"shard {path} is cut off: {size:,} bytes, but its header alone has {HEADER.size}")
+    _, version, itemsize, count, vocab_size, largest, tokenizer, sha256 = HEADER.unpack(start)
+    if version != VERSION or itemsize not in DTYPES:
+        raise CorpusError(
+            f"shard {path} says version {version} with {itemsize} bytes a token; this groundup reads version {VERSION} "
+            "with 2 or 4"
+        )
+    _check_size(path, size, HEADER.size + count * itemsize, f"{count:,} tokens")
+    tokens = _map(path, DTYPES[itemsize], HEADER.size, count)
+    return Shard(path, tokens, vocab_size, largest, tokenizer.hex(), sha256.hex())
+
+
+def _check_size(path: Path, size: int, expected: int, what: str) -> None:
+    if size != expected:
+        raise CorpusError(
+            f"shard {path} has {size:,} bytes, but its header says {what}, which makes {expected:,}: it is cut off or "
+            "damaged. Prepare it again, or copy it again from where it is whole"
+        )
+
+
+def _map(path: Path, dtype: np.dtype, offset: int, count: int) -> np.ndarray:
+    if count == 0:  # nothing can't be mapped
+        return np.empty(0, dtype)
+    return np.memmap(path, dtype, mode="r", offset=offset, shape=(count,))
+
+
+def _digest(tokens: np.ndarray, at_once: int = 2**22) -> str:
+    digest = hashlib.sha256()
+    for first in range(0, len(tokens), at_once):
+        digest.update(tokens[first : first + at_once].data)
+    return digest.hexdigest()
+
+
+class ShardWriter:
+    """A shard being written, beside its final name, which it gets when it is whole. A context that cleans up.
+
+    tokenizer: SHA-256 in hexadecimal, of what decides the ids.
+    """
+
+    def __init__(self, path: Path, dtype: np.dtype, vocab_size: int, tokenizer: str) -> None:
+        self.path, self.dtype, self.vocab_size, self.tokenizer = path, dtype, vocab_size, tokenizer
+        self.count = self.largest = 0
+        self.digest = hashlib.sha256()
+        self._temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+        self._file = self._temporary.open("wb")
+        self._file.write(bytes(HEADER.size))
+
+    def append(self, tokens: np.ndarray) -> None:
+        """Write [tokens] of the shard's dtype after what there is."""
+        if tokens.size:
+            assert tokens.dtype == self.dtype
+            assert int(tokens.max()) < self.vocab_size
+            data = memoryview(np.ascontiguousarray(tokens)).cast("B")
+            self.count, self.largest = self.count + tokens.size, max(self.largest, int(tokens.max()))
+            self.digest.update(data)
+            self._file.write(data)
+
+    def publish(self) -> str:
+        """Complete the header, and give the file its name: the SHA-256 of the body."""
+        fields = (self.dtype.itemsize, self.count, self.vocab_size, self.largest)
+        digests = (bytes.fromhex(self.tokenizer), self.digest.digest())
+        self._file.seek(0)
+        self._file.write(HEADER.pack(MAGIC, VERSION, *fields, *digests))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._temporary.replace(self.path)
+        return self.digest.hexdigest()
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
