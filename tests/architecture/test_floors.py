@@ -14,14 +14,14 @@ SOURCE = ROOT / "src" / "groundup"
 # From the street to the cellar. A room is a folder or a file beside the folders; one that isn't listed fails.
 FLOORS = [
     {"__main__"},
-    {"cli", "cli_tokenizer"},
+    {"cli", "cli_prepare", "cli_tokenizer"},
     {"doctor"},
     {"training", "evaluation", "generation", "interop", "tables", "tokenizer_tools"},
     {"checkpoint", "model_folder", "optim", "data"},
     {"layouts"},
     {"models", "tokenizers", "parallel"},
     {"recipe", "recipe_files", "recipe_scaling", "recipes"},
-    {"config", "download", "errors", "places"},
+    {"config", "cores", "download", "errors", "places"},
     {"__init__"},  # the version; its other names are only fetched when they are asked for
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -10,7 +10,7 @@ from groundup.parallel import machine
 @pytest.fixture
 def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 4)
-    monkeypatch.setattr(machine, "_usable_cores", lambda: 3)
+    monkeypatch.setattr(machine, "usable_cores", lambda: 3)
 
 
 @pytest.mark.usefixtures("four_cores")

@@ -17,6 +17,7 @@ A shard of ours is a header of 96 bytes and a body of tokens, all little-endian:
 import hashlib
 import os
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -118,14 +119,16 @@ def _digest(tokens: np.ndarray, at_once: int = 2**22) -> str:
 class ShardWriter:
     """A shard being written, beside its final name, which it gets when it is whole. A context that cleans up.
 
-    tokenizer: SHA-256 in hexadecimal, of what decides the ids.
+    tokenizer: SHA-256 in hexadecimal, of what decides the ids. temporary: where it is written, on the same disk.
     """
 
-    def __init__(self, path: Path, dtype: np.dtype, vocab_size: int, tokenizer: str) -> None:
+    def __init__(
+        self, path: Path, dtype: np.dtype, vocab_size: int, tokenizer: str, temporary: Path | None = None
+    ) -> None:
         self.path, self.dtype, self.vocab_size, self.tokenizer = path, dtype, vocab_size, tokenizer
         self.count = self.largest = 0
         self.digest = hashlib.sha256()
-        self._temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+        self._temporary = (temporary or path.parent) / f"{path.name}.{os.getpid()}.part"
         self._file = self._temporary.open("wb")
         self._file.write(bytes(HEADER.size))
 
@@ -134,7 +137,7 @@ class ShardWriter:
         if tokens.size:
             assert tokens.dtype == self.dtype
             assert int(tokens.max()) < self.vocab_size
-            data = memoryview(np.ascontiguousarray(tokens)).cast("B")
+            data = np.ascontiguousarray(tokens).data
             self.count, self.largest = self.count + tokens.size, max(self.largest, int(tokens.max()))
             self.digest.update(data)
             self._file.write(data)
@@ -157,5 +160,6 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with suppress(OSError):  # what is buffered may not fit on the disk
+            self._file.close()
         self._temporary.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from groundup.cores import usable_cores
 from groundup.errors import MachineError
 from groundup.parallel.world import World
 
@@ -105,14 +106,14 @@ def choose_compile(name: str, device: torch.device, expected_seconds: float) -> 
 def set_threads(requested: int, world: World) -> int:
     """Give torch `requested` threads, or this process's share of the cores it may use; the number that it now has."""
     if requested == 0:
-        requested = max(1, _usable_cores() // world.local_size)
+        requested = max(1, usable_cores() // world.local_size)
     torch.set_num_threads(requested)
     return requested
 
 
 def warning_about_cpu(threads: int) -> str | None:
     """What keeps so many threads, of all processes here, from having a core each: a limit, others at work, or None."""
-    cores, usable = os.cpu_count() or 1, _usable_cores()
+    cores, usable = os.cpu_count() or 1, usable_cores()
     if threads > usable:
         return (
             f"{threads} threads on {usable} of {cores} cores, which is all that this process may use: expect it to be "
@@ -145,12 +146,6 @@ def give_back_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _usable_cores() -> int:
-    """The cores that this process may run on: its affinity, and its container's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, _quota() or cores))
-
-
 def _busy_cores(seconds: float = 0.1) -> float | None:
     """Cores' worth of work done by anybody in a moment in which this process sleeps; None where /proc doesn't say."""
     if not CPU_TIMES.is_file():
@@ -165,15 +160,6 @@ def _cpu_times() -> tuple[int, int]:
     """(idle, all) clock ticks of all cores since the machine started (proc(5): user nice system idle iowait ...)."""
     ticks = [int(number) for number in CPU_TIMES.read_text("ascii").split("\n", 1)[0].split()[1:9]]
     return ticks[3] + ticks[4], sum(ticks)
-
-
-def _quota() -> int | None:
-    """The CPUs that a container's control group allows (cgroup v2), rounded up; None without a limit."""
-    try:
-        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
-    except (OSError, ValueError):
-        return None
-    return None if limit == "max" else max(1, -(-int(limit) // int(period)))
 
 
 def make_deterministic(device: torch.device) -> None:

@@ -1,0 +1,52 @@
+"""The calls of a preparation on a Ray cluster whose machines share the disk."""
+
+import json
+import logging
+from collections.abc import Iterable
+from itertools import islice
+
+from groundup.data.preparation import CALLS
+from groundup.data.workers import Call, Results
+from groundup.errors import CorpusError, GroundupError, MachineError
+
+
+def on_cluster(address: str) -> "OnCluster":
+    """Join the cluster at `address` (`auto` finds one on this machine). Raises MachineError, CorpusError."""
+    try:
+        import ray
+    except ImportError as error:
+        raise MachineError("--ray needs Ray: pip install 'groundup[cluster]'") from error
+    try:
+        ray.init(address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise CorpusError(f"there is no Ray cluster at {address}: {str(error).splitlines()[0]}") from error
+    return OnCluster()
+
+
+class OnCluster:
+    """Works off calls as rows of a Ray Dataset, so many at a time that every core of the cluster has a few."""
+
+    def __call__(self, calls: Iterable[Call]) -> Results:
+        """Each call and its result. Raises what a call raised."""
+        import ray
+
+        waiting = iter(calls)
+        at_once = 4 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        while batch := list(islice(waiting, at_once)):
+            rows = [{"call": json.dumps(call)} for call in batch]
+            answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map(answer)
+            for row in answers.iter_rows():
+                (name, arguments), result = json.loads(row["call"]), json.loads(row["answer"])
+                if "error" in result:
+                    raise CorpusError(result["error"])
+                yield (name, arguments), result
+
+
+def answer(row: dict[str, str]) -> dict[str, str]:
+    """A row with what its call gave; what a user did wrong travels as text, because Ray would wrap it."""
+    name, arguments = json.loads(row["call"])
+    try:
+        result = CALLS[name](**arguments)
+    except GroundupError as error:
+        result = {"error": str(error)}
+    return row | {"answer": json.dumps(result)}
