@@ -21,7 +21,7 @@ class Fault:
 
     kind: "drop" sends bytes up to position `at` of the file and cuts the line; "hang" does so and falls silent (at = -1
     is before the headers); "status" answers `status` with `headers`; "wrong" sends other bytes; "deaf" ignores the
-    range; "short" answers with another, short page.
+    range; "shifted" sends all again and calls it a part; "short" answers with another, short page.
     """
 
     where: str
@@ -198,6 +198,8 @@ class Handler(BaseHTTPRequestHandler):
         first = int(asked.removeprefix("bytes=").split("-")[0]) if asked and kind != "deaf" else 0
         if first >= len(content) and first:
             return self.answer(416, b"", {"Content-Range": f"bytes */{len(content)}"})
+        if kind == "shifted":
+            return self.answer(206, content, {"Content-Range": f"bytes 0-{len(content) - 1}/{len(content)}"})
         if first:
             headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
         end = max(at, first) if kind in ("drop", "hang") else len(content)

@@ -8,10 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.hf_api import RepoFile
 
 from groundup.data.remote import Dataset, RemoteParquet, download, list_files, named_dataset
@@ -122,6 +123,15 @@ def test_every_file_comes_as_it_is(hub: Hub, tmp_path: Path):
         assert told == sorted(told)
         assert told[-1] == file.size
     assert files(tmp_path) == {path: len(content) for path, content in FILES.items() if path.endswith(".parquet")}
+
+
+@pytest.mark.parametrize("kind", ["dataset", "model"])
+def test_the_hub_of_these_tests_serves_huggingface_hub_too(kind: str, hub: Hub, tmp_path: Path):
+    """The oracle of the server: what a client that isn't ours gets from it."""
+    hub.add(f"{kind}s", "someone/else", FILES)
+    for path, content in FILES.items():
+        got = hf_hub_download("someone/else", path, repo_type=kind, endpoint=hub.url, local_dir=tmp_path)
+        assert Path(got).read_bytes() == content
 
 
 def test_a_file_of_which_the_hub_knows_no_sha_comes_too(hub: Hub, tmp_path: Path):
@@ -352,6 +362,15 @@ def test_a_server_that_ignores_ranges_sends_all_again(hub: Hub, tmp_path: Path):
     hub.fail("/files/", "deaf")
     assert download(listed, tmp_path).read_bytes() == FIRST
     assert hub.ranges() == [None, "bytes=100000-"]
+
+
+def test_another_part_than_the_one_asked_for_is_not_appended(hub: Hub, tmp_path: Path):
+    """Nobody knows this file's SHA-256: its length would be right."""
+    listed, notices = replace(book(hub), sha256=None), []
+    hub.fail("/files/", "drop", at=100_000)
+    hub.fail("/files/", "shifted")
+    assert download(listed, tmp_path, notice=notices.append).read_bytes() == FIRST
+    assert "asked for the bytes from 100,000 on, the server sent: bytes 0-255999/256000" in notices[1]
 
 
 def test_more_bytes_than_the_server_has_are_not_kept(hub: Hub, tmp_path: Path):
