@@ -31,7 +31,7 @@ class TransferError(OSError):
 class Patience:
     """How long a server may be silent, in seconds, and how many tries in a row may bring nothing.
 
-    The waits between tries begin at a twentieth of the silence and double; `notice` is told of each.
+    The waits between tries begin at a fortieth of the silence and double; `notice` is told of each.
     """
 
     silence: float
@@ -41,7 +41,7 @@ class Patience:
     def wait(self, failures: int, error: Exception) -> float:
         """Seconds until the next try: what the server asked for, or more each time."""
         asked = asked_wait(error.headers) if isinstance(error, HTTPError) else None
-        return self.silence / 20 * 2 ** (failures - 1) if asked is None else asked
+        return self.silence / 40 * 2 ** (failures - 1) if asked is None else asked
 
 
 def silence_limit() -> float:
