@@ -1,16 +1,22 @@
-"""Fetch a file once, into the cache: with a time limit, resumable, and verified before it gets its name."""
+"""Fetch a file once: with a time limit, resumable, and verified before it gets its name."""
 
 import hashlib
 import http.client
 import os
+import re
 import time
-import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
 
 import platformdirs
 
 from groundup.errors import CorpusError
+from groundup.network import Patience, TransferError, open_url, persist, reason, silence_limit
+
+SLOWEST = 20_000  # bytes a second over a whole try: a server that dribbles is given up
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,7 @@ class RemoteFile:
     url: str
     path: str
     size: int
-    sha256: str
+    sha256: str | None  # None where nobody says it
     instead: str  # what to do without it
 
 
@@ -29,27 +35,52 @@ def cache_folder() -> Path:
     return Path(os.environ.get("GROUNDUP_CACHE") or platformdirs.user_cache_dir("groundup", appauthor=False))
 
 
-def fetch(remote: RemoteFile, timeout: float = 20.0, deadline: float = 600.0) -> Path:
+def fetch(remote: RemoteFile, timeout: float | None = None, deadline: float = 600.0) -> Path:
     """The file's path in the cache, downloaded if it isn't there.
 
-    timeout: seconds without a byte, deadline: seconds in all, before giving up; what has come is kept, and the next
-    call goes on from there. Raises CorpusError when the file can't be had or isn't what it should be.
+    timeout: seconds without a byte (or GROUNDUP_NETWORK_TIMEOUT, or 20), deadline: seconds in all, before giving up;
+    what has come is kept, and the next call goes on from there. Raises CorpusError when the file can't be had or isn't
+    what it should be.
     """
     path = cache_folder() / remote.path
+    patience = Patience(silence_limit() if timeout is None else timeout)
+    try:
+        return complete(remote, path, patience, deadline=deadline)
+    except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
+        raise CorpusError(
+            f"can't download {remote.url} to {path}: {reason(error)}. Put the file there yourself, or {remote.instead}"
+        ) from error
+
+
+def complete(
+    remote: RemoteFile,
+    path: Path,
+    patience: Patience,
+    *,
+    token: str | None = None,
+    deadline: float | None = None,
+    report: Callable[[int], None] | None = None,
+) -> Path:
+    """Bring a file to `path`, or what is missing of it; `path` exists only when it is whole and verified.
+
+    What has come lies beside it, in `NAME.part`. deadline: seconds for one try, else what the size takes at 20 kB/s and
+    ten minutes at least. `report` is told how many bytes are there, now and then. Raises CorpusError for a file that
+    isn't what it should be, else what the network or the disk raises: an OSError or an HTTPException.
+    """
     if path.is_file():
-        _verify(path, remote)
+        _verify(path, remote, "Delete it to download it again.")
         return path
     partial = path.with_name(path.name + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    seconds = max(600.0, remote.size / SLOWEST) if deadline is None else deadline
+
+    def attempt() -> None:
+        tell = report or (lambda _: None)
+        _append(remote, partial, patience.silence, time.monotonic() + seconds, token=token, report=tell)
+
+    persist(attempt, patience, lambda: _size(partial))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _download(remote, partial, timeout, time.monotonic() + deadline)
-    except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
-        reason = getattr(error, "reason", None) or error
-        raise CorpusError(
-            f"can't download {remote.url} to {path}: {reason}. Put the file there yourself, or {remote.instead}"
-        ) from error
-    try:
-        _verify(partial, remote)
+        _verify(partial, remote, f"It came from {remote.url} and is removed: run again to download it afresh.")
     except CorpusError:
         partial.unlink()  # a wrong file can't be completed: the next try starts afresh
         raise
@@ -57,33 +88,72 @@ def fetch(remote: RemoteFile, timeout: float = 20.0, deadline: float = 600.0) ->
     return path
 
 
-def _download(remote: RemoteFile, partial: Path, timeout: float, deadline: float) -> None:
+def _append(
+    remote: RemoteFile,
+    partial: Path,
+    silence: float,
+    deadline: float,
+    *,
+    token: str | None,
+    report: Callable[[int], None],
+) -> None:
     """Append what is missing to `partial`; a server that ignores the range sends it all again."""
-    have = partial.stat().st_size if partial.is_file() else 0
-    if have >= remote.size:
+    have = _size(partial)
+    if have >= remote.size and partial.is_file():
         return
-    request = urllib.request.Request(remote.url, headers={"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(request, timeout=timeout) as response:
-        resumed = response.status == 206
+    try:
+        response = open_url(remote.url, silence, {"Range": f"bytes={have}-"} if have else {}, token)
+    except HTTPError as error:
+        if error.code == 416:  # the server's file ends before ours: not ours, then
+            partial.unlink(missing_ok=True)
+            raise TransferError(f"the server has nothing from byte {have:,} on") from error
+        raise
+    with response:
+        resumed = _goes_on(response, have)
+        received = have if resumed else 0
+        _check_announced(response, remote, received)
         with partial.open("ab" if resumed else "wb") as file:
-            received = have if resumed else 0
             while chunk := response.read1(1 << 16):
                 file.write(chunk)
                 received += len(chunk)
+                report(received)
                 if received > remote.size:
                     return  # more than announced: the verification names both sizes
                 if time.monotonic() > deadline:
-                    raise TimeoutError(f"only {received:,} of {remote.size:,} bytes came before the deadline")
+                    raise TransferError(f"only {received:,} of {remote.size:,} bytes came before the deadline")
     if received < remote.size:
-        raise OSError(f"the connection ended after {received:,} of {remote.size:,} bytes; run again to go on")
+        raise TransferError(f"the connection ended after {received:,} of {remote.size:,} bytes; run again to go on")
 
 
-def _verify(path: Path, remote: RemoteFile) -> None:
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _goes_on(response: Any, have: int) -> bool:
+    """Whether the answer is the rest that was asked for, or all again."""
+    if response.status != 206:
+        return False
+    stated = response.headers.get("Content-Range") or ""
+    if not re.match(rf"bytes {have}-", stated):
+        raise TransferError(f"asked for the bytes from {have:,} on, the server sent: {stated or 'no range'}")
+    return True
+
+
+def _check_announced(response: Any, remote: RemoteFile, have: int) -> None:
+    """Refuse a file of another size (the page of a log-in, say) before a byte of it is kept."""
+    announced = response.headers.get("Content-Length") or ""
+    if announced.isdigit() and have + int(announced) != remote.size:
+        raise CorpusError(
+            f"{remote.url} has {have + int(announced):,} bytes instead of {remote.size:,}: another file answers there"
+        )
+
+
+def _verify(path: Path, remote: RemoteFile, remedy: str) -> None:
     if (size := path.stat().st_size) != remote.size:
-        raise CorpusError(f"{path} has {size:,} bytes instead of {remote.size:,}. Delete it to download it again.")
+        raise CorpusError(f"{path} has {size:,} bytes instead of {remote.size:,}. {remedy}")
+    if remote.sha256 is None:
+        return
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != remote.sha256:
-        raise CorpusError(
-            f"{path} has SHA-256 {digest[:8]}... instead of {remote.sha256[:8]}.... Delete it to download it again."
-        )
+        raise CorpusError(f"{path} has SHA-256 {digest[:8]}... instead of {remote.sha256[:8]}.... {remedy}")
