@@ -19,6 +19,7 @@ def prepare_corpus(
     /,
     *,
     out: Annotated[Path, Parameter(help="The folder for the shards; train on it with --corpus.")],
+    sample: Annotated[str, Parameter(help="Of fineweb-edu: 10BT, 100BT or 350BT tokens; 10BT if left out.")] = "",
     tokenizer: Annotated[
         str, Parameter(help="gpt2, characters, or a folder with a tokenizer.json (see `groundup tokenizer train`).")
     ] = "gpt2",
@@ -39,17 +40,18 @@ def prepare_corpus(
 ) -> None:
     """Turn any text into shuffled, verified shards of tokens. Stopped anywhere, the same command goes on."""
     from groundup.data.preparation import Preparation
-    from groundup.data.prepare import prepare
+    from groundup.data.prepare import default_validation, prepare
 
     if workers < 0:
         raise GroundupError(f"--workers {workers} must be a number of processes, from 1; 0 takes the cores there are")
     preparation = Preparation(
         source=source,
+        sample=sample,
         tokenizer=tokenizer,
         column=column,
         replace_errors=encoding_errors == "replace",
         seed=seed,
-        validation=0.1 if validation is None else validation,
+        validation=default_validation(source) if validation is None else validation,
         deduplicate=deduplicate,
         limit=tokens,
     )

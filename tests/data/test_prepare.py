@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sample_sources import FORMATS, documents_in, files_of, small_tokenizer, some_documents, write_rows
 
 from commands import groundup
 from conftest import error_line, some_text
@@ -16,6 +15,7 @@ from groundup.data import encoding, prepare, sources
 from groundup.data.preparation import Preparation
 from groundup.data.shard_folder import open_folder
 from groundup.tokenizers.loading import load_tokenizer
+from sample_sources import FORMATS, documents_in, files_of, small_tokenizer, some_documents, write_rows
 
 
 @pytest.fixture
@@ -83,11 +83,11 @@ def test_several_shards_are_one_shuffled_order(tmp_path: Path, tokenizer: Path, 
     monkeypatch.setattr(prepare, "SHARD_TOKENS", 1000)
     monkeypatch.setattr(encoding, "RUN_TOKENS", 500)
     monkeypatch.setattr(sources, "PART", 3000)
-    folder = prepare.prepare(Preparation(str(path), str(tokenizer)), tmp_path / "many", workers=1)
+    folder = prepare.prepare(Preparation(str(path), tokenizer=str(tokenizer)), tmp_path / "many", workers=1)
     assert len(folder.shards["train"]) > 5
     assert len(folder.shards["validation"]) > 1
     monkeypatch.undo()
-    prepare.prepare(Preparation(str(path), str(tokenizer)), tmp_path / "one", workers=1)
+    prepare.prepare(Preparation(str(path), tokenizer=str(tokenizer)), tmp_path / "one", workers=1)
     for split in ("train", "validation"):
         assert documents_in(tmp_path / "many", split) == documents_in(tmp_path / "one", split)
 

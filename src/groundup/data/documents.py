@@ -4,7 +4,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from groundup.data.corpora import load_corpus
 from groundup.data.parquet import read_rows
+from groundup.data.remote import download
 from groundup.data.sources import COMPRESSED, PASSAGE, Part, cut_of
 from groundup.errors import CorpusError, MachineError
 
@@ -29,10 +30,15 @@ class Document:
 
 @dataclass(frozen=True)
 class Reading:
-    """How documents are read. column: of rows. replace: bytes that aren't UTF-8 become U+FFFD, else they're refused."""
+    """How documents are read. column: of rows. replace: bytes that aren't UTF-8 become U+FFFD, else they're refused.
+
+    downloads: the folder for remote files; notice: is told of each wait for the network.
+    """
 
     column: str = "text"
     replace: bool = False
+    downloads: Path = Path()
+    notice: Callable[[str], None] | None = None
 
 
 def read_documents(part: Part, reading: Reading) -> Iterator[Document]:
@@ -41,8 +47,9 @@ def read_documents(part: Part, reading: Reading) -> Iterator[Document]:
     for name in part.files:
         if part.kind == "named":
             documents = _passages(io.BytesIO(load_corpus(name).text.encode()), name, 0, reading)
-        elif part.kind == "parquet":
-            rows = read_rows(Path(name), reading.column, part.first, part.last)
+        elif part.kind in {"parquet", "remote"}:
+            path = download(part.remote, reading.downloads, notice=reading.notice) if part.remote else Path(name)
+            rows = read_rows(path, reading.column, part.first, part.last)
             documents = (Document(text, f"{name}, row {row:,}") for row, text in rows)
         else:
             documents = _stream(Path(name), part, reading)

@@ -6,6 +6,7 @@ lies in the output folder until the index is written.
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -27,6 +28,7 @@ from groundup.tokenizers.loading import load_tokenizer
 
 WORK = ".work"
 PLAN = "plan.json"
+DOWNLOADS = "downloads"
 APPEND = 2**20  # tokens written at a time
 
 
@@ -36,6 +38,7 @@ class Preparation:
 
     source: str
     tokenizer: str = "gpt2"
+    sample: str = ""
     column: str = "text"
     replace_errors: bool = False
     seed: int = 1337
@@ -51,10 +54,9 @@ class Preparation:
         if self.limit < 0:
             raise CorpusError(f"--tokens {self.limit} must be a number of tokens, from 1; leave it out to take all")
 
-    @property
-    def reading(self) -> Reading:
-        """How its documents are read."""
-        return Reading(self.column, self.replace_errors)
+    def reading(self, out: Path) -> Reading:
+        """How its documents are read; remote files are brought to the folder of the work."""
+        return Reading(self.column, self.replace_errors, out / WORK / DOWNLOADS, say)
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def encode_part(out: str, number: int, limit: int) -> dict[str, Any]:
     runs = RunWriter(job.work, name, layout, job.dtype)
     tokens = documents = size = 0
     with explained(job.out):
-        for document in read_documents(part, job.plan.preparation.reading):
+        for document in read_documents(part, job.plan.preparation.reading(job.out)):
             text = repaired(document.text)
             data = text.encode("utf-8")
             ids = encode_anyway(job.tokenizer, text)
@@ -149,6 +151,8 @@ def encode_part(out: str, number: int, limit: int) -> dict[str, Any]:
         runs.flush()
         result = {"limit": limit, "documents": documents, "tokens": tokens, "bytes": size, "runs": runs.names}
         write_json(job.work / f"{name}.json", result)
+        if part.remote and not limit:  # with a limit it may be needed again
+            (job.work / DOWNLOADS / part.remote.path).unlink()
     return result
 
 
@@ -200,6 +204,11 @@ def explained(out: Path) -> Iterator[None]:
             f"can't write into {out}: {error.strerror or error}. What is done is kept: make room, and run the same "
             "command again to go on"
         ) from error
+
+
+def say(text: str) -> None:
+    """A line for the user, on stderr."""
+    sys.stderr.write(f"{text}\n")
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

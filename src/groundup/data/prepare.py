@@ -6,7 +6,6 @@ First every part of the input is encoded into runs, then every shard is gathered
 import hashlib
 import json
 import shutil
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,10 +15,11 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 
 from groundup.cores import usable_cores
-from groundup.data.documents import read_documents
+from groundup.data.documents import Reading, read_documents
 from groundup.data.encoding import Layout, encode_anyway, repaired, token_dtype
-from groundup.data.preparation import PLAN, WORK, Plan, Preparation, explained, open_job, write_json
+from groundup.data.preparation import PLAN, WORK, Plan, Preparation, explained, open_job, say, write_json
 from groundup.data.progress import Progress
+from groundup.data.remote import named_dataset
 from groundup.data.shard_folder import INDEX, SPLITS, TOKENIZER_FOLDER, ShardFolder, open_folder
 from groundup.data.sources import Part, find_parts
 from groundup.data.workers import Call, Results, Workers, run_here
@@ -61,6 +61,11 @@ def prepare(preparation: Preparation, out: Path, workers: int = 0, ray: str = ""
     return open_folder(out)
 
 
+def default_validation(source: str) -> float:
+    """The share of documents to keep for validation, where none is given: a corpus of the web has enough in less."""
+    return 0.001 if source in {"fineweb-edu", "openwebtext"} or source.startswith("hf://") else 0.1
+
+
 def _check_output(out: Path) -> None:
     """Raises CorpusError for a folder with something else in it."""
     if out.exists() and not out.is_dir():
@@ -96,9 +101,10 @@ def _plan(out: Path, preparation: Preparation) -> Plan:
         for part in plan.parts:
             part.check_unchanged()
         return plan
-    parts = tuple(find_parts(preparation.source, preparation.column))
-    tokenizer = _tokenizer_of(preparation, parts)
-    size, tokens = _sample(parts, preparation, tokenizer)
+    parts = tuple(find_parts(preparation.source, preparation.column, preparation.sample, say))
+    reading = preparation.reading(out)
+    tokenizer = _tokenizer_of(preparation, parts, reading)
+    size, tokens = _sample(parts, reading, tokenizer)
     expected = sum(part.size for part in parts) * tokens / size
     expected = min(expected, preparation.limit or expected)
     validation = round(expected * preparation.validation)
@@ -118,7 +124,10 @@ def _plan(out: Path, preparation: Preparation) -> Plan:
 
 def inputs_of(parts: Iterable[Part]) -> str:
     """SHA-256 of what there is to read: names, ranges and sizes."""
-    named = [[part.kind, [Path(name).name for name in part.files], part.first, part.last, part.size] for part in parts]
+    named = [
+        asdict(part) | {"files": [Path(name).name for name in part.files], "facts": [size for size, _ in part.facts]}
+        for part in parts
+    ]
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
 
@@ -126,7 +135,8 @@ def _check_finished(out: Path, preparation: Preparation) -> None:
     """Raises CorpusError if what is in `out` is another preparation, or its source has other files now."""
     index = json.loads((out / INDEX).read_text("utf-8"))
     _check_same(out, Preparation(**index["preparation"]), preparation)
-    if index["inputs"] != inputs_of(find_parts(preparation.source, preparation.column)):
+    remote = named_dataset(preparation.source, preparation.sample or None) is not None  # and pinned when it was begun
+    if not remote and index["inputs"] != inputs_of(find_parts(preparation.source, preparation.column)):
         raise CorpusError(f"{out} was prepared from other files than {preparation.source} has now: give another --out")
 
 
@@ -138,40 +148,41 @@ def _check_same(out: Path, before: Preparation, now: Preparation) -> None:
             )
 
 
-def _tokenizer_of(preparation: Preparation, parts: Iterable[Part]) -> Tokenizer:
+def _tokenizer_of(preparation: Preparation, parts: Iterable[Part], reading: Reading) -> Tokenizer:
     """The tokenizer that is named; `characters` is made of those that the source has."""
     if preparation.tokenizer != "characters":
-        return load_tokenizer(preparation.tokenizer, _say)
+        return load_tokenizer(preparation.tokenizer, say)
+    if any(part.remote for part in parts):
+        raise CorpusError(
+            f"--tokenizer characters reads the whole source first, so not {preparation.source}: take gpt2"
+        )
     characters: set[str] = {"\n"}  # it comes between documents
     for part in parts:
-        for document in read_documents(part, preparation.reading):
+        for document in read_documents(part, reading):
             characters |= set(repaired(document.text))
     return CharacterTokenizer(characters)
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-
-
-def _sample(parts: Iterable[Part], preparation: Preparation, tokenizer: Tokenizer) -> tuple[int, int]:
+def _sample(parts: Iterable[Part], reading: Reading, tokenizer: Tokenizer) -> tuple[int, int]:
     """Bytes and tokens of the first documents. Raises CorpusError if there are none."""
-    size = tokens = 0
     for part in parts:
-        for document in read_documents(part, preparation.reading):
+        size = tokens = 0
+        for document in read_documents(part, reading):
             text = repaired(document.text)[:SAMPLE_BYTES]
             size, tokens = size + len(text.encode()), tokens + len(encode_anyway(tokenizer, text))
             if size >= SAMPLE_BYTES:
-                return size, tokens
-    if not tokens:
-        raise CorpusError(f"source {preparation.source} is empty: it has no documents with any text")
-    return size, tokens
+                break
+        if tokens:
+            return size, tokens
+    raise CorpusError("the source is empty: it has no documents with any text")
 
 
 def _check_disk(out: Path, plan: Plan) -> None:
     """Raises CorpusError if what will be written can't have room."""
     dtype = token_dtype(load_tokenizer(out / TOKENIZER_FOLDER, lambda _: None).vocab_size)
     need = int(2.1 * plan.expected_tokens * dtype.itemsize)  # the runs and the shards, for a while both
-    need -= sum(path.stat().st_size for path in (out / WORK).iterdir())
+    need += 2 * max(part.remote.size if part.remote else 0 for part in plan.parts)  # a file for each worker, about
+    need -= sum(path.stat().st_size for path in (out / WORK).rglob("*"))
     free = shutil.disk_usage(out).free
     if free < need:
         raise CorpusError(

@@ -1,23 +1,24 @@
 """From what a user points at to the parts that one call each reads: ranges of files, row groups, remote files."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from groundup.data.corpora import NAMED, TEXT_SUFFIXES
+from groundup.data.remote import RemoteParquet, list_files, named_dataset
 from groundup.errors import CorpusError
 
 PART = 2**25  # bytes of a file that a part has, about
 PASSAGE = 2**14  # bytes of a text file that make a document, at least; a passage ends where a paragraph does
-BYTES_PER_TOKEN = 4.0  # to judge how many shards, and how much disk, before anything is read
+TEXT_PER_BYTE = 2  # of a parquet file
 COMPRESSED = (".gz", ".zst")
 ROW_SUFFIXES = (".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one call reads. kind: text, rows (JSON lines), parquet or named.
+    """What one call reads. kind: text, rows (JSON lines), parquet, remote (parquet on the hub) or named.
 
     files: one, or several small texts. first, last: the range of bytes or of row groups of one file.
     size: in bytes of text, about. facts: what the files were when the parts were planned.
@@ -29,6 +30,7 @@ class Part:
     first: int = 0
     last: int | None = None
     facts: tuple[tuple[int, int], ...] = ()
+    remote: RemoteParquet | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As a dictionary of what JSON knows."""
@@ -37,7 +39,9 @@ class Part:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Part":
         """What `to_json` wrote."""
-        return cls(**values | {"files": tuple(values["files"]), "facts": tuple(map(tuple, values["facts"]))})
+        remote = RemoteParquet(**values["remote"]) if values["remote"] else None
+        facts = tuple(map(tuple, values["facts"]))
+        return cls(**values | {"files": tuple(values["files"]), "facts": facts, "remote": remote})
 
     def check_unchanged(self) -> None:
         """Raises CorpusError if a file isn't what it was when the preparation began."""
@@ -49,8 +53,15 @@ class Part:
                 )
 
 
-def find_parts(source: str, column: str) -> list[Part]:
-    """The parts of a file, a folder or a named corpus, in a fixed order. column: of parquet files. CorpusError."""
+def find_parts(source: str, column: str, sample: str = "", notice: Callable[[str], None] | None = None) -> list[Part]:
+    """The parts of a file, a folder or a named corpus, in a fixed order. Raises CorpusError.
+
+    column: of parquet files. sample: of FineWeb-Edu. notice: is told when the hub has to be asked again.
+    """
+    dataset = named_dataset(source, sample or None)
+    if dataset is not None:
+        found = list_files(dataset, notice)
+        return [Part("remote", (file.path,), TEXT_PER_BYTE * file.size, remote=file) for file in found]
     if source in NAMED:
         return [Part("named", (source,), size=2**20)]
     path = Path(source).expanduser()

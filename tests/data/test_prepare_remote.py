@@ -1,0 +1,117 @@
+"""`groundup prepare` from the hub: the same shards as from the same files here, whatever the network does."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import Cli, error_line
+from hub_server import Hub, running_hub
+from sample_sources import files_of, small_tokenizer, some_documents, write_rows
+
+FILES = 3
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    """A dataset of three files, which are in the folder `here` too; and a small tokenizer."""
+    (tmp_path / "here").mkdir()
+    contents = {}
+    for number in range(FILES):
+        path = write_rows(tmp_path / "here" / f"{number:03}.parquet", some_documents(100, seed=number))
+        contents[f"sample/10BT/{path.name}"] = path.read_bytes()
+    small_tokenizer(tmp_path / "small")
+    with running_hub() as hub:
+        hub.add("datasets", "HuggingFaceFW/fineweb-edu", contents)
+        yield hub
+
+
+@pytest.fixture
+def fetch(cli: Cli, hub: Hub) -> Cli:
+    """`groundup prepare SOURCE ...` with that hub."""
+    environment = {"HF_ENDPOINT": hub.url, "GROUNDUP_NETWORK_TIMEOUT": "1", "no_proxy": "*"}
+    return lambda source, *flags: cli(
+        *("prepare", source, "--tokenizer", "small", "--out", "out", *flags), env=environment
+    )
+
+
+def shards(folder: Path) -> dict[str, str]:
+    return {name: sha for name, sha in files_of(folder).items() if name.endswith(".bin")}
+
+
+def stored(path: Path) -> str:
+    """Where the hub keeps a large file."""
+    return f"/files/{hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def local_shards(cli: Cli, tmp_path: Path, *flags: str) -> dict[str, str]:
+    """What the same files give from a folder."""
+    finished = cli("prepare", "here", "--tokenizer", "small", "--out", "local", "--validation", "0.001", *flags)
+    assert finished.returncode == 0, finished.stderr
+    return shards(tmp_path / "local")
+
+
+@pytest.mark.parametrize("source", ["fineweb-edu", "hf://datasets/HuggingFaceFW/fineweb-edu/sample"])
+def test_remote_files_give_what_local_ones_do(source: str, fetch: Cli, cli: Cli, tmp_path: Path):
+    finished = fetch(source)
+    assert finished.returncode == 0, finished.stderr
+    assert shards(tmp_path / "out") == local_shards(cli, tmp_path)
+    assert not (tmp_path / "out" / ".work").exists()
+
+
+def test_a_line_that_drops_is_taken_up_again(fetch: Cli, cli: Cli, hub: Hub, tmp_path: Path):
+    hub.fail(stored(tmp_path / "here" / "001.parquet"), "drop", times=2, at=500)
+    finished = fetch("fineweb-edu", "--workers", "1")
+    assert finished.returncode == 0, finished.stderr
+    assert shards(tmp_path / "out") == local_shards(cli, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "said"),
+    [
+        ("drop", 0, "ended after 500"),
+        ("hang", 0, "001.parquet"),
+        ("status", 404, "001.parquet"),
+        ("wrong", 0, "SHA-256"),
+    ],
+)
+def test_a_file_that_can_not_be_had_is_named_and_later_it_goes_on(  # noqa: PLR0917
+    kind: str, status: int, said: str, fetch: Cli, cli: Cli, hub: Hub, tmp_path: Path
+):
+    where = stored(tmp_path / "here" / "001.parquet")
+    hub.fail(where, kind, times=100, at=500 if kind == "drop" else -1, status=status)
+    finished = fetch("fineweb-edu", "--workers", "1")
+    assert finished.returncode == 2
+    assert "Traceback" not in finished.stderr
+    last = finished.stderr.strip().splitlines()[-1]
+    assert last.startswith("groundup: ")
+    assert said in last
+    assert not list((tmp_path / "out").glob("*.bin"))
+    hub.faults.clear()
+    asked = len(hub.asked)
+    assert fetch("fineweb-edu", "--workers", "1").returncode == 0
+    assert not [request for request in hub.asked[asked:] if "000.parquet" in request.path]  # it was done before
+    assert shards(tmp_path / "out") == local_shards(cli, tmp_path)
+
+
+def test_tokens_ends_the_downloads(fetch: Cli, cli: Cli, hub: Hub, tmp_path: Path):
+    finished = fetch("fineweb-edu", "--tokens", "500")
+    assert finished.returncode == 0, finished.stderr
+    assert {request.path.rpartition("/")[2] for request in hub.asked if "resolve" in request.path} == {"000.parquet"}
+    assert shards(tmp_path / "out") == local_shards(cli, tmp_path, "--tokens", "500")
+
+
+def test_a_finished_one_needs_no_network(fetch: Cli, hub: Hub, tmp_path: Path):
+    assert fetch("fineweb-edu").returncode == 0
+    asked, before = len(hub.asked), files_of(tmp_path / "out")
+    assert fetch("fineweb-edu").returncode == 0
+    assert len(hub.asked) == asked
+    assert files_of(tmp_path / "out") == before
+
+
+def test_what_is_not_there(fetch: Cli, tmp_path: Path):
+    assert "no sample 1BT" in error_line(fetch("fineweb-edu", "--sample", "1BT"))
+    assert "--sample 10BT is for fineweb-edu" in error_line(fetch("here", "--sample", "10BT"))
+    assert "no/where" in error_line(fetch("hf://datasets/no/where"))
+    assert not (tmp_path / "out").exists()
