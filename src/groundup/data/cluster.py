@@ -2,6 +2,7 @@
 
 import json
 import logging
+import socket
 from collections.abc import Iterable
 from itertools import islice
 
@@ -17,9 +18,14 @@ def on_cluster(address: str) -> "OnCluster":
     except ImportError as error:
         raise MachineError("--ray needs Ray: pip install 'groundup[cluster]'") from error
     try:
+        if ":" in address:  # Ray itself would try for minutes
+            host, port = address.removeprefix("ray://").rsplit(":", 1)
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise CorpusError(f"there is no Ray cluster at {address}: {str(error).splitlines()[0]}") from error
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # what is shown is a preparation's own progress
     return OnCluster()
 
 

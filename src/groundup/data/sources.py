@@ -64,7 +64,7 @@ def find_parts(source: str, column: str, sample: str = "", notice: Callable[[str
         return [Part("remote", (file.path,), TEXT_PER_BYTE * file.size, remote=file) for file in found]
     if source in NAMED:
         return [Part("named", (source,), size=2**20)]
-    path = Path(source).expanduser()
+    path = Path(source).expanduser().absolute()  # machines of a cluster are in other folders
     if not path.exists():
         raise CorpusError(
             f"source {source} is neither a file or folder nor a known corpus. Known: {', '.join(NAMED)}, fineweb-edu, "
