@@ -17,7 +17,7 @@ from groundup.data.corpora import load_corpus
 from groundup.download import fetch
 from groundup.errors import TokenizerError
 from groundup.tokenizers import BytePairTokenizer, CharacterTokenizer, load_tokenizer
-from groundup.tokenizers.base import END_OF_TEXT, TOKENIZER_FILE
+from groundup.tokenizers.base import END_OF_TEXT, TOKENIZER_FILE, tokenizer_sha256
 from groundup.tokenizers.bytepair import contents_of
 from groundup.tokenizers.foreign import ForeignTokenizer
 from groundup.tokenizers.gpt2 import MERGES, VOCABULARY, gpt2_tokenizer
@@ -68,6 +68,16 @@ def test_gpt2_encodes_any_text_as_tiktoken_does(text: str, gpt2: BytePairTokeniz
     assert ids.tolist() == oracle.encode_ordinary(text)
     assert gpt2.decode(ids) == text
     assert b"".join(gpt2.decode_bytes([token]) for token in ids) == text.encode("utf-8")
+
+
+def test_the_sha256_of_a_tokenizer_is_that_of_its_ids(gpt2: BytePairTokenizer, tmp_path: Path) -> None:
+    """Golden: shards state it, so it must stay what it was in every process and release."""
+    gpt2.save(tmp_path)
+    known = "7d8e8e1d445e80f5d5155b9e1001c150363feb3f8c93ef4941172b37d65ce35d"
+    assert tokenizer_sha256(gpt2) == tokenizer_sha256(load_tokenizer(tmp_path)) == known
+    hashes = {tokenizer_sha256(CharacterTokenizer(text)) for text in ("abc", "cab", "ab", "abcd", "ab\ud800")}
+    assert len(hashes) == 4
+    assert "fa1844c2988ad15ab7b49e0ece09684500fad94df916859fb9a43ff85f5bb477" in hashes
 
 
 def test_end_of_text_in_a_text_is_text(gpt2: BytePairTokenizer, oracle: tiktoken.Encoding) -> None:

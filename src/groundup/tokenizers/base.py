@@ -1,5 +1,6 @@
 """What every tokenizer can do, and the files that it is saved in."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -49,6 +50,23 @@ class Tokenizer(Protocol):
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, which transformers' AutoTokenizer loads."""
         ...
+
+
+def tokenizer_sha256(tokenizer: Tokenizer) -> str:
+    """SHA-256 of what decides the ids, in hexadecimal: equal for equal tokenizers, whoever computes it."""
+    canonical = json.dumps(_json_form(tokenizer.identity), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+
+def _json_form(value: object) -> object:
+    """The value as JSON can write it: bytes by their code points, tuples as lists."""
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, Mapping):
+        return {_json_form(key): _json_form(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_form(entry) for entry in value]
+    return value
 
 
 def read_contents(path: Path) -> Contents:
