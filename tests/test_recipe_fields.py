@@ -229,6 +229,17 @@ def tokenizer(train: Runner) -> None:
     assert gpt2["vocab_size"] == 50_257
 
 
+@row("data.documents")
+def documents(train: Runner) -> None:
+    learn_tokenizer([some_text()], 300).save(make_folder("mine"))
+    write_shards(
+        Path("shards"), load_tokenizer("mine"), [some_text()[place : place + 50] for place in range(0, 6000, 50)]
+    )
+    cut, whole = (train(data__corpus="shards", data__documents=kind) for kind in ("cut", "whole"))
+    assert cut.facts == whole.facts | {"started": cut.facts["started"]}
+    assert cut.all("batch_hash") != whole.all("batch_hash")
+
+
 @row("data.validation_fraction")
 def validation_fraction(train: Runner) -> None:
     split = train(data__validation_fraction=0.25).facts["corpus"]

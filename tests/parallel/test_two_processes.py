@@ -23,7 +23,7 @@ from commands import checkpoint, metrics, steps_so_far, tensors, trained
 from groundup import checkpoint as checkpoints
 from groundup.data.ahead import hash_rows
 from groundup.data.corpora import Corpus, load_corpus
-from groundup.data.sampler import Sampler
+from groundup.data.sources import Sources
 from groundup.errors import RecipeError
 from groundup.parallel.world import World, join_world
 from groundup.recipe import Recipe
@@ -184,8 +184,8 @@ def assert_stopped_after(run: Path, status: int, out: str, err: str) -> int:
 def assert_each_batch_once(run: Path, text_file: Path) -> None:
     """The run's hashes are those of the sampler's whole batches, computed here, each step once."""
     recipe = RunFolder(run).read_recipe()
-    text = read_text(load_corpus(str(text_file)), recipe, None)
-    sampler = Sampler(text.training, recipe.model.block_size, recipe.train.batch_size, recipe.train.seed)
+    text = read_text(Sources.of(load_corpus(str(text_file))), recipe, None)
+    sampler = text.batches_of(recipe)
     lines = metrics(run)
     assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
     assert [line["batch_hash"] for line in lines] == [hash_rows(sampler.batch(step), 0) for step in range(len(lines))]
@@ -272,7 +272,7 @@ def _assemble(around: Surroundings, rows_alike: bool) -> Trainer:
     )
     varied = "".join(chr(ord("a") + position * position % 23) for position in range(2000))
     text = "abcdefgh" * 250 if rows_alike else varied  # 8 characters over and over: each window of 8 is every other
-    return setup.assemble(recipe, read_text(Corpus("text", text), recipe, None), None, around)
+    return setup.assemble(recipe, read_text(Sources.of(Corpus("text", text)), recipe, None), None, around)
 
 
 def _flat(trainer: Trainer) -> list[float]:

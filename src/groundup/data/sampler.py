@@ -2,58 +2,107 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from groundup.data.tokens import Tokens
+
 IGNORED = -100  # a target that counts in no loss: cross entropy's own convention
 
 
-@dataclass(frozen=True)
-class Sampler:
-    """Shuffled windows of a text, epoch after epoch.
+class BatchSource(Protocol):
+    """Where batches come from: a sampler, or a mixture of them."""
 
-    Each epoch cuts the text into windows from a fresh offset and visits each once, in a seeded order. The windows of
-    an epoch don't overlap in their targets, and all but fewer than 2 * block_size tokens are seen.
-    """
-
-    tokens: np.ndarray  # [tokens] unsigned
-    block_size: int
-    batch_size: int
-    seed: int
+    @property
+    def batch_size(self) -> int: ...
 
     @property
     def windows_per_epoch(self) -> int:
-        """One fewer than fit, so that every offset below a window's length leaves room for all; at least one."""
-        return max(1, (len(self.tokens) - 1) // self.block_size - 1)
+        """Windows in a pass over the text."""
+        ...
 
     def batch(self, step: int, rows: slice = slice(None)) -> Tensor:
         """The windows of batch `step`, or those of its `rows`: [rows, block_size + 1] int64.
 
-        Each row holds its inputs and, one further, its targets.
+        Each row holds its inputs and, one further, its targets. Raises CorpusError for a damaged token.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Shuffled windows of one or more streams of tokens, epoch after epoch.
+
+    Each epoch cuts every stream into windows from a fresh offset and visits all windows of all streams once, in one
+    seeded order. The windows of an epoch don't overlap in their targets, and all but fewer than 2 * block_size tokens
+    of a stream are seen; a stream that is shorter than a window has none. With `starts`, windows begin there instead.
+    """
+
+    tokens: Tokens
+    block_size: int
+    batch_size: int
+    seed: int
+    starts: tuple[np.ndarray, ...] | None = None  # of each stream, [windows]: see `groundup.data.windows`
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """Windows in all streams up to each one, itself included: [streams] int64.
+
+        In a stream one fewer than fit, so that every offset below a window's length leaves room for all; at least one.
+        """
+        if self.starts is not None:
+            return np.cumsum([len(starts) for starts in self.starts])
+        fitting = [(len(stream) - 1) // self.block_size for stream in self.tokens.streams]
+        return np.cumsum([max(min(1, windows), windows - 1) for windows in fitting])
+
+    @property
+    def windows_per_epoch(self) -> int:
+        """The same in each, whatever its offsets."""
+        return int(self._ends[-1])
+
+    def batch(self, step: int, rows: slice = slice(None)) -> Tensor:
+        """The windows of batch `step`, or those of its `rows`: [rows, block_size + 1] int64.
+
+        Each row holds its inputs and, one further, its targets. Raises CorpusError for a damaged token.
         """
         examples = step * self.batch_size + np.arange(self.batch_size)[rows]
-        starts = np.empty_like(examples)
-        epochs = examples // self.windows_per_epoch
+        return torch.from_numpy(self.windows(examples))
+
+    def windows(self, examples: np.ndarray) -> np.ndarray:
+        """The windows that come at these places of the endless order. examples: [n] -> [n, block_size + 1] int64"""
+        size = self.windows_per_epoch
+        epochs, numbers = examples // size, np.empty_like(examples)
         for epoch in np.unique(epochs):  # a batch may end one epoch and begin the next
             inside = epochs == epoch
-            window = permute(examples[inside] % self.windows_per_epoch, self.windows_per_epoch, self._key(epoch, 0))
-            starts[inside] = self._offset(epoch) + window * self.block_size
-        windows = self.tokens[starts[:, None] + np.arange(self.block_size + 1)]
-        return torch.from_numpy(windows.astype(np.int64))
+            numbers[inside] = permute(examples[inside] % size, size, random_key(self.seed, epoch, 0))
+        streams = np.searchsorted(self._ends, numbers, side="right")
+        found = np.empty((len(examples), self.block_size + 1), dtype=np.int64)
+        for stream in map(int, np.unique(streams)):
+            rows = streams == stream
+            places = numbers[rows] - (self._ends[stream - 1] if stream else 0)
+            found[rows] = self.tokens.read(stream, self._starts(stream, epochs[rows], places), self.block_size + 1)
+        return found
 
-    def _offset(self, epoch: int) -> int:
-        """Where the first window of an epoch starts."""
-        slack = len(self.tokens) - 1 - self.windows_per_epoch * self.block_size
-        return int(self._key(epoch, 1)[0]) % (slack + 1)
+    def _starts(self, stream: int, epochs: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Where windows of a stream start, each in its epoch. epochs, places: [n] -> [n]"""
+        if self.starts is not None:
+            return self.starts[stream][places]
+        windows = self._ends[stream] - (self._ends[stream - 1] if stream else 0)
+        slack = len(self.tokens.streams[stream]) - 1 - windows * self.block_size
+        offsets = random_key(self.seed, epochs.astype(np.uint64), 1 + stream) % np.uint64(slack + 1)
+        return offsets.astype(np.int64) + places * self.block_size
 
-    def _key(self, epoch: int, purpose: int) -> np.ndarray:
-        """A random number for this epoch and purpose: [1] uint64."""
-        key = np.zeros(1, dtype=np.uint64)
-        for part in (self.seed, epoch, purpose):
-            key = _mix(key ^ np.uint64(part))
-        return key
+
+def random_key(*parts: int | np.ndarray) -> np.ndarray:
+    """A random number for these numbers from 0, of which one may be [n] uint64: [1] or [n] uint64."""
+    key = np.zeros(1, dtype=np.uint64)
+    for part in parts:
+        key = _mix(key ^ (part if isinstance(part, np.ndarray) else np.uint64(part)))
+    return key
 
 
 def permute(indices: np.ndarray, size: int, key: np.ndarray, rounds: int = 6) -> np.ndarray:
@@ -84,17 +133,21 @@ def _mix(value: np.ndarray) -> np.ndarray:
     return value ^ (value >> np.uint64(31))
 
 
-def evaluation_batches(tokens: np.ndarray, block_size: int, batch_size: int, most: int = 0) -> Iterator[Tensor]:
-    """Every token of a text once as a target, in order; with `most`, that many of them in evenly spread windows.
+def evaluation_batches(tokens: Tokens, block_size: int, batch_size: int, most: int = 0) -> Iterator[Tensor]:
+    """Every token but a stream's first once as a target, in order; with `most`, so many of them in spread windows.
 
-    Yields [batch_size, block_size + 1] int64 of one shape; what is past the text is IGNORED as a target.
+    Yields [batch_size, block_size + 1] int64 of one shape; what is past a stream's end is IGNORED as a target.
     """
-    starts = np.arange(0, len(tokens) - 1, block_size)
-    if 0 < most < len(tokens) - 1:
-        starts = starts[np.linspace(0, len(starts) - 1, max(1, most // block_size)).astype(np.int64)]
-    for first in range(0, len(starts), batch_size):
+    ends = np.cumsum([-(-max(0, len(stream) - 1) // block_size) for stream in tokens.streams])
+    windows, targets = int(ends[-1]), sum(max(0, len(stream) - 1) for stream in tokens.streams)
+    chosen = np.arange(windows)
+    if 0 < most < targets:
+        chosen = np.linspace(0, windows - 1, max(1, most // block_size)).astype(np.int64)
+    for first in range(0, len(chosen), batch_size):
         batch = np.full((batch_size, block_size + 1), IGNORED, dtype=np.int64)
-        for row, start in enumerate(starts[first : first + batch_size]):
-            window = tokens[start : start + block_size + 1]
-            batch[row, : len(window)] = window
+        for row, window in enumerate(chosen[first : first + batch_size]):
+            stream = int(np.searchsorted(ends, window, side="right"))
+            start = int(window - (ends[stream - 1] if stream else 0)) * block_size
+            length = min(block_size + 1, len(tokens.streams[stream]) - start)
+            batch[row, :length] = tokens.read(stream, np.array([start]), length)[0]
         yield torch.from_numpy(batch)

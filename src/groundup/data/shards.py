@@ -134,7 +134,7 @@ class ShardWriter:
         if tokens.size:
             assert tokens.dtype == self.dtype
             assert int(tokens.max()) < self.vocab_size
-            data = memoryview(np.ascontiguousarray(tokens)).cast("B")
+            data = np.ascontiguousarray(tokens).view(np.uint8).data
             self.count, self.largest = self.count + tokens.size, max(self.largest, int(tokens.max()))
             self.digest.update(data)
             self._file.write(data)
