@@ -184,6 +184,51 @@ def test_the_batches_of_one_stream_are_those_of_every_earlier_release(
         assert sum(hash_rows(batch, number) for number, batch in enumerate(batches)) == expected
 
 
+@given(
+    lengths=st.lists(st.integers(0, 90), max_size=6),
+    block_size=st.integers(1, 12),
+    seed=seeds,
+    epoch=st.integers(0, 99),
+)
+def test_an_epoch_of_many_streams_sees_each_target_at_most_once(
+    lengths: list[int], block_size: int, seed: int, epoch: int
+) -> None:
+    """No window crosses two streams, one that is shorter than a window has none, and little of the others is left."""
+    streams = [1000 * place + np.arange(length) for place, length in enumerate([*lengths, 2 * block_size])]
+    sampler = Sampler(Tokens(tuple(streams), tuple(map(str, streams))), block_size, 3, seed)
+    rows = sampler.windows(epoch * sampler.windows_per_epoch + np.arange(sampler.windows_per_epoch))
+    assert (np.diff(rows) == 1).all()
+    targets = rows[:, 1:].flatten()
+    assert len(np.unique(targets)) == len(targets)
+    assert not np.isin(targets, [1000 * place for place in range(len(streams))]).any()
+    for place, stream in enumerate(streams):
+        seen = ((targets // 1000) == place).sum()
+        assert seen == 0 if len(stream) <= block_size else len(stream) - 1 - seen < 2 * block_size
+
+
+def test_every_stream_has_an_offset_of_its_own() -> None:
+    streams = tuple(1000 * place + np.arange(31) for place in range(6))
+    sampler = Sampler(Tokens(streams, ("",) * 6), 10, 4, seed=5)
+    offsets = sampler.windows(np.arange(12)).min(axis=1)
+    first = {place: int(min(offsets[offsets // 1000 == place]) % 1000) for place in range(6)}
+    assert len(set(first.values())) > 2
+    epochs = {tuple(sampler.windows(epoch * 12 + np.arange(12))[:, 0]) for epoch in range(50)}
+    assert len(epochs) == 50
+
+
+@given(lengths=st.lists(st.integers(0, 60), max_size=5), block_size=st.integers(1, 20), batch_size=st.integers(1, 8))
+def test_evaluation_of_many_streams_counts_every_target_once(
+    lengths: list[int], block_size: int, batch_size: int
+) -> None:
+    streams = [1000 * place + np.arange(length) for place, length in enumerate([*lengths, 5])]
+    tokens = Tokens(tuple(streams), tuple(map(str, lengths)))
+    rows = torch.cat(list(evaluation_batches(tokens, block_size, batch_size)))
+    inputs, targets = rows[:, :-1].flatten(), rows[:, 1:].flatten()
+    counted = targets != IGNORED
+    assert targets[counted].tolist() == [int(token) for stream in streams for token in stream[1:]]
+    assert torch.equal(inputs[counted], targets[counted] - 1)
+
+
 @given(length=st.integers(2, 300), block_size=st.integers(1, 20), batch_size=st.integers(1, 8))
 @example(length=2, block_size=20, batch_size=3)
 def test_evaluation_counts_every_target_once(length: int, block_size: int, batch_size: int) -> None:

@@ -56,7 +56,7 @@ class Sampler:
         """
         if self.starts is not None:
             return np.cumsum([len(starts) for starts in self.starts])
-        fitting = [(len(stream) - 1) // self.block_size for stream in self.tokens.streams]
+        fitting = [max(0, len(stream) - 1) // self.block_size for stream in self.tokens.streams]
         return np.cumsum([max(min(1, windows), windows - 1) for windows in fitting])
 
     @property

@@ -99,6 +99,11 @@ def _read_index(path: Path) -> dict[str, Any]:
 def _open_listed(folder: Path, entry: dict[str, Any], maker: str) -> Shard:
     """A shard that the index lists, made by the tokenizer that the index states. Raises CorpusError if it isn't."""
     shard = open_shard(folder / entry["file"])
+    if shard.sha256 is None:
+        raise CorpusError(
+            f"shard {shard.path} has {shard.path.stat().st_size:,} bytes and no header of a shard, but {INDEX} lists "
+            f"{entry['tokens']:,} tokens: it is cut off or damaged. Prepare it again"
+        )
     if (len(shard.tokens), shard.sha256) != (entry["tokens"], entry["sha256"]):
         raise CorpusError(
             f"shard {shard.path} has {len(shard.tokens):,} tokens with SHA-256 {str(shard.sha256)[:12]}..., but "
