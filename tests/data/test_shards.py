@@ -127,7 +127,7 @@ def test_a_folder_gives_its_streams_by_split(tmp_path: Path) -> None:
     assert (len(training.streams), len(validation.streams)) == (3, 1)
     assert validation.streams[0].tolist() == encoded(tokenizer, documents()[::10]).tolist()
     assert training.limit is None  # a small corpus was checked
-    assert all(isinstance(stream, np.memmap) for stream in training.streams)
+    assert all(isinstance(stream.base, np.memmap) for stream in training.streams)
 
 
 def test_what_the_index_and_the_headers_say_must_agree(tmp_path: Path) -> None:
@@ -169,9 +169,9 @@ def test_a_flipped_bit_is_found_at_opening_or_when_it_is_read(tmp_path: Path, mo
         open_folder(path).tokens("train", 300)
     monkeypatch.setattr(shard_folder, "READ_WHOLE", 0)
     tokens = open_folder(path).tokens("train", 300)
-    tokens.read(0, np.array([0, 71]), 70)
+    tokens.read(np.array([0, 1]), np.array([0, 70]), 70)
     with pytest.raises(CorpusError, match=r"train-00000.bin has token 32\d+ at position 70, but the vocabulary ends"):
-        tokens.read(0, np.array([0, 69]), 70)
+        tokens.read(np.array([1, 0]), np.array([70, 69]), 70)
 
 
 def test_ids_above_the_vocabulary_are_found_by_the_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """The sampler: batch k is a function of (tokens, seed, k), so its whole state is the step."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 from groundup.data.tokens import Tokens
 
 IGNORED = -100  # a target that counts in no loss: cross entropy's own convention
+PLANNED = 8192  # examples whose places are worked out at once
 
 
 class BatchSource(Protocol):
@@ -74,31 +75,49 @@ class Sampler:
 
     def windows(self, examples: np.ndarray) -> np.ndarray:
         """The windows that come at these places of the endless order. examples: [n] -> [n, block_size + 1] int64"""
-        size = self.windows_per_epoch
-        epochs, numbers = examples // size, np.empty_like(examples)
-        for epoch in np.unique(epochs):  # a batch may end one epoch and begin the next
-            inside = epochs == epoch
-            numbers[inside] = permute(examples[inside] % size, size, random_key(self.seed, epoch, 0))
-        streams = np.searchsorted(self._ends, numbers, side="right")
-        found = np.empty((len(examples), self.block_size + 1), dtype=np.int64)
-        for stream in map(int, np.unique(streams)):
-            rows = streams == stream
-            places = numbers[rows] - (self._ends[stream - 1] if stream else 0)
-            found[rows] = self.tokens.read(stream, self._starts(stream, epochs[rows], places), self.block_size + 1)
-        return found
+        streams, starts = np.empty_like(examples), np.empty_like(examples)
+        blocks, places = np.divmod(examples, PLANNED)
+        for block in np.unique(blocks).tolist():
+            inside = blocks == block
+            streams[inside], starts[inside] = self._plan(block)[:, places[inside]]
+        return self.tokens.read(streams, starts, self.block_size + 1)
 
-    def _starts(self, stream: int, epochs: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """Where windows of a stream start, each in its epoch. epochs, places: [n] -> [n]"""
+    @cached_property
+    def _plan(self) -> Callable[[int], np.ndarray]:
+        """Each example's stream in a block, and where it starts: [2, PLANNED] int64; for many as fast as for few."""
+        return lru_cache(maxsize=2)(self._plan_block)
+
+    def _plan_block(self, block: int) -> np.ndarray:
+        size = self.windows_per_epoch
+        epochs, places = np.divmod(block * PLANNED + np.arange(PLANNED), size)
+        several = epochs[0] != epochs[-1]
+        numbers = permute(places, size, random_key(self.seed, epochs.astype(np.uint64) if several else epochs[0], 0))
+        streams = np.searchsorted(self._ends, numbers, side="right")
+        return np.stack([streams, self._starts_of(streams, numbers, epochs)])
+
+    def _starts_of(self, streams: np.ndarray, numbers: np.ndarray, epochs: np.ndarray) -> np.ndarray:
+        """Where windows start: by their streams, their numbers among all windows, and their epochs. [n] each -> [n]"""
+        places = numbers - self._begins[streams]
         if self.starts is not None:
-            return self.starts[stream][places]
-        windows = self._ends[stream] - (self._ends[stream - 1] if stream else 0)
-        slack = len(self.tokens.streams[stream]) - 1 - windows * self.block_size
-        offsets = random_key(self.seed, epochs.astype(np.uint64), 1 + stream) % np.uint64(slack + 1)
-        return offsets.astype(np.int64) + places * self.block_size
+            found = zip(streams.tolist(), places.tolist(), strict=True)
+            return np.array([self.starts[stream][place] for stream, place in found])
+        keys = random_key(self.seed, epochs.astype(np.uint64), 1 + streams.astype(np.uint64))
+        return (keys % self._offsets[streams]).astype(np.int64) + places * self.block_size
+
+    @cached_property
+    def _begins(self) -> np.ndarray:
+        """Windows in all streams before each one: [streams] int64."""
+        return np.append(0, self._ends[:-1])
+
+    @cached_property
+    def _offsets(self) -> np.ndarray:
+        """In how many places the first window of each stream may start: [streams] uint64."""
+        lengths = np.array([len(stream) for stream in self.tokens.streams])
+        return np.maximum(1, lengths - (self._ends - self._begins) * self.block_size).astype(np.uint64)
 
 
 def random_key(*parts: int | np.ndarray) -> np.ndarray:
-    """A random number for these numbers from 0, of which one may be [n] uint64: [1] or [n] uint64."""
+    """A random number for these numbers from 0, of which some may be [n] uint64: [1] or [n] uint64."""
     key = np.zeros(1, dtype=np.uint64)
     for part in parts:
         key = _mix(key ^ (part if isinstance(part, np.ndarray) else np.uint64(part)))
@@ -109,17 +128,18 @@ def permute(indices: np.ndarray, size: int, key: np.ndarray, rounds: int = 6) ->
     """A seeded permutation of range(size), evaluated at `indices` in constant memory.
 
     A Feistel network on the smallest even number of bits that holds `size`, walked until it falls inside
-    (Black & Rogaway 2002, sections 4 and 5). indices: [n] in [0, size), key: [1] uint64 -> [n] int64
+    (Black & Rogaway 2002, sections 4 and 5). indices: [n] in [0, size), key: [1] or [n] uint64 -> [n] int64
     """
     half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
     shift, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
-    round_keys = _mix(key ^ np.arange(rounds, dtype=np.uint64))
+    round_keys = [_mix(key ^ np.uint64(number)) for number in range(rounds)]
     result = indices.astype(np.uint64)
     outside = np.arange(len(result))
     while outside.size:
         left, right = result[outside] >> shift, result[outside] & mask
         for round_key in round_keys:
-            left, right = right, left ^ (_mix(right ^ round_key) & mask)
+            here = round_key if len(key) == 1 else round_key[outside]
+            left, right = right, left ^ (_mix(right ^ here) & mask)
         result[outside] = (left << shift) | right
         outside = outside[result[outside] >= size]
     return result.astype(np.int64)
@@ -149,5 +169,5 @@ def evaluation_batches(tokens: Tokens, block_size: int, batch_size: int, most: i
             stream = int(np.searchsorted(ends, window, side="right"))
             start = int(window - (ends[stream - 1] if stream else 0)) * block_size
             length = min(block_size + 1, len(tokens.streams[stream]) - start)
-            batch[row, :length] = tokens.read(stream, np.array([start]), length)[0]
+            batch[row, :length] = tokens.read(np.array([stream]), np.array([start]), length)[0]
         yield torch.from_numpy(batch)

@@ -105,7 +105,7 @@ def _check_size(path: Path, size: int, expected: int, what: str) -> None:
 def _map(path: Path, dtype: np.dtype, offset: int, count: int) -> np.ndarray:
     if count == 0:  # nothing can't be mapped
         return np.empty(0, dtype)
-    return np.memmap(path, dtype, mode="r", offset=offset, shape=(count,))
+    return np.asarray(np.memmap(path, dtype, mode="r", offset=offset, shape=(count,)))  # a slice of a memmap is slow
 
 
 def _digest(tokens: np.ndarray, at_once: int = 2**22) -> str:
