@@ -1,8 +1,8 @@
 """Claim: a sampler batch costs under 2% of a step of the smallest recipe; ten billion tokens open in under a second.
 
-    python benchmarks/sampler_cost.py [RECIPE] [--streams 32] [--steps 200] [--tokens 10_000_000_000] [--shards 300]
+    python benchmarks/sampler_cost.py [--recipe bigram] [--streams 32] [--steps 200] [--tokens N] [--shards 300]
 
-RECIPE: bigram, whose step is the shortest. Its own trainer steps on random tokens, and between two steps the sampler
+The bigram has the shortest step. Its own trainer steps on random tokens, and between two steps the sampler
 makes a batch of the same shape from that many shards on the disk: the cost is the ratio of their medians. The ten
 billion tokens are shards with headers and nothing behind them (sparse files); opening them is what a run does before it
 reads: the index, each header, each map, and the sampler's first batch.
@@ -92,7 +92,7 @@ def seconds_to_open(folder: Path, recipe: Recipe) -> tuple[float, int]:
 def main(words: list[str] | None = None) -> None:
     """Both claims; the line of JSON is of the one that holds by less."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", nargs="?", default="bigram")
+    parser.add_argument("--recipe", default="bigram")
     parser.add_argument("--streams", type=int, default=32)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--tokens", type=int, default=10_000_000_000)

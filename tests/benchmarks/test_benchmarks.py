@@ -138,7 +138,7 @@ def test_the_sampler_is_timed_over_shards_and_sparse_ones_are_opened(
 
     monkeypatch.setattr(sampler_cost, "TOKENS_OF_A_STREAM", 1000)
     quick = ["--streams", "3", "--steps", "3", "--tokens", "1000000000", "--shards", "10", "--train.threads", "1"]
-    sampler_cost.main(["bigram", *quick])
+    sampler_cost.main(quick)
     step, opened, result = capsys.readouterr().out.splitlines()
     assert step.startswith("bigram: a step ")
     assert opened.startswith("1,000,000,000 tokens in 10 shards open")

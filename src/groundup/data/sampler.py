@@ -75,12 +75,15 @@ class Sampler:
 
     def windows(self, examples: np.ndarray) -> np.ndarray:
         """The windows that come at these places of the endless order. examples: [n] -> [n, block_size + 1] int64"""
-        streams, starts = np.empty_like(examples), np.empty_like(examples)
         blocks, places = np.divmod(examples, PLANNED)
-        for block in np.unique(blocks).tolist():
-            inside = blocks == block
-            streams[inside], starts[inside] = self._plan(block)[:, places[inside]]
-        return self.tokens.read(streams, starts, self.block_size + 1)
+        if (blocks == blocks[:1]).all():  # nearly always
+            planned = self._plan(int(blocks[0]))[:, places] if len(examples) else np.empty((2, 0), dtype=np.int64)
+        else:
+            planned = np.empty((2, len(examples)), dtype=np.int64)
+            for block in np.unique(blocks).tolist():
+                inside = blocks == block
+                planned[:, inside] = self._plan(block)[:, places[inside]]
+        return self.tokens.read(*planned, self.block_size + 1)
 
     @cached_property
     def _plan(self) -> Callable[[int], np.ndarray]:

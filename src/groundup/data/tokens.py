@@ -33,9 +33,10 @@ class Tokens:
         Raises CorpusError for an id out of range.
         """
         windows = np.empty((len(starts), length), dtype=np.int64)
-        places = enumerate(zip(streams.tolist(), starts.tolist(), strict=True))
-        for row, (stream, start) in places:  # faster than one index for each stream: rows are few, streams many
-            windows[row] = self.streams[stream][start : start + length]
+        places = zip(streams.tolist(), starts.tolist(), strict=True)
+        rows = [self.streams[stream][start : start + length] for stream, start in places]
+        if rows:  # faster than one index for each stream: rows are few, streams many
+            np.concatenate(rows, out=windows.reshape(-1))
         if self.limit is not None and windows.size and windows.max() >= self.limit:
             row, place = map(int, np.argwhere(windows >= self.limit)[0])
             raise out_of_range(windows[row, place], self.names[streams[row]], int(starts[row]) + place, self.limit)
