@@ -83,7 +83,7 @@ class Sampler:
             for block in np.unique(blocks).tolist():
                 inside = blocks == block
                 planned[:, inside] = self._plan(block)[:, places[inside]]
-        return self.tokens.read(*planned, self.block_size + 1)
+        return self.tokens.read(planned[0], planned[1], self.block_size + 1)
 
     @cached_property
     def _plan(self) -> Callable[[int], np.ndarray]:
