@@ -89,7 +89,7 @@ def peer(trainer: Trainer, steps: int) -> Contender:
     groups = [{"params": matrices, "weight_decay": section.weight_decay}, {"params": others, "weight_decay": 0.0}]
     peak = {"initial_lr": section.learning_rate}
     optimizer = torch.optim.AdamW([group | peak for group in groups], lr=section.learning_rate, betas=section.betas)
-    batches = [trainer.sampler.batch(number).to(trainer.machine.device) for number in range(steps)]
+    batches = [trainer.batches.source.batch(number).to(trainer.machine.device) for number in range(steps)]
 
     def step(number: int) -> float:
         trainer.schedule.apply([optimizer], number)
@@ -108,7 +108,7 @@ def hugging_face_twin(trainer: Trainer) -> GPT2LMHeadModel:
     """A GPT2LMHeadModel of the recipe's shape in training mode, with the trainer's weights where it is a GPT-2 too."""
     shape = trainer.recipe.model
     config = GPT2Config(
-        vocab_size=trainer.tokenizer.vocab_size,
+        vocab_size=trainer.text.tokenizer.vocab_size,
         n_positions=shape.block_size,
         n_embd=shape.n_embd,
         n_layer=shape.n_layer,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from groundup.data.corpora import load_corpus
+from groundup.data.sources import Sources
 from groundup.doctor.synthetic import alone
 from groundup.models.catalogue import Model, build
 from groundup.optim.schedules import Schedule
@@ -31,7 +32,7 @@ class Outcome:
 
 def text_of(recipe: Recipe) -> Text:
     """The recipe's corpus as tokens."""
-    return read_text(load_corpus(recipe.data.corpus), recipe, None)
+    return read_text(Sources.of(load_corpus(recipe.data.corpus)), recipe, None)
 
 
 def train(recipe: Recipe, text: Text, change: Change | None = None) -> Outcome:
@@ -49,7 +50,7 @@ def train(recipe: Recipe, text: Text, change: Change | None = None) -> Outcome:
     for step in range(recipe.train.steps):
         seconds += trainer.train_step(step).seconds
     with trainer.uncompiled():
-        _, loss = trainer.measure_losses()
+        _, loss, _ = trainer.measure_losses()
     return Outcome(loss, recipe.train.steps, recipe.train.steps * recipe.tokens_per_step, seconds)
 
 

@@ -18,6 +18,8 @@ from groundup.errors import MachineError
 from groundup.recipe import SECTIONS, field_types
 from groundup.recipe_files import load_recipe, packaged, packaged_names
 from groundup.tables import short_count
+from shard_files import documents as documents_of
+from shard_files import learned, write_shards
 
 BASE = {
     "model.architecture": "gpt2",
@@ -227,6 +229,14 @@ def tokenizer(train: Runner) -> None:
     characters, automatic, gpt2 = (train(data__tokenizer=name).facts for name in ("characters", "auto", "gpt2"))
     assert characters["vocab_size"] == automatic["vocab_size"] < 100
     assert gpt2["vocab_size"] == 50_257
+
+
+@row("data.documents")
+def documents(train: Runner) -> None:
+    write_shards(Path("shards"), learned(), documents_of())
+    cut, whole = (train(data__corpus="shards", data__documents=kind) for kind in ("cut", "whole"))
+    assert cut.facts["corpus"] == whole.facts["corpus"]
+    assert cut.all("batch_hash") != whole.all("batch_hash")
 
 
 @row("data.validation_fraction")

@@ -21,10 +21,11 @@ from groundup.models.catalogue import build
 from groundup.recipe import SECTIONS, Recipe, differences, field_types
 from groundup.recipe_files import Layer, load_recipe, overrides, packaged, packaged_names, packaged_text, parse_toml
 from groundup.tables import short_count
+from shard_files import documents, learned, write_shards
 
 NAMES = [
     *("quickstart", "bigram", "shakespeare-fast", "shakespeare-cpu", "shakespeare-best"),
-    *("basic-gpt", "shakespeare", "shakespeare-bpe", "shakespeare-gpu"),
+    *("basic-gpt", "gpt2-124m", "gpt2-124m-classic", "shakespeare", "shakespeare-bpe", "shakespeare-gpu"),
 ]
 
 
@@ -54,6 +55,20 @@ def test_the_packaged_recipes_are_those_of_the_readme():
 
 # The numbers that the project promises: nanoGPT's two commands and the classic course's model.
 PROMISED = {
+    "gpt2-124m": {
+        "model": {"architecture": "modern", "n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024},
+        "data": {"corpus": "data/fineweb-edu", "tokenizer": "auto"},
+        "optim": {"optimizer": "muon", "schedule": "wsd"},
+    },
+    "gpt2-124m-classic": {
+        "model": {"architecture": "gpt2", "n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024},
+        "data": {"corpus": "data/fineweb-edu", "tokenizer": "auto"},
+        "train": {"steps": 19_073, "batch_size": 512},  # 10 billion tokens, half a million at once
+        "optim": {
+            **{"optimizer": "adamw", "learning_rate": 6e-4, "min_learning_rate": 6e-5, "schedule": "cosine"},
+            **{"betas": (0.9, 0.95), "weight_decay": 0.1, "clip_norm": 1.0, "warmup_steps": 715},
+        },
+    },
     "shakespeare-bpe": {
         "model": {"architecture": "gpt2", "n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 256, "dropout": 0.0},
         "data": {"corpus": "shakespeare", "tokenizer": "gpt2"},
@@ -122,12 +137,24 @@ def test_the_vocabulary_of_shakespeare_is_as_listed():
     if not cached.is_file():
         pytest.skip("Tiny Shakespeare is not in the cache")
     vocab_size = len(set(cached.read_text("utf-8")))
-    for recipe in (load_recipe(packaged(name)) for name in NAMES[1:]):
+    recipes = [load_recipe(packaged(name)) for name in NAMES]
+    for recipe in (recipe for recipe in recipes if recipe.data.corpus == "shakespeare"):
         assert recipe.about.vocab_size == (50_257 if recipe.data.tokenizer == "gpt2" else vocab_size)
 
 
 def test_shakespeare_in_gpt2s_tokens_has_the_parameters_of_the_original():
     assert load_recipe(packaged("shakespeare-bpe")).parameter_count(50_257) == 7_259_008
+
+
+def test_gpt2_has_the_parameters_of_gpt2():
+    classic, modern = (load_recipe(packaged(name)) for name in ("gpt2-124m-classic", "gpt2-124m"))
+    assert classic.parameter_count(50_257) == 124_439_808
+    assert 123e6 < modern.parameter_count(50_257) < 125e6
+    for name in ("gpt2-124m-classic", "gpt2-124m"):
+        prepare = (
+            "# Get the data first: groundup prepare fineweb-edu --sample 10BT --tokenizer gpt2 --out data/fineweb-edu"
+        )
+        assert prepare in packaged_text(name).splitlines()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -137,7 +164,11 @@ def test_a_packaged_recipe_starts_by_name_and_as_a_file(name: str, here: Path, c
     printed = capsys.readouterr().out
     assert printed == packaged_text(name)
     (here / "my.toml").write_text(printed, "utf-8")
-    small = ["--corpus", "text.txt", "--steps", 2, "--train.batch-size", 2, "--train.compile", "off"]
+    small = ["--steps", 2, "--train.batch-size", 2, "--train.micro-batch-size", 0, "--train.compile", "off"]
+    if (corpus := load_recipe(packaged(name)).data.corpus).startswith("data/"):
+        write_shards(here / corpus, learned(), documents())
+    else:
+        small += ["--corpus", "text.txt"]
     small += ["--model.block-size", 16, "--model.n-embd", 48, "--model.n-layer", 1, "--train.threads", 1]
     command("train", name, *small, "--name", "by-name")
     command("train", "--config", "my.toml", *small)
@@ -149,7 +180,14 @@ def test_a_packaged_recipe_starts_by_name_and_as_a_file(name: str, here: Path, c
     recorded = load_recipe(parse_toml(Path("runs/by-name/recipe.toml").read_text("utf-8"), "recorded"))
     original = load_recipe(packaged(name))
     changed = {field for field, _, _ in differences(original, recorded)}
-    asked = {"data.corpus", "train.steps", "train.batch_size", "train.compile", "train.threads"}
+    asked = {
+        "data.corpus",
+        "train.steps",
+        "train.batch_size",
+        "train.micro_batch_size",
+        "train.compile",
+        "train.threads",
+    }
     asked |= {"model.block_size", "model.n_embd", "model.n_layer"}
     assert changed <= asked | {"train.minutes", "train.device", "train.precision"}
 

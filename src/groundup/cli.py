@@ -57,7 +57,8 @@ Size = Annotated[
     int | None, Parameter(help="Layers: scales the recipe's width, heads, batch and learning rates with them.")
 ]
 CorpusName = Annotated[
-    str | None, Parameter(help="Short for --data.corpus: python-docs, shakespeare, or a file or folder of text.")
+    str | None,
+    Parameter(help="Short for --data.corpus: python-docs, shakespeare, a file or folder, or a mixture: a:0.7,b:0.3."),
 ]
 VocabSize = Annotated[int, Parameter(help="Measure on random tokens of so many kinds; 0 takes the recipe's own.")]
 AsJson = Annotated[bool, Parameter(help="One JSON object instead of a table.", negative=())]

@@ -15,7 +15,7 @@ from groundup.errors import CheckpointError, ConfigError, ForeignTokenizerError
 from groundup.layouts import LAYOUTS, layout_of
 from groundup.layouts.base import Settings, Weights
 from groundup.models.catalogue import Model, architecture_of, build
-from groundup.tokenizers.base import TOKENIZER_FILE, Tokenizer
+from groundup.tokenizers.base import END_OF_TEXT, TOKENIZER_FILE, Tokenizer
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.loading import load_tokenizer
 
@@ -24,11 +24,15 @@ WEIGHTS_FILE = "model.safetensors"
 PICKLES = {".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt"}
 
 
-def save(folder: Path, model: Model, tokenizer: Tokenizer | None) -> None:
-    """Write a folder that `load` and transformers read. Raises CheckpointError for a bigram above 4,096 tokens."""
+def save(folder: Path, model: Model, tokenizer: Tokenizer | None, document_start: int | None = None) -> None:
+    """Write a folder that `load` and transformers read. Raises CheckpointError for a bigram above 4,096 tokens.
+
+    document_start: the token before each document that the model has learned from, if there was one.
+    """
     tensors = {name: tensor.cpu().contiguous() for name, tensor in to_hugging_face(model).items()}
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     settings = layout_of(architecture_of(model)).settings_of(model) | {"dtype": dtype}
+    settings |= {"bos_token_id": document_start, "eos_token_id": document_start}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG_FILE).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
@@ -61,6 +65,12 @@ def load(path: str | Path, report: Callable[[str], None] = warnings.warn) -> tup
             f"{model.config.vocab_size}: they belong to different models"
         )
     return model, tokenizer
+
+
+def document_start(folder: Path, tokenizer: Tokenizer) -> int | None:
+    """The token that the model's documents began with, by its `config.json`: end-of-text, or None."""
+    token = tokenizer.special_tokens.get(END_OF_TEXT)
+    return token if token is not None and _read_settings(folder / CONFIG_FILE).get("bos_token_id") == token else None
 
 
 def fits(tokenizer: Tokenizer, vocab_size: int) -> bool:

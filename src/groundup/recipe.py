@@ -43,10 +43,14 @@ class ModelSection:
 class DataSection:
     """The text."""
 
-    corpus: Annotated[str, "python-docs, shakespeare, or a file or folder of your own text"] = "python-docs"
+    corpus: Annotated[
+        str, "python-docs, shakespeare, a file or folder of your own text or of shards, or a mixture: a:0.7,b:0.3"
+    ] = "python-docs"
     tokenizer: Annotated[
-        str, "characters, gpt2, or a folder with a tokenizer.json; auto takes that of train.init, or characters"
+        str,
+        "characters, gpt2, or a folder with a tokenizer.json; auto takes train.init's, the shards' or characters",
     ] = "auto"
+    documents: Annotated[Literal["cut", "whole"], "whole: a window begins where a document does"] = "cut"
     validation_fraction: Annotated[float, "share of the text, at its end, that is kept for validation"] = 0.1
 
 

@@ -130,6 +130,21 @@ def test_every_ablation_changes_the_training(monkeypatch: pytest.MonkeyPatch, re
     assert all(loss < 4.0 for loss in losses.values())
 
 
+def test_the_sampler_is_timed_over_shards_and_sparse_ones_are_opened(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import sampler_cost
+
+    monkeypatch.setattr(sampler_cost, "TOKENS_OF_A_STREAM", 1000)
+    quick = ["--streams", "3", "--steps", "3", "--tokens", "1000000000", "--shards", "10", "--train.threads", "1"]
+    sampler_cost.main(quick)
+    step, opened, result = capsys.readouterr().out.splitlines()
+    assert step.startswith("bigram: a step ")
+    assert opened.startswith("1,000,000,000 tokens in 10 shards open")
+    assert list(json.loads(result)) == KEYS
+
+
 def test_an_exponent_is_a_slope(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import scaling

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from groundup.data.ahead import Batches, hash_rows
 from groundup.data.sampler import Sampler
+from groundup.data.tokens import Tokens
+from groundup.errors import CorpusError
 
-SAMPLER = Sampler(np.arange(500, dtype=np.uint16), block_size=7, batch_size=12, seed=3)
+SAMPLER = Sampler(Tokens.of(np.arange(500, dtype=np.uint16)), block_size=7, batch_size=12, seed=3)
 
 
 def batches(rows: int = 3, rank: int = 0, size: int = 2) -> Batches:
@@ -49,10 +51,11 @@ def test_the_next_one_is_begun_while_the_last_is_used() -> None:
 
 
 def test_a_failure_of_the_thread_is_raised_where_the_batch_is_taken() -> None:
-    ahead = Batches(Sampler(np.arange(3, dtype=np.uint16), 7, 12, 0), 3, 0, 2, torch.device("cpu"))
-    for step in (0, 1):
-        with pytest.raises(IndexError):
-            ahead.take(0, step)
+    damaged = Tokens((np.arange(500, dtype=np.uint16),), ("shard",), limit=300)
+    ahead = Batches(Sampler(damaged, 7, 12, 0), 3, 0, 2, torch.device("cpu"))
+    for micro_step in (0, 1):
+        with pytest.raises(CorpusError, match=r"shard has token \d+ at position \d+, but the vocabulary ends at 299"):
+            ahead.take(0, micro_step)
 
 
 def test_the_hash_knows_rows_and_places() -> None:

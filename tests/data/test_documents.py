@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sample_sources import FORMATS, some_documents, write_rows
 
-from groundup.data import documents, sources
+from groundup.data import documents, parts
 from groundup.data.documents import Reading, read_documents
-from groundup.data.sources import cut_of, find_parts, kind_of
+from groundup.data.parts import cut_of, find_parts, kind_of
+from sample_sources import FORMATS, some_documents, write_rows
 
 
 def texts(source: Path, reading: Reading | None = None) -> list[str]:
@@ -34,7 +34,7 @@ def test_parts_of_any_size_give_each_document_once(
 ):
     wanted = some_documents()
     path = write_rows(tmp_path / f"a{suffix}", wanted)
-    monkeypatch.setattr(sources, "PART", part)
+    monkeypatch.setattr(parts, "PART", part)
     assert texts(path) == wanted
     number = len(find_parts(str(path), "text"))
     assert number == 1 if part == 10**9 else number > 3
@@ -47,7 +47,7 @@ def test_passages_put_together_are_the_text(
     folder = tmp_path_factory.mktemp("texts")
     (folder / "a.txt").write_bytes(text.encode())
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(sources, "PART", part)
+        monkeypatch.setattr(parts, "PART", part)
         monkeypatch.setattr(documents, "PASSAGE", passage)
         monkeypatch.setattr(documents, "BLOCK", 7)
         found = texts(folder / "a.txt") if text else []
@@ -110,7 +110,7 @@ def test_the_number_of_a_bad_line_is_that_of_the_file(tmp_path: Path, monkeypatc
     lines = [json.dumps({"text": document}) for document in some_documents()]
     lines[41] = '{"text": "'
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
-    monkeypatch.setattr(sources, "PART", 500)
+    monkeypatch.setattr(parts, "PART", 500)
     with pytest.raises(ValueError, match=r"a\.jsonl, line 42 is not JSON"):
         texts(tmp_path / "a.jsonl")
 

@@ -8,7 +8,9 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from groundup.data.ahead import hash_rows
 from groundup.data.sampler import IGNORED, Sampler, _mix, evaluation_batches, permute
+from groundup.data.tokens import Tokens
 
 keys = st.integers(0, 2**64 - 1).map(lambda key: np.array([key], dtype=np.uint64))
 seeds = st.integers(0, 2**63 - 1)  # what the recipe accepts
@@ -16,7 +18,7 @@ seeds = st.integers(0, 2**63 - 1)  # what the recipe accepts
 
 def sampler_of(length: int, block_size: int, batch_size: int, seed: int = 7) -> Sampler:
     """A text in which every token is its own position, so that a batch says where it was read."""
-    return Sampler(np.arange(length, dtype=np.uint32), block_size, batch_size, seed)
+    return Sampler(Tokens.of(np.arange(length, dtype=np.uint32)), block_size, batch_size, seed)
 
 
 def epoch_of(sampler: Sampler, epoch: int) -> np.ndarray:
@@ -117,7 +119,7 @@ def test_a_batch_does_not_depend_on_what_was_asked_before(sampler: Sampler, seed
     in_order = {step: sampler.batch(step) for step in steps}
     random.Random(seed).shuffle(steps)
     torch.manual_seed(seed)  # nor on what else draws random numbers
-    fresh = Sampler(sampler.tokens.copy(), sampler.block_size, sampler.batch_size, sampler.seed)
+    fresh = Sampler(Tokens.of(sampler.tokens.streams[0].copy()), sampler.block_size, sampler.batch_size, sampler.seed)
     for step in steps:
         assert torch.equal(fresh.batch(step), in_order[step])
 
@@ -136,7 +138,7 @@ def test_another_batch_size_reads_the_same_windows_in_the_same_order(sampler: Sa
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32])
 def test_the_type_of_the_stored_tokens_changes_nothing(dtype: type) -> None:
     tokens = np.arange(200).astype(dtype)
-    batch = Sampler(tokens, 8, 4, seed=3).batch(5)
+    batch = Sampler(Tokens.of(tokens), 8, 4, seed=3).batch(5)
     assert batch.dtype == torch.int64
     assert torch.equal(batch, sampler_of(200, 8, 4, seed=3).batch(5))
 
@@ -157,11 +159,81 @@ def test_the_order_is_the_one_of_every_earlier_release() -> None:
     assert permute(np.arange(10), 10, np.array([42], dtype=np.uint64)).tolist() == [1, 3, 6, 4, 2, 9, 8, 0, 7, 5]
 
 
+@pytest.mark.parametrize(
+    ("shape", "hashes", "measured"),
+    [
+        ((10_000, 64, 8, 1337), [20677247654, 19555634494, 13921857691, 15382781530], [351957319231, 14596795917]),
+        ((1_000_003, 256, 12, 7), [19617895639, 29032807970, 24084807717, 26305988234], [8353848828302, 25974751391]),
+        (
+            (70_000, 1, 5, 2**63 - 1),
+            [11902396673, 10319145656, 6372269208, 15396130149],
+            [150321996084664, 1093563122263],
+        ),
+        ((30, 16, 4, 0), [9170575785, 4142281488, 9811802697, 6450486389], [6675008781, 6675008781]),
+    ],
+)
+def test_the_batches_of_one_stream_are_those_of_every_earlier_release(
+    shape: tuple[int, int, int, int], hashes: list[int], measured: list[int]
+) -> None:
+    """Golden: computed when the sampler knew one array alone."""
+    length, *rest = shape
+    sampler = Sampler(Tokens.of((np.arange(length) * 7919 % 50257).astype(np.uint16)), *rest)
+    assert [hash_rows(sampler.batch(step), 0) for step in (0, 1, 19, 123_456)] == hashes
+    for most, expected in zip((0, 500), measured, strict=True):
+        batches = evaluation_batches(sampler.tokens, rest[0], rest[1], most)
+        assert sum(hash_rows(batch, number) for number, batch in enumerate(batches)) == expected
+
+
+@given(
+    lengths=st.lists(st.integers(0, 90), max_size=6),
+    block_size=st.integers(1, 12),
+    seed=seeds,
+    epoch=st.integers(0, 99),
+)
+def test_an_epoch_of_many_streams_sees_each_target_at_most_once(
+    lengths: list[int], block_size: int, seed: int, epoch: int
+) -> None:
+    """No window crosses two streams, one that is shorter than a window has none, and little of the others is left."""
+    streams = [1000 * place + np.arange(length) for place, length in enumerate([*lengths, 2 * block_size])]
+    sampler = Sampler(Tokens(tuple(streams), tuple(map(str, streams))), block_size, 3, seed)
+    rows = sampler.windows(epoch * sampler.windows_per_epoch + np.arange(sampler.windows_per_epoch))
+    assert (np.diff(rows) == 1).all()
+    targets = rows[:, 1:].flatten()
+    assert len(np.unique(targets)) == len(targets)
+    assert not np.isin(targets, [1000 * place for place in range(len(streams))]).any()
+    for place, stream in enumerate(streams):
+        seen = ((targets // 1000) == place).sum()
+        assert seen == 0 if len(stream) <= block_size else len(stream) - 1 - seen < 2 * block_size
+
+
+def test_every_stream_has_an_offset_of_its_own() -> None:
+    streams = tuple(1000 * place + np.arange(31) for place in range(6))
+    sampler = Sampler(Tokens(streams, ("",) * 6), 10, 4, seed=5)
+    offsets = sampler.windows(np.arange(12)).min(axis=1)
+    first = {place: int(min(offsets[offsets // 1000 == place]) % 1000) for place in range(6)}
+    assert len(set(first.values())) > 2
+    epochs = {tuple(sampler.windows(epoch * 12 + np.arange(12))[:, 0]) for epoch in range(50)}
+    assert len(epochs) == 50
+
+
+@given(lengths=st.lists(st.integers(0, 60), max_size=5), block_size=st.integers(1, 20), batch_size=st.integers(1, 8))
+def test_evaluation_of_many_streams_counts_every_target_once(
+    lengths: list[int], block_size: int, batch_size: int
+) -> None:
+    streams = [1000 * place + np.arange(length) for place, length in enumerate([*lengths, 5])]
+    tokens = Tokens(tuple(streams), tuple(map(str, lengths)))
+    rows = torch.cat(list(evaluation_batches(tokens, block_size, batch_size)))
+    inputs, targets = rows[:, :-1].flatten(), rows[:, 1:].flatten()
+    counted = targets != IGNORED
+    assert targets[counted].tolist() == [int(token) for stream in streams for token in stream[1:]]
+    assert torch.equal(inputs[counted], targets[counted] - 1)
+
+
 @given(length=st.integers(2, 300), block_size=st.integers(1, 20), batch_size=st.integers(1, 8))
 @example(length=2, block_size=20, batch_size=3)
 def test_evaluation_counts_every_target_once(length: int, block_size: int, batch_size: int) -> None:
     tokens = np.arange(1000, 1000 + length, dtype=np.uint16)
-    batches = list(evaluation_batches(tokens, block_size, batch_size))
+    batches = list(evaluation_batches(Tokens.of(tokens), block_size, batch_size))
     assert {batch.shape for batch in batches} == {(batch_size, block_size + 1)}
     assert {batch.dtype for batch in batches} == {torch.int64}
     inputs, targets = torch.cat(batches)[:, :-1].flatten(), torch.cat(batches)[:, 1:].flatten()
@@ -176,9 +248,9 @@ def test_evaluation_counts_every_target_once(length: int, block_size: int, batch
 )
 def test_a_sampled_evaluation_is_spread_evenly(length: int, block_size: int, batch_size: int, most: int) -> None:
     tokens = np.arange(1000, 1000 + length, dtype=np.uint16)
-    batches = list(evaluation_batches(tokens, block_size, batch_size, most))
+    batches = list(evaluation_batches(Tokens.of(tokens), block_size, batch_size, most))
     assert {batch.shape for batch in batches} == {(batch_size, block_size + 1)}
-    whole = torch.cat(list(evaluation_batches(tokens, block_size, batch_size)))
+    whole = torch.cat(list(evaluation_batches(Tokens.of(tokens), block_size, batch_size)))
     sampled = torch.cat(batches)
     starts = sampled[sampled[:, 1] != IGNORED][:, 0]
     assert len(starts.unique()) == len(starts)

@@ -209,6 +209,7 @@ def test_seconds_for_reading(seconds: float, words: str) -> None:
 
 def test_random_tokens_are_of_the_stated_vocabulary() -> None:
     text = synthetic_text(tiny(), 70_000)
-    assert text.training.dtype.itemsize == 4
-    assert text.training.max() < text.tokenizer.vocab_size == 70_000
-    assert torch.from_numpy(text.validation.astype("int64")).unique().numel() > 50_000
+    training, validation = text.parts[0].training.streams[0], text.parts[0].validation.streams[0]
+    assert training.dtype.itemsize == 4
+    assert training.max() < text.tokenizer.vocab_size == 70_000
+    assert torch.from_numpy(validation.astype("int64")).unique().numel() > 50_000

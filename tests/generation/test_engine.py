@@ -16,6 +16,8 @@ from groundup.errors import GenerationError, TokenizerError
 from groundup.generation.engine import SamplingSettings, fit_prompt, start_of, stream_text, stream_tokens, write_text
 from groundup.models.gpt2 import GPT2
 from groundup.models.sampling import next_token
+from groundup.tokenizers.base import END_OF_TEXT
+from groundup.tokenizers.learning import learn_tokenizer
 
 CONFIG = GPTConfig(block_size=8, vocab_size=11, n_layer=2, n_head=2, n_embd=8, dropout=0.3)
 TOKENIZER = CharacterTokenizer("\n abcdefghi")
@@ -170,6 +172,26 @@ def test_writing_leaves_the_model_and_the_generators_as_they_were():
 def test_an_empty_prompt_begins_as_a_line_does():
     assert start_of("", TOKENIZER).tolist() == [[TOKENIZER.encode("\n")[0]]]
     assert start_of("", CharacterTokenizer("xyz")).tolist() == [[0]]
+
+
+def test_a_document_begins_and_ends_with_its_token():
+    """A model whose every next token is known: x after end-of-text, then y, then end-of-text again."""
+    tokenizer = learn_tokenizer(["x"], 257)
+    end = tokenizer.special_tokens[END_OF_TEXT]
+    model = Bigram(GPTConfig(block_size=8, vocab_size=257, n_layer=1, n_head=1, n_embd=8))
+    x, y, newline = tokenizer.encode("xy\n").tolist()
+    with torch.no_grad():
+        model.head.weight.zero_()
+        for token, following in ((end, x), (x, y), (y, end), (newline, y)):
+            model.head.weight[following, token] = 100.0
+    greedy = SamplingSettings(length=20, temperature=0.0)
+    assert start_of("", tokenizer, end).tolist() == [[end]]
+    assert start_of("x", tokenizer, end).tolist() == [[x]]
+    assert write_text(model, tokenizer, greedy, start=end) == "xy"
+    assert write_text(model, tokenizer, greedy) == "y"  # as after a new line
+    assert write_text(model, tokenizer, greedy, "y", start=end) == ""
+    assert list(stream_tokens(model, torch.tensor([[end]]), greedy))[:4] == [x, y, end, x]
+    assert list(stream_tokens(model, torch.tensor([[end]]), greedy, end=end)) == [x, y]
 
 
 def test_an_unknown_character_is_named_with_its_position():

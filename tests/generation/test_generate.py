@@ -1,5 +1,6 @@
 """`groundup generate` as a user meets it: the text on stdout alone, streamed; every wrong flag one line."""
 
+import json
 import os
 import re
 import subprocess
@@ -9,9 +10,11 @@ from pathlib import Path
 import pytest
 
 import groundup as package
-from commands import groundup, trained
+from commands import flags, groundup, trained
 from conftest import TINY, Cli, error_line, some_text
 from groundup.generation.engine import SamplingSettings, write_text
+from groundup.tokenizers.base import END_OF_TEXT
+from shard_files import documents, learned, write_shards
 
 # As a person has it: the variable would send every piece at once, whatever the command does.
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
@@ -46,6 +49,23 @@ def test_a_run_is_found_by_name_path_and_checkpoint(folder: Path):
     names = ["run", "runs/run", folder / "runs" / "run", "runs/run/checkpoints/latest", "runs/run/checkpoints/best"]
     texts = {written(folder, name, *args) for name in names}
     assert len(texts) == 1
+
+
+def test_a_model_of_documents_begins_as_they_do(tmp_path: Path):
+    """Trained on shards, its config says with which token documents began; trained on plain text, it says none."""
+    write_shards(tmp_path / "shards", learned(), documents())
+    (tmp_path / "text.txt").write_text(some_text(), "utf-8")
+    end = learned().special_tokens[END_OF_TEXT]
+    for corpus, start in (("shards", end), ("text.txt", None)):
+        chosen = flags({"--corpus": corpus, "--steps": 3, "--data.tokenizer": "shards/tokenizer", "--name": corpus[:4]})
+        trained(*chosen, folder=tmp_path)
+        folder = tmp_path / "runs" / corpus[:4] / "checkpoints" / "latest"
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        assert (config["bos_token_id"], config["eos_token_id"]) == (start, start)
+        model, tokenizer = package.load(folder)
+        expected = write_text(model, tokenizer, SamplingSettings(length=20, seed=5), start=start)
+        assert written(tmp_path, folder, "--length", 20, "--seed", 5) == expected + "\n"
+    assert END_OF_TEXT not in (tmp_path / "runs" / "shar" / "samples.txt").read_text("utf-8")
 
 
 def test_without_a_seed_one_is_taken_and_said(folder: Path):

@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from commands import checkpoint, metrics, steps_so_far, tensors, trained
 from groundup import checkpoint as checkpoints
 from groundup.data.ahead import hash_rows
 from groundup.data.corpora import Corpus, load_corpus
-from groundup.data.sampler import Sampler
+from groundup.data.sources import Sources
 from groundup.errors import RecipeError
 from groundup.parallel.world import World, join_world
 from groundup.recipe import Recipe
@@ -34,6 +35,7 @@ from groundup.training.record import RunFolder
 from groundup.training.stopping import StopRequest
 from groundup.training.text import Surroundings, read_text
 from groundup.training.trainer import Trainer
+from shard_files import documents, learned, write_shards
 
 # A constant learning rate, so that a run may be lengthened and still be the same run.
 SMALL = [
@@ -107,6 +109,24 @@ def test_two_processes_train_what_one_trains(
     assert finished.stdout.count("reading") == 1  # one process speaks
     assert (runs / "two" / "samples.txt").read_text("utf-8").count("= step ") == 5  # and writes
     assert "groundup" not in finished.stderr, finished.stderr  # nothing to complain of, no warning
+
+
+def test_two_processes_share_a_mixture_of_shards(text_file: Path, tmp_path: Path) -> None:
+    write_shards(tmp_path / "shards", learned(), documents())
+    args = ["--corpus", "shards:2,text.txt:1", *SMALL, "--steps", 20, "--train.precision", "float64"]
+    trained(*args, "--name", "one", folder=tmp_path)
+    trained_by_two(*args, "--name", "two", folder=tmp_path)
+    assert_same_run(tmp_path / "runs" / "two", tmp_path / "runs" / "one", 1e-13)
+
+
+def test_a_corpus_that_nobody_can_read_is_refused_by_each_in_our_words(tmp_path: Path) -> None:
+    """None hangs in a barrier, and none dies of another's end."""
+    finished = two("train", "--corpus", "missing.txt", *SMALL, "--steps", 5, folder=tmp_path)
+    assert finished.returncode != 0
+    ours = re.findall(r"^groundup(?: \[process 1\])?: (.*)$", finished.stderr, re.MULTILINE)
+    assert len(set(ours)) == 1
+    assert ours[0].startswith("corpus missing.txt is neither a file or folder nor a known name")
+    assert "gloo" not in finished.stderr.lower()
 
 
 def test_a_run_goes_on_with_another_number_of_processes(text_file: Path, tmp_path: Path) -> None:
@@ -184,8 +204,8 @@ def assert_stopped_after(run: Path, status: int, out: str, err: str) -> int:
 def assert_each_batch_once(run: Path, text_file: Path) -> None:
     """The run's hashes are those of the sampler's whole batches, computed here, each step once."""
     recipe = RunFolder(run).read_recipe()
-    text = read_text(load_corpus(str(text_file)), recipe, None)
-    sampler = Sampler(text.training, recipe.model.block_size, recipe.train.batch_size, recipe.train.seed)
+    text = read_text(Sources.of(load_corpus(str(text_file))), recipe, None)
+    sampler = text.batches_of(recipe)
     lines = metrics(run)
     assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
     assert [line["batch_hash"] for line in lines] == [hash_rows(sampler.batch(step), 0) for step in range(len(lines))]
@@ -272,7 +292,7 @@ def _assemble(around: Surroundings, rows_alike: bool) -> Trainer:
     )
     varied = "".join(chr(ord("a") + position * position % 23) for position in range(2000))
     text = "abcdefgh" * 250 if rows_alike else varied  # 8 characters over and over: each window of 8 is every other
-    return setup.assemble(recipe, read_text(Corpus("text", text), recipe, None), None, around)
+    return setup.assemble(recipe, read_text(Sources.of(Corpus("text", text)), recipe, None), None, around)
 
 
 def _flat(trainer: Trainer) -> list[float]:

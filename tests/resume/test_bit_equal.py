@@ -23,6 +23,7 @@ from commands import (
     wait_for_step,
     write_text,
 )
+from shard_files import documents, learned, write_shards
 
 MODERN: dict[str, object] = {
     **{"--model.architecture": "modern", "--optim.optimizer": "muon", "--optim.schedule": "wsd"},
@@ -34,6 +35,7 @@ KINDS: dict[str, dict[str, object]] = {
     "accumulation": {"--model.dropout": 0.1, "--train.micro-batch-size": 2, "--eval.every": 50},
     "bfloat16": {"--model.dropout": 0.1, "--train.precision": "bfloat16", "--eval.every": 50},
     "modern": MODERN | {"--model.n-kv-head": 1, "--train.micro-batch-size": 2, "--eval.every": 50},
+    "mixture": {"--corpus": "shards:0.7,text.txt:0.3", "--data.documents": "cut", "--eval.every": 50},
 }
 STEPS = 200
 SLOW: dict[str, object] = {"--train.batch-size": 16, "--train.micro-batch-size": 1}  # enough to be interrupted
@@ -64,6 +66,7 @@ class Experiment:
 def experiment(folder: Path, changes: dict[str, object], steps: int) -> Experiment:
     """Write the text and train to the end."""
     write_text(folder)
+    write_shards(folder / "shards", learned(), documents())
     begun = Experiment(folder, changes, steps)
     finished = groundup(*begun.arguments("unbroken"), folder=folder)
     assert finished.returncode == 0, finished.stderr

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from groundup.data.sampler import Sampler
+from groundup.data.sampler import BatchSource
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Batches:
     The rows of a micro-step lie side by side over the processes, so a batch doesn't depend on their number.
     """
 
-    sampler: Sampler
+    source: BatchSource
     rows: int
     rank: int
     size: int
@@ -36,7 +36,7 @@ class Batches:
     @property
     def micro_steps(self) -> int:
         """Forward passes of each process in an optimizer step."""
-        return self.sampler.batch_size // (self.rows * self.size)
+        return self.source.batch_size // (self.rows * self.size)
 
     def take(self, step: int, micro_step: int) -> Slice:
         """The slice of this micro-step on the device; the one after it is begun."""
@@ -51,7 +51,7 @@ class Batches:
     def prepare(self, step: int, micro_step: int) -> Slice:
         """The slice in memory that a GPU can read by itself, or just in memory."""
         first = (micro_step * self.size + self.rank) * self.rows
-        tokens = self.sampler.batch(step, slice(first, first + self.rows))
+        tokens = self.source.batch(step, slice(first, first + self.rows))
         batch_hash = hash_rows(tokens, first)
         return Slice(tokens.pin_memory() if self.device.type == "cuda" else tokens, batch_hash)
 

@@ -44,14 +44,27 @@ def load_corpus(name: str, folder: Path = Path()) -> Corpus:
         return Corpus(name, python_docs())
     if name == "shakespeare":
         return Corpus(name, _read(fetch(TINY_SHAKESPEARE)))
-    path = Path(name).expanduser()
-    path = path if path.exists() else folder / path
+    path = find_path(name, folder)
     if not path.exists():
-        raise CorpusError(f"corpus {name} is neither a file or folder nor a known name. Known: {', '.join(NAMED)}.")
+        raise CorpusError(
+            f"corpus {name} is neither a file or folder nor a known name. Known: {', '.join(NAMED)}."
+            + (f" A folder of shards is made by: groundup prepare SOURCE --out {name}" if _like_shards(name) else "")
+        )
     text = "\n".join(_read(file) for file in _text_files(path)) if path.is_dir() else _read(path)
     if not text:
         raise CorpusError(f"corpus {name} is empty: 0 characters")
     return Corpus(name, text)
+
+
+def find_path(name: str, folder: Path = Path()) -> Path:
+    """Where a corpus of that name would be: here, or else in `folder`."""
+    path = Path(name).expanduser()
+    return path if path.exists() else folder / path
+
+
+def _like_shards(name: str) -> bool:
+    """Whether a path that doesn't exist was meant to be a folder of shards, by our own convention: data/NAME."""
+    return Path(name).parent.name == "data" and not Path(name).suffix
 
 
 def split(tokens: np.ndarray, validation_fraction: float) -> tuple[np.ndarray, np.ndarray]:

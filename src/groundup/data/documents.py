@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 
 from groundup.data.corpora import load_corpus
 from groundup.data.parquet import read_rows
+from groundup.data.parts import COMPRESSED, PASSAGE, Part, cut_of
 from groundup.data.remote import download
-from groundup.data.sources import COMPRESSED, PASSAGE, Part, cut_of
 from groundup.errors import CorpusError, MachineError
 
 BLOCK = 2**20

@@ -19,9 +19,9 @@ import numpy as np
 from groundup.data import encoding
 from groundup.data.documents import Reading, read_documents
 from groundup.data.encoding import Layout, RunWriter, digest_of, encode_anyway, repaired, separator_of, token_dtype
+from groundup.data.parts import Part
 from groundup.data.shard_folder import SPLITS, TOKENIZER_FOLDER
 from groundup.data.shards import ShardWriter
-from groundup.data.sources import Part
 from groundup.errors import CorpusError
 from groundup.tokenizers.base import Tokenizer, tokenizer_sha256
 from groundup.tokenizers.loading import load_tokenizer

@@ -17,11 +17,11 @@ from filelock import FileLock, Timeout
 from groundup.cores import usable_cores
 from groundup.data.documents import Reading, read_documents
 from groundup.data.encoding import Layout, encode_anyway, repaired, token_dtype
+from groundup.data.parts import Part, find_parts
 from groundup.data.preparation import PLAN, WORK, Plan, Preparation, explained, open_job, say, write_json
 from groundup.data.progress import Progress
 from groundup.data.remote import named_dataset
 from groundup.data.shard_folder import INDEX, SPLITS, TOKENIZER_FOLDER, ShardFolder, open_folder
-from groundup.data.sources import Part, find_parts
 from groundup.data.workers import Call, Results, Workers, run_here
 from groundup.errors import CorpusError
 from groundup.tokenizers.base import Tokenizer, tokenizer_sha256

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from groundup.data.parts import Part
 from groundup.data.preparation import Plan
-from groundup.data.sources import Part
 
 SECONDS_BETWEEN_LINES = 10.0
 

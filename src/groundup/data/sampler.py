@@ -1,76 +1,148 @@
 """The sampler: batch k is a function of (tokens, seed, k), so its whole state is the step."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from groundup.data.tokens import Tokens
+
 IGNORED = -100  # a target that counts in no loss: cross entropy's own convention
+PLANNED = 8192  # examples whose places are worked out at once
 
 
-@dataclass(frozen=True)
-class Sampler:
-    """Shuffled windows of a text, epoch after epoch.
+class BatchSource(Protocol):
+    """Where batches come from: a sampler, or a mixture of them."""
 
-    Each epoch cuts the text into windows from a fresh offset and visits each once, in a seeded order. The windows of
-    an epoch don't overlap in their targets, and all but fewer than 2 * block_size tokens are seen.
-    """
-
-    tokens: np.ndarray  # [tokens] unsigned
-    block_size: int
-    batch_size: int
-    seed: int
+    @property
+    def batch_size(self) -> int: ...
 
     @property
     def windows_per_epoch(self) -> int:
-        """One fewer than fit, so that every offset below a window's length leaves room for all; at least one."""
-        return max(1, (len(self.tokens) - 1) // self.block_size - 1)
+        """Windows in a pass over the text."""
+        ...
 
     def batch(self, step: int, rows: slice = slice(None)) -> Tensor:
         """The windows of batch `step`, or those of its `rows`: [rows, block_size + 1] int64.
 
-        Each row holds its inputs and, one further, its targets.
+        Each row holds its inputs and, one further, its targets. Raises CorpusError for a damaged token.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Shuffled windows of one or more streams of tokens, epoch after epoch.
+
+    Each epoch cuts every stream into windows from a fresh offset and visits all windows of all streams once, in one
+    seeded order. The windows of an epoch don't overlap in their targets, and all but fewer than 2 * block_size tokens
+    of a stream are seen; a stream that is shorter than a window has none. With `starts`, windows begin there instead.
+    """
+
+    tokens: Tokens
+    block_size: int
+    batch_size: int
+    seed: int
+    starts: tuple[np.ndarray, ...] | None = None  # of each stream, [windows]: see `groundup.data.windows`
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """Windows in all streams up to each one, itself included: [streams] int64.
+
+        In a stream one fewer than fit, so that every offset below a window's length leaves room for all; at least one.
+        """
+        if self.starts is not None:
+            return np.cumsum([len(starts) for starts in self.starts])
+        fitting = [max(0, len(stream) - 1) // self.block_size for stream in self.tokens.streams]
+        return np.cumsum([max(min(1, windows), windows - 1) for windows in fitting])
+
+    @property
+    def windows_per_epoch(self) -> int:
+        """The same in each, whatever its offsets."""
+        return int(self._ends[-1])
+
+    def batch(self, step: int, rows: slice = slice(None)) -> Tensor:
+        """The windows of batch `step`, or those of its `rows`: [rows, block_size + 1] int64.
+
+        Each row holds its inputs and, one further, its targets. Raises CorpusError for a damaged token.
         """
         examples = step * self.batch_size + np.arange(self.batch_size)[rows]
-        starts = np.empty_like(examples)
-        epochs = examples // self.windows_per_epoch
-        for epoch in np.unique(epochs):  # a batch may end one epoch and begin the next
-            inside = epochs == epoch
-            window = permute(examples[inside] % self.windows_per_epoch, self.windows_per_epoch, self._key(epoch, 0))
-            starts[inside] = self._offset(epoch) + window * self.block_size
-        windows = self.tokens[starts[:, None] + np.arange(self.block_size + 1)]
-        return torch.from_numpy(windows.astype(np.int64))
+        return torch.from_numpy(self.windows(examples))
 
-    def _offset(self, epoch: int) -> int:
-        """Where the first window of an epoch starts."""
-        slack = len(self.tokens) - 1 - self.windows_per_epoch * self.block_size
-        return int(self._key(epoch, 1)[0]) % (slack + 1)
+    def windows(self, examples: np.ndarray) -> np.ndarray:
+        """The windows that come at these places of the endless order. examples: [n] -> [n, block_size + 1] int64"""
+        blocks, places = np.divmod(examples, PLANNED)
+        if (blocks == blocks[:1]).all():  # nearly always
+            planned = self._plan(int(blocks[0]))[:, places] if len(examples) else np.empty((2, 0), dtype=np.int64)
+        else:
+            planned = np.empty((2, len(examples)), dtype=np.int64)
+            for block in np.unique(blocks).tolist():
+                inside = blocks == block
+                planned[:, inside] = self._plan(block)[:, places[inside]]
+        return self.tokens.read(planned[0], planned[1], self.block_size + 1)
 
-    def _key(self, epoch: int, purpose: int) -> np.ndarray:
-        """A random number for this epoch and purpose: [1] uint64."""
-        key = np.zeros(1, dtype=np.uint64)
-        for part in (self.seed, epoch, purpose):
-            key = _mix(key ^ np.uint64(part))
-        return key
+    @cached_property
+    def _plan(self) -> Callable[[int], np.ndarray]:
+        """Each example's stream in a block, and where it starts: [2, PLANNED] int64; for many as fast as for few."""
+        return lru_cache(maxsize=2)(self._plan_block)
+
+    def _plan_block(self, block: int) -> np.ndarray:
+        size = self.windows_per_epoch
+        epochs, places = np.divmod(block * PLANNED + np.arange(PLANNED), size)
+        several = epochs[0] != epochs[-1]
+        numbers = permute(places, size, random_key(self.seed, epochs.astype(np.uint64) if several else epochs[0], 0))
+        streams = np.searchsorted(self._ends, numbers, side="right")
+        return np.stack([streams, self._starts_of(streams, numbers, epochs)])
+
+    def _starts_of(self, streams: np.ndarray, numbers: np.ndarray, epochs: np.ndarray) -> np.ndarray:
+        """Where windows start: by their streams, their numbers among all windows, and their epochs. [n] each -> [n]"""
+        places = numbers - self._begins[streams]
+        if self.starts is not None:
+            found = zip(streams.tolist(), places.tolist(), strict=True)
+            return np.array([self.starts[stream][place] for stream, place in found])
+        keys = random_key(self.seed, epochs.astype(np.uint64), 1 + streams.astype(np.uint64))
+        return (keys % self._offsets[streams]).astype(np.int64) + places * self.block_size
+
+    @cached_property
+    def _begins(self) -> np.ndarray:
+        """Windows in all streams before each one: [streams] int64."""
+        return np.append(0, self._ends[:-1])
+
+    @cached_property
+    def _offsets(self) -> np.ndarray:
+        """In how many places the first window of each stream may start: [streams] uint64."""
+        lengths = np.array([len(stream) for stream in self.tokens.streams])
+        return np.maximum(1, lengths - (self._ends - self._begins) * self.block_size).astype(np.uint64)
+
+
+def random_key(*parts: int | np.ndarray) -> np.ndarray:
+    """A random number for these numbers from 0, of which some may be [n] uint64: [1] or [n] uint64."""
+    key = np.zeros(1, dtype=np.uint64)
+    for part in parts:
+        key = _mix(key ^ (part if isinstance(part, np.ndarray) else np.uint64(part)))
+    return key
 
 
 def permute(indices: np.ndarray, size: int, key: np.ndarray, rounds: int = 6) -> np.ndarray:
     """A seeded permutation of range(size), evaluated at `indices` in constant memory.
 
     A Feistel network on the smallest even number of bits that holds `size`, walked until it falls inside
-    (Black & Rogaway 2002, sections 4 and 5). indices: [n] in [0, size), key: [1] uint64 -> [n] int64
+    (Black & Rogaway 2002, sections 4 and 5). indices: [n] in [0, size), key: [1] or [n] uint64 -> [n] int64
     """
     half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
     shift, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
-    round_keys = _mix(key ^ np.arange(rounds, dtype=np.uint64))
+    round_keys = [_mix(key ^ np.uint64(number)) for number in range(rounds)]
     result = indices.astype(np.uint64)
     outside = np.arange(len(result))
     while outside.size:
         left, right = result[outside] >> shift, result[outside] & mask
         for round_key in round_keys:
-            left, right = right, left ^ (_mix(right ^ round_key) & mask)
+            here = round_key if len(key) == 1 else round_key[outside]
+            left, right = right, left ^ (_mix(right ^ here) & mask)
         result[outside] = (left << shift) | right
         outside = outside[result[outside] >= size]
     return result.astype(np.int64)
@@ -84,17 +156,21 @@ def _mix(value: np.ndarray) -> np.ndarray:
     return value ^ (value >> np.uint64(31))
 
 
-def evaluation_batches(tokens: np.ndarray, block_size: int, batch_size: int, most: int = 0) -> Iterator[Tensor]:
-    """Every token of a text once as a target, in order; with `most`, that many of them in evenly spread windows.
+def evaluation_batches(tokens: Tokens, block_size: int, batch_size: int, most: int = 0) -> Iterator[Tensor]:
+    """Every token but a stream's first once as a target, in order; with `most`, so many of them in spread windows.
 
-    Yields [batch_size, block_size + 1] int64 of one shape; what is past the text is IGNORED as a target.
+    Yields [batch_size, block_size + 1] int64 of one shape; what is past a stream's end is IGNORED as a target.
     """
-    starts = np.arange(0, len(tokens) - 1, block_size)
-    if 0 < most < len(tokens) - 1:
-        starts = starts[np.linspace(0, len(starts) - 1, max(1, most // block_size)).astype(np.int64)]
-    for first in range(0, len(starts), batch_size):
+    ends = np.cumsum([-(-max(0, len(stream) - 1) // block_size) for stream in tokens.streams])
+    windows, targets = int(ends[-1]), sum(max(0, len(stream) - 1) for stream in tokens.streams)
+    chosen = np.arange(windows)
+    if 0 < most < targets:
+        chosen = np.linspace(0, windows - 1, max(1, most // block_size)).astype(np.int64)
+    for first in range(0, len(chosen), batch_size):
         batch = np.full((batch_size, block_size + 1), IGNORED, dtype=np.int64)
-        for row, start in enumerate(starts[first : first + batch_size]):
-            window = tokens[start : start + block_size + 1]
-            batch[row, : len(window)] = window
+        for row, window in enumerate(chosen[first : first + batch_size]):
+            stream = int(np.searchsorted(ends, window, side="right"))
+            start = int(window - (ends[stream - 1] if stream else 0)) * block_size
+            length = min(block_size + 1, len(tokens.streams[stream]) - start)
+            batch[row, :length] = tokens.read(np.array([stream]), np.array([start]), length)[0]
         yield torch.from_numpy(batch)

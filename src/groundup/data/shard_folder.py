@@ -11,6 +11,7 @@ from groundup.data.tokens import Tokens, check_range
 from groundup.errors import CorpusError
 
 INDEX = "index.json"
+FORMAT, VERSION = "groundup shards", 1
 TOKENIZER_FOLDER = "tokenizer"
 SPLITS = ("train", "validation")
 READ_WHOLE = 2**27  # tokens: a corpus up to this size is verified at opening, a larger one as it is read
@@ -59,39 +60,71 @@ class ShardFolder:
 
 
 def is_shard_folder(path: Path) -> bool:
-    """Whether this is a folder that `groundup prepare` made, or one with .bin files, or a .bin file."""
-    return (path / INDEX).is_file() or path.suffix == ".bin" or (path.is_dir() and any(path.glob("*.bin")))
+    """Whether this is a folder that `groundup prepare` made, or one with .bin files for training or validation."""
+    return (path / INDEX).is_file() or path.suffix == ".bin" or bool(_foreign_files(path))
 
 
 def open_folder(path: Path) -> ShardFolder:
     """Open the shards in `path`; bodies aren't read. Raises CorpusError."""
     if not (path / INDEX).is_file():
         return _open_foreign(path)
-    try:
-        index = json.loads((path / INDEX).read_text("utf-8"))
-        listed = {split: index["splits"][split]["shards"] for split in SPLITS}
-        assert all({"file", "tokens", "sha256"} <= entry.keys() for split in SPLITS for entry in listed[split])
-        assert isinstance(index["fingerprint"], str)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-        raise CorpusError(f"{path / INDEX} is damaged: {type(error).__name__} {error}. Prepare it again") from error
-    shards = {split: [_open_listed(path, entry) for entry in listed[split]] for split in SPLITS}
+    index = _read_index(path / INDEX)
+    maker = index["tokenizer"]["sha256"]
+    shards = {
+        split: [_open_listed(path, entry, maker) for entry in index["splits"][split]["shards"]] for split in SPLITS
+    }
     return ShardFolder(path, shards, index)
 
 
-def _open_listed(folder: Path, entry: dict[str, Any]) -> Shard:
-    """A shard that the index lists. Raises CorpusError if it is another one."""
+def _read_index(path: Path) -> dict[str, Any]:
+    """`index.json` with all that is used of it. Raises CorpusError."""
+    try:
+        index = json.loads(path.read_text("utf-8"))
+        found = index["format"], index["version"]
+        listed = [index["splits"][split] for split in SPLITS]
+        assert all(type(split[key]) is int for split in listed for key in ("tokens", "bytes"))
+        shards = [entry for split in listed for entry in split["shards"]]
+        assert all({"file", "tokens", "sha256"} <= entry.keys() for entry in shards)
+        assert isinstance(index["fingerprint"], str)
+        assert {"name", "sha256"} <= index["tokenizer"].keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+        raise CorpusError(f"{path} is damaged: {type(error).__name__} {error}. Prepare it again") from error
+    if found != (FORMAT, VERSION):
+        raise CorpusError(
+            f"{path} says {found[0]}, version {found[1]}; this groundup reads {FORMAT}, version {VERSION}"
+        )
+    return index
+
+
+def _open_listed(folder: Path, entry: dict[str, Any], maker: str) -> Shard:
+    """A shard that the index lists, made by the tokenizer that the index states. Raises CorpusError if it isn't."""
     shard = open_shard(folder / entry["file"])
+    if shard.sha256 is None:
+        raise CorpusError(
+            f"shard {shard.path} has {shard.path.stat().st_size:,} bytes and no header of a shard, but {INDEX} lists "
+            f"{entry['tokens']:,} tokens: it is cut off or damaged. Prepare it again"
+        )
     if (len(shard.tokens), shard.sha256) != (entry["tokens"], entry["sha256"]):
         raise CorpusError(
             f"shard {shard.path} has {len(shard.tokens):,} tokens with SHA-256 {str(shard.sha256)[:12]}..., but "
             f"{INDEX} lists {entry['tokens']:,} with {entry['sha256'][:12]}...: it belongs to another corpus"
         )
+    if shard.tokenizer != maker:
+        raise CorpusError(
+            f"shard {shard.path} was made by the tokenizer {str(shard.tokenizer)[:12]}..., but {INDEX} states "
+            f"{maker[:12]}...: it belongs to another corpus"
+        )
     return shard
 
 
+def _foreign_files(folder: Path) -> list[Path]:
+    """The .bin files in a folder that are named for a split, as nanoGPT and llm.c name them."""
+    return sorted(file for file in folder.glob("*.bin") if "train" in file.name or "val" in file.name)
+
+
 def _open_foreign(path: Path) -> ShardFolder:
-    """`train.bin` and `val.bin`, or any number of .bin files of which those with `val` in their name validate."""
-    files = sorted(path.glob("*.bin")) if path.is_dir() else [path]
+    """`train.bin` and `val.bin`, or any number of such files: those with `val` in their name validate."""
+    files = _foreign_files(path) if path.is_dir() else [path]
     validation = [file for file in files if "val" in file.name]
     training = [file for file in files if "val" not in file.name]
     if not training or not validation:

@@ -106,7 +106,7 @@ def _check_size(path: Path, size: int, expected: int, what: str) -> None:
 def _map(path: Path, dtype: np.dtype, offset: int, count: int) -> np.ndarray:
     if count == 0:  # nothing can't be mapped
         return np.empty(0, dtype)
-    return np.memmap(path, dtype, mode="r", offset=offset, shape=(count,))
+    return np.asarray(np.memmap(path, dtype, mode="r", offset=offset, shape=(count,)))  # a slice of a memmap is slow
 
 
 def _digest(tokens: np.ndarray, at_once: int = 2**22) -> str:
@@ -137,7 +137,7 @@ class ShardWriter:
         if tokens.size:
             assert tokens.dtype == self.dtype
             assert int(tokens.max()) < self.vocab_size
-            data = np.ascontiguousarray(tokens).data
+            data = np.ascontiguousarray(tokens).view(np.uint8).data
             self.count, self.largest = self.count + tokens.size, max(self.largest, int(tokens.max()))
             self.digest.update(data)
             self._file.write(data)

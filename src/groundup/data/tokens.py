@@ -27,12 +27,19 @@ class Tokens:
     def __len__(self) -> int:
         return sum(map(len, self.streams))
 
-    def read(self, stream: int, starts: np.ndarray, length: int) -> np.ndarray:
-        """The windows of one stream from `starts`: [n, length] int64. Raises CorpusError for an id out of range."""
-        windows = self.streams[stream][starts[:, None] + np.arange(length)].astype(np.int64)
+    def read(self, streams: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
+        """The windows of these streams from these places. streams, starts: [n] -> [n, length] int64.
+
+        Raises CorpusError for an id out of range.
+        """
+        windows = np.empty((len(starts), length), dtype=np.int64)
+        places = zip(streams.tolist(), starts.tolist(), strict=True)
+        rows = [self.streams[stream][start : start + length] for stream, start in places]
+        if rows:  # faster than one index for each stream: rows are few, streams many
+            np.concatenate(rows, out=windows.reshape(-1))
         if self.limit is not None and windows.size and windows.max() >= self.limit:
             row, place = map(int, np.argwhere(windows >= self.limit)[0])
-            raise out_of_range(windows[row, place], self.names[stream], int(starts[row]) + place, self.limit)
+            raise out_of_range(windows[row, place], self.names[streams[row]], int(starts[row]) + place, self.limit)
         return windows
 
 

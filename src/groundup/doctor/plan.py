@@ -20,7 +20,7 @@ from groundup.training.journal import Journal, MainJournal
 from groundup.training.memory import explain_out_of_memory
 from groundup.training.metrics import steps_within
 from groundup.training.setup import assemble, choose_machine, initial_model
-from groundup.training.text import Text, choose_tokenizer, read_corpus, read_text
+from groundup.training.text import Text, choose_tokenizer, read_sources, read_text
 from groundup.training.trainer import Trainer
 
 MEASURED_STEPS, MEASURED_SECONDS = 10, 0.5  # at least both
@@ -76,8 +76,9 @@ def print_plan(recipe: Recipe, vocab_size: int, as_json: bool) -> None:
         else:
             _, tokenizer = initial_model(recipe, journal)
             around, here = alone(journal), Path.cwd()
-            tokenizer = choose_tokenizer(recipe, tokenizer, here, around)
-            text = read_text(read_corpus(recipe.data.corpus, here, around), recipe, tokenizer)
+            sources = read_sources(recipe.data.corpus, here, around)
+            tokenizer = choose_tokenizer(recipe, tokenizer, sources, here, around)
+            text = read_text(sources, recipe, tokenizer)
         result = plan(recipe, text, journal)
     show(result, table_of(result), as_json)
 
@@ -164,7 +165,7 @@ def time_of(recipe: Recipe, trainer: Trainer, measured: Bench, evaluation: float
 def steps_of(recipe: Recipe, trainer: Trainer, time: Time | None) -> int:
     """The length in steps; of a recipe in minutes that doesn't fit, 0: nobody can know."""
     if recipe.train.epochs:
-        return max(1, round(recipe.train.epochs * trainer.sampler.windows_per_epoch / recipe.train.batch_size))
+        return max(1, round(recipe.train.epochs * trainer.batches.source.windows_per_epoch / recipe.train.batch_size))
     if recipe.train.minutes:
         return steps_within(60 * recipe.train.minutes, time.step, time.evaluation, recipe.eval.every) if time else 0
     return recipe.train.steps

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from groundup.data.corpora import Corpus
+from groundup.data.tokens import Tokens
 from groundup.errors import RecipeError
 from groundup.parallel.world import World
 from groundup.recipe import Recipe
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.training.journal import Journal
 from groundup.training.stopping import StopRequest
-from groundup.training.text import Surroundings, Text
+from groundup.training.text import Part, Surroundings, Text
 
 TOKENS = 1_000_000
 FIRST_CHARACTER = 0x10000  # above the surrogates, where there are a million in a row
@@ -27,7 +27,8 @@ def synthetic_text(recipe: Recipe, vocab_size: int) -> Text:
     dtype = np.uint16 if vocab_size <= 2**16 else np.uint32
     tokens = np.random.default_rng(recipe.train.seed).integers(vocab_size, size=length).astype(dtype)
     tokenizer = CharacterTokenizer(chr(FIRST_CHARACTER + number) for number in range(vocab_size))
-    return Text(Corpus("random tokens", ""), tokenizer, tokens, tokens[: length // 10], 4.0)
+    name, whole = "random tokens", Tokens.of(tokens)
+    return Text(name, "", tokenizer, (Part(name, 1.0, "", whole, Tokens.of(tokens[: length // 10]), 4.0),))
 
 
 def alone(journal: Journal) -> Surroundings:

@@ -1,17 +1,17 @@
 """The mean loss over a text, every token counted once."""
 
-import numpy as np
 import torch
 from torch import nn
 
 from groundup.data.sampler import IGNORED, evaluation_batches
+from groundup.data.tokens import Tokens
 from groundup.parallel.world import World
 
 
 @torch.no_grad()
 def mean_loss(
     objective: nn.Module,
-    tokens: np.ndarray,
+    tokens: Tokens,
     *,
     block_size: int,
     batch_size: int,
@@ -19,7 +19,7 @@ def mean_loss(
     world: World,
     most: int = 0,
 ) -> float:
-    """Nats a token over [tokens] in windows of `block_size`, or over an evenly spread sample of `most` tokens.
+    """Nats a token over all tokens in windows of `block_size`, or over an evenly spread sample of `most` tokens.
 
     objective: (inputs, targets) -> mean loss. Processes share the batches; the objective is left in the mode it was in.
     """

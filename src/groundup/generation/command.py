@@ -8,7 +8,7 @@ from functools import partial
 from groundup.errors import GenerationError
 from groundup.generation.engine import SamplingSettings, fit_prompt, start_of, stream_text
 from groundup.generation.interactive import converse, say
-from groundup.model_folder import find_model, load
+from groundup.model_folder import document_start, find_model, load
 from groundup.models.catalogue import Model, architecture_of
 from groundup.parallel.machine import choose_device
 from groundup.places import run_or_path
@@ -26,7 +26,7 @@ def generate_texts(
     model.to(choose_device(device))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     report(f"{architecture_of(model)}, {parameters:,} parameters, from {folder}; seed {settings.seed}")
-    write = partial(write_pieces, model, tokenizer, strict)
+    write = partial(write_pieces, model, tokenizer, start=document_start(folder, tokenizer), strict=strict)
     if interactive:
         converse(write, settings, prompt)
         return
@@ -34,7 +34,7 @@ def generate_texts(
         if samples > 1:
             say(f"======== {number + 1} of {samples}\n")
         pieces = write(prompt, replace(settings, seed=settings.seed + number))
-        first = next(pieces)  # before the prompt is shown: a prompt that can't be read is an error, not a text
+        first = next(pieces, "")  # before the prompt is shown: a prompt that can't be read is an error, not a text
         say(prompt + first)
         for piece in pieces:
             say(piece)
@@ -42,10 +42,10 @@ def generate_texts(
 
 
 def write_pieces(
-    model: Model, tokenizer: Tokenizer, strict: bool, prompt: str, settings: SamplingSettings
+    model: Model, tokenizer: Tokenizer, prompt: str, settings: SamplingSettings, *, start: int | None, strict: bool
 ) -> Iterator[str]:
     """The text after the prompt, piece by piece."""
-    tokens = fit_prompt(start_of(prompt, tokenizer), model.block_size, strict, report)
+    tokens = fit_prompt(start_of(prompt, tokenizer, start), model.block_size, strict, report)
     yield from stream_text(model, tokenizer, tokens, settings)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from groundup.errors import GenerationError, TokenizerError
 from groundup.models.catalogue import Model
 from groundup.models.sampling import next_token
-from groundup.tokenizers.base import Tokenizer
+from groundup.tokenizers.base import END_OF_TEXT, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,16 @@ class SamplingSettings:
             raise GenerationError(f"seed = {self.seed} must be a whole number from 0, below 2^63")
 
 
-def start_of(prompt: str, tokenizer: Tokenizer) -> Tensor:
-    """The prompt's tokens, [1, time] int64; an empty one starts as a new line does. Raises TokenizerError."""
+def start_of(prompt: str, tokenizer: Tokenizer, document_start: int | None = None) -> Tensor:
+    """The prompt's tokens, [1, time] int64. Raises TokenizerError.
+
+    An empty one starts as a document does where the model has learned from documents, else as a new line does: what a
+    plain text never had before it has taught the model nothing.
+    """
     if prompt:
         return torch.from_numpy(tokenizer.encode(prompt))[None]
+    if document_start is not None:
+        return torch.tensor([[document_start]])
     try:
         return torch.from_numpy(tokenizer.encode("\n"))[None]
     except TokenizerError:  # characters without a line's end
@@ -68,11 +74,12 @@ def fit_prompt(tokens: Tensor, block_size: int, strict: bool, report: Callable[[
 
 @torch.inference_mode()
 def stream_tokens(
-    model: Model, tokens: Tensor, settings: SamplingSettings, vocab_size: int | None = None
+    model: Model, tokens: Tensor, settings: SamplingSettings, vocab_size: int | None = None, end: int | None = None
 ) -> Iterator[int]:
     """Yield `settings.length` tokens that continue `tokens`, [1, time] int64, as `model.generate` would draw them.
 
-    vocab_size: of the tokenizer, where the model's is padded: what is above has no text.
+    vocab_size: of the tokenizer, where the model's is padded: what is above has no text. end: a token that ends them
+    before, and isn't yielded.
     """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(settings.seed)
@@ -85,21 +92,29 @@ def stream_tokens(
             logits = model.head(model.hidden(context)[:, -1])[:, :vocab_size]
             uniform = torch.rand(1, generator=generator).to(device)
             token = next_token(logits, uniform, settings.temperature, settings.top_k, settings.top_p)
+            if (number := int(token)) == end:
+                return
             context = torch.cat([context, token[:, None]], dim=1)
-            yield int(token)
+            yield number
     finally:
         model.train(was_training)
 
 
 def stream_text(model: Model, tokenizer: Tokenizer, tokens: Tensor, settings: SamplingSettings) -> Iterator[str]:
-    """The pieces of text that continue `tokens`, as they are made, each of whole characters."""
+    """The pieces of text that continue `tokens`, as they are made, each of whole characters; end-of-text ends it."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    for token in stream_tokens(model, tokens, settings, tokenizer.vocab_size):
+    end = tokenizer.special_tokens.get(END_OF_TEXT)
+    for token in stream_tokens(model, tokens, settings, tokenizer.vocab_size, end):
         yield decoder.decode(tokenizer.decode_bytes([token]))
     if rest := decoder.decode(b"", final=True):
         yield rest
 
 
-def write_text(model: Model, tokenizer: Tokenizer, settings: SamplingSettings, prompt: str = "") -> str:
-    """What follows the prompt, whole. Raises TokenizerError for a character that the vocabulary lacks."""
-    return "".join(stream_text(model, tokenizer, start_of(prompt, tokenizer), settings))
+def write_text(
+    model: Model, tokenizer: Tokenizer, settings: SamplingSettings, prompt: str = "", start: int | None = None
+) -> str:
+    """What follows the prompt, whole. Raises TokenizerError for a character that the vocabulary lacks.
+
+    start: the token that documents begin with, as in `start_of`.
+    """
+    return "".join(stream_text(model, tokenizer, start_of(prompt, tokenizer, start), settings))

@@ -23,7 +23,7 @@ def converse(write: Callable[[str, SamplingSettings], Iterator[str]], settings: 
             length = int(ask_number("Length", settings.length, 1, 1_000_000, whole=True))
             settings = replace(settings, temperature=temperature, length=length)
             pieces = write(asked, settings)
-            first = next(pieces)  # before it is shown or remembered: a prompt that can't be read is an error
+            first = next(pieces, "")  # before it is shown or remembered: a prompt that can't be read is an error
             prompt = asked
             say(prompt + first)
             for piece in pieces:

@@ -8,7 +8,7 @@ import torch
 
 import groundup
 from groundup.config import ModelConfig
-from groundup.data.corpora import Corpus
+from groundup.data.sources import Sources
 from groundup.errors import RecipeError, RunError
 from groundup.models.catalogue import Model, architecture_of
 from groundup.parallel.world import World
@@ -35,14 +35,17 @@ def check_same_shape(model: Model, architecture: str, config: ModelConfig) -> No
             raise RecipeError(f"model.{field} = {states}, but the model to start from has {field} = {has}")
 
 
-def check_same_text(corpus: Corpus, facts: dict[str, Any], may_differ: bool, journal: Journal) -> None:
+def check_same_text(sources: Sources, facts: dict[str, Any], may_differ: bool, journal: Journal) -> None:
     """A resumed run goes on with the text that it began with. Raises RunError."""
-    recorded, found = facts["corpus"]["fingerprint"], corpus.fingerprint
+    recorded, found = facts["corpus"]["fingerprint"], sources.fingerprint
     if recorded == found:
         return
     if not may_differ:
+        before = facts["corpus"].get("parts", {})
+        changed = [part.name for part in sources.parts if before.get(part.name) != part.fingerprint]
+        name = changed[0] if len(sources.parts) > 1 and changed else sources.name
         raise RunError(
-            f"corpus {corpus.name} has changed since the run began: its SHA-256 is {found[:12]}... instead of "
+            f"corpus {name} has changed since the run began: its SHA-256 is {found[:12]}... instead of "
             f"{recorded[:12]}.... Restore it, or go on with the new text: --accept-changed-data"
         )
     journal.say(

@@ -129,7 +129,8 @@ def farewell(trainer: Trainer, run: RunFolder, journal: Journal) -> str:
     best, name = progress.best_loss or 0.0, shlex.quote(run.name)
     model, tokenizer = load(run.path, journal.say)
     assert tokenizer is not None
-    text = write_text(model, tokenizer, SamplingSettings(length=FINAL_SAMPLE, seed=trainer.recipe.train.seed))
+    settings = SamplingSettings(length=FINAL_SAMPLE, seed=trainer.recipe.train.seed)
+    text = write_text(model, tokenizer, settings, start=trainer.text.document_start)
     stopped_early = progress.stopped_early == trainer.recipe.train.steps
     early = f", stopped early: {trainer.recipe.eval.patience} evaluations without a better loss"
     return (

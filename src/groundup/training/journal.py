@@ -102,6 +102,8 @@ class MainJournal(Journal):
             f"step {record.step:>6,}  {training}validation {_loss(record.validation_loss)}  "
             f"{record.bits_per_byte:.3f} bits a byte  {record.tokens:,} tokens  {record.seconds:.0f} s"
         )
+        if record.validation_losses:
+            self.say("  " + "  ".join(f"{name} {_loss(loss)}" for name, loss in record.validation_losses.items()))
         if time.monotonic() - self.last_drawn > REDRAW_AFTER:
             plot_losses(run.read_metrics(), run.path / "loss.png", run.name)
             self.last_drawn = time.monotonic()

@@ -33,10 +33,12 @@ class EvaluationRecord:
     validation_loss: float
     bits_per_byte: float  # of the validation text
     seconds: float
+    validation_losses: dict[str, float] | None = None  # of a mixture, corpus by corpus
 
     def to_json(self) -> dict[str, Any]:
         """A line of metrics.jsonl."""
-        return {"kind": "evaluation", **asdict(self)}
+        fields = {key: value for key, value in asdict(self).items() if (key, value) != ("validation_losses", None)}
+        return {"kind": "evaluation", **fields}
 
 
 def perplexity(loss: float) -> float:

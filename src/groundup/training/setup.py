@@ -10,7 +10,7 @@ import torch
 
 from groundup import checkpoint, model_folder
 from groundup.data.ahead import Batches
-from groundup.data.sampler import Sampler
+from groundup.data.sources import check_maker
 from groundup.errors import RunError
 from groundup.models.catalogue import Model, build
 from groundup.optim.groups import RULES, build_optimizers
@@ -37,7 +37,7 @@ from groundup.training.pace import resolve_length
 from groundup.training.record import RunFolder, check_new_name, create_run
 from groundup.training.state import Progress, read_state
 from groundup.training.tensorboard import check_installed
-from groundup.training.text import Surroundings, Text, choose_tokenizer, read_corpus, read_text
+from groundup.training.text import Surroundings, Text, choose_tokenizer, read_sources, read_text
 from groundup.training.trainer import Trainer
 
 CPU_OPERATIONS_PER_SECOND = 2e11  # of a small machine: only to judge whether compiling pays
@@ -50,8 +50,9 @@ def start(recipe: Recipe, recipe_name: str, name: str | None, around: Surroundin
     if recipe.train.log == "tensorboard":
         check_installed()
     model, tokenizer = initial_model(recipe, around.journal)
-    tokenizer = choose_tokenizer(recipe, tokenizer, Path.cwd(), around)
-    text = read_text(read_corpus(recipe.data.corpus, Path.cwd(), around), recipe, tokenizer)
+    sources = read_sources(recipe.data.corpus, Path.cwd(), around)
+    tokenizer = choose_tokenizer(recipe, tokenizer, sources, Path.cwd(), around)
+    text = read_text(sources, recipe, tokenizer)
     trainer = assemble(recipe, text, model, around)
     recipe = resolve_length(trainer)
     trainer = replace(trainer, recipe=recipe, schedule=Schedule.of(recipe.optim, recipe.train.steps))
@@ -75,12 +76,13 @@ def resume(recipe: Recipe, run: RunFolder, data_may_differ: bool, around: Surrou
     model, tokenizer = (
         model_folder.load(folder, around.journal.say) if folder else initial_model(recipe, around.journal)
     )
+    sources = read_sources(recipe.data.corpus, Path(facts["folder"]), around)
+    check_same_text(sources, facts, data_may_differ, around.journal)
     if folder is None:
-        tokenizer = choose_tokenizer(recipe, tokenizer, Path(facts["folder"]), around)
-    corpus = read_corpus(recipe.data.corpus, Path(facts["folder"]), around)
-    check_same_text(corpus, facts, data_may_differ, around.journal)
+        tokenizer = choose_tokenizer(recipe, tokenizer, sources, Path(facts["folder"]), around)
+    check_maker(sources, tokenizer, "that of the run")
     check_same_versions(facts, around.journal)
-    trainer = assemble(recipe, read_text(corpus, recipe, tokenizer), model, around)
+    trainer = assemble(recipe, read_text(sources, recipe, tokenizer), model, around)
     if folder:
         trainer.progress = read_state(folder, trainer.model, trainer.optimizers)
     if around.world.is_main:
@@ -98,6 +100,7 @@ def resume(recipe: Recipe, run: RunFolder, data_may_differ: bool, around: Surrou
 
 def assemble(recipe: Recipe, text: Text, model: Model | None, around: Surroundings) -> Trainer:
     """The parts of a run put together at step 0, on the machine, compiled and distributed."""
+    source = text.batches_of(recipe)
     recipe, machine = choose_machine(recipe, text, around.world)
     machines.make_deterministic(machine.device)
     if machine.device.type == "cpu":
@@ -112,22 +115,18 @@ def assemble(recipe: Recipe, text: Text, model: Model | None, around: Surroundin
     check_same_shape(model, recipe.model.architecture, config)
     model.to(machine.device, machine.weight_dtype).train()
     objective = NextTokenLoss(model, machine.precision)
-    sampler = Sampler(text.training, recipe.model.block_size, recipe.train.batch_size, recipe.train.seed)
     rows = recipe.train.micro_batch_size or recipe.train.batch_size // around.world.size
     trainer = Trainer(
         recipe=recipe,
         machine=machine,
         world=around.world,
-        tokenizer=text.tokenizer,
+        text=text,
         model=model,
         objective=objective,
         distributed=objective,
         optimizers=build_optimizers(model, RULES[recipe.model.architecture], recipe.optim, machine.product_dtype),
         schedule=Schedule.of(recipe.optim, max(1, recipe.train.steps)),
-        sampler=sampler,
-        batches=Batches(sampler, rows, around.world.rank, around.world.size, machine.device),
-        validation=text.validation,
-        bytes_per_token=text.bytes_per_token,
+        batches=Batches(source, rows, around.world.rank, around.world.size, machine.device),
         journal=around.journal,
         stop=around.stop,
         progress=Progress(),
@@ -147,7 +146,7 @@ def choose_machine(recipe: Recipe, text: Text, world: World) -> tuple[Recipe, Ma
     """The recipe with everything automatic resolved, and the machine that it means. Raises MachineError."""
     device = machines.choose_device(recipe.train.device, world.local_rank)
     precision = machines.choose_precision(recipe.train.precision, device)
-    tokens = recipe.tokens_per_step * recipe.train.steps or recipe.train.epochs * len(text.training)
+    tokens = recipe.tokens_per_step * recipe.train.steps or recipe.train.epochs * text.training_tokens
     operations = 6 * recipe.parameter_count(text.tokenizer.vocab_size) * tokens
     seconds = 60 * recipe.train.minutes or operations / CPU_OPERATIONS_PER_SECOND
     compiled = "on" if machines.choose_compile(recipe.train.compile, device, seconds) else "off"
@@ -164,10 +163,11 @@ def facts_of(trainer: Trainer, text: Text) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "vocab_size": text.tokenizer.vocab_size,
         "corpus": {
-            "name": text.corpus.name,
-            "fingerprint": text.corpus.fingerprint,
-            "training_tokens": len(text.training),
-            "validation_tokens": len(text.validation),
+            "name": text.name,
+            "fingerprint": text.fingerprint,
+            "training_tokens": text.training_tokens,
+            "validation_tokens": text.validation_tokens,
+            "parts": {part.name: part.fingerprint for part in text.parts},
         },
         "folder": str(Path.cwd()),
         "processes": trainer.world.size,

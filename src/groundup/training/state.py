@@ -12,7 +12,7 @@ from groundup import model_folder
 from groundup.errors import CheckpointError
 from groundup.models.catalogue import Model
 from groundup.optim.groups import load_optimizer_state, optimizer_state
-from groundup.tokenizers.base import Tokenizer
+from groundup.training.text import Text
 
 OPTIMIZER_FILE = "training/optimizer.safetensors"
 STATE_FILE = "training/state.json"
@@ -33,12 +33,12 @@ class Progress:
 def write_state(
     folder: Path,
     model: Model,
-    tokenizer: Tokenizer,
+    text: Text,
     optimizers: list[torch.optim.Optimizer],
     progress: Progress,
 ) -> None:
     """Everything that `read_state` and `model_folder.load` need, into `folder`."""
-    model_folder.save(folder, model, tokenizer)
+    model_folder.save(folder, model, text.tokenizer, text.document_start)
     (folder / "training").mkdir()
     save_file(optimizer_state(model, optimizers), folder / OPTIMIZER_FILE)
     (folder / STATE_FILE).write_text(json.dumps(asdict(progress), indent=2) + "\n", "utf-8")

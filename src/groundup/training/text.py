@@ -1,19 +1,31 @@
-"""What a run reads: its corpus as tokens, by its tokenizer, split."""
+"""What a run reads: its corpora as tokens, by one tokenizer, split."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from groundup.data.corpora import Corpus, load_corpus, split
+from groundup.data.corpora import Corpus, split
+from groundup.data.mixture import Mixture, seed_of
+from groundup.data.sampler import BatchSource, Sampler
+from groundup.data.shard_folder import ShardFolder
+from groundup.data.sources import Source, Sources, check_maker, open_sources, tokenizer_of_shards
+from groundup.data.tokens import Tokens, check_range
+from groundup.data.windows import whole_windows
 from groundup.errors import CorpusError, RecipeError
 from groundup.parallel.world import World
 from groundup.recipe import Recipe
-from groundup.tokenizers.base import Tokenizer
+from groundup.tokenizers.base import END_OF_TEXT, Tokenizer
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.loading import load_tokenizer
 from groundup.training.journal import Journal
 from groundup.training.stopping import StopRequest
+
+SAMPLE = 2**20  # tokens that stand for a corpus
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -26,61 +38,170 @@ class Surroundings:
 
 
 @dataclass(frozen=True)
-class Text:
-    """A corpus as tokens. bytes_per_token: of the validation split, which makes losses comparable over tokenizers."""
+class Part:
+    """A corpus as tokens. weight: its share of what is learned. bytes_per_token: of its validation split."""
 
-    corpus: Corpus
-    tokenizer: Tokenizer
-    training: np.ndarray
-    validation: np.ndarray
+    name: str
+    weight: float
+    fingerprint: str
+    training: Tokens
+    validation: Tokens
     bytes_per_token: float
 
 
-def read_corpus(name: str, folder: Path, around: Surroundings) -> Corpus:
-    """The text, its path relative to where the run began; the main process first, which may have to download it."""
+@dataclass(frozen=True)
+class Text:
+    """All that a run learns from: one corpus, or several in their shares.
+
+    document_start: the token that documents begin with, None where the training tokens have no such documents.
+    """
+
+    name: str
+    fingerprint: str
+    tokenizer: Tokenizer
+    parts: tuple[Part, ...]
+    document_start: int | None = None
+
+    @property
+    def training_tokens(self) -> int:
+        """In all corpora."""
+        return sum(len(part.training) for part in self.parts)
+
+    @property
+    def validation_tokens(self) -> int:
+        """In all corpora."""
+        return sum(len(part.validation) for part in self.parts)
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Of the validation splits, which makes losses comparable over tokenizers."""
+        return self.mean([part.bytes_per_token for part in self.parts])
+
+    def mean(self, values: list[float]) -> float:
+        """The mean of a value for each corpus, by their shares."""
+        return sum(part.weight * value for part, value in zip(self.parts, values, strict=True))
+
+    def batches_of(self, recipe: Recipe) -> BatchSource:
+        """The training batches by the recipe's shape, seed and treatment of documents. Raises RecipeError."""
+        place = recipe.model.block_size, recipe.train.batch_size
+        seeds = [seed_of(recipe.train.seed, number) for number in range(len(self.parts))]
+        if len(self.parts) == 1:
+            seeds = [recipe.train.seed]
+        starts = [self._starts(part, recipe) for part in self.parts]
+        samplers = tuple(
+            Sampler(part.training, *place, seed, begin)
+            for part, seed, begin in zip(self.parts, seeds, starts, strict=True)
+        )
+        if len(samplers) == 1:
+            return samplers[0]
+        return Mixture(samplers, tuple(part.weight for part in self.parts), recipe.train.seed)
+
+    def _starts(self, part: Part, recipe: Recipe) -> tuple[np.ndarray, ...] | None:
+        """Where windows begin that keep documents whole; None where the recipe cuts them."""
+        if recipe.data.documents == "cut":
+            return None
+        if END_OF_TEXT not in self.tokenizer.special_tokens:
+            raise RecipeError(
+                f"data.documents = whole needs a tokenizer with {END_OF_TEXT}, which says where documents begin, but "
+                f"that of {self.name} has none. Choose cut, or another --data.tokenizer"
+            )
+        if self.document_start is None:
+            raise RecipeError(
+                f"data.documents = whole, but {self.name} has no {END_OF_TEXT} that says where documents begin: make "
+                f"shards of it with groundup prepare, or choose cut"
+            )
+        return whole_windows(part.training, self.document_start, recipe.model.block_size)
+
+
+def read_sources(name: str, folder: Path, around: Surroundings) -> Sources:
+    """The corpora, paths relative to where the run began; the main process first, which may have to download."""
     around.journal.say(f"reading {name}")
-    if not around.world.is_main:
-        around.world.barrier()
-    corpus = load_corpus(name, folder)
-    if around.world.is_main:
-        around.world.barrier()
-    return corpus
+    return _main_first(around.world, lambda: open_sources(name, folder))
 
 
-def choose_tokenizer(recipe: Recipe, given: Tokenizer | None, folder: Path, around: Surroundings) -> Tokenizer | None:
-    """That of the model to go on with, or the one that the recipe names, its path relative to `folder`.
+def _main_first(world: World, work: Callable[[], Result]) -> Result:
+    """The work done by the main process, then by the others; where it fails they meet that too, and say it."""
+    if not world.is_main:
+        world.barrier()
+    try:
+        return work()
+    finally:
+        if world.is_main:
+            world.barrier()
+
+
+def choose_tokenizer(
+    recipe: Recipe, given: Tokenizer | None, sources: Sources, folder: Path, around: Surroundings
+) -> Tokenizer | None:
+    """That of the model to go on with, or the one that the recipe names, its path relative to `folder`, or the shards'.
 
     None where it is to be made of the corpus's characters. The main process loads first, which may have to download.
-    Raises RecipeError where both are given and differ, TokenizerError and CorpusError.
+    Raises RecipeError where two are given and differ, TokenizerError and CorpusError.
     """
     name = recipe.data.tokenizer
-    if name == "auto" or (name == "characters" and (given is None or isinstance(given, CharacterTokenizer))):
-        return given
-    named = None
+    of_shards = tokenizer_of_shards(sources, around.journal.say)
+    if name == "auto":
+        chosen = given or of_shards
+        check_maker(sources, chosen, "data.tokenizer = auto" if given is None else "that of the model to start from")
+        return chosen
+    named = of_shards if name == "characters" and isinstance(of_shards, CharacterTokenizer) else None
     if name != "characters":
         path = folder / name
-        if not around.world.is_main:
-            around.world.barrier()
-        try:
-            named = load_tokenizer(path if name != "gpt2" and path.exists() else name, around.journal.say)
-        finally:
-            if around.world.is_main:  # whatever happened: the others meet it too, and say it themselves
-                around.world.barrier()
-    if given is not None and (named is None or named.identity != given.identity):
+        place = path if name != "gpt2" and path.exists() else name
+        named = _main_first(around.world, lambda: load_tokenizer(place, around.journal.say))
+    is_characters = name == "characters" and isinstance(given, CharacterTokenizer)
+    if given is not None and not is_characters and (named is None or named.identity != given.identity):
         raise RecipeError(f"data.tokenizer = {name}, but the model to start from has another: leave it out")
+    check_maker(sources, given or named, f"data.tokenizer = {name}")
     return given or named
 
 
-def read_text(corpus: Corpus, recipe: Recipe, tokenizer: Tokenizer | None) -> Text:
-    """The corpus as tokens, split; None makes a tokenizer of its characters. Raises CorpusError."""
-    tokenizer = tokenizer or CharacterTokenizer(corpus.text)
-    dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
-    training, validation = split(tokenizer.encode(corpus.text).astype(dtype), recipe.data.validation_fraction)
-    need = recipe.model.block_size + 1
-    if len(training) < need or len(validation) < 2:
+def read_text(sources: Sources, recipe: Recipe, tokenizer: Tokenizer | None) -> Text:
+    """The corpora as tokens, split; None makes a tokenizer of all their characters. Raises CorpusError."""
+    if tokenizer is None:
+        texts = [part.content.text for part in sources.parts if isinstance(part.content, Corpus)]
+        tokenizer = CharacterTokenizer(set[str]().union(*texts))
+    parts = tuple(_read_part(source, recipe, tokenizer) for source in sources.parts)
+    start = tokenizer.special_tokens.get(END_OF_TEXT)
+    if start is not None and not any(start in stream[:SAMPLE] for part in parts for stream in part.training.streams):
+        start = None
+    return Text(sources.name, sources.fingerprint, tokenizer, parts, start)
+
+
+def _read_part(source: Source, recipe: Recipe, tokenizer: Tokenizer) -> Part:
+    """One corpus as tokens. Raises CorpusError."""
+    if isinstance(source.content, ShardFolder):
+        splits = [source.content.tokens(name, tokenizer.vocab_size) for name in ("train", "validation")]
+    else:
+        dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
+        tokens = tokenizer.encode(source.content.text).astype(dtype)
+        splits = [Tokens.of(part, source.name) for part in split(tokens, recipe.data.validation_fraction)]
+    training, validation = splits
+    check_length(source.name, training, validation, recipe.model.block_size)
+    size = bytes_per_token(source.content, validation, tokenizer)
+    return Part(source.name, source.weight, source.fingerprint, training, validation, size)
+
+
+def check_length(name: str, training: Tokens, validation: Tokens, block_size: int) -> None:
+    """There must be a window to learn from and a token to predict. Raises CorpusError."""
+    need, found = block_size + 1, [max(map(len, tokens.streams), default=0) for tokens in (training, validation)]
+    if found[0] < need or found[1] < 2:
+        several = "in its longest shards " if len(training.streams) + len(validation.streams) > 2 else ""
         raise CorpusError(
-            f"corpus {corpus.name} is too short: {len(training):,} tokens for training and {len(validation):,} for "
-            f"validation, but model.block_size = {recipe.model.block_size} needs {need:,} and 2. Lower "
+            f"corpus {name} is too short: {several}{found[0]:,} tokens for training and {found[1]:,} for "
+            f"validation, but model.block_size = {block_size} needs {need:,} and 2. Lower "
             "model.block_size, or give more text"
         )
-    return Text(corpus, tokenizer, training, validation, len(tokenizer.decode_bytes(validation)) / len(validation))
+
+
+def bytes_per_token(content: Corpus | ShardFolder, validation: Tokens, tokenizer: Tokenizer) -> float:
+    """Of the validation split: as the index says, or by decoding it, of foreign shards a first million of tokens."""
+    if isinstance(content, ShardFolder) and content.index:
+        counts = content.index["splits"]["validation"]
+        return counts["bytes"] / counts["tokens"]
+    tokens = validation.streams[0]
+    if isinstance(content, ShardFolder):
+        tokens = max(validation.streams, key=len)[:SAMPLE]
+        check_range(tokens, validation.names[0], tokenizer.vocab_size)
+    special = np.array(list(tokenizer.special_tokens.values()), dtype=np.int64)
+    return len(tokenizer.decode_bytes(tokens[~np.isin(tokens, special)])) / len(tokens)

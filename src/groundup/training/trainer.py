@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from groundup import checkpoint
 from groundup.data.ahead import Batches
-from groundup.data.sampler import Sampler
 from groundup.errors import TrainingError
 from groundup.evaluation.loss import mean_loss
 from groundup.generation.engine import SamplingSettings, write_text
@@ -23,13 +22,13 @@ from groundup.parallel.machine import Machine
 from groundup.parallel.sharding import synchronise_only_if
 from groundup.parallel.world import World
 from groundup.recipe import Recipe
-from groundup.tokenizers.base import Tokenizer
 from groundup.training.journal import Journal
 from groundup.training.metrics import EvaluationRecord, StepRecord, bits_per_byte, tokens_per_second
 from groundup.training.objective import NextTokenLoss
 from groundup.training.record import RunFolder
 from groundup.training.state import Progress, write_state
 from groundup.training.stopping import StopRequest
+from groundup.training.text import Text
 
 
 @dataclass
@@ -39,16 +38,13 @@ class Trainer:
     recipe: Recipe
     machine: Machine
     world: World
-    tokenizer: Tokenizer
+    text: Text
     model: Model
     objective: NextTokenLoss
     distributed: nn.Module
     optimizers: list[torch.optim.Optimizer]
     schedule: Schedule
-    sampler: Sampler
     batches: Batches
-    validation: np.ndarray
-    bytes_per_token: float  # of the validation split
     journal: Journal
     stop: StopRequest
     progress: Progress
@@ -120,7 +116,7 @@ class Trainer:
     def evaluate(self) -> EvaluationRecord:
         """Measure the losses and take note of the best validation loss; patience runs out here."""
         progress = self.progress
-        training, validation = self.measure_losses()
+        training, validation, by_corpus = self.measure_losses()
         check_losses(progress.step, training, validation)  # before the save: no checkpoint holds a NaN
         tokens = progress.step * self.recipe.tokens_per_step
         evaluation = EvaluationRecord(
@@ -128,8 +124,9 @@ class Trainer:
             tokens,
             training,
             validation,
-            bits_per_byte(validation, self.bytes_per_token),
+            bits_per_byte(validation, self.text.bytes_per_token),
             progress.seconds,
+            by_corpus if len(by_corpus) > 1 else None,
         )
         self.journal.evaluation(evaluation)
         if progress.step == 0:
@@ -142,8 +139,11 @@ class Trainer:
                 progress.stopped_early, progress.evaluations_since_best = self.recipe.train.steps, 0
         return evaluation
 
-    def measure_losses(self) -> tuple[float | None, float]:
-        """Training loss (None where the recipe measures none) and validation loss, in nats a token."""
+    def measure_losses(self) -> tuple[float | None, float, dict[str, float]]:
+        """Training loss (None where none is measured), validation loss, and that of each corpus, in nats a token.
+
+        Those of a mixture are means by the shares of its corpora, of which each has its share of a sample.
+        """
         section = self.recipe.eval
         measure = partial(
             mean_loss,
@@ -153,16 +153,23 @@ class Trainer:
             device=self.machine.device,
             world=self.world,
         )
-        training = None
+        parts, training = self.text.parts, None
         if section.train_tokens:
-            training = measure(self.sampler.tokens, most=section.train_tokens)
-        return training, measure(self.validation, most=section.tokens)
+            shares = [max(1, round(part.weight * section.train_tokens)) for part in parts]
+            losses = [measure(part.training, most=share) for part, share in zip(parts, shares, strict=True)]
+            training = self.text.mean(losses)
+        shares = [max(1, round(part.weight * section.tokens)) if section.tokens else 0 for part in parts]
+        losses = [measure(part.validation, most=share) for part, share in zip(parts, shares, strict=True)]
+        by_corpus = {part.name: loss for part, loss in zip(parts, losses, strict=True)}
+        return training, self.text.mean(losses), by_corpus
 
     def sample(self, evaluation: EvaluationRecord) -> None:
         """A short text from the model as it stands, drawn from a generator of its own."""
         if self.recipe.eval.sample_length and self.world.is_main:
             settings = SamplingSettings(length=self.recipe.eval.sample_length, seed=self.recipe.train.seed)
-            self.journal.sample(evaluation, write_text(self.model, self.tokenizer, settings))
+            self.journal.sample(
+                evaluation, write_text(self.model, self.text.tokenizer, settings, start=self.text.document_start)
+            )
 
     def save(self, checkpoints: Path, resumed_from: Path | None, best: bool) -> None:
         """Publish a checkpoint; the main process writes, the others wait."""
@@ -170,7 +177,7 @@ class Trainer:
             checkpoint.publish(
                 checkpoints,
                 self.progress.step,
-                lambda folder: write_state(folder, self.model, self.tokenizer, self.optimizers, self.progress),
+                lambda folder: write_state(folder, self.model, self.text, self.optimizers, self.progress),
                 best=best,
                 keep=self.recipe.train.keep_checkpoints,
                 protected=resumed_from,
