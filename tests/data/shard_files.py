@@ -14,13 +14,14 @@ from groundup.data.statistics import Statistics
 from groundup.tokenizers.base import END_OF_TEXT, Tokenizer
 from groundup.tokenizers.learning import learn_tokenizer
 
+WORDS = "fox dog cow hen owl rat elk ape bee ant cat pig ram yak emu"
 DIGEST = hashlib.sha256(b"a tokenizer").hexdigest()
 
 
 @cache
 def small_tokenizer() -> Tokenizer:
-    """Byte-level BPE of 300 tokens: bytes, some pairs, and <|endoftext|>."""
-    return learn_tokenizer(["the quick brown fox jumps over the lazy dog; " * 20], 300)
+    """Byte-level BPE of 380 tokens: bytes, a few words, and <|endoftext|>."""
+    return learn_tokenizer([f"{WORDS} the quick brown fox jumps over a lazy dog; " * 20], 380)
 
 
 def tokens_of(documents: Sequence[str], tokenizer: Tokenizer) -> np.ndarray:

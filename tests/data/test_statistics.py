@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shard_files import repaired
 
 from groundup.data.statistics import KINDS, Damage, Statistics
 from groundup.errors import CorpusError
-from shard_files import repaired
 
 # Letters, and all that is looked for: often enough to meet.
 PIECES = st.sampled_from(
