@@ -195,3 +195,12 @@ def test_foreign_shards_of_another_tokenizer_are_refused(tmp_path: Path):
 def test_what_is_not_there_and_what_is_not_needed_are_said(tmp_path: Path):
     assert "nowhere doesn't exist" in error_line(printed(tmp_path / "nowhere"))
     assert "leave it out" in error_line(printed(clean(tmp_path), "--tokenizer", "gpt2"))
+
+
+def test_a_foreign_text_without_separators_has_no_documents_to_count(tmp_path: Path):
+    shards = foreign(tmp_path)
+    for name, seed in (("train", 1), ("val", 2)):
+        small_tokenizer().encode("".join(texts(seed, 60))).astype("<u2").tofile(shards / f"{name}.bin")
+    rows = check(shards, "--tokenizer", tmp_path / "tokenizer.json", "--strict")
+    assert not {"documents", "duplicates", "validation: documents"} & rows.keys()
+    assert rows["encoding damage"]["value"] == "none"

@@ -11,7 +11,7 @@ from groundup.data.contamination import find_overlap
 from groundup.data.decoding import examine_shards
 from groundup.data.findings import Finding, Split
 from groundup.data.hellaswag import cached_items
-from groundup.data.overlap import NGRAM
+from groundup.data.overlap import NGRAM, chunks
 from groundup.data.shard_folder import INDEX, SPLITS, ShardFolder, open_folder
 from groundup.data.statistics import Statistics
 from groundup.data.verification import verify
@@ -91,7 +91,9 @@ def _split(folder: ShardFolder, name: str, tokenizer: Tokenizer | None, separato
         if tokenizer is None:
             return Split(name, tokens)
         statistics, duplicates = examine_shards(folder.shards[name], tokenizer, separator)
-        documents = statistics.documents if separator is not None else None
+        pieces = (piece for shard in folder.shards[name] for piece in chunks(shard))
+        separated = separator is not None and any((piece == separator).any() for piece in pieces)
+        documents = statistics.documents if separated else None  # one text without a separator is no document
         return Split(name, tokens, documents, statistics.size, duplicates, statistics)
     try:
         split = folder.index["splits"][name]
