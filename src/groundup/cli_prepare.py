@@ -1,5 +1,7 @@
 """`groundup prepare` on the command line: thin and lazy."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,40 +9,60 @@ from cyclopts import Parameter
 
 from groundup.errors import GroundupError
 
+Source = Annotated[
+    str,
+    Parameter(
+        help="A file or folder of text, JSON lines (.jsonl, also .gz or .zst) or parquet; or python-docs, shakespeare, "
+        "fineweb-edu, openwebtext, hf://datasets/OWNER/NAME/FOLDER."
+    ),
+]
+Out = Annotated[Path, Parameter(help="The folder for the shards; train on it with --corpus.")]
+Sample = Annotated[str, Parameter(help="Of fineweb-edu: 10BT, 100BT or 350BT tokens; 10BT if left out.")]
+TokenizerName = Annotated[
+    str, Parameter(help="gpt2, characters, or a folder with a tokenizer.json (see `groundup tokenizer train`).")
+]
+Column = Annotated[str, Parameter(help="Where JSON lines and parquet files have their text.")]
+Tokens = Annotated[int, Parameter(help="Stop after the document that reaches so many; 0 takes all.")]
+Validation = Annotated[
+    float | None,
+    Parameter(help="Share of the documents kept for validation; 0.1 if left out, 0.001 of a corpus of the web."),
+]
+Seed = Annotated[int, Parameter(help="Of the order of the documents.")]
+Deduplicate = Annotated[bool, Parameter(help="Keep one of documents that are equal.", negative=())]
+EncodingErrors = Annotated[
+    Literal["refuse", "replace"], Parameter(help="Of bytes that aren't UTF-8: `replace` puts U+FFFD there.")
+]
+WorkerCount = Annotated[int, Parameter(help="Processes; 0 takes the cores there are.")]
+Strict = Annotated[bool, Parameter(help="Exit with status 1 if the data doctor warns.", negative=())]
+HellaSwag = Annotated[
+    Path | None, Parameter(help="HellaSwag's validation items, not to learn from; the cache's if left out.")
+]
+Ray = Annotated[str, Parameter(help="Work on the Ray cluster at this address instead; `auto` finds one here.")]
+
 
 def prepare_corpus(
-    source: Annotated[
-        str,
-        Parameter(
-            help="A file or folder of text, JSON lines (.jsonl, also .gz or .zst) or parquet; or python-docs, "
-            "shakespeare, fineweb-edu, openwebtext, hf://datasets/OWNER/NAME/FOLDER."
-        ),
-    ],
+    source: Source,
     /,
     *,
-    out: Annotated[Path, Parameter(help="The folder for the shards; train on it with --corpus.")],
-    sample: Annotated[str, Parameter(help="Of fineweb-edu: 10BT, 100BT or 350BT tokens; 10BT if left out.")] = "",
-    tokenizer: Annotated[
-        str, Parameter(help="gpt2, characters, or a folder with a tokenizer.json (see `groundup tokenizer train`).")
-    ] = "gpt2",
-    column: Annotated[str, Parameter(help="Where JSON lines and parquet files have their text.")] = "text",
-    tokens: Annotated[int, Parameter(help="Stop after the document that reaches so many; 0 takes all.")] = 0,
-    validation: Annotated[
-        float | None,
-        Parameter(help="Share of the documents kept for validation; 0.1 if left out, 0.001 of a corpus of the web."),
-    ] = None,
-    seed: Annotated[int, Parameter(help="Of the order of the documents.")] = 1337,
-    deduplicate: Annotated[bool, Parameter(help="Keep one of documents that are equal.", negative=())] = False,
-    encoding_errors: Annotated[
-        Literal["refuse", "replace"],
-        Parameter(help="What to do with bytes that aren't UTF-8; U+FFFD can stand for them."),
-    ] = "refuse",
-    workers: Annotated[int, Parameter(help="Processes; 0 takes the cores there are.")] = 0,
-    ray: Annotated[str, Parameter(help="Work on the Ray cluster at this address instead; `auto` finds one here.")] = "",
+    out: Out,
+    sample: Sample = "",
+    tokenizer: TokenizerName = "gpt2",
+    column: Column = "text",
+    tokens: Tokens = 0,
+    validation: Validation = None,
+    seed: Seed = 1337,
+    deduplicate: Deduplicate = False,
+    encoding_errors: EncodingErrors = "refuse",
+    workers: WorkerCount = 0,
+    strict: Strict = False,
+    hellaswag: HellaSwag = None,
+    ray: Ray = "",
 ) -> None:
     """Turn any text into shuffled, verified shards of tokens. Stopped anywhere, the same command goes on."""
-    from groundup.data.preparation import Preparation
+    from groundup.data.inspection import report_on
+    from groundup.data.preparation import Preparation, say
     from groundup.data.prepare import default_validation, prepare
+    from groundup.data_report import exit_status, print_report
 
     if workers < 0:
         raise GroundupError(f"--workers {workers} must be a number of processes, from 1; 0 takes the cores there are")
@@ -55,4 +77,8 @@ def prepare_corpus(
         deduplicate=deduplicate,
         limit=tokens,
     )
-    prepare(preparation, out, workers, ray)
+    folder = prepare(preparation, out, workers, ray)
+    report = report_on(folder.path, hellaswag, say=say)
+    print_report(report)
+    sys.stdout.write(f"train on it: groundup train --corpus {shlex.quote(str(out))}\n")
+    raise SystemExit(exit_status(report, strict))

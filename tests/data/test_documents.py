@@ -60,10 +60,10 @@ def test_a_passage_ends_with_a_paragraph():
     assert cut_of(b"one\ntwo three", 1) == len(b"one\n")
     assert cut_of(b"one two", 1) == len(b"one ")
     assert cut_of("čč".encode(), 1) == 2
-    text = ("x" * 99 + "\n") * 163 + "\n"  # a little less than a passage
+    text = ("x" * 99 + "\n") * 81 + "\n"  # a little less than a passage
     read = list(documents._passages(io.BytesIO((text * 5).encode()), "a", 0, Reading()))
     assert [document.text for document in read] == [2 * text, 2 * text, text]
-    assert [document.origin for document in read] == ["a, byte 0", "a, byte 32,602", "a, byte 65,204"]
+    assert [document.origin for document in read] == ["a, byte 0", "a, byte 16,202", "a, byte 32,404"]
 
 
 def test_folders_are_read_in_the_order_of_their_paths(tmp_path: Path):

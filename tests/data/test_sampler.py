@@ -9,7 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from groundup.data.ahead import hash_rows
-from groundup.data.sampler import IGNORED, Sampler, _mix, evaluation_batches, permute
+from groundup.data.permutation import mix, permute
+from groundup.data.sampler import IGNORED, Sampler, evaluation_batches
 from groundup.data.tokens import Tokens
 
 keys = st.integers(0, 2**64 - 1).map(lambda key: np.array([key], dtype=np.uint64))
@@ -146,7 +147,7 @@ def test_the_type_of_the_stored_tokens_changes_nothing(dtype: type) -> None:
 def test_the_mixer_is_splitmix64() -> None:
     """The first outputs of the reference implementation (prng.di.unimi.it/splitmix64.c) from state 0."""
     states = np.arange(3, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    assert _mix(states).tolist() == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+    assert mix(states).tolist() == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
 
 
 def test_the_order_is_the_one_of_every_earlier_release() -> None:

@@ -22,7 +22,7 @@ COMPRESSED_BLOCK = 2**16
 
 @dataclass(frozen=True)
 class Document:
-    """A text and where it comes from, for messages."""
+    """A text, and where it comes from: a file's own name and a place in it."""
 
     text: str
     origin: str
@@ -49,8 +49,9 @@ def read_documents(part: Part, reading: Reading) -> Iterator[Document]:
             documents = _passages(io.BytesIO(load_corpus(name).text.encode()), name, 0, reading)
         elif part.kind in {"parquet", "remote"}:
             path = download(part.remote, reading.downloads, notice=reading.notice) if part.remote else Path(name)
+            file = Path(name).name
             rows = read_rows(path, reading.column, part.first, part.last)
-            documents = (Document(text, f"{name}, row {row:,}") for row, text in rows)
+            documents = (Document(text, f"{file}, row {row:,}") for row, text in rows)
         else:
             documents = _stream(Path(name), part, reading)
         yield from (document for document in documents if document.text)
@@ -74,7 +75,7 @@ def _passages(stream: Any, name: str, offset: int, reading: Reading) -> Iterator
         while len(text) - start > 4 * PASSAGE or (not block and start < len(text)):
             piece = text[start : start + 4 * PASSAGE]
             piece = piece[: cut_of(piece, PASSAGE)] if len(piece) > PASSAGE else piece
-            yield Document(_decoded(piece, name, offset, reading), f"{name}, byte {offset:,}")
+            yield Document(_decoded(piece, name, offset, reading), f"{Path(name).name}, byte {offset:,}")
             start, offset = start + len(piece), offset + len(piece)
         rest = text[start:]
         if not block:
@@ -83,10 +84,10 @@ def _passages(stream: Any, name: str, offset: int, reading: Reading) -> Iterator
 
 def _rows(stream: Any, name: str, offset: int, reading: Reading) -> Iterator[Document]:
     """JSON lines: the text in the column of each."""
-    first = offset
+    first, file = offset, Path(name).name
     for line in iter(stream.readline, b""):
         if line.strip():
-            where = f"{name}, byte {offset:,}"
+            origin = f"{file}, byte {offset:,}"
             try:
                 row = json.loads(_decoded(line, name, offset, reading))
             except (ValueError, RecursionError) as error:
@@ -101,7 +102,7 @@ def _rows(stream: Any, name: str, offset: int, reading: Reading) -> Iterator[Doc
                     f"{name}, line {number:,} has no text under {reading.column!r}, but {has or 'nothing'}. "
                     "Choose with --column"
                 )
-            yield Document(text, where)
+            yield Document(text, origin)
         offset += len(line)
 
 

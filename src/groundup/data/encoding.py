@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from groundup.data.permutation import random_key
 from groundup.errors import TokenizerError
 from groundup.tokenizers.base import END_OF_TEXT, Tokenizer
 
@@ -46,16 +47,15 @@ class Layout:
         """Whether a document is for validation: whatever the seed, whatever other documents there are."""
         return int.from_bytes(digest[:8], "little") < self.validation * 2.0**64
 
-    def order(self, digest: bytes) -> int:
-        """A document's place among all, as a random number of 64 bits."""
-        seeded = hashlib.blake2b(digest, digest_size=8, key=self.seed.to_bytes(8, "little"))
-        return int.from_bytes(seeded.digest(), "little")
+    def orders(self, digests: np.ndarray) -> np.ndarray:
+        """The documents' places among all, as random numbers: [documents] S16 -> [documents] uint64"""
+        return random_key(self.seed, np.frombuffer(digests.tobytes(), "<u8")[1::2])
 
-    def shard(self, validates: bool, order: int) -> int:
-        """The shard of a document: a part of the order."""
-        if validates:
-            return self.training_shards + (order * self.validation_shards >> 64)
-        return order * self.training_shards >> 64
+    def shards_of(self, validates: np.ndarray, orders: np.ndarray) -> np.ndarray:
+        """The documents' shards, each a stretch of the order: [documents] bool and uint64 -> [documents] int64"""
+        high = orders >> np.uint64(32)
+        shards = np.where(validates, np.uint64(self.validation_shards), np.uint64(self.training_shards))
+        return (high * shards >> np.uint64(32)).astype(np.int64) + np.where(validates, self.training_shards, 0)
 
 
 def digest_of(data: bytes) -> bytes:
@@ -104,16 +104,14 @@ class RunWriter:
         self._start()
 
     def _start(self) -> None:
-        self.shards: list[int] = []
-        self.rows: list[tuple[int, bytes, int, int]] = []
+        self.rows: list[tuple[bytes, int, int, bool]] = []
         self.tokens: list[np.ndarray] = []
         self.count = 0
 
     def add(self, tokens: np.ndarray, digest: bytes, size: int) -> bool:
         """A document of `size` bytes; whether it validates."""
-        validates, order = self.layout.validates(digest), self.layout.order(digest)
-        self.shards.append(self.layout.shard(validates, order))
-        self.rows.append((order, digest, len(tokens), size))
+        validates = self.layout.validates(digest)
+        self.rows.append((digest, len(tokens), size, validates))
         self.tokens.append(tokens.astype(self.dtype))
         self.count += len(tokens)
         if self.count >= RUN_TOKENS:
@@ -124,7 +122,11 @@ class RunWriter:
         """Write what there is."""
         if not self.rows:
             return
-        shards, documents = np.array(self.shards), np.array(self.rows, dtype=DOCUMENT)
+        digests, lengths, sizes, validates = map(np.array, zip(*self.rows, strict=True))
+        documents = np.empty(len(digests), DOCUMENT)
+        documents["digest"], documents["tokens"], documents["bytes"] = digests, lengths, sizes
+        documents["order"] = self.layout.orders(documents["digest"])
+        shards = self.layout.shards_of(validates, documents["order"])
         by_shard = np.argsort(shards, kind="stable")
         documents = documents[by_shard]
         bounds = np.zeros((self.layout.shards + 1, 2), dtype="<u8")

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from groundup.data.sampler import Sampler, permute, random_key
+from groundup.data.permutation import permute, random_key
+from groundup.data.sampler import Sampler
 from groundup.errors import RecipeError
 
 PERIOD = 2**16  # examples after which the order of the corpora repeats

@@ -10,7 +10,7 @@ from groundup.data.remote import RemoteParquet, list_files, named_dataset
 from groundup.errors import CorpusError
 
 PART = 2**25  # bytes of a file that a part has, about
-PASSAGE = 2**14  # bytes of a text file that make a document, at least; a passage ends where a paragraph does
+PASSAGE = 2**13  # bytes of a text file that make a document, at least; a passage ends where a paragraph does
 TEXT_PER_BYTE = 2  # of a parquet file
 COMPRESSED = (".gz", ".zst")
 ROW_SUFFIXES = (".jsonl", ".ndjson")

@@ -22,6 +22,7 @@ from groundup.data.encoding import Layout, RunWriter, digest_of, encode_anyway, 
 from groundup.data.parts import Part
 from groundup.data.shard_folder import SPLITS, TOKENIZER_FOLDER
 from groundup.data.shards import ShardWriter
+from groundup.data.statistics import Statistics
 from groundup.errors import CorpusError
 from groundup.tokenizers.base import Tokenizer, tokenizer_sha256
 from groundup.tokenizers.loading import load_tokenizer
@@ -138,18 +139,23 @@ def encode_part(out: str, number: int, limit: int) -> dict[str, Any]:
         return done
     part, layout = job.plan.parts[number], job.plan.layout
     runs = RunWriter(job.work, name, layout, job.dtype)
+    statistics = {split: Statistics() for split in SPLITS}
     tokens = documents = size = 0
     with explained(job.out):
         for document in read_documents(part, job.plan.preparation.reading(job.out)):
             text = repaired(document.text)
             data = text.encode("utf-8")
             ids = encode_anyway(job.tokenizer, text)
-            runs.add(ids, digest_of(data), len(data))
+            validates = runs.add(ids, digest_of(data), len(data))
+            statistics[SPLITS[validates]].examine(document.text, data, document.origin)
             documents, tokens, size = documents + 1, tokens + len(ids), size + len(data)
             if 0 < limit <= tokens:
                 break
         runs.flush()
-        result = {"limit": limit, "documents": documents, "tokens": tokens, "bytes": size, "runs": runs.names}
+        result = {
+            **{"limit": limit, "documents": documents, "tokens": tokens, "bytes": size, "runs": runs.names},
+            "statistics": {split: found.to_json() for split, found in statistics.items()},
+        }
         write_json(job.work / f"{name}.json", result)
         if part.remote and not limit:  # with a limit it may be needed again
             (job.work / DOWNLOADS / part.remote.path).unlink()

@@ -22,6 +22,7 @@ from groundup.data.preparation import PLAN, WORK, Plan, Preparation, explained, 
 from groundup.data.progress import Progress
 from groundup.data.remote import named_dataset
 from groundup.data.shard_folder import INDEX, SPLITS, TOKENIZER_FOLDER, ShardFolder, open_folder
+from groundup.data.statistics import Statistics
 from groundup.data.workers import Call, Results, Workers, run_here
 from groundup.errors import CorpusError
 from groundup.tokenizers.base import Tokenizer, tokenizer_sha256
@@ -93,7 +94,7 @@ def _locked(out: Path) -> Iterator[None]:
         raise CorpusError(f"another process is preparing {out}: wait for it, or end it") from error
 
 
-def _plan(out: Path, preparation: Preparation) -> Plan:
+def plan_in(out: Path, preparation: Preparation) -> Plan:
     """The plan that was begun, if it is of this preparation; else a new one. Raises GroundupError."""
     if (out / WORK / PLAN).is_file():
         plan = Plan.read(out / WORK)
@@ -211,7 +212,7 @@ def runner(workers: int, ray: str, parts: int) -> Iterator[Runner]:
 
 def _prepare(out: Path, preparation: Preparation, workers: int, ray: str) -> None:
     """Both phases, and the index."""
-    plan = _plan(out, preparation)
+    plan = plan_in(out, preparation)
     _check_disk(out, plan)
     with runner(workers, ray, len(plan.parts)) as run, Progress(plan) as progress:
         taken = _encode_parts(out, plan, run, progress)
@@ -221,7 +222,7 @@ def _prepare(out: Path, preparation: Preparation, workers: int, ray: str) -> Non
             entries[call[1]["number"]] = entry
             progress.shard(len(entries), plan.layout.shards)
     with explained(out):
-        write_json(out / INDEX, _index(out, plan, [entries[number] for number in sorted(entries)]))
+        write_json(out / INDEX, _index(out, taken, [entries[number] for number in sorted(entries)]))
 
 
 def _encode_parts(out: Path, plan: Plan, run: Runner, progress: Progress) -> int:
@@ -254,10 +255,15 @@ def _wave(plan: Plan, first: int, wanted: int) -> Iterator[int]:
             return
 
 
-def _index(out: Path, plan: Plan, entries: list[dict[str, Any]]) -> dict[str, Any]:
+def _index(out: Path, parts: int, entries: list[dict[str, Any]]) -> dict[str, Any]:
     """What `index.json` says: nothing that depends on when, where or by how many workers it was made."""
-    tokenizer = open_job(str(out)).tokenizer
+    job = open_job(str(out))
+    plan, tokenizer = job.plan, job.tokenizer
     digest = tokenizer_sha256(tokenizer)
+    statistics = {split: Statistics() for split in SPLITS}
+    for number in range(parts):
+        for split, found in (job.result_of(f"part-{number:06d}") or {})["statistics"].items():
+            statistics[split].merge(Statistics.from_json(found))
     splits = {}
     for split in SPLITS:
         shards = [entry for entry in entries if entry["split"] == split]
@@ -271,6 +277,7 @@ def _index(out: Path, plan: Plan, entries: list[dict[str, Any]]) -> dict[str, An
         "fingerprint": hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
         "tokenizer": {"name": plan.preparation.tokenizer, "sha256": digest, "vocab_size": tokenizer.vocab_size},
         "splits": splits,
+        "statistics": {split: found.to_json() for split, found in statistics.items()},
         "preparation": asdict(plan.preparation),
         "inputs": plan.inputs,
     }

@@ -38,11 +38,13 @@ LLMC_HEADER = 1024
 class Shard:
     """An open shard. tokens: [tokens] unsigned, mapped into memory.
 
-    vocab_size, largest, tokenizer and sha256 are what the header says; foreign formats say nothing of them.
+    offset: the bytes before them. vocab_size, largest, tokenizer and sha256 are what the header says; foreign formats
+    say nothing of them.
     """
 
     path: Path
     tokens: np.ndarray
+    offset: int = 0
     vocab_size: int | None = None
     largest: int | None = None
     tokenizer: str | None = None
@@ -71,7 +73,7 @@ def open_shard(path: Path) -> Shard:
     if magic in LLMC_BYTES and version >= 1:
         dtype = DTYPES[LLMC_BYTES[magic]]
         _check_size(path, size, LLMC_HEADER + count * dtype.itemsize, f"an llm.c file of {count:,} tokens")
-        return Shard(path, _map(path, dtype, LLMC_HEADER, count))
+        return Shard(path, _map(path, dtype, LLMC_HEADER, count), LLMC_HEADER)
     dtype = DTYPES[2]
     if size % dtype.itemsize:
         raise CorpusError(
@@ -92,7 +94,7 @@ def _open_ours(path: Path, start: bytes, size: int) -> Shard:
         )
     _check_size(path, size, HEADER.size + count * itemsize, f"{count:,} tokens")
     tokens = _map(path, DTYPES[itemsize], HEADER.size, count)
-    return Shard(path, tokens, vocab_size, largest, tokenizer.hex(), sha256.hex())
+    return Shard(path, tokens, HEADER.size, vocab_size, largest, tokenizer.hex(), sha256.hex())
 
 
 def _check_size(path: Path, size: int, expected: int, what: str) -> None:

@@ -18,8 +18,6 @@ from groundup.tokenizers.base import END_OF_TEXT, Contents, check_ids, check_tex
 # The possessive form (++) finds the same and can't run out of stack on a long run of one kind.
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 
-SHORT = 2**17  # characters: tiktoken's quicker way, a quarter faster, doesn't survive a run that is too long to be cut
-
 OTHER_DIALECT = regex.compile(r"(?<!\[)\^|\$|\(\?[a-z]*m|\{[\d,]+\}\+|\\[wWbBAzZG]|\(\?P?<(?![=!])|\(\?'")
 
 Merge = tuple[bytes, bytes]
@@ -43,16 +41,15 @@ class BytePairTokenizer:
         learned[:256] = sorted(learned[:256], key=vocabulary.__getitem__)
         ranks = {token: rank for rank, token in enumerate(learned)}
         check_merges(merges, ranks, path)
+        # A special token that no text becomes: without any, tiktoken looks for an empty word at every character.
+        never = {END_OF_TEXT: len(ranks)}
         try:
-            self._encoding = tiktoken.Encoding(
-                str(path), pat_str=pattern, mergeable_ranks=ranks, special_tokens={}, explicit_n_vocab=None
-            )
+            self._encoding = tiktoken.Encoding(str(path), pat_str=pattern, mergeable_ranks=ranks, special_tokens=never)
         except ValueError as error:  # a pattern of another dialect
             raise SlowTokenizerError(f"{path} cuts words in a way that tiktoken refuses: {_line_of(error)}") from error
         self.contents, self.special_tokens = contents, special
         self.identity = (vocabulary, merges, special, pattern, self.normal_form)
         self._ids = np.array([vocabulary[token] for token in ranks], dtype=np.int64)  # by tiktoken's rank
-        self._has_gpt2_pattern = pattern == GPT2_PATTERN  # of which no short text can be too much
         self._in_order = bool((self._ids == np.arange(len(ranks))).all())
         self._bytes = _bytes_by_id(vocabulary, special)
 
@@ -65,10 +62,6 @@ class BytePairTokenizer:
         check_text(text)
         if self.normal_form:
             text = unicodedata.normalize("NFC", text)
-        if self._has_gpt2_pattern and len(text) <= SHORT:
-            ranks = self._encoding.encode_ordinary(text)
-            ids = np.fromiter(ranks, np.int64, len(ranks))
-            return ids if self._in_order else self._ids[ids]
         try:
             ranks = self._encoding.encode_to_numpy(text, disallowed_special=())
         except ValueError as error:  # about a million spaces before a word
