@@ -4,8 +4,8 @@
 
 The peer is a loop of tiktoken's `encode_ordinary` over the same documents, held in memory, in one process: nothing is
 read, hashed, examined or kept. Ours is the encoding of a part, as a worker does it: JSON lines or parquet read from the
-disk, tokens and their documents in runs on it. Then as many workers as asked for, against one, each with the whole
-command's time from a plan to the index. Rounds alternate; the medians count. With --memory GIGABYTES nothing is timed:
+disk, tokens and their documents in runs on it; then all parts by as many workers as asked for, which are started, and
+load their tokenizer, within that time. Rounds alternate; the medians count. With --memory GIGABYTES nothing is timed:
 the largest memory of all processes together is stated for an input of that size.
 """
 
@@ -30,7 +30,8 @@ from groundup.data.corpora import load_corpus
 from groundup.data.documents import Reading, read_documents
 from groundup.data.parts import find_parts
 from groundup.data.preparation import WORK, Preparation, encode_part, open_job
-from groundup.data.prepare import plan_in
+from groundup.data.prepare import encode_parts, plan_in, runner
+from groundup.data.progress import Progress
 from groundup.tokenizers.loading import load_tokenizer
 
 ROWS_AT_ONCE = 2000
@@ -86,12 +87,15 @@ def speed_of_a_part(source: Path, folder: Path) -> float:
     return done["bytes"] / 1e6 / (time.perf_counter() - started)
 
 
-def seconds_of_the_command(source: Path, folder: Path, workers: int) -> float:
-    """`groundup prepare`, from start to end."""
-    out = Path(tempfile.mkdtemp(dir=folder)) / "out"
+def speed_of_workers(source: Path, folder: Path, workers: int) -> float:
+    """MB/s of encoding the whole source, from starting the workers to the last run."""
+    out = Path(tempfile.mkdtemp(dir=folder))
+    (out / WORK).mkdir()
+    plan = plan_in(out, Preparation(str(source)))
     started = time.perf_counter()
-    subprocess.run(_command(source, out, workers), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - started
+    with runner(workers, "", len(plan.parts)) as run, Progress(plan) as progress:
+        encode_parts(out, plan, run, progress)
+        return progress.bytes / 1e6 / (time.perf_counter() - started)
 
 
 def _command(source: Path, out: Path, workers: int) -> list[str]:
@@ -135,7 +139,7 @@ def _resident(pid: int) -> float:
 def main(words: list[str] | None = None) -> None:
     """All figures; the line of JSON is of one process's encoding."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--megabytes", type=float, default=200.0)
+    parser.add_argument("--megabytes", type=float, default=400.0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", type=float, default=0.0)
@@ -166,23 +170,19 @@ def measure_speed(folder: Path, megabytes: float, workers: int, rounds: int) -> 
     encoding = load_tokenizer("gpt2")._encoding  # type: ignore[attr-defined]
     part = find_parts(str(sources[".jsonl"]), "text")[0]
     documents = [document.text for document in read_documents(part, Reading())]
-    raw, ours, commands = [], {suffix: [] for suffix in sources}, {1: [], workers: []}
+    raw, ours, several = [], {suffix: [] for suffix in sources}, []
     for _ in range(rounds):
         raw.append(speed_of_tiktoken(documents, encoding))
         for suffix, source in sources.items():
             ours[suffix].append(speed_of_a_part(source, folder))
-    for _ in range(rounds):
-        for count, seconds in commands.items():
-            seconds.append(seconds_of_the_command(sources[".jsonl"], folder, count))
+        several.append(speed_of_workers(sources[".jsonl"], folder, workers))
     peer = statistics.median(raw)
     print(f"raw tiktoken {peer:.2f} MB/s")
     for suffix, speeds in ours.items():
         speed = statistics.median(speeds)
         print(f"a part of {suffix}: {speed:.2f} MB/s, {speed / peer:.2f} of it")
-    one, several = (statistics.median(commands[count]) for count in (1, workers))
-    print(
-        f"prepare of {megabytes:g} MB: {one:.1f} s with 1 worker, {several:.1f} s with {workers}, {one / several:.2f}"
-    )
+    together = statistics.median(several)
+    print(f"{workers} workers, their start included: {together:.2f} MB/s, {together / peer:.2f} of it")
     speed = statistics.median(ours[".jsonl"])
     print(
         result_line("prepare encodes at raw tiktoken's speed", ours=speed, peer=peer, ratio=speed / peer, unit="MB/s")

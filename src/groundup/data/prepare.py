@@ -215,7 +215,7 @@ def _prepare(out: Path, preparation: Preparation, workers: int, ray: str) -> Non
     plan = plan_in(out, preparation)
     _check_disk(out, plan)
     with runner(workers, ray, len(plan.parts)) as run, Progress(plan) as progress:
-        taken = _encode_parts(out, plan, run, progress)
+        taken = encode_parts(out, plan, run, progress)
         calls = (("write_shard", {"out": str(out), "number": n, "parts": taken}) for n in range(plan.layout.shards))
         entries = {}
         for call, entry in run(calls):
@@ -225,7 +225,7 @@ def _prepare(out: Path, preparation: Preparation, workers: int, ray: str) -> Non
         write_json(out / INDEX, _index(out, taken, [entries[number] for number in sorted(entries)]))
 
 
-def _encode_parts(out: Path, plan: Plan, run: Runner, progress: Progress) -> int:
+def encode_parts(out: Path, plan: Plan, run: Runner, progress: Progress) -> int:
     """Encode as many parts as it takes: their number. The last one ends with the document that reaches the limit."""
     limit, taken, total, tokens = plan.preparation.limit, 0, 0, 0
 
