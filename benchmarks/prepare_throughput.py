@@ -11,7 +11,6 @@ the largest memory of all processes together is stated for an input of that size
 
 import argparse
 import json
-import os
 import random
 import statistics
 import subprocess
@@ -32,6 +31,7 @@ from groundup.data.parts import find_parts
 from groundup.data.preparation import WORK, Preparation, encode_part, open_job
 from groundup.data.prepare import encode_parts, plan_in, runner
 from groundup.data.progress import Progress
+from groundup.data.workers import run_here
 from groundup.tokenizers.loading import load_tokenizer
 
 ROWS_AT_ONCE = 2000
@@ -80,7 +80,7 @@ def speed_of_a_part(source: Path, folder: Path) -> float:
     """MB/s of encoding one part in this process, reading and writing included."""
     out = Path(tempfile.mkdtemp(dir=folder))
     (out / WORK).mkdir()
-    plan_in(out, Preparation(str(source)))
+    plan_in(out, Preparation(str(source)), run_here)
     open_job(str(out))  # loads the tokenizer, as a worker does once
     started = time.perf_counter()
     done = encode_part(str(out), 0, 0)
@@ -91,9 +91,9 @@ def speed_of_workers(source: Path, folder: Path, workers: int) -> float:
     """MB/s of encoding the whole source, from starting the workers to the last run."""
     out = Path(tempfile.mkdtemp(dir=folder))
     (out / WORK).mkdir()
-    plan = plan_in(out, Preparation(str(source)))
+    plan = plan_in(out, Preparation(str(source)), run_here)
     started = time.perf_counter()
-    with runner(workers, "", len(plan.parts)) as run, Progress(plan) as progress:
+    with runner(workers, "") as run, Progress(plan) as progress:
         encode_parts(out, plan, run, progress)
         return progress.bytes / 1e6 / (time.perf_counter() - started)
 
@@ -129,11 +129,12 @@ def _family(pid: int) -> list[int]:
 
 
 def _resident(pid: int) -> float:
+    """Megabytes; pages that several processes share, as those of libraries, count once (PSS)."""
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, IndexError):
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
         return 0.0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e6
 
 
 def main(words: list[str] | None = None) -> None:

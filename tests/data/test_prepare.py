@@ -11,7 +11,7 @@ import pytest
 
 from commands import groundup
 from conftest import error_line, some_text
-from groundup.data import encoding, parts, prepare
+from groundup.data import encoding, parts, planning, prepare
 from groundup.data.preparation import Preparation
 from groundup.data.shard_folder import open_folder
 from groundup.tokenizers.loading import load_tokenizer
@@ -80,7 +80,7 @@ def test_the_split_is_the_documents_own(tmp_path: Path, tokenizer: Path):
 def test_several_shards_are_one_shuffled_order(tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch):
     documents = some_documents(200)
     path = write_rows(tmp_path / "a.jsonl", documents)
-    monkeypatch.setattr(prepare, "SHARD_TOKENS", 1000)
+    monkeypatch.setattr(planning, "SHARD_TOKENS", 1000)
     monkeypatch.setattr(encoding, "RUN_TOKENS", 500)
     monkeypatch.setattr(parts, "PART", 3000)
     folder = prepare.prepare(Preparation(str(path), tokenizer=str(tokenizer)), tmp_path / "many", workers=1)

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterable
 from itertools import islice
 
-from groundup.data.preparation import CALLS
+from groundup.data.calls import CALLS
 from groundup.data.workers import Call, Results
 from groundup.errors import CorpusError, GroundupError, MachineError
 

@@ -67,6 +67,7 @@ def _pyarrow() -> ModuleType:
         import pyarrow
     except ImportError as error:
         raise MachineError("reading parquet needs pyarrow: pip install 'groundup[data]'") from error
+    pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # its own ones keep what was freed
     return pyarrow
 
 

@@ -4,10 +4,11 @@ A call leaves a file of its own name when it is done, and does nothing if that f
 lies in the output folder until the index is written.
 """
 
+import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -20,7 +21,7 @@ from groundup.data import encoding
 from groundup.data.documents import Reading, read_documents
 from groundup.data.encoding import Layout, RunWriter, digest_of, encode_anyway, repaired, separator_of, token_dtype
 from groundup.data.parts import Part
-from groundup.data.shard_folder import SPLITS, TOKENIZER_FOLDER
+from groundup.data.shard_folder import FORMAT, INDEX, SPLITS, TOKENIZER_FOLDER, VERSION
 from groundup.data.shards import ShardWriter
 from groundup.data.statistics import Statistics
 from groundup.errors import CorpusError
@@ -68,6 +69,7 @@ class Plan:
     inputs: str
     layout: Layout
     tokens_per_byte: float
+    vocab_size: int
     parts: tuple[Part, ...]
 
     @property
@@ -108,7 +110,7 @@ class Job:
     @property
     def dtype(self) -> np.dtype:
         """Of the shards' tokens."""
-        return token_dtype(self.tokenizer.vocab_size)
+        return token_dtype(self.plan.vocab_size)
 
     def result_of(self, name: str) -> dict[str, Any] | None:
         """What a call left, None if it isn't done."""
@@ -197,7 +199,36 @@ def write_shard(out: str, number: int, parts: int) -> dict[str, Any]:
     return entry
 
 
-CALLS: dict[str, Callable[..., dict[str, Any]]] = {"encode_part": encode_part, "write_shard": write_shard}
+def write_index(out: str, parts: int) -> dict[str, Any]:
+    """Leave `index.json`, which depends on nothing like time, place or the number of workers: what it says."""
+    job = open_job(out)
+    plan, tokenizer = job.plan, job.tokenizer
+    entries = [job.result_of(f"shard-{number:06d}") or {} for number in range(plan.layout.shards)]
+    digest = tokenizer_sha256(tokenizer)
+    statistics = {split: Statistics() for split in SPLITS}
+    for number in range(parts):
+        for split, found in (job.result_of(f"part-{number:06d}") or {})["statistics"].items():
+            statistics[split].merge(Statistics.from_json(found))
+    splits = {}
+    for split in SPLITS:
+        shards = [entry for entry in entries if entry["split"] == split]
+        totals = {key: sum(shard[key] for shard in shards) for key in ("tokens", "documents", "bytes", "duplicates")}
+        listed = [{key: shard[key] for key in ("file", "tokens", "documents", "sha256")} for shard in shards]
+        splits[split] = totals | {"shards": listed}
+    hashes = [digest, *(f"{entry['split']} {entry['sha256']}" for entry in entries)]
+    index = {
+        "format": FORMAT,
+        "version": VERSION,
+        "fingerprint": hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
+        "tokenizer": {"name": plan.preparation.tokenizer, "sha256": digest, "vocab_size": tokenizer.vocab_size},
+        "splits": splits,
+        "statistics": {split: found.to_json() for split, found in statistics.items()},
+        "preparation": asdict(plan.preparation),
+        "inputs": plan.inputs,
+    }
+    with explained(job.out):
+        write_json(job.out / INDEX, index)
+    return index
 
 
 @contextmanager

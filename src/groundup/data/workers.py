@@ -14,7 +14,7 @@ from threading import Thread
 from typing import Any
 
 from groundup import errors
-from groundup.data.preparation import CALLS
+from groundup.data.calls import CALLS
 from groundup.errors import CorpusError, GroundupError
 
 Call = tuple[str, dict[str, Any]]  # the name of one of CALLS, and its arguments

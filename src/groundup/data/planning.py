@@ -1,0 +1,83 @@
+"""The first call of a preparation: what there is to read, by which tokenizer, into how many shards."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from groundup.data.documents import Reading, read_documents
+from groundup.data.encoding import Layout, encode_anyway, repaired
+from groundup.data.parts import Part, find_parts
+from groundup.data.preparation import WORK, Plan, Preparation, explained, say
+from groundup.data.shard_folder import TOKENIZER_FOLDER
+from groundup.errors import CorpusError
+from groundup.tokenizers.base import Tokenizer
+from groundup.tokenizers.characters import CharacterTokenizer
+from groundup.tokenizers.loading import load_tokenizer
+
+SHARD_TOKENS = 2**25  # of a shard, about: what phase two holds in memory
+SAMPLE_BYTES = 2**18  # of the source, to judge how many tokens it has
+
+
+def make_plan(out: str, preparation: dict[str, Any]) -> dict[str, Any]:
+    """Leave the plan of a preparation in its folder, and its tokenizer. Raises GroundupError."""
+    wanted, folder = Preparation(**preparation), Path(out)
+    parts = tuple(find_parts(wanted.source, wanted.column, wanted.sample, say))
+    reading = wanted.reading(folder)
+    tokenizer = _tokenizer_of(wanted, parts, reading)
+    size, tokens = _sample(parts, reading, tokenizer)
+    expected = sum(part.size for part in parts) * tokens / size
+    expected = min(expected, wanted.limit or expected)
+    validation = round(expected * wanted.validation)
+    layout = Layout(
+        seed=wanted.seed,
+        validation=wanted.validation,
+        training_shards=max(1, round((expected - validation) / SHARD_TOKENS)),
+        validation_shards=max(1, round(validation / SHARD_TOKENS)) if wanted.validation else 0,
+    )
+    plan = Plan(wanted, inputs_of(parts), layout, tokens / size, tokenizer.vocab_size, parts)
+    with explained(folder):
+        (folder / TOKENIZER_FOLDER).mkdir(exist_ok=True)
+        tokenizer.save(folder / TOKENIZER_FOLDER)
+        plan.write(folder / WORK)
+    return {}
+
+
+def inputs_of(parts: Iterable[Part]) -> str:
+    """SHA-256 of what there is to read: names, ranges and sizes."""
+    named = [
+        asdict(part) | {"files": [Path(name).name for name in part.files], "facts": [size for size, _ in part.facts]}
+        for part in parts
+    ]
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+
+
+def _tokenizer_of(preparation: Preparation, parts: Iterable[Part], reading: Reading) -> Tokenizer:
+    """The tokenizer that is named; `characters` is made of those that the source has."""
+    if preparation.tokenizer != "characters":
+        return load_tokenizer(preparation.tokenizer, say)
+    if any(part.remote for part in parts):
+        raise CorpusError(
+            f"--tokenizer characters reads the whole source first, so not {preparation.source}: take gpt2"
+        )
+    characters: set[str] = {"\n"}  # it comes between documents
+    for part in parts:
+        for document in read_documents(part, reading):
+            characters |= set(repaired(document.text))
+    return CharacterTokenizer(characters)
+
+
+def _sample(parts: Iterable[Part], reading: Reading, tokenizer: Tokenizer) -> tuple[int, int]:
+    """Bytes and tokens of the first documents. Raises CorpusError if there are none."""
+    for part in parts:
+        size = tokens = 0
+        for document in read_documents(part, reading):
+            text = repaired(document.text)[:SAMPLE_BYTES]
+            size, tokens = size + len(text.encode()), tokens + len(encode_anyway(tokenizer, text))
+            if size >= SAMPLE_BYTES:
+                break
+        if tokens:
+            return size, tokens
+    raise CorpusError("the source is empty: it has no documents with any text")
