@@ -59,6 +59,7 @@ def prepare_corpus(
     ray: Ray = "",
 ) -> None:
     """Turn any text into shuffled, verified shards of tokens. Stopped anywhere, the same command goes on."""
+    from groundup.data.hellaswag import read_items
     from groundup.data.inspection import report_on
     from groundup.data.preparation import Preparation, say
     from groundup.data.prepare import default_validation, prepare
@@ -77,6 +78,8 @@ def prepare_corpus(
         deduplicate=deduplicate,
         limit=tokens,
     )
+    if hellaswag is not None:
+        read_items(hellaswag)  # a wrong file is said before the work
     folder = prepare(preparation, out, workers, ray)
     report = report_on(folder.path, hellaswag, say=say)
     print_report(report)

@@ -5,6 +5,8 @@ import json
 import os
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -95,6 +97,33 @@ def test_several_members_of_a_compressed_file(tmp_path: Path):
 def test_bytes_that_are_not_utf8_can_be_replaced(tmp_path: Path):
     (tmp_path / "a.txt").write_bytes(b"caf\xe9!")
     assert texts(tmp_path / "a.txt", Reading(replace=True)) == ["caf\ufffd!"]
+
+
+def test_bytes_of_parquet_that_are_not_utf8(tmp_path: Path):
+    column = pyarrow.array([b"one", b"caf\xe9!", None, b"two"]).view(pyarrow.string())
+    pyarrow.parquet.write_table(pyarrow.table({"text": column}), tmp_path / "a.parquet")
+    assert texts(tmp_path / "a.parquet", Reading(replace=True)) == ["one", "caf\ufffd!", "two"]
+    with pytest.raises(ValueError, match=r"a\.parquet, row 1 is not UTF-8: byte 0xe9 at offset 3"):
+        texts(tmp_path / "a.parquet")
+
+
+def test_a_byte_order_mark_at_the_beginning_is_no_text(tmp_path: Path):
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "one"}\r\n{"text": "two"}')
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo")
+    assert texts(tmp_path / "a.jsonl") == ["one", "two"]
+    assert texts(tmp_path / "a.txt") == ["one\r\ntwo"]
+
+
+def test_a_line_that_is_too_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_rows(tmp_path / "a.jsonl", ["one", "x" * 1000])
+    monkeypatch.setattr(documents, "LONGEST_LINE", 500)
+    with pytest.raises(ValueError, match=r"a\.jsonl, line 2 has .* too long"):
+        texts(tmp_path / "a.jsonl")
+
+
+def test_repetitive_text_compressed_a_thousandfold(tmp_path: Path):
+    documents_of_one_kind = [f"{number} " + "again and again " * 20_000 for number in range(20)]
+    assert texts(write_rows(tmp_path / "a.jsonl.zst", documents_of_one_kind)) == documents_of_one_kind
 
 
 @pytest.mark.parametrize(

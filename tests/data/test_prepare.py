@@ -1,19 +1,22 @@
 """`groundup prepare`: the shards are a function of the documents, the tokenizer and the seed, and of nothing else."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from commands import groundup
+from commands import groundup, started
 from conftest import error_line, some_text
 from groundup.data import encoding, parts, planning, prepare
 from groundup.data.preparation import Preparation
 from groundup.data.shard_folder import open_folder
+from groundup.tokenizers.learning import learn_tokenizer
 from groundup.tokenizers.loading import load_tokenizer
 from sample_sources import FORMATS, documents_in, files_of, small_tokenizer, some_documents, write_rows
 
@@ -81,6 +84,7 @@ def test_several_shards_are_one_shuffled_order(tmp_path: Path, tokenizer: Path, 
     documents = some_documents(200)
     path = write_rows(tmp_path / "a.jsonl", documents)
     monkeypatch.setattr(planning, "SHARD_TOKENS", 1000)
+    monkeypatch.setattr(encoding, "SHARD_TOKENS", 100)
     monkeypatch.setattr(encoding, "RUN_TOKENS", 500)
     monkeypatch.setattr(parts, "PART", 3000)
     folder = prepare.prepare(Preparation(str(path), tokenizer=str(tokenizer)), tmp_path / "many", workers=1)
@@ -90,6 +94,8 @@ def test_several_shards_are_one_shuffled_order(tmp_path: Path, tokenizer: Path, 
     prepare.prepare(Preparation(str(path), tokenizer=str(tokenizer)), tmp_path / "one", workers=1)
     for split in ("train", "validation"):
         assert documents_in(tmp_path / "many", split) == documents_in(tmp_path / "one", split)
+    for shard in folder.all_shards():
+        shard.verify()
 
 
 def test_equal_documents_are_counted_or_left_out(tmp_path: Path, tokenizer: Path):
@@ -164,6 +170,56 @@ def test_a_second_run_does_nothing_and_another_one_is_refused(tmp_path: Path, to
     refused = groundup("prepare", path, "--out", out, "--tokenizer", tokenizer, folder=tmp_path)
     assert "was prepared from other files" in error_line(refused)
     assert files_of(out) == before[0]
+
+
+def test_files_that_come_while_it_works_or_after_it(tmp_path: Path, tokenizer: Path):
+    """They aren't in it: an unfinished one says so before it goes on, a finished one when it is asked for again."""
+    (tmp_path / "rows").mkdir()
+    for number in range(2):
+        write_rows(tmp_path / "rows" / f"{number}.jsonl", some_documents(1000, seed=number))
+    command = ("prepare", "rows", "--out", "out", "--tokenizer", tokenizer, "--workers", 1)
+    groundup(*command, folder=tmp_path, file_size=100_000)
+    assert (tmp_path / "out" / ".work" / "plan.json").exists()
+    write_rows(tmp_path / "rows" / "2.jsonl", some_documents())
+    assert "rows has changed since this preparation began" in error_line(groundup(*command, folder=tmp_path))
+    (tmp_path / "rows" / "2.jsonl").unlink()
+    assert groundup(*command, folder=tmp_path).returncode == 0
+    write_rows(tmp_path / "rows" / "2.jsonl", some_documents())
+    assert "was prepared from other files" in error_line(groundup(*command, folder=tmp_path))
+
+
+def test_another_tokenizer_under_the_same_name_is_refused(tmp_path: Path, tokenizer: Path):
+    path = write_rows(tmp_path / "a.jsonl", some_documents())
+    out = prepared(path, tmp_path / "out", "--tokenizer", tokenizer)
+    learn_tokenizer(["another text entirely"], 270).save(tokenizer)
+    refused = groundup("prepare", path, "--out", out, "--tokenizer", tokenizer, folder=tmp_path)
+    assert "isn't the one that" in error_line(refused)
+
+
+def test_what_is_left_out_of_a_folder_is_said(tmp_path: Path, tokenizer: Path):
+    (tmp_path / "rows").mkdir()
+    write_rows(tmp_path / "rows" / "a.jsonl", some_documents())
+    for name in ("a.bz2", "b.bz2", "c.jpg"):
+        (tmp_path / "rows" / name).write_bytes(b"x")
+    finished = groundup("prepare", "rows", "--out", "out", "--tokenizer", tokenizer, "--workers", 1, folder=tmp_path)
+    assert "3 files that aren't text (2 .bz2, 1 .jpg)" in finished.stderr
+
+
+def test_ctrl_c_ends_it_and_its_workers_at_once_and_it_goes_on(tmp_path: Path, tokenizer: Path):
+    (tmp_path / "rows").mkdir()
+    for number in range(20):
+        write_rows(tmp_path / "rows" / f"{number}.parquet", some_documents(1000, seed=number))
+    command = ("prepare", "rows", "--tokenizer", tokenizer, "--workers", 2, "--out")
+    with started(*command, "out", folder=tmp_path) as running:
+        while not list(tmp_path.glob("out/.work/*.run")) and running.process.is_alive():
+            time.sleep(0.001)
+        running.send(signal.SIGINT)
+        finished = running.wait(timeout=60)
+    assert finished.returncode in {0, 130}
+    assert "Traceback" not in finished.stderr
+    assert groundup(*command, "out", folder=tmp_path).returncode == 0
+    assert groundup(*command, "whole", folder=tmp_path).returncode == 0
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
 
 
 def test_a_script_without_a_main_guard_can_use_several_workers(tmp_path: Path, tokenizer: Path):

@@ -129,12 +129,36 @@ class TestRefused:
             assert said in error_line(finished)
         assert kept.read_bytes() == b"x"
 
+    def test_an_output_folder_within_the_source(self, tmp_path: Path):
+        (tmp_path / "rows").mkdir()
+        write_rows(tmp_path / "rows" / "a.jsonl", ["x"])
+        finished = groundup("prepare", "rows", "--out", "rows/out", "--tokenizer", "small", folder=tmp_path)
+        assert "would be read itself" in error_line(finished)
+        assert not (tmp_path / "rows" / "out").exists()
+
+    @pytest.mark.parametrize("index", [b"{", b"[]", b'{"weights": 3}'])
+    def test_an_output_folder_with_another_index(self, index: bytes, tmp_path: Path):
+        path = write_rows(tmp_path / "a.jsonl", ["x"])
+        (tmp_path / "mine").mkdir()
+        kept = written(tmp_path / "mine" / "index.json", index)
+        assert "index.json" in error_line(
+            groundup("prepare", path, "--out", "mine", "--tokenizer", "small", folder=tmp_path)
+        )
+        assert kept.read_bytes() == index
+
+    def test_names_that_are_no_text(self, tmp_path: Path):
+        (tmp_path / "rows").mkdir()
+        write_rows(tmp_path / "rows" / "caf\udce9.jsonl", some_documents())
+        finished = groundup("prepare", "rows", "--out", "out", "--tokenizer", "small", folder=tmp_path)
+        assert finished.returncode == 0, finished.stderr
+
     def test_two_at_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         path = write_rows(tmp_path / "a.jsonl", ["x", "y", "z"])
         (tmp_path / "out" / ".work").mkdir(parents=True)
         with FileLock(tmp_path / "out" / ".work" / "lock"):
             finished = groundup("prepare", path, "--out", "out", "--tokenizer", "small", folder=tmp_path)
         assert "another process is preparing" in error_line(finished)
+        assert (tmp_path / "out" / ".work" / "lock").exists()
 
 
 @pytest.mark.usefixtures("tokenizer")

@@ -3,8 +3,9 @@
 import json
 import logging
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import Any
 
 from groundup.data.calls import CALLS
 from groundup.data.workers import Call, Results
@@ -41,11 +42,23 @@ class OnCluster:
         while batch := list(islice(waiting, at_once)):
             rows = [{"call": json.dumps(call)} for call in batch]
             answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map(answer)
-            for row in answers.iter_rows():
+            for row in _rows_of(answers):
                 (name, arguments), result = json.loads(row["call"]), json.loads(row["answer"])
                 if "error" in result:
                     raise CorpusError(result["error"])
                 yield (name, arguments), result
+
+
+def _rows_of(answers: Any) -> Iterator[dict[str, str]]:
+    """The rows as they come. Raises CorpusError for what Ray itself ends with."""
+    from ray.exceptions import RayError
+
+    try:
+        yield from answers.iter_rows()
+    except RayError as error:
+        raise CorpusError(
+            f"the Ray cluster gave up: {str(error).strip().splitlines()[-1]}. What is done is kept: run again to go on"
+        ) from error
 
 
 def answer(row: dict[str, str]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The documents of a part: text files in passages, JSON lines, parquet rows; plain or compressed."""
 
+import codecs
 import gzip
 import io
 import json
@@ -7,17 +8,18 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from groundup.data.corpora import load_corpus
 from groundup.data.parquet import read_rows
-from groundup.data.parts import COMPRESSED, PASSAGE, Part, cut_of
+from groundup.data.parts import COMPRESSED, LONGEST_LINE, PASSAGE, Part, cut_of
 from groundup.data.remote import download
 from groundup.errors import CorpusError, MachineError
 
 BLOCK = 2**20
-COMPRESSED_BLOCK = 2**16
+COMPRESSED_BLOCK = 2**12  # of which some make thousands of times as much
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ def read_documents(part: Part, reading: Reading) -> Iterator[Document]:
             documents = _passages(io.BytesIO(load_corpus(name).text.encode()), name, 0, reading)
         elif part.kind in {"parquet", "remote"}:
             path = download(part.remote, reading.downloads, notice=reading.notice) if part.remote else Path(name)
-            file = Path(name).name
-            rows = read_rows(path, reading.column, part.first, part.last)
+            file = _own_name(name)
+            rows = read_rows(path, reading.column, part.first, part.last, reading.replace)
             documents = (Document(text, f"{file}, row {row:,}") for row, text in rows)
         else:
             documents = _stream(Path(name), part, reading)
@@ -75,7 +77,7 @@ def _passages(stream: Any, name: str, offset: int, reading: Reading) -> Iterator
         while len(text) - start > 4 * PASSAGE or (not block and start < len(text)):
             piece = text[start : start + 4 * PASSAGE]
             piece = piece[: cut_of(piece, PASSAGE)] if len(piece) > PASSAGE else piece
-            yield Document(_decoded(piece, name, offset, reading), f"{Path(name).name}, byte {offset:,}")
+            yield Document(_decoded(piece, name, offset, reading), f"{_own_name(name)}, byte {offset:,}")
             start, offset = start + len(piece), offset + len(piece)
         rest = text[start:]
         if not block:
@@ -84,18 +86,24 @@ def _passages(stream: Any, name: str, offset: int, reading: Reading) -> Iterator
 
 def _rows(stream: Any, name: str, offset: int, reading: Reading) -> Iterator[Document]:
     """JSON lines: the text in the column of each."""
-    first, file = offset, Path(name).name
-    for line in iter(stream.readline, b""):
+    file = _own_name(name)
+    for line in iter(partial(stream.readline, LONGEST_LINE), b""):
+        if len(line) == LONGEST_LINE:
+            raise CorpusError(
+                f"{name}, line {_line_number(Path(name), offset):,} has {LONGEST_LINE / 1e6:.0f} MB or more: too long"
+            )
         if line.strip():
             origin = f"{file}, byte {offset:,}"
             try:
                 row = json.loads(_decoded(line, name, offset, reading))
+            except CorpusError:
+                raise
             except (ValueError, RecursionError) as error:
-                number = _line_number(Path(name), offset, first)
+                number = _line_number(Path(name), offset)
                 raise CorpusError(f"{name}, line {number:,} is not JSON: {error}") from error
             text = row.get(reading.column) if isinstance(row, dict) else None
             if not isinstance(text, str):
-                number, has = _line_number(Path(name), offset, first), type(row).__name__
+                number, has = _line_number(Path(name), offset), type(row).__name__
                 if isinstance(row, dict):
                     has = f"{reading.column!r}: {text!r}"[:80] if reading.column in row else ", ".join(row)[:200]
                 raise CorpusError(
@@ -106,8 +114,13 @@ def _rows(stream: Any, name: str, offset: int, reading: Reading) -> Iterator[Doc
         offset += len(line)
 
 
-def _line_number(path: Path, offset: int, first: int) -> int:
-    """The number of the line that begins at a byte of the text. first: where the part began, not to count twice."""
+def _own_name(path: str) -> str:
+    """A file's name without its folders; what is no text in it (a Latin-1 name on Linux) as question marks."""
+    return Path(path).name.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def _line_number(path: Path, offset: int) -> int:
+    """The number of the line that begins at a byte of the text."""
     lines = 0
     with opened(path) as file:
         while offset > 0 and (block := file.read(min(BLOCK, offset))):
@@ -116,6 +129,7 @@ def _line_number(path: Path, offset: int, first: int) -> int:
 
 
 def _decoded(data: bytes, name: str, offset: int, reading: Reading) -> str:
+    data = data if offset else data.removeprefix(codecs.BOM_UTF8)
     try:
         return data.decode("utf-8", errors="replace" if reading.replace else "strict")
     except UnicodeDecodeError as error:
@@ -153,8 +167,8 @@ class _Range:
         self.left -= len(data)
         return data
 
-    def readline(self) -> bytes:
-        line = self.file.readline(self.left)
+    def readline(self, size: int) -> bytes:
+        line = self.file.readline(min(size, self.left))
         self.left -= len(line)
         return line
 
@@ -167,8 +181,9 @@ class _Zstandard(io.RawIOBase):
             import zstandard
         except ImportError as error:
             raise MachineError("reading .zst needs zstandard: pip install 'groundup[data]'") from error
-        self.file, self.begin, self.error = file, zstandard.ZstdDecompressor().decompressobj, zstandard.ZstdError
-        self.frame, self.ready, self.compressed = self.begin(), b"", b""
+        self.file, self.error = file, zstandard.ZstdError
+        self.begin = zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj  # `zstd --long=31` too
+        self.frame, self.compressed, self.ready = self.begin(), b"", memoryview(b"")
 
     def readable(self) -> bool:
         return True
@@ -185,7 +200,7 @@ class _Zstandard(io.RawIOBase):
                 if not self.compressed:
                     raise EOFError("it ends in the middle of a frame")
             try:
-                self.ready = self.frame.decompress(self.compressed)
+                self.ready = memoryview(self.frame.decompress(self.compressed))
             except self.error as error:
                 raise EOFError(str(error)) from error
         count = min(len(buffer), len(self.ready))

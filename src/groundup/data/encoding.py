@@ -16,16 +16,19 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
 from groundup.data.permutation import random_key
-from groundup.errors import TokenizerError
+from groundup.errors import CorpusError, TokenizerError
 from groundup.tokenizers.base import END_OF_TEXT, Tokenizer
 
 DOCUMENT = np.dtype([("order", "<u8"), ("digest", "S16"), ("tokens", "<u4"), ("bytes", "<u4")])
+SHARD_TOKENS = 2**25  # of a shard, about: what phase two holds in memory
 RUN_TOKENS = 2**23  # of a run, about: what phase one holds in memory
+TOKENS_OF_A_ROW = 128  # that take as much memory as what is kept of a document beside its tokens
 DIGEST_BYTES = 16
 
 
@@ -113,7 +116,7 @@ class RunWriter:
         validates = self.layout.validates(digest)
         self.rows.append((digest, len(tokens), size, validates))
         self.tokens.append(tokens.astype(self.dtype))
-        self.count += len(tokens)
+        self.count += len(tokens) + TOKENS_OF_A_ROW
         if self.count >= RUN_TOKENS:
             self.flush()
         return validates
@@ -134,47 +137,77 @@ class RunWriter:
         ends = np.concatenate([[0], np.cumsum(documents["tokens"], dtype=np.uint64)])
         bounds[:, 1] = ends[bounds[:, 0].astype(np.int64)]
         self.names.append(f"{self.name}-{len(self.names):04d}.run")
-        with (self.folder / self.names[-1]).open("wb") as file:
+        path = self.folder / self.names[-1]
+        temporary = path.with_name(f"{path.name}.{uuid4().hex}.part")
+        with temporary.open("wb") as file:
             file.write(bounds.tobytes())
             file.write(documents.tobytes())
             for number in by_shard:
                 file.write(self.tokens[number].data)
             file.flush()
             os.fsync(file.fileno())
+        temporary.replace(path)
         self._start()
 
 
-def read_shard(runs: list[Path], layout: Layout, shard: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """A shard's documents from all runs, in no order: [documents] DOCUMENT, and their tokens, [tokens]."""
-    bounds = [_read_bounds(path, layout) for path in runs]
-    sizes = np.array([pair[shard + 1] - pair[shard] for pair in bounds]).reshape(-1, 2)
-    documents, tokens = np.empty(sizes[:, 0].sum(), DOCUMENT), np.empty(sizes[:, 1].sum(), dtype)
-    ends = sizes.cumsum(axis=0)
-    for path, bound, (rows, count), (row_end, end) in zip(runs, bounds, sizes, ends, strict=True):
-        table = bound.nbytes
-        with path.open("rb") as file:
-            file.seek(table + bound[shard, 0] * DOCUMENT.itemsize)
-            _read_into(file, documents[row_end - rows : row_end])
-            file.seek(table + bound[-1, 0] * DOCUMENT.itemsize + bound[shard, 1] * dtype.itemsize)
-            _read_into(file, tokens[end - count : end])
-    return documents, tokens
+def read_shard(runs: list[Path], layout: Layout, shard: int, dtype: np.dtype) -> Iterator[tuple[Any, np.ndarray, bool]]:
+    """A shard's documents in their order: a row of DOCUMENT, its tokens, and whether it equals the one before.
 
-
-def _read_bounds(path: Path, layout: Layout) -> np.ndarray:
-    with path.open("rb") as file:
-        return np.fromfile(file, "<u8", 2 * (layout.shards + 1)).reshape(-1, 2).astype(np.int64)
-
-
-def _read_into(file: BinaryIO, array: np.ndarray) -> None:
-    read = file.readinto(memoryview(array.view(np.uint8)))  # type: ignore[attr-defined]
-    assert read == array.nbytes, f"{file.name} ends early"
-
-
-def shuffled(documents: np.ndarray, tokens: np.ndarray) -> Iterator[tuple[Any, np.ndarray, bool]]:
-    """Documents in their order, each a row of DOCUMENT, its tokens, and whether it equals the one before."""
-    ends = np.cumsum(documents["tokens"], dtype=np.int64)
+    Holds the rows, and about SHARD_TOKENS tokens: what is larger, because it was guessed too small or is one document
+    many times over, is read again for each stretch of it. Raises CorpusError.
+    """
+    pieces = [_Piece(path, layout, shard, dtype) for path in runs]
+    rows = np.concatenate([np.empty(0, DOCUMENT), *(piece.read_rows() for piece in pieces)])
+    ends = np.cumsum([len(piece) for piece in pieces])
+    order = np.lexsort((rows["digest"], rows["order"]))
+    stretches = np.cumsum(rows["tokens"][order], dtype=np.int64) // (2 * SHARD_TOKENS)
     before = None
-    for number in np.lexsort((documents["digest"], documents["order"])):
-        row = documents[number]
-        yield row, tokens[ends[number] - int(row["tokens"]) : ends[number]], row["digest"] == before
-        before = row["digest"]
+    for stretch in np.split(order, np.flatnonzero(np.diff(stretches)) + 1):
+        wanted = np.zeros(len(rows), dtype=bool)
+        wanted[stretch] = True
+        tokens: dict[int, np.ndarray] = {}
+        for piece, end in zip(pieces, ends, strict=True):
+            tokens |= piece.read_tokens(rows, end - len(piece), wanted)
+        for number in stretch.tolist():
+            row = rows[number]
+            yield row, tokens[number], row["digest"] == before
+            before = row["digest"]
+
+
+class _Piece:
+    """What a run has for one shard."""
+
+    def __init__(self, path: Path, layout: Layout, shard: int, dtype: np.dtype) -> None:
+        self.path, self.dtype = path, dtype
+        pair = np.dtype("<u8")
+        (self.first, self.token), (self.end, self.token_end) = self._read(16 * shard, pair, 4).reshape(2, 2).tolist()
+        documents, _ = self._read(16 * layout.shards, pair, 2).tolist()
+        self.table = 16 * (layout.shards + 1)
+        self.body = self.table + documents * DOCUMENT.itemsize
+
+    def __len__(self) -> int:
+        return self.end - self.first
+
+    def read_rows(self) -> np.ndarray:
+        """[documents] DOCUMENT"""
+        return self._read(self.table + self.first * DOCUMENT.itemsize, DOCUMENT, len(self))
+
+    def read_tokens(self, rows: np.ndarray, begin: int, wanted: np.ndarray) -> dict[int, np.ndarray]:
+        """The tokens of those of its documents that are wanted, by their numbers, which begin with `begin`."""
+        numbers = begin + np.flatnonzero(wanted[begin : begin + len(self)])
+        if not len(numbers):
+            return {}
+        lengths = rows["tokens"][begin : begin + len(self)].astype(np.int64)
+        ends = np.cumsum(lengths)
+        tokens = self._read(self.body + self.token * self.dtype.itemsize, self.dtype, self.token_end - self.token)
+        if len(numbers) < len(self):  # a part of it, that doesn't keep the rest
+            return {n: tokens[ends[n - begin] - lengths[n - begin] : ends[n - begin]].copy() for n in numbers.tolist()}
+        return {n: tokens[ends[n - begin] - lengths[n - begin] : ends[n - begin]] for n in numbers.tolist()}
+
+    def _read(self, offset: int, dtype: np.dtype, count: int) -> np.ndarray:
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            read = np.fromfile(file, dtype, count)
+        if len(read) < count:
+            raise CorpusError(f"{self.path} ends early: delete the output folder and prepare again")
+        return read

@@ -25,22 +25,42 @@ def _name(group: Any, place: int) -> str:
     return group.column(place).path_in_schema
 
 
-def read_rows(path: Path, column: str, first: int, last: int | None) -> Iterator[tuple[int, str]]:
-    """The texts of row groups [first, last), each with the number of its row; nulls are left out. CorpusError."""
+def read_rows(
+    path: Path, column: str, first: int, last: int | None, replace: bool = False
+) -> Iterator[tuple[int, str]]:
+    """The texts of row groups [first, last), each with the number of its row; nulls are left out. CorpusError.
+
+    replace: bytes that aren't UTF-8 become U+FFFD, else they're refused.
+    """
     with _opened(path, column) as file:
         groups = list(range(first, file.metadata.num_row_groups if last is None else last))
         row = sum(file.metadata.row_group(group).num_rows for group in range(first))
         arrow = _pyarrow()
         try:
             for batch in file.iter_batches(ROWS, row_groups=groups, columns=[column], use_threads=False):
-                for text in batch.column(0).to_pylist():
+                for text in _texts(batch.column(0), path, row, replace):
                     if text is not None:
                         yield row, text
                     row += 1
         except (OSError, arrow.ArrowException) as error:
             raise CorpusError(f"{path} is damaged after row {row:,}: {_line(error)}") from error
-        except UnicodeDecodeError as error:
-            raise CorpusError(f"{path}, row {row:,} or soon after, isn't UTF-8: {error.reason}") from error
+
+
+def _texts(column: Any, path: Path, row: int, replace: bool) -> list[str | None]:
+    """What a piece of a column holds. row: its first. Raises CorpusError."""
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        found: list[str | None] = []
+        for data in column.cast("large_binary").to_pylist():
+            try:
+                found.append(data and data.decode("utf-8", errors="replace" if replace else "strict"))
+            except UnicodeDecodeError as error:
+                raise CorpusError(
+                    f"{path}, row {row + len(found):,} is not UTF-8: byte 0x{data[error.start]:02x} at offset "
+                    f"{error.start:,}. Let U+FFFD stand for such bytes: --encoding-errors replace"
+                ) from error
+        return found
 
 
 def _opened(path: Path, column: str) -> Any:

@@ -1,9 +1,11 @@
 """From what a user points at to the parts that one call each reads: ranges of files, row groups, remote files."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from groundup.data.corpora import NAMED, TEXT_SUFFIXES
 from groundup.data.remote import RemoteParquet, list_files, named_dataset
@@ -12,6 +14,8 @@ from groundup.errors import CorpusError
 PART = 2**25  # bytes of a file that a part has, about
 PASSAGE = 2**13  # bytes of a text file that make a document, at least; a passage ends where a paragraph does
 TEXT_PER_BYTE = 2  # of a parquet file
+TEXT_OF_COMPRESSED = 4
+LONGEST_LINE = 2**27  # bytes of JSON
 COMPRESSED = (".gz", ".zst")
 ROW_SUFFIXES = (".jsonl", ".ndjson")
 
@@ -70,7 +74,7 @@ def find_parts(source: str, column: str, sample: str = "", notice: Callable[[str
             f"source {source} is neither a file or folder nor a known corpus. Known: {', '.join(NAMED)}, fineweb-edu, "
             "openwebtext, hf://datasets/OWNER/NAME"
         )
-    files = [path] if path.is_file() else _files_in(path)
+    files = [path] if path.is_file() else _files_in(path, notice)
     parts = list(_parts_of(files, column))
     if sum(part.size for part in parts) == 0:
         raise CorpusError(f"source {source} is empty: {len(files)} files, 0 bytes")
@@ -88,63 +92,65 @@ def kind_of(path: Path) -> str | None:
     return "text" if suffix in TEXT_SUFFIXES else None
 
 
-def _files_in(folder: Path) -> list[Path]:
+def _files_in(folder: Path, notice: Callable[[str], None] | None) -> list[Path]:
     """The files below a folder that can be read, in the order of their paths; hidden ones are left out."""
     found = sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).parts)
-    files = [
+    seen = [
         path
         for path in found
-        if kind_of(path) and path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
+    files = [path for path in seen if kind_of(path)]
     if not files:
         looked = " ".join((*TEXT_SUFFIXES, *ROW_SUFFIXES, ".parquet"))
         raise CorpusError(f"folder {folder} holds nothing to read. Looked for: {looked}, and {' '.join(COMPRESSED)}")
+    if notice is not None and len(files) < len(seen):
+        others = Counter(path.suffix or path.name for path in seen if not kind_of(path)).most_common(5)
+        named = ", ".join(f"{count:,} {suffix}" for suffix, count in others)
+        notice(f"left out of {folder}: {len(seen) - len(files):,} files that aren't text ({named})")
     return files
 
 
 def _parts_of(files: list[Path], column: str) -> Iterator[Part]:
-    """Large files in ranges, small texts together."""
+    """Large files in ranges, small ones of a kind together."""
     together: list[Path] = []
     size = 0
     for path in files:
-        small = kind_of(path) in {"text", None} and not _is_compressed(path) and _fact(path)[0] < PART
-        if small:
-            together.append(path)
-            size += _fact(path)[0]
-        if together and (not small or size >= PART or len(together) == 1000):
-            yield _texts(together)
+        kind, text = kind_of(path) or "text", _text_size(path)  # a single file of any name is read as text
+        small = kind != "parquet" and text < PART
+        if together and (not small or kind != (kind_of(together[0]) or "text") or size + text > PART):
+            yield _together(together, size)
             together, size = [], 0
-        if not small:
-            yield from _parts_of_file(path, column)
+        if small:
+            together, size = [*together, path], size + text
+        elif kind == "parquet":
+            yield from _row_groups(path, column)
+        elif _is_compressed(path):
+            yield Part(kind, (str(path),), text, facts=(_fact(path),))
+        else:
+            yield from _ranges(path, kind, text)
     if together:
-        yield _texts(together)
+        yield _together(together, size)
 
 
-def _parts_of_file(path: Path, column: str) -> Iterator[Part]:
-    """A file's own parts; one of an unknown name is read as text, a compressed one from beginning to end."""
-    kind, fact = kind_of(path) or "text", _fact(path)
-    if kind == "parquet":
-        yield from _row_groups(path, column)
-    elif _is_compressed(path):
-        yield Part(kind, (str(path),), 4 * fact[0], facts=(fact,))
-    else:
-        yield from _ranges(path, kind, fact[0])
+def _together(files: list[Path], size: int) -> Part:
+    return Part(kind_of(files[0]) or "text", tuple(map(str, files)), size, facts=tuple(map(_fact, files)))
+
+
+def _text_size(path: Path) -> int:
+    """Bytes of text in a file, about."""
+    return _fact(path)[0] * (TEXT_OF_COMPRESSED if _is_compressed(path) else 1)
 
 
 def _is_compressed(path: Path) -> bool:
     return path.suffix.lower() in COMPRESSED
 
 
-def _texts(files: list[Path]) -> Part:
-    facts = tuple(map(_fact, files))
-    return Part("text", tuple(map(str, files)), sum(size for size, _ in facts), facts=facts)
-
-
 def _ranges(path: Path, kind: str, size: int) -> Iterator[Part]:
     """A file cut about every PART bytes: between lines, or where paragraphs end."""
     facts = (_fact(path),)
     first = 0
-    with path.open("rb") as file:
+    with _readable(path) as file:
         while first < size:
             last = size
             if first + 2 * PART < size:
@@ -154,10 +160,19 @@ def _ranges(path: Path, kind: str, size: int) -> Iterator[Part]:
             first = last
 
 
-def _distance_to_cut(file: Any, kind: str) -> int:
+@contextmanager
+def _readable(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise CorpusError(f"{path} can't be read: {error.strerror}") from error
+
+
+def _distance_to_cut(file: BinaryIO, kind: str) -> int:
     """Bytes from where the file is to the next place where it can be cut."""
     if kind == "rows":
-        return len(file.readline())
+        return len(file.readline(LONGEST_LINE))  # a longer one is refused when it is read
     start = file.read(2**20)
     return cut_of(start, 0)
 

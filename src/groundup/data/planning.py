@@ -3,21 +3,19 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from groundup.data.documents import Reading, read_documents
-from groundup.data.encoding import Layout, encode_anyway, repaired
+from groundup.data.encoding import SHARD_TOKENS, Layout, encode_anyway, repaired
 from groundup.data.parts import Part, find_parts
 from groundup.data.preparation import WORK, Plan, Preparation, explained, say
 from groundup.data.shard_folder import TOKENIZER_FOLDER
 from groundup.errors import CorpusError
-from groundup.tokenizers.base import Tokenizer
+from groundup.tokenizers.base import Tokenizer, tokenizer_sha256
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.loading import load_tokenizer
 
-SHARD_TOKENS = 2**25  # of a shard, about: what phase two holds in memory
 SAMPLE_BYTES = 2**18  # of the source, to judge how many tokens it has
 
 
@@ -37,7 +35,15 @@ def make_plan(out: str, preparation: dict[str, Any]) -> dict[str, Any]:
         training_shards=max(1, round((expected - validation) / SHARD_TOKENS)),
         validation_shards=max(1, round(validation / SHARD_TOKENS)) if wanted.validation else 0,
     )
-    plan = Plan(wanted, inputs_of(parts), layout, tokens / size, tokenizer.vocab_size, parts)
+    plan = Plan(
+        preparation=wanted,
+        inputs=inputs_of(parts),
+        layout=layout,
+        tokens_per_byte=tokens / size,
+        vocab_size=tokenizer.vocab_size,
+        made_by=tokenizer_sha256(tokenizer),
+        parts=parts,
+    )
     with explained(folder):
         (folder / TOKENIZER_FOLDER).mkdir(exist_ok=True)
         tokenizer.save(folder / TOKENIZER_FOLDER)
@@ -46,12 +52,8 @@ def make_plan(out: str, preparation: dict[str, Any]) -> dict[str, Any]:
 
 
 def inputs_of(parts: Iterable[Part]) -> str:
-    """SHA-256 of what there is to read: names, ranges and sizes."""
-    named = [
-        asdict(part) | {"files": [Path(name).name for name in part.files], "facts": [size for size, _ in part.facts]}
-        for part in parts
-    ]
-    return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+    """SHA-256 of what there is to read: which files, of what size, and when they were changed."""
+    return hashlib.sha256(json.dumps([part.to_json() for part in parts]).encode()).hexdigest()
 
 
 def _tokenizer_of(preparation: Preparation, parts: Iterable[Part], reading: Reading) -> Tokenizer:

@@ -14,12 +14,21 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
-from groundup.data import encoding
 from groundup.data.documents import Reading, read_documents
-from groundup.data.encoding import Layout, RunWriter, digest_of, encode_anyway, repaired, separator_of, token_dtype
+from groundup.data.encoding import (
+    Layout,
+    RunWriter,
+    digest_of,
+    encode_anyway,
+    read_shard,
+    repaired,
+    separator_of,
+    token_dtype,
+)
 from groundup.data.parts import Part
 from groundup.data.shard_folder import FORMAT, INDEX, SPLITS, TOKENIZER_FOLDER, VERSION
 from groundup.data.shards import ShardWriter
@@ -63,13 +72,17 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Plan:
-    """A preparation worked out. inputs: SHA-256 of what there is to read. tokens_per_byte: of the first documents."""
+    """A preparation worked out. inputs: SHA-256 of what there is to read. tokens_per_byte: of the first documents.
+
+    made_by: SHA-256 of the tokenizer.
+    """
 
     preparation: Preparation
     inputs: str
     layout: Layout
     tokens_per_byte: float
     vocab_size: int
+    made_by: str
     parts: tuple[Part, ...]
 
     @property
@@ -160,7 +173,7 @@ def encode_part(out: str, number: int, limit: int) -> dict[str, Any]:
         }
         write_json(job.work / f"{name}.json", result)
         if part.remote and not limit:  # with a limit it may be needed again
-            (job.work / DOWNLOADS / part.remote.path).unlink()
+            (job.work / DOWNLOADS / part.remote.path).unlink(missing_ok=True)
     return result
 
 
@@ -183,7 +196,7 @@ def write_shard(out: str, number: int, parts: int) -> dict[str, Any]:
     made_by = job.tokenizer.vocab_size, tokenizer_sha256(job.tokenizer)
     with explained(job.out), ShardWriter(job.out / file, job.dtype, *made_by, temporary=job.work) as writer:
         waiting: list[np.ndarray] = []
-        for row, tokens, duplicate in encoding.shuffled(*encoding.read_shard(runs, layout, number, job.dtype)):
+        for row, tokens, duplicate in read_shard(runs, layout, number, job.dtype):
             counts["duplicates"] += duplicate
             if duplicate and job.plan.preparation.deduplicate:
                 continue
@@ -227,7 +240,7 @@ def write_index(out: str, parts: int) -> dict[str, Any]:
         "inputs": plan.inputs,
     }
     with explained(job.out):
-        write_json(job.out / INDEX, index)
+        write_json(job.out / INDEX, index, job.work)
     return index
 
 
@@ -248,11 +261,11 @@ def say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """A whole file or none, and durable."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+def write_json(path: Path, values: dict[str, Any], temporary: Path | None = None) -> None:
+    """A whole file or none, and durable. temporary: the folder where it is written, on the same disk."""
+    temporary = (temporary or path.parent) / (f"{path.name}.{uuid4().hex}.part")
     with temporary.open("w", encoding="utf-8") as file:
-        json.dump(values, file, ensure_ascii=False, indent=1)
+        json.dump(values, file, indent=1)  # ASCII: the names of files may be no text
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())

@@ -3,7 +3,6 @@
 First every part of the input is encoded into runs, then every shard is gathered from the runs; the index comes last.
 """
 
-import json
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,12 +16,14 @@ from groundup.cores import usable_cores
 from groundup.data.encoding import token_dtype
 from groundup.data.parts import find_parts
 from groundup.data.planning import inputs_of
-from groundup.data.preparation import PLAN, WORK, Plan, Preparation, explained
+from groundup.data.preparation import PLAN, WORK, Plan, Preparation, explained, say
 from groundup.data.progress import Progress
 from groundup.data.remote import named_dataset
-from groundup.data.shard_folder import INDEX, TOKENIZER_FOLDER, ShardFolder, open_folder
+from groundup.data.shard_folder import INDEX, TOKENIZER_FOLDER, ShardFolder, open_folder, read_index
 from groundup.data.workers import Call, Results, Workers, run_here
 from groundup.errors import CorpusError
+from groundup.tokenizers.base import tokenizer_sha256
+from groundup.tokenizers.loading import load_tokenizer
 
 LOCK_SECONDS = 1.0
 
@@ -40,18 +41,15 @@ def prepare(preparation: Preparation, out: Path, workers: int = 0, ray: str = ""
     that was stopped goes on; one that is finished is only opened. Raises GroundupError.
     """
     out = out.expanduser().resolve()
-    _check_output(out)
-    if not (out / INDEX).is_file():
+    _check_output(out, preparation)
+    if (out / INDEX).is_file():
+        _check_finished(out, preparation)
+    else:
         with explained(out):
             (out / WORK).mkdir(parents=True, exist_ok=True)
-        try:
-            with _locked(out):
-                if not (out / INDEX).is_file():  # another process may have come first
-                    with runner(workers, ray) as run:
-                        _prepare(out, preparation, run)
-        finally:
-            _remove_if_not_begun(out)
-    _check_finished(out, preparation)
+        with _locked(out), runner(workers, ray) as run:
+            if not (out / INDEX).is_file():  # another process may have come first
+                _prepare(out, preparation, run)
     shutil.rmtree(out / WORK, ignore_errors=True)
     return open_folder(out)
 
@@ -61,55 +59,69 @@ def default_validation(source: str) -> float:
     return 0.001 if source in {"fineweb-edu", "openwebtext"} or source.startswith("hf://") else 0.1
 
 
-def _check_output(out: Path) -> None:
-    """Raises CorpusError for a folder with something else in it."""
+def _check_output(out: Path, preparation: Preparation) -> None:
+    """Raises CorpusError for a folder with something else in it, and for one that would be read itself."""
     if out.exists() and not out.is_dir():
         raise CorpusError(f"--out {out} is a file; give a folder")
     if out.is_dir() and not (out / WORK).is_dir() and not (out / INDEX).is_file() and any(out.iterdir()):
         raise CorpusError(f"--out {out} has something else in it; give an empty folder, or one that isn't there yet")
+    source = Path(preparation.source).expanduser().resolve()
+    if source.is_dir() and out.is_relative_to(source):
+        raise CorpusError(f"--out {out} lies in the source {source} and would be read itself; give a folder elsewhere")
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """One process at a time; what is refused before there is a plan leaves nothing behind. Raises CorpusError."""
+    try:
+        with FileLock(out / WORK / "lock", timeout=LOCK_SECONDS):
+            try:
+                yield
+            finally:
+                _remove_if_not_begun(out)
+    except PermissionError as error:
+        raise CorpusError(f"{error.filename} can't be written: {error.strerror}. Give another --out") from error
+    except Timeout as error:
+        raise CorpusError(f"another process is preparing {out}: wait for it, or end it") from error
 
 
 def _remove_if_not_begun(out: Path) -> None:
-    """What was refused before there was a plan leaves nothing behind."""
-    if (out / WORK).is_dir() and {path.name for path in (out / WORK).iterdir()} <= {"lock"}:
+    if not (out / WORK / PLAN).is_file() and not (out / INDEX).is_file():
         shutil.rmtree(out / WORK)
         shutil.rmtree(out / TOKENIZER_FOLDER, ignore_errors=True)
         if not any(out.iterdir()):
             out.rmdir()
 
 
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """One process at a time. Raises CorpusError."""
-    try:
-        with FileLock(out / WORK / "lock", timeout=LOCK_SECONDS):
-            yield
-    except Timeout as error:
-        raise CorpusError(f"another process is preparing {out}: wait for it, or end it") from error
-
-
 def _check_finished(out: Path, preparation: Preparation) -> None:
     """Raises CorpusError if what is in `out` is another preparation, or its source has other files now."""
-    index = json.loads((out / INDEX).read_text("utf-8"))
-    _check_same(out, Preparation(**index["preparation"]), preparation)
-    remote = named_dataset(preparation.source, preparation.sample or None) is not None  # and pinned when it was begun
-    if not remote and index["inputs"] != inputs_of(find_parts(preparation.source, preparation.column)):
+    index = read_index(out / INDEX)
+    if not {"preparation", "inputs"} <= index.keys():
+        raise CorpusError(f"--out {out} has shards that `groundup prepare` didn't make: give another folder")
+    _check_same(out, Preparation(**index["preparation"]), index["tokenizer"]["sha256"], preparation)
+    if not is_remote(preparation) and index["inputs"] != inputs_of(find_parts(preparation.source, preparation.column)):
         raise CorpusError(f"{out} was prepared from other files than {preparation.source} has now: give another --out")
 
 
-def _check_same(out: Path, before: Preparation, now: Preparation) -> None:
+def is_remote(preparation: Preparation) -> bool:
+    """Whether the source is on the hub: then it was pinned when it was begun, and isn't listed again."""
+    return named_dataset(preparation.source, preparation.sample or None) is not None
+
+
+def _check_same(out: Path, before: Preparation, tokenizer: str, now: Preparation) -> None:
+    """Raises CorpusError unless it is the same preparation, by the same tokenizer under its name."""
     for name, value in asdict(before).items():
         if getattr(now, name) != value:
             raise CorpusError(
                 f"{out} was begun with {name} = {value}, not {getattr(now, name)}: give another --out, or delete it"
             )
+    if now.tokenizer != "characters" and tokenizer_sha256(load_tokenizer(now.tokenizer, say)) != tokenizer:
+        raise CorpusError(f"tokenizer {now.tokenizer} isn't the one that {out} was begun with: give another --out")
 
 
 def _check_disk(out: Path, plan: Plan) -> None:
     """Raises CorpusError if what will be written can't have room."""
-    need = int(
-        2.1 * plan.expected_tokens * token_dtype(plan.vocab_size).itemsize
-    )  # runs and shards, for a while both
+    need = int(2.1 * plan.expected_tokens * token_dtype(plan.vocab_size).itemsize)  # runs and shards, for a while both
     need += 2 * max(part.remote.size if part.remote else 0 for part in plan.parts)  # a file for each worker, about
     need -= sum(path.stat().st_size for path in (out / WORK).rglob("*"))
     free = shutil.disk_usage(out).free
@@ -154,10 +166,14 @@ def plan_in(out: Path, preparation: Preparation, run: Runner) -> Plan:
     """The plan that was begun, if it is of this preparation; else a new one. Raises GroundupError."""
     if not (out / WORK / PLAN).is_file():
         _one(run, ("make_plan", {"out": str(out), "preparation": asdict(preparation)}))
+        return Plan.read(out / WORK)
     plan = Plan.read(out / WORK)
-    _check_same(out, plan.preparation, preparation)
-    for part in plan.parts:
-        part.check_unchanged()
+    _check_same(out, plan.preparation, plan.made_by, preparation)
+    if not is_remote(preparation) and tuple(find_parts(preparation.source, preparation.column)) != plan.parts:
+        raise CorpusError(
+            f"{preparation.source} has changed since this preparation began: what is prepared already was another "
+            f"text. Delete {out} and prepare again, or restore the source"
+        )
     return plan
 
 

@@ -68,7 +68,7 @@ def open_folder(path: Path) -> ShardFolder:
     """Open the shards in `path`; bodies aren't read. Raises CorpusError."""
     if not (path / INDEX).is_file():
         return _open_foreign(path)
-    index = _read_index(path / INDEX)
+    index = read_index(path / INDEX)
     maker = index["tokenizer"]["sha256"]
     shards = {
         split: [_open_listed(path, entry, maker) for entry in index["splits"][split]["shards"]] for split in SPLITS
@@ -76,7 +76,7 @@ def open_folder(path: Path) -> ShardFolder:
     return ShardFolder(path, shards, index)
 
 
-def _read_index(path: Path) -> dict[str, Any]:
+def read_index(path: Path) -> dict[str, Any]:
     """`index.json` with all that is used of it. Raises CorpusError."""
     try:
         index = json.loads(path.read_text("utf-8"))
@@ -124,6 +124,8 @@ def _foreign_files(folder: Path) -> list[Path]:
 
 def _open_foreign(path: Path) -> ShardFolder:
     """`train.bin` and `val.bin`, or any number of such files: those with `val` in their name validate."""
+    if not path.exists():
+        raise CorpusError(f"{path} isn't there. Make shards with: groundup prepare SOURCE --out FOLDER")
     files = _foreign_files(path) if path.is_dir() else [path]
     validation = [file for file in files if "val" in file.name]
     training = [file for file in files if "val" not in file.name]

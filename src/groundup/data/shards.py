@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from uuid import uuid4
 
 import numpy as np
 
@@ -130,7 +131,7 @@ class ShardWriter:
         self.path, self.dtype, self.vocab_size, self.tokenizer = path, dtype, vocab_size, tokenizer
         self.count = self.largest = 0
         self.digest = hashlib.sha256()
-        self._temporary = (temporary or path.parent) / f"{path.name}.{os.getpid()}.part"
+        self._temporary = (temporary or path.parent) / f"{path.name}.{uuid4().hex}.part"
         self._file = self._temporary.open("wb")
         self._file.write(bytes(HEADER.size))
 

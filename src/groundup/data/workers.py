@@ -41,24 +41,21 @@ class Workers:
         waiting, free = iter(calls), list(self.processes)
         running: dict[Future[dict[str, Any]], tuple[subprocess.Popen[bytes], Call]] = {}
         with ThreadPoolExecutor(len(free)) as threads:
-            while True:
-                while free and (call := next(waiting, None)) is not None:
-                    process = free.pop()
-                    running[threads.submit(_ask, process, call)] = (process, call)
-                if not running:
-                    return
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    process, call = running.pop(future)
-                    free.append(process)
-                    yield call, self._result(future)
-
-    def _result(self, future: Future[dict[str, Any]]) -> dict[str, Any]:
-        try:
-            return future.result()
-        except BaseException:
-            self.end()  # threads that wait for other workers come back
-            raise
+            try:
+                while True:
+                    while free and (call := next(waiting, None)) is not None:
+                        process = free.pop()
+                        running[threads.submit(_ask, process, call)] = (process, call)
+                    if not running:
+                        return
+                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        process, call = running.pop(future)
+                        free.append(process)
+                        yield call, future.result()
+            except BaseException:
+                self.end()  # threads that wait for other workers come back
+                raise
 
     def end(self) -> None:
         """Stop all, whatever they are doing: nothing that is half done has a final name."""
@@ -75,8 +72,8 @@ class Workers:
 
 def _start() -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "groundup.data.workers"]
-    paths = os.pathsep.join(filter(None, sys.path))
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    paths = os.pathsep.join(filter(None, sys.path))  # but not the folder that it happens to be in
+    environment = os.environ | {"PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,

@@ -201,7 +201,8 @@ def bytes_per_token(content: Corpus | ShardFolder, validation: Tokens, tokenizer
         return counts["bytes"] / counts["tokens"]
     tokens = validation.streams[0]
     if isinstance(content, ShardFolder):
-        tokens = max(validation.streams, key=len)[:SAMPLE]
-        check_range(tokens, validation.names[0], tokenizer.vocab_size)
+        longest = max(range(len(validation.streams)), key=lambda number: len(validation.streams[number]))
+        tokens = validation.streams[longest][:SAMPLE]
+        check_range(tokens, validation.names[longest], tokenizer.vocab_size)
     special = np.array(list(tokenizer.special_tokens.values()), dtype=np.int64)
     return len(tokenizer.decode_bytes(tokens[~np.isin(tokens, special)])) / len(tokens)
