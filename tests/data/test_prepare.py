@@ -188,6 +188,11 @@ def test_files_that_come_while_it_works_or_after_it(tmp_path: Path, tokenizer: P
     assert "was prepared from other files" in error_line(groundup(*command, folder=tmp_path))
 
 
+def test_shards_are_no_source(tmp_path: Path, tokenizer: Path):
+    out = prepared(write_rows(tmp_path / "a.jsonl", some_documents()), tmp_path / "out", "--tokenizer", tokenizer)
+    assert "has shards already" in error_line(groundup("prepare", out, "--out", "again", folder=tmp_path))
+
+
 def test_another_tokenizer_under_the_same_name_is_refused(tmp_path: Path, tokenizer: Path):
     path = write_rows(tmp_path / "a.jsonl", some_documents())
     out = prepared(path, tmp_path / "out", "--tokenizer", tokenizer)

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 from groundup.data.corpora import NAMED, TEXT_SUFFIXES
 from groundup.data.remote import RemoteParquet, list_files, named_dataset
+from groundup.data.shard_folder import is_shard_folder
 from groundup.errors import CorpusError
 
 PART = 2**25  # bytes of a file that a part has, about
@@ -74,6 +75,8 @@ def find_parts(source: str, column: str, sample: str = "", notice: Callable[[str
             f"source {source} is neither a file or folder nor a known corpus. Known: {', '.join(NAMED)}, fineweb-edu, "
             "openwebtext, hf://datasets/OWNER/NAME"
         )
+    if is_shard_folder(path):
+        raise CorpusError(f"source {source} has shards already: train on it with --corpus, look at it with data check")
     files = [path] if path.is_file() else _files_in(path, notice)
     parts = list(_parts_of(files, column))
     if sum(part.size for part in parts) == 0:
