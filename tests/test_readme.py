@@ -23,9 +23,15 @@ def commands() -> list[list[str]]:
     return [shlex.split(match[1], comments=True) for match in found if match]
 
 
+PLACES = {
+    **{"path/to/your/text": "text.txt", "path/to/much/text": "much.txt", "5000": "4", "4096": "300"},
+    "data/mine:0.7,data/other:0.3": "data/mine",
+}
+
+
 def shrunk(words: list[str]) -> list[str]:
     """The same command on a tiny model and text, and over in a few steps."""
-    words = [{"path/to/your/text": "text.txt", "5000": "4", "4096": "300"}.get(word, word) for word in words]
+    words = [PLACES.get(word, word) for word in words]
     if words[0] == "bench":
         return [*words, "--repeat", "2", *TINY]
     if words[0] == "plan" and "--gpu" in words:
@@ -46,6 +52,7 @@ def test_nothing_is_left_to_fill_in_and_every_link_leads_somewhere():
 
 def test_every_command_and_snippet_runs_in_its_order(tmp_path: Path):
     (tmp_path / "text.txt").write_text(some_text() + "Return the\n", "utf-8")
+    (tmp_path / "much.txt").write_text("\n\n".join(f"{n} {some_text()}" for n in range(40)), "utf-8")
     ran = commands()
     assert len(ran) >= 8
     for words in ran:

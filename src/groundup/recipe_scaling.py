@@ -37,4 +37,5 @@ def scaled(recipe: Recipe, n_layer: int) -> Tables:
         "min_learning_rate": optim.min_learning_rate * noise / width,
         "muon_learning_rate": optim.muon_learning_rate * noise,
     }
-    return {"model": shape, "optim": rates, "train": {"batch_size": batch, "micro_batch_size": 0}}
+    micro_batch = recipe.train.micro_batch_size if ratio == 1.0 else 0
+    return {"model": shape, "optim": rates, "train": {"batch_size": batch, "micro_batch_size": micro_batch}}

@@ -30,7 +30,7 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 @pytest.fixture
 def fetch(cli: Cli, hub: Hub) -> Cli:
     """`groundup prepare SOURCE ...` with that hub."""
-    environment = {"HF_ENDPOINT": hub.url, "GROUNDUP_NETWORK_TIMEOUT": "0.3", "no_proxy": "*"}
+    environment = {"HF_ENDPOINT": hub.url, "GROUNDUP_NETWORK_TIMEOUT": "0.3", "no_proxy": "*", "HF_HUB_OFFLINE": "0"}
     return lambda source, *flags: cli(
         *("prepare", source, "--tokenizer", "small", "--out", "out", *flags), env=environment
     )

@@ -49,7 +49,7 @@ def prepare(preparation: Preparation, out: Path, workers: int = 0, ray: str = ""
             (out / WORK).mkdir(parents=True, exist_ok=True)
         with _locked(out), runner(workers, ray) as run:
             if not (out / INDEX).is_file():  # another process may have come first
-                _prepare(out, preparation, run)
+                _prepare(out, plan_in(out, preparation, run_here if ray else run), run)  # a path is of this machine
     shutil.rmtree(out / WORK, ignore_errors=True)
     return open_folder(out)
 
@@ -150,9 +150,8 @@ def runner(workers: int, ray: str) -> Iterator[Runner]:
             yield processes.run
 
 
-def _prepare(out: Path, preparation: Preparation, run: Runner) -> None:
-    """The plan, both phases, and the index."""
-    plan = plan_in(out, preparation, run)
+def _prepare(out: Path, plan: Plan, run: Runner) -> None:
+    """Both phases, and the index."""
     _check_disk(out, plan)
     with Progress(plan) as progress:
         taken = encode_parts(out, plan, run, progress)
