@@ -87,7 +87,8 @@ def test_the_context_is_read_once_for_its_four_endings(tmp_path: Path):
     finally:
         handle.remove()
     question = sitting.answers[0].question
-    assert read == [len(question.context) - 1, 4 * max(map(len, question.endings))]
+    assert read[0] == len(question.context) - 1
+    assert sum(map(len, question.endings)) <= sum(read[1:]) <= 4 * max(map(len, question.endings))
 
 
 def test_brackets_go_as_the_harness_has_it():

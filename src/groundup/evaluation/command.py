@@ -96,7 +96,7 @@ def load_for_evaluation(name: str, device: str) -> tuple[Model, Tokenizer]:
 def _read(corpus: str, tokenizer: Tokenizer, vocab_size: int, name: str) -> tuple[str, Tokens]:
     """Which part of a corpus is scored, in words, and its tokens. Raises CorpusError, EvaluationError."""
     sources = open_sources(corpus, Path())
-    if len(sources.parts) > 1:
+    if len(sources.parts) != 1:
         raise EvaluationError(f"--corpus {corpus} is a mixture: evaluate its {len(sources.parts)} corpora one by one")
     content = sources.parts[0].content
     if isinstance(content, ShardFolder):

@@ -13,7 +13,8 @@ from groundup.models.catalogue import Model, hidden_after, new_cache
 from groundup.models.kv_cache import KVCache
 
 LOGITS_AT_ONCE = 2**23  # numbers: 32 MB in float32
-CONTEXTS_ALIKE = 8  # tokens: contexts whose lengths differ by less are sorted by their endings' lengths instead
+CONTEXTS_ALIKE = 4  # tokens by which contexts that are computed together differ at the most
+ENDINGS_AT_ONCE = 128  # tokens: as few as keep a processor busy, so that endings of other lengths needn't be padded
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,10 @@ def sums_of_endings(
 ) -> list[list[float]]:
     """The sum of the log-probabilities of each ending's tokens after its context, in nats.
 
-    A context is computed once for all of its endings where the model has a cache. `batch_size` contexts of about one
-    length are computed together, padded on the right, where nothing looks. What is longer than the model's block_size
-    loses its beginning, each ending for itself. `tell` is told how many contexts are done. Raises EvaluationError for
-    an ending longer than block_size.
+    A context is computed once for all of its endings where the model has a cache, up to `batch_size` contexts of about
+    one length together; then their endings, those of about one length together, padded on the right, where nothing
+    looks. What is longer than the model's block_size loses its beginning, each ending for itself. `tell` is told how
+    many contexts are done. Raises EvaluationError for an ending longer than block_size.
     """
     pieces = [
         (number, first, piece)
@@ -50,10 +51,8 @@ def sums_of_endings(
     sums = [[0.0] * len(continuations.endings) for continuations in asked]
     done = 0
     for batch in _batches(pieces, batch_size):
-        scores = iter(_score([piece for _, _, piece in batch], model))
-        for number, first, piece in batch:
-            for place in range(first, first + len(piece.endings)):
-                sums[number][place] = next(scores)
+        for (number, first, _), found in zip(batch, _score([piece for _, _, piece in batch], model), strict=True):
+            sums[number][first : first + len(found)] = found
         done += len(batch)
         tell(done)
     return sums
@@ -82,15 +81,10 @@ Piece = tuple[int, int, Continuations]  # which was asked, its first ending's pl
 
 
 def _batches(pieces: list[Piece], batch_size: int) -> Iterator[list[Piece]]:
-    """Pieces with as many endings and of about one length together, the longest first: if memory ends, then at once."""
-
-    def size(piece: Piece) -> tuple[int, int, int]:
-        continuations = piece[2]
-        return len(continuations.endings), len(continuations.context) // CONTEXTS_ALIKE, continuations.longest
-
+    """Pieces with contexts of about one length together, the longest first: if memory ends, then at once."""
     batch: list[Piece] = []
-    for piece in sorted(pieces, key=size, reverse=True):
-        if batch and (len(batch) == batch_size or len(batch[0][2].endings) != len(piece[2].endings)):
+    for piece in sorted(pieces, key=lambda piece: len(piece[2].context), reverse=True):
+        if batch and (len(batch) == batch_size or len(batch[0][2].context) - len(piece[2].context) > CONTEXTS_ALIKE):
             yield batch
             batch = []
         batch.append(piece)
@@ -98,24 +92,51 @@ def _batches(pieces: list[Piece], batch_size: int) -> Iterator[list[Piece]]:
         yield batch
 
 
+@dataclass(frozen=True)
+class _Row:
+    """What is left of a context, and an ending. context: its place in the batch; first: the ending's place in here."""
+
+    context: int
+    ending: int
+    tokens: np.ndarray
+    first: int
+
+
 @torch.inference_mode()
-def _score(batch: list[Continuations], model: Model) -> list[float]:
-    """The sums, context after context and ending after ending."""
+def _score(batch: list[Continuations], model: Model) -> list[list[float]]:
+    """The sums of each context's endings."""
+    device = device_of(model)
     shared = min(len(continuations.context) for continuations in batch) - 1  # the last one's state is needed itself
     cache = new_cache(model) if shared else None
     if cache is None:
         shared = 0
     else:
         contexts = np.stack([continuations.context[:shared] for continuations in batch])
-        hidden_after(model, torch.from_numpy(contexts).to(device_of(model)), cache)
-        cache = cache.repeated(len(batch[0].endings))
+        hidden_after(model, torch.from_numpy(contexts).to(device), cache)
     rows = [
-        np.concatenate([continuations.context[shared:], ending])
-        for continuations in batch
-        for ending in continuations.endings
+        _Row(number, place, np.concatenate([asked.context[shared:], ending]), len(asked.context) - shared)
+        for number, asked in enumerate(batch)
+        for place, ending in enumerate(asked.endings)
     ]
-    firsts = [len(continuations.context) - shared for continuations in batch for _ in continuations.endings]
-    return [float(found.sum(dtype=np.float64)) for found in log_probabilities(model, rows, firsts, cache)]
+    sums = [[0.0] * len(continuations.endings) for continuations in batch]
+    for some in _of_one_length(rows):
+        chosen = None if cache is None else cache.rows(torch.tensor([row.context for row in some], device=device))
+        scores = log_probabilities(model, [row.tokens for row in some], [row.first for row in some], chosen)
+        for row, found in zip(some, scores, strict=True):
+            sums[row.context][row.ending] = float(found.sum(dtype=np.float64))
+    return sums
+
+
+def _of_one_length(rows: list[_Row]) -> Iterator[list[_Row]]:
+    """Rows whose lengths differ by a token at most, or by more where they are few tokens in all."""
+    some: list[_Row] = []
+    for row in sorted(rows, key=lambda row: len(row.tokens), reverse=True):
+        longest = len(some[0].tokens) if some else 0
+        if some and len(some) * longest >= ENDINGS_AT_ONCE and longest - len(row.tokens) > 1:
+            yield some
+            some = []
+        some.append(row)
+    yield some
 
 
 @torch.inference_mode()

@@ -25,11 +25,11 @@ class LayerCache:
         self.length = last
         return self._contents()
 
-    def repeated(self, times: int) -> "LayerCache":
-        """Each row so often, side by side: [batch * times, n_kv_head, length, head_dim], in memory of its own."""
+    def rows(self, numbers: Tensor) -> "LayerCache":
+        """These rows of the batch, in memory of their own. numbers: [n] int64"""
         copy = LayerCache()
         if self.length:
-            copy.append(*(kept.repeat_interleave(times, dim=0) for kept in self._contents()))
+            copy.append(*(kept.index_select(0, numbers) for kept in self._contents()))
         return copy
 
     def _grow(self, like: Tensor, capacity: int) -> None:
@@ -59,10 +59,13 @@ class KVCache:
         """Tokens that have been read: the position of the next one."""
         return self.layers[-1].length
 
-    def repeated(self, times: int) -> "KVCache":
-        """A cache in which each row of the batch stands `times` times: one prefix, to be continued in several ways."""
+    def rows(self, numbers: Tensor) -> "KVCache":
+        """A copy with these rows of the batch, one or many times each: a prefix, to be continued in several ways.
+
+        numbers: [n] int64, where the model is
+        """
         copy = KVCache(0)
-        copy.layers = [layer.repeated(times) for layer in self.layers]
+        copy.layers = [layer.rows(numbers) for layer in self.layers]
         return copy
 
 
