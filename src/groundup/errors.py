@@ -43,6 +43,10 @@ class GenerationError(GroundupError):
     """Sampling settings out of range, or a prompt that the model can't take."""
 
 
+class EvaluationError(GroundupError):
+    """A model that a task can't be put to, or a task that is asked for in a way that it isn't defined."""
+
+
 class MachineError(GroundupError):
     """A device, a precision or a package that this machine doesn't have."""
 

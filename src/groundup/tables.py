@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from groundup.errors import GroundupError
+from groundup.evaluation.units import perplexity
 from groundup.recipe_files import load_recipe, packaged, packaged_names
-from groundup.training.metrics import perplexity
 from groundup.training.record import RunFolder, all_runs
 
 

@@ -51,7 +51,7 @@ def transposing(suffix: str) -> Callable[..., correspondence.Weights]:
     return transposed
 
 
-def post_norm(block: gpt2.Block, hidden: Tensor) -> Tensor:
+def post_norm(block: gpt2.Block, hidden: Tensor, cache: None = None) -> Tensor:
     """The first transformer's order: add, then normalise (Vaswani et al. 2017, section 3.1)."""
     hidden = block.ln_1(hidden + block.attn(hidden))
     return block.ln_2(hidden + block.mlp(hidden))

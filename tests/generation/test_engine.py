@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import perturb
+from conftest import model_of, perturb
 from groundup import Bigram, CharacterTokenizer, GPTConfig, ReadableGPT
 from groundup.errors import GenerationError, TokenizerError
 from groundup.generation.engine import SamplingSettings, fit_prompt, start_of, stream_text, stream_tokens, write_text
@@ -31,7 +31,15 @@ def made(model_class: Callable[[GPTConfig], Any]) -> Any:
     return model.eval()
 
 
+def made_modern() -> Any:
+    """The same of the modern model, with heads that share keys and values."""
+    model = model_of("modern", CONFIG)
+    perturb(model, scale=0.5)
+    return model.eval()
+
+
 MODELS = {model_class.__name__: made(model_class) for model_class in (Bigram, ReadableGPT, GPT2)}
+MODELS["Modern"] = made_modern()
 
 
 @st.composite
@@ -56,7 +64,7 @@ def generated(model: Any, prompt: list[int], chosen: SamplingSettings) -> list[i
 PROMPTS = st.lists(st.integers(0, 10), min_size=1, max_size=12)
 
 
-@pytest.mark.parametrize("name", ["Bigram", "GPT2"])
+@pytest.mark.parametrize("name", ["Bigram", "GPT2", "Modern"])
 @given(prompt=PROMPTS, chosen=chosen_settings())
 @settings(max_examples=25, deadline=None)
 def test_the_engine_writes_what_the_model_generates(name: str, prompt: list[int], chosen: SamplingSettings):
@@ -155,6 +163,19 @@ def test_pieces_come_as_they_are_made():
     finally:
         handle.remove()
         watched.remove()
+
+
+@pytest.mark.parametrize("name", ["GPT2", "Modern"])
+def test_a_token_is_read_once_until_the_context_is_full(name: str):
+    """The prompt, then token by token; from then on the window slides and all of it is read at each step."""
+    model, lengths = MODELS[name], []
+    part = model.transformer if name == "GPT2" else model.model
+    handle = part.register_forward_hook(lambda _module, inputs, _output: lengths.append(inputs[0].size(1)))
+    try:
+        list(stream_tokens(model, torch.tensor([[1, 2, 3]]), SamplingSettings(length=9, seed=1)))
+    finally:
+        handle.remove()
+    assert lengths == [3, 1, 1, 1, 1, 1, 8, 8, 8]
 
 
 def test_writing_leaves_the_model_and_the_generators_as_they_were():

@@ -7,14 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.training.metrics import (
-    EvaluationRecord,
-    StepRecord,
-    bits_per_byte,
-    perplexity,
-    steps_within,
-    tokens_per_second,
-)
+from groundup.evaluation.units import bits_per_byte, perplexity
+from groundup.training.metrics import EvaluationRecord, StepRecord, steps_within, tokens_per_second
 
 
 @given(vocab_size=st.integers(1, 10**6))

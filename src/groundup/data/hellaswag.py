@@ -1,21 +1,35 @@
-"""HellaSwag's validation items (Zellers et al. 2019), as texts that shouldn't be among what a model learns from."""
+"""HellaSwag's validation items (Zellers et al. 2019): to score models, and to keep out of what they learn from."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundup.download import cache_folder
+from groundup.download import RemoteFile, cache_folder
 from groundup.errors import CorpusError
+
+OFFICIAL = RemoteFile(
+    url="https://raw.githubusercontent.com/rowanz/hellaswag/master/data/hellaswag_val.jsonl",
+    path="hellaswag/hellaswag_val.jsonl",
+    size=12_246_618,
+    sha256="0aa3b88843990f3f10a97b9575c94d7b71fb2205240ba04ae4884d9e9c992588",
+    instead="give another file of items, whose result isn't official: --file ITEMS.jsonl",
+)
 
 
 @dataclass(frozen=True)
 class Item:
-    """A context, the endings to choose from, and which of them is right: `label`."""
+    """A context, the endings to choose from, and which of them is right: `label`.
+
+    number: the file's `ind`. activity: what the context is about, its `activity_label`. parts: the context's whole
+    sentences and the beginning of the one to end, `ctx_a` and `ctx_b`. None where the file has none.
+    """
 
     number: int
     context: str
     endings: tuple[str, ...]
     label: int
+    activity: str | None = None
+    parts: tuple[str, str] | None = None
 
     @property
     def text(self) -> str:
@@ -25,7 +39,7 @@ class Item:
 
 def cached_items() -> Path:
     """Where the official file lies, if it is in the cache."""
-    return cache_folder() / "hellaswag" / "hellaswag_val.jsonl"
+    return cache_folder() / OFFICIAL.path
 
 
 def read_items(path: Path) -> list[Item]:
@@ -46,9 +60,12 @@ def read_items(path: Path) -> list[Item]:
 def _item(line: bytes, where: str) -> Item:
     try:
         value = json.loads(line)
-        item = Item(value["ind"], value["ctx"], tuple(value["endings"]), int(value["label"]))
-        sound = isinstance(item.number, int) and isinstance(item.context, str) and 0 <= item.label < len(item.endings)
-        if not sound or not all(isinstance(ending, str) for ending in item.endings):
+        parts = (value["ctx_a"], value["ctx_b"]) if "ctx_a" in value and "ctx_b" in value else None
+        activity = value.get("activity_label")
+        item = Item(value["ind"], value["ctx"], tuple(value["endings"]), int(value["label"]), activity, parts)
+        texts = [item.context, activity or "", *(parts or ()), *item.endings]
+        sound = isinstance(item.number, int) and 0 <= item.label < len(item.endings)
+        if not sound or not all(isinstance(text, str) for text in texts):
             raise TypeError("a field of another type")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorpusError(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from groundup.errors import GenerationError, TokenizerError
-from groundup.models.catalogue import Model
+from groundup.models.catalogue import Model, hidden_after, new_cache
 from groundup.models.sampling import next_token
 from groundup.tokenizers.base import END_OF_TEXT, Tokenizer
 
@@ -79,17 +79,21 @@ def stream_tokens(
     """Yield `settings.length` tokens that continue `tokens`, [1, time] int64, as `model.generate` would draw them.
 
     vocab_size: of the tokenizer, where the model's is padded: what is above has no text. end: a token that ends them
-    before, and isn't yielded.
+    before, and isn't yielded. What was read is cached until the context is full; from then on the oldest token goes
+    with each new one, every position changes, and the whole context is read again, as `model.generate` always does.
     """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(settings.seed)
-    context = tokens.to(device)
+    context = tokens[:, -model.block_size :].to(device)
     was_training = model.training
     model.eval()
+    cache = new_cache(model)
     try:
         for _ in range(settings.length):
-            context = context[:, -model.block_size :]
-            logits = model.head(model.hidden(context)[:, -1])[:, :vocab_size]
+            if context.size(1) > model.block_size:
+                context, cache = context[:, -model.block_size :], None
+            unread = context if cache is None else context[:, cache.length :]
+            logits = model.head(hidden_after(model, unread, cache)[:, -1])[:, :vocab_size]
             uniform = torch.rand(1, generator=generator).to(device)
             token = next_token(logits, uniform, settings.temperature, settings.top_k, settings.top_p)
             if (number := int(token)) == end:

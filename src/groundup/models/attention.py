@@ -13,9 +13,12 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, dropout: float) 
     """Softmax(Q K^T / sqrt(head_dim)) V, each token seeing itself and its past (Vaswani et al. 2017, section 3.2.1).
 
     query: [batch, n_head, time, head_dim]; key, value: [batch, n_kv_head, time, head_dim], each of which serves
-    n_head / n_kv_head queries in a row -> [batch, n_head, time, head_dim]
+    n_head / n_kv_head queries in a row -> [batch, n_head, time, head_dim]. More keys than queries: the first ones are
+    those of a cache, and the queries are the last tokens.
     """
     grouped = key.size(1) != query.size(1)
+    if key.size(-2) != query.size(-2):
+        return attention_after_cache(query, key, value, grouped)
     if value.device.type != "cpu" or value.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True, enable_gqa=grouped)
     if 128 <= query.size(-2) <= 512:  # as measured: benchmarks/cpu_attention.py
@@ -25,6 +28,15 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, dropout: float) 
             query.float(), key.float(), value.float(), dropout_p=dropout, is_causal=True, enable_gqa=grouped
         )
     return found.to(value.dtype)
+
+
+def attention_after_cache(query: Tensor, key: Tensor, value: Tensor, grouped: bool) -> Tensor:
+    """The same for the last tokens of those that there are keys for, without dropout: a cache is for inference."""
+    new, all_of_them = query.size(-2), key.size(-2)
+    seen = None  # a single token sees everything
+    if new > 1:
+        seen = torch.ones(new, all_of_them, dtype=torch.bool, device=query.device).tril(all_of_them - new)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=seen, enable_gqa=grouped)
 
 
 def attention_by_products(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:

@@ -1,8 +1,11 @@
 """The models there are, by the names under which recipes and folders know them."""
 
+from torch import Tensor
+
 from groundup.config import ModelConfig
 from groundup.models.bigram import Bigram
 from groundup.models.gpt2 import GPT2
+from groundup.models.kv_cache import KVCache
 from groundup.models.modern import Modern
 from groundup.models.readable import ReadableGPT
 
@@ -18,3 +21,19 @@ def build(architecture: str, config: ModelConfig) -> Model:
 def architecture_of(model: Model) -> str:
     """The name under which the model's class is saved."""
     return next(name for name, model_class in MODELS.items() if type(model) is model_class)
+
+
+def new_cache(model: Model) -> KVCache | None:
+    """An empty cache for a model whose `hidden` takes one; None for those that compute everything anew."""
+    return KVCache(model.config.n_layer) if isinstance(model, GPT2 | Modern) else None
+
+
+def hidden_after(model: Model, tokens: Tensor, cache: KVCache | None) -> Tensor:
+    """The states of tokens that follow what is cached; without a cache, of tokens that follow nothing.
+
+    tokens: [batch, time] int64 -> [batch, time, width]
+    """
+    if cache is None:
+        return model.hidden(tokens)
+    assert isinstance(model, GPT2 | Modern), f"{type(model).__name__} computes without a cache"
+    return model.hidden(tokens, cache)

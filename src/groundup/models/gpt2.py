@@ -2,13 +2,13 @@
 
 import math
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groundup.config import GPTConfig
 from groundup.models import sampling
 from groundup.models.attention import causal_attention
+from groundup.models.kv_cache import KVCache, LayerCache, layers_of, positions_after
 
 
 class Attention(nn.Module):
@@ -22,10 +22,12 @@ class Attention(nn.Module):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, hidden: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, cache: LayerCache | None = None) -> Tensor:
         batch, time, n_embd = hidden.shape
         qkv = self.c_attn(hidden).view(batch, time, 3, self.n_head, n_embd // self.n_head)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [batch, n_head, time, head_dim]
+        if cache is not None:
+            key, value = cache.append(key, value)  # [batch, n_head, cached + time, head_dim]
         found = causal_attention(query, key, value, self.dropout if self.training else 0.0)
         return self.resid_dropout(self.c_proj(found.transpose(1, 2).reshape(batch, time, n_embd)))
 
@@ -53,8 +55,8 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd)
         self.mlp = MLP(config)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        hidden = hidden + self.attn(self.ln_1(hidden))
+    def forward(self, hidden: Tensor, cache: LayerCache | None = None) -> Tensor:
+        hidden = hidden + self.attn(self.ln_1(hidden), cache)
         return hidden + self.mlp(self.ln_2(hidden))
 
 
@@ -69,13 +71,12 @@ class Transformer(nn.Module):
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        time, block_size = tokens.size(1), self.wpe.num_embeddings
+    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+        time, block_size = tokens.size(1) + (0 if cache is None else cache.length), self.wpe.num_embeddings
         assert time <= block_size, f"{time} tokens are more than block_size = {block_size}"
-        positions = torch.arange(time, device=tokens.device)
-        hidden = self.drop(self.wte(tokens) + self.wpe(positions))
-        for block in self.h:
-            hidden = block(hidden)
+        hidden = self.drop(self.wte(tokens) + self.wpe(positions_after(cache, tokens)))
+        for block, layer in zip(self.h, layers_of(cache, len(self.h)), strict=True):
+            hidden = block(hidden, layer)
         return self.ln_f(hidden)
 
 
@@ -106,9 +107,12 @@ class GPT2(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
-    def hidden(self, tokens: Tensor) -> Tensor:
-        """The states before the head. tokens: [batch, time] int64, time <= block_size -> [batch, time, n_embd]"""
-        return self.transformer(tokens)
+    def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+        """The states before the head. tokens: [batch, time] int64, time <= block_size -> [batch, time, n_embd]
+
+        cache: of the tokens before these, with which they must fit into block_size; these are added to it.
+        """
+        return self.transformer(tokens, cache)
 
     def forward(self, tokens: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """tokens, targets: [batch, time] int64 -> logits [batch, time, vocab] and the mean loss in nats, or None."""

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from groundup.config import ModernConfig
 from groundup.models import sampling
 from groundup.models.attention import causal_attention
+from groundup.models.kv_cache import KVCache, LayerCache, layers_of
 
 
 class RMSNorm(nn.RMSNorm):
@@ -51,11 +52,11 @@ class Rotary(nn.Module):
         self.fill()
         return self
 
-    def forward(self, vectors: Tensor) -> Tensor:
-        time = vectors.size(-2)
+    def forward(self, vectors: Tensor, position: int = 0) -> Tensor:
+        turned = slice(position, position + vectors.size(-2))  # `position` is the first vector's
         first, second = vectors.chunk(2, dim=-1)
         quarter_turn = torch.cat([-second, first], dim=-1)
-        return vectors * self.cosine[:time].to(vectors) + quarter_turn * self.sine[:time].to(vectors)
+        return vectors * self.cosine[turned].to(vectors) + quarter_turn * self.sine[turned].to(vectors)
 
 
 class Attention(nn.Module):
@@ -74,13 +75,17 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(config.head_dim)
         self.k_norm = RMSNorm(config.head_dim)
 
-    def forward(self, hidden: Tensor, rotary: Rotary) -> Tensor:
+    def forward(self, hidden: Tensor, rotary: Rotary, cache: LayerCache | None = None) -> Tensor:
         query, key, value = (
             projection(hidden).unflatten(-1, (-1, self.head_dim))  # [batch, time, heads, head_dim]
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        query, key = rotary(self.q_norm(query).transpose(1, 2)), rotary(self.k_norm(key).transpose(1, 2))
-        found = causal_attention(query, key, value.transpose(1, 2), dropout=0.0)
+        position = 0 if cache is None else cache.length
+        query = rotary(self.q_norm(query).transpose(1, 2), position)
+        key, value = rotary(self.k_norm(key).transpose(1, 2), position), value.transpose(1, 2)
+        if cache is not None:
+            key, value = cache.append(key, value)
+        found = causal_attention(query, key, value, dropout=0.0)
         return self.o_proj(found.transpose(1, 2).flatten(2))
 
 
@@ -125,8 +130,8 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = SequenceDropout(config.dropout)
 
-    def forward(self, hidden: Tensor, rotary: Rotary) -> Tensor:
-        hidden = hidden + self.dropout(self.self_attn(self.input_layernorm(hidden), rotary))
+    def forward(self, hidden: Tensor, rotary: Rotary, cache: LayerCache | None = None) -> Tensor:
+        hidden = hidden + self.dropout(self.self_attn(self.input_layernorm(hidden), rotary, cache))
         return hidden + self.dropout(self.mlp(self.post_attention_layernorm(hidden)))
 
 
@@ -140,10 +145,10 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = RMSNorm(config.n_embd)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         hidden = self.embed_tokens(tokens)
-        for layer in self.layers:
-            hidden = layer(hidden, self.rotary)
+        for layer, cached in zip(self.layers, layers_of(cache, len(self.layers)), strict=True):
+            hidden = layer(hidden, self.rotary, cached)
         return self.norm(hidden)
 
 
@@ -173,11 +178,14 @@ class Modern(nn.Module):
             elif parameter.ndim == 2:
                 nn.init.normal_(parameter, std=0.02)
 
-    def hidden(self, tokens: Tensor) -> Tensor:
-        """The states before the head. tokens: [batch, time] int64, time <= block_size -> [batch, time, n_embd]"""
-        time = tokens.size(1)
+    def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+        """The states before the head. tokens: [batch, time] int64, time <= block_size -> [batch, time, n_embd]
+
+        cache: of the tokens before these, with which they must fit into block_size; these are added to it.
+        """
+        time = tokens.size(1) + (0 if cache is None else cache.length)
         assert time <= self.block_size, f"{time} tokens are more than block_size = {self.block_size}"
-        return self.model(tokens)
+        return self.model(tokens, cache)
 
     def forward(self, tokens: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """tokens, targets: [batch, time] int64 -> logits [batch, time, vocab] and the mean loss in nats, or None."""

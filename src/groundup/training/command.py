@@ -8,6 +8,7 @@ from pathlib import Path
 
 from groundup import checkpoint
 from groundup.errors import RecipeError, RunError
+from groundup.evaluation.units import perplexity
 from groundup.generation.engine import SamplingSettings, write_text
 from groundup.model_folder import load
 from groundup.optim.schedules import Schedule
@@ -19,7 +20,6 @@ from groundup.training import setup
 from groundup.training.disk import explain_full_disk
 from groundup.training.journal import Journal, MainJournal
 from groundup.training.memory import explain_out_of_memory
-from groundup.training.metrics import perplexity
 from groundup.training.record import RunFolder, find_run
 from groundup.training.stopping import stop_on_signals
 from groundup.training.text import Surroundings

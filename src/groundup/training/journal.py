@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from groundup.training.metrics import EvaluationRecord, StepRecord, perplexity
+from groundup.evaluation.units import perplexity
+from groundup.training.metrics import EvaluationRecord, StepRecord
 from groundup.training.plot import plot_losses
 from groundup.training.record import RunFolder
 from groundup.training.tensorboard import TensorBoard

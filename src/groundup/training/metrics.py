@@ -1,6 +1,5 @@
 """What a run measures, as pure functions and plain records."""
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,16 +38,6 @@ class EvaluationRecord:
         """A line of metrics.jsonl."""
         fields = {key: value for key, value in asdict(self).items() if (key, value) != ("validation_losses", None)}
         return {"kind": "evaluation", **fields}
-
-
-def perplexity(loss: float) -> float:
-    """exp(loss): the size of the die that is as hard to predict. loss: nats a token"""
-    return math.exp(loss) if loss < 700 else math.inf
-
-
-def bits_per_byte(loss: float, bytes_per_token: float) -> float:
-    """The bits that a model needs for a byte of text: comparable over tokenizers. loss: nats a token"""
-    return loss / math.log(2) / bytes_per_token
 
 
 def tokens_per_second(tokens: int, started: float, ended: float) -> float:

@@ -15,6 +15,7 @@ from groundup import checkpoint
 from groundup.data.ahead import Batches
 from groundup.errors import TrainingError
 from groundup.evaluation.loss import mean_loss
+from groundup.evaluation.units import bits_per_byte
 from groundup.generation.engine import SamplingSettings, write_text
 from groundup.models.catalogue import Model
 from groundup.optim.schedules import Schedule
@@ -23,7 +24,7 @@ from groundup.parallel.sharding import synchronise_only_if
 from groundup.parallel.world import World
 from groundup.recipe import Recipe
 from groundup.training.journal import Journal
-from groundup.training.metrics import EvaluationRecord, StepRecord, bits_per_byte, tokens_per_second
+from groundup.training.metrics import EvaluationRecord, StepRecord, tokens_per_second
 from groundup.training.objective import NextTokenLoss
 from groundup.training.record import RunFolder
 from groundup.training.state import Progress, write_state

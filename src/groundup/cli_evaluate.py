@@ -1,0 +1,80 @@
+"""`groundup evaluate` on the command line: thin and lazy."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from groundup.errors import EvaluationError
+
+ModelName = Annotated[str, Parameter(help="A run's name, or the path of a run or of any model folder.")]
+Task = Annotated[
+    Literal["hellaswag", "loss"],
+    Parameter(help="hellaswag: choose the ending of a text, 10,042 times; loss: on the text of --corpus."),
+]
+ItemsFile = Annotated[
+    Path | None,
+    Parameter(help="Of hellaswag: other items than the official ones, as JSON lines; the result isn't official then."),
+]
+Convention = Annotated[
+    Literal["both", "completion", "harness"],
+    Parameter(help="Of hellaswag: as build-nanogpt completes texts, as lm-evaluation-harness does, or both."),
+]
+PerItem = Annotated[Path | None, Parameter(help="Of hellaswag: write each item's scores and choices as JSON lines.")]
+CorpusName = Annotated[
+    str | None,
+    Parameter(help="Of loss: python-docs, shakespeare, a file or folder of text, or shards, whose validation counts."),
+]
+Stride = Annotated[
+    int | None,
+    Parameter(help="Of loss: tokens from one window to the next; half the context if left out, 1 is the most exact."),
+]
+Limit = Annotated[int | None, Parameter(help="Only the first N items, or the first N tokens of a text.")]
+BatchSize = Annotated[int, Parameter(help="Items, or windows, that are computed together.")]
+
+
+def evaluate(
+    model: ModelName,
+    /,
+    *,
+    task: Task = "hellaswag",
+    limit: Limit = None,
+    file: ItemsFile = None,
+    convention: Convention = "both",
+    per_item: PerItem = None,
+    corpus: CorpusName = None,
+    stride: Stride = None,
+    batch_size: BatchSize = 8,
+    device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    json: Annotated[bool, Parameter(help="One JSON object instead of a table.", negative=())] = False,
+) -> None:
+    """Score a model: on HellaSwag, in both of the conventions in use, or by its loss on a text."""
+    for flag, value in (("limit", limit), ("batch-size", batch_size)):
+        if value is not None and value < 1:
+            raise EvaluationError(f"--{flag} {value} must be at least 1")
+    asked = None if convention == "both" else convention
+    others = {"corpus": corpus, "stride": stride}
+    if task == "loss":
+        others = {"file": file, "per-item": per_item, "convention": asked}
+    if unwanted := [flag for flag, value in others.items() if value is not None]:
+        other = "loss" if task == "hellaswag" else "hellaswag"
+        raise EvaluationError(f"--{unwanted[0]} belongs to --task {other}, but the task is {task}: leave one out")
+    from groundup.evaluation.command import evaluate_hellaswag, evaluate_loss
+
+    if task == "hellaswag":
+        evaluate_hellaswag(
+            model,
+            file=file,
+            limit=limit,
+            convention=convention,
+            per_item=per_item,
+            batch_size=batch_size,
+            device=device,
+            as_json=json,
+        )
+    elif corpus is None:
+        raise EvaluationError("--task loss needs a text: --corpus FILE, or a folder of shards")
+    else:
+        evaluate_loss(
+            model, corpus=corpus, limit=limit, stride=stride, batch_size=batch_size, device=device, as_json=json
+        )
