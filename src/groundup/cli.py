@@ -12,6 +12,7 @@ import groundup
 from groundup.cli_data import data
 from groundup.cli_prepare import prepare_corpus
 from groundup.cli_tokenizer import tokenizers
+from groundup.cli_verify import verify_claims
 from groundup.errors import GroundupError
 from groundup.recipe import SECTIONS, Recipe, Tables, field_types
 from groundup.recipe_files import Layer, load_recipe, overrides, packaged, recipe_file
@@ -19,7 +20,10 @@ from groundup.recipe_scaling import scaled
 
 app = App(name="groundup", version=groundup.__version__, help="GPT language models, built from the ground up.")
 
-COMMANDS = (app.command(prepare_corpus, name="prepare"), app.command(data), app.command(tokenizers))
+COMMANDS = (
+    *(app.command(prepare_corpus, name="prepare"), app.command(data), app.command(tokenizers)),
+    app.command(verify_claims, name="verify"),
+)
 
 NAMESPACE = {"__module__": __name__}  # of the classes made below: left to itself, it says they are built in
 
