@@ -11,9 +11,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from groundup.config import GPTConfig, ModernConfig
-from groundup.models.catalogue import Model, build
-from groundup.models.modern import Modern
+from groundup.doctor.random_models import model_of, perturb
+
+__all__ = ["model_of", "perturb"]  # the models that `groundup verify` makes are those of the tests
 
 # Two test processes share two cores: oversubscribed OpenMP threads would make everything ten times slower.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -79,23 +79,3 @@ def error_line(finished: subprocess.CompletedProcess[str], status: int = 2) -> s
     assert len(lines) == 1, lines
     assert lines[0].startswith("groundup: ")
     return lines[0]
-
-
-def model_of(architecture: str, config: GPTConfig) -> Model:
-    """A model of that shape; the modern one with shared heads where they come in pairs, and an even head_dim."""
-    if architecture != "modern":
-        return build(architecture, config)
-    shape = (config.block_size, config.vocab_size, config.n_layer, config.n_head)
-    n_kv_head = config.n_head // 2 if config.n_head % 2 == 0 else config.n_head
-    head_dim = max(2, config.n_embd // config.n_head // 2 * 2)
-    widths = {"n_embd": config.n_embd, "head_dim": head_dim, "n_inner": 3 * config.n_embd}
-    return Modern(ModernConfig(*shape, n_kv_head, dropout=config.dropout, **widths))
-
-
-def perturb(model: torch.nn.Module, seed: int = 0, scale: float = 0.1) -> None:
-    """Move every tensor, biases and norms included: at initialisation a wrong bias or norm would change nothing."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.add_(scale * noise.to(parameter))

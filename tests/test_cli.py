@@ -18,7 +18,9 @@ from groundup.training.record import FACTS, RunFolder
 from terminal import terminal
 
 
-@pytest.mark.parametrize("args", [["--help"], ["train", "--help"], ["generate", "--help"], ["recipes"], ["runs"]])
+@pytest.mark.parametrize(
+    "args", [["--help"], ["train", "--help"], ["generate", "--help"], ["verify", "--help"], ["recipes"], ["runs"]]
+)
 def test_what_needs_no_model_imports_no_torch(args: list[str], tmp_path: Path, text_file: Path):
     run = tmp_path / "runs" / "one"
     run.mkdir(parents=True)

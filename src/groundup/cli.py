@@ -13,6 +13,7 @@ from groundup.cli_data import data
 from groundup.cli_evaluate import evaluate
 from groundup.cli_prepare import prepare_corpus
 from groundup.cli_tokenizer import tokenizers
+from groundup.cli_verify import verify_claims
 from groundup.errors import GroundupError
 from groundup.recipe import SECTIONS, Recipe, Tables, field_types
 from groundup.recipe_files import Layer, load_recipe, overrides, packaged, recipe_file
@@ -23,6 +24,7 @@ app = App(name="groundup", version=groundup.__version__, help="GPT language mode
 COMMANDS = (
     *(app.command(prepare_corpus, name="prepare"), app.command(data), app.command(tokenizers)),
     app.command(evaluate),
+    app.command(verify_claims, name="verify"),
 )
 
 NAMESPACE = {"__module__": __name__}  # of the classes made below: left to itself, it says they are built in

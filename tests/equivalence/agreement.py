@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from conftest import perturb
 from groundup.config import GPTConfig
+from groundup.doctor.differences import gradients_of
 from groundup.models import correspondence
 from groundup.models.gpt2 import GPT2
 from groundup.models.readable import ReadableGPT
@@ -49,15 +50,6 @@ def assert_close(found: Tensor, expected: Tensor, tolerance: float, what: str) -
     assert found.shape == expected.shape, f"{what}: {list(found.shape)} against {list(expected.shape)}"
     difference = (found - expected).abs().max().item()
     assert difference <= tolerance, f"{what} differ by {difference:.3g}, more than {tolerance:g}"
-
-
-def gradients_of(model: nn.Module) -> dict[str, Tensor]:
-    """The gradients under the names of the state dict, a tied head's under both of its names."""
-    found = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        assert parameter.grad is not None, f"{name} has no gradient"
-        found[name] = parameter.grad
-    return found
 
 
 def assert_same_computation(pair: Twins, tokens: Tensor, targets: Tensor, tolerance: float = 1e-12) -> None:

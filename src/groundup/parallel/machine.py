@@ -99,8 +99,12 @@ def choose_compile(name: str, device: torch.device, expected_seconds: float) -> 
     if device.type == "cuda":
         return True
     long_enough = expected_seconds > COMPILE_PAYS_AFTER
-    has_compiler = any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name)
-    return device.type == "cpu" and long_enough and has_compiler
+    return device.type == "cpu" and long_enough and has_compiler()
+
+
+def has_compiler() -> bool:
+    """Whether there is a C++ compiler, which torch.compile needs for a CPU."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name)
 
 
 def set_threads(requested: int, world: World) -> int:

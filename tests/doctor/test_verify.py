@@ -1,0 +1,413 @@
+"""`groundup verify`: what it says at the command line, and a table of faults, each of which it must name."""
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from commands import groundup
+from conftest import Cli, error_line, model_of, perturb
+from groundup import model_folder
+from groundup.cli import main
+from groundup.config import GPTConfig
+from groundup.doctor import claims, differences, round_trip, verify
+from groundup.doctor.subject import CPU, Measured, Skipped, Subject
+from groundup.generation import engine
+from groundup.layouts import gpt2 as gpt2_layout
+from groundup.layouts import qwen3 as qwen3_layout
+from groundup.models import attention, correspondence, gpt2, modern
+from groundup.models.bigram import Bigram
+from groundup.tokenizers.bytepair import BytePairTokenizer
+from groundup.tokenizers.characters import CharacterTokenizer
+from groundup.training import objective
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+def failures_of(architecture: str, claim_name: str) -> list[str]:
+    """The parts of a claim that fail on the random model of that name."""
+    claim = next(claim for claim in verify.CLAIMS if claim.name == claim_name)
+    subject = next(subject for subject in verify.random_subjects(CPU) if subject.name == architecture)
+    findings = list(verify.examine(claim, subject))
+    assert findings
+    for finding in findings:
+        assert (finding.status == verify.FAILED) == (claim.meaning in finding.note)
+    return [finding.claim for finding in findings if finding.status == verify.FAILED]
+
+
+def replacing(where: Any, name: str, broken: Any) -> Patch:
+    """One definition replaced by a broken one."""
+    return lambda monkeypatch: monkeypatch.setattr(where, name, broken)
+
+
+def after(where: Any, name: str, change: Callable[..., object]) -> Patch:
+    """A function or an initialiser whose result, or whose object, is changed when it is done."""
+    original = getattr(where, name)
+
+    def changed(*args: Any, **options: Any) -> Any:
+        result = original(*args, **options)
+        return change(args[0]) if name == "__init__" else change(result)
+
+    return lambda monkeypatch: monkeypatch.setattr(where, name, changed)
+
+
+def attend(distances: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    """Attention with a mask of allowed distances: the query's position minus the key's."""
+
+    def attention_of(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+        positions = torch.arange(query.size(-2))
+        mask = distances(positions[:, None] - positions[None, :])
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
+
+    return attention_of
+
+
+def products_with_late_mask(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+    """`attention_by_products` whose mask begins one token too late."""
+    time, sharing = query.size(-2), query.size(1) // key.size(1)
+    key, value = key.repeat_interleave(sharing, 1).float(), value.repeat_interleave(sharing, 1).float()
+    scores = query.float() @ key.mT / math.sqrt(query.size(-1))
+    scores = scores.masked_fill(torch.ones(time, time, dtype=torch.bool).triu(2), -math.inf)
+    return (scores.softmax(dim=-1) @ value).to(torch.bfloat16)
+
+
+def swapped_keys_and_values(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+    return attention.causal_attention(query, value, key, dropout)
+
+
+def gelu_by_erf(mlp: gpt2.MLP, hidden: Tensor) -> Tensor:
+    return mlp.dropout(mlp.c_proj(F.gelu(mlp.c_fc(hidden))))
+
+
+def rotate_neighbours(rotary: modern.Rotary, vectors: Tensor) -> Tensor:
+    """RoPE as its paper has it: dimension 2i with 2i + 1, instead of i with i + head_dim / 2."""
+    time, half = vectors.size(-2), vectors.size(-1) // 2
+    cosine, sine = (table[:time, :half].repeat_interleave(2, -1).to(vectors) for table in (rotary.cosine, rotary.sine))
+    turned = torch.stack([-vectors[..., 1::2], vectors[..., ::2]], dim=-1).flatten(-2)
+    return vectors * cosine + turned * sine
+
+
+def another_epsilon(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+            module.eps = 1e-5 if isinstance(module, nn.RMSNorm) else 1e-6
+
+
+def untie(model: gpt2.GPT2 | modern.Modern) -> None:
+    model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
+
+
+def norm_in_bfloat16(norm: modern.RMSNorm, x: Tensor) -> Tensor:
+    rounded = torch.bfloat16 if torch.is_autocast_enabled("cpu") else x.dtype
+    return F.rms_norm(x.to(rounded), norm.normalized_shape, norm.weight.to(rounded), norm.eps)
+
+
+def shifted_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(F.linear(hidden, weight), targets.roll(1))
+
+
+def forward_with_shifted_targets(model: gpt2.GPT2, tokens: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Any]:
+    logits = model.lm_head(model.hidden(tokens))
+    return logits, None if targets is None else F.cross_entropy(logits.flatten(0, 1), targets.roll(1, 1).flatten())
+
+
+def mlp_that_looks_beside(mlp: gpt2.MLP, hidden: Tensor) -> Tensor:
+    hidden = hidden - 1e-3 * hidden.mean(dim=0, keepdim=True)
+    return mlp.c_proj(F.gelu(mlp.c_fc(hidden), approximate="tanh"))
+
+
+def mlp_that_sees_the_batch_size(mlp: gpt2.MLP, hidden: Tensor) -> Tensor:
+    hidden = hidden * (1.0 + 1e-3 * hidden.size(0))
+    return mlp.c_proj(F.gelu(mlp.c_fc(hidden), approximate="tanh"))
+
+
+def mlp_in_half_precision(mlp: gpt2.MLP, hidden: Tensor) -> Tensor:
+    if hidden.dtype == torch.float32:
+        hidden = hidden.bfloat16().float()
+    return mlp.c_proj(F.gelu(mlp.c_fc(hidden), approximate="tanh"))
+
+
+def table_otherwise_compiled(model: Bigram, tokens: Tensor) -> Tensor:
+    found = F.one_hot(tokens, model.head.in_features).to(model.head.weight.dtype)
+    return found * 1.001 if torch.compiler.is_compiling() else found
+
+
+def quantised(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.half().to(tensor.dtype) for name, tensor in weights.items()}
+
+
+def stale_window(model: Any, tokens: Tensor, settings: engine.SamplingSettings) -> Iterator[int]:
+    """Streaming whose context lags a token behind once the window slides."""
+    for _ in range(settings.length):
+        seen = tokens if tokens.size(1) <= model.block_size else tokens[:, -model.block_size - 1 : -1]
+        token = model.eval().head(model.hidden(seen)[:, -1]).argmax(dim=-1)
+        tokens = torch.cat([tokens, token[:, None]], dim=1)
+        yield int(token)
+
+
+def another_base(settings: dict[str, Any]) -> dict[str, Any]:
+    return settings | {"rope_theta": 1e4, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
+
+
+# The fault: (how it is made, the random model that has it, the row of the table that must be red).
+FAULTS: dict[str, tuple[Patch, str, str]] = {
+    "mask shows the next token": (
+        replacing(gpt2, "causal_attention", attend(lambda d: d >= -1)),
+        *("gpt2", "causality: in float32"),
+    ),
+    "mask shows the next token, modern": (
+        replacing(modern, "causal_attention", attend(lambda d: d >= -1)),
+        *("modern", "causality: in float32"),
+    ),
+    "mask shows the next token, in bfloat16 alone": (
+        replacing(attention, "attention_by_products", products_with_late_mask),
+        *("gpt2", "causality: in bfloat16"),
+    ),
+    "mask hides the token itself": (
+        replacing(gpt2, "causal_attention", attend(lambda d: d >= 1)),
+        *("gpt2", "readable = fused: logits"),
+    ),
+    "GELU by erf": (replacing(gpt2.MLP, "forward", gelu_by_erf), "gpt2", "readable = fused: logits"),
+    "Conv1D not transposed": (
+        replacing(gpt2_layout, "TRANSPOSED", ("c_attn.weight", "c_fc.weight")),
+        *("gpt2", "ours = transformers"),
+    ),
+    "keys and values swapped": (
+        replacing(gpt2, "causal_attention", swapped_keys_and_values),
+        *("gpt2", "readable = fused: logits"),
+    ),
+    "keys and values swapped, modern": (
+        replacing(modern, "causal_attention", swapped_keys_and_values),
+        *("modern", "ours = transformers"),
+    ),
+    "keys and values swapped in the map": (
+        replacing(correspondence, "STACKED", ("query", "value", "key")),
+        *("readable", "readable = fused: logits"),
+    ),
+    "RoPE pairs swapped": (replacing(modern.Rotary, "forward", rotate_neighbours), "modern", "ours = transformers"),
+    "RoPE base lost in the folder": (
+        after(qwen3_layout, "settings_of", another_base),
+        *("modern", "saved = loaded: logits"),
+    ),
+    "norm epsilon": (after(gpt2.GPT2, "__init__", another_epsilon), "gpt2", "readable = fused: logits"),
+    "norm epsilon, modern": (after(modern.Modern, "__init__", another_epsilon), "modern", "ours = transformers"),
+    "tied head untied": (after(gpt2.GPT2, "__init__", untie), "gpt2", "readable = fused: gradients"),
+    "tied head untied, modern": (after(modern.Modern, "__init__", untie), "modern", "saved = loaded: logits"),
+    "dropout left on": (
+        replacing(nn.Dropout, "forward", lambda self, x: F.dropout(x, self.p, training=True)),
+        *("gpt2", "readable = fused: logits"),
+    ),
+    "dropout left on after loading": (
+        after(model_folder, "load_model", lambda model: model.train()),
+        *("modern", "saved = loaded: logits"),
+    ),
+    "dropout left on in generation": (
+        replacing(modern.Modern, "eval", lambda self: self),
+        *("modern", "cached = uncached: greedy, tokens"),
+    ),
+    "norm in bfloat16": (
+        replacing(modern.RMSNorm, "forward", norm_in_bfloat16),
+        *("modern", "bfloat16 within bound: norms"),
+    ),
+    "shifted target in training": (
+        replacing(objective, "linear_cross_entropy", shifted_loss),
+        *("gpt2", "loss = definition: of training"),
+    ),
+    "shifted target in the model": (
+        replacing(gpt2.GPT2, "forward", forward_with_shifted_targets),
+        *("gpt2", "loss = definition: of the model"),
+    ),
+    "a result that depends on its neighbours": (
+        replacing(gpt2.MLP, "forward", mlp_that_looks_beside),
+        *("gpt2", "batch = alone: other neighbours"),
+    ),
+    "a result that depends on the batch's size": (
+        replacing(gpt2.MLP, "forward", mlp_that_sees_the_batch_size),
+        *("gpt2", "batch = alone: no neighbours"),
+    ),
+    "a context that lags behind": (
+        replacing(engine, "stream_tokens", stale_window),
+        *("gpt2", "cached = uncached: greedy, tokens"),
+    ),
+    "half precision in secret": (
+        replacing(gpt2.MLP, "forward", mlp_in_half_precision),
+        *("gpt2", "device = CPU float64: logits"),
+    ),
+    "another result when compiled": (
+        replacing(Bigram, "hidden", table_otherwise_compiled),
+        *("bigram", "compiled = eager: gradients"),
+    ),
+    "weights saved in half precision": (
+        after(model_folder, "to_hugging_face", quantised),
+        *("gpt2", "saved = loaded: tensors"),
+    ),
+    "a tokenizer that tidies line ends": (
+        after(CharacterTokenizer, "decode", lambda text: text.replace("\r\n", "\n")),
+        *("bigram", "tokenizer round trip: characters"),
+    ),
+    "a tokenizer that loses bytes": (
+        after(BytePairTokenizer, "decode_bytes", lambda found: found.replace(b"\0", b"")),
+        *("gpt2", "tokenizer round trip: pieces"),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_named(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    patch, architecture, row = FAULTS[fault]
+    patch(monkeypatch)
+    assert row in failures_of(architecture, row.partition(":")[0])
+
+
+def test_unbroken_nothing_fails(cli: Cli) -> None:
+    """In one process, as a user has it. Without a compiler that claim is skipped, and says so."""
+    finished = cli("verify", "--json", env={"PATH": "", "CXX": ""})
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    found = json.loads(finished.stdout)
+    assert (found["model"], found["device"], found["failed"], found["skipped"]) == (None, "cpu", 0, 2)
+    rows = {(row["claim"], row["model"]) for row in found["claims"]}
+    assert {(row, architecture) for _, architecture, row in FAULTS.values()} - rows == {
+        ("compiled = eager: gradients", "bigram")  # the other rows of the table of faults are all green here
+    }
+    for row in found["claims"]:
+        if row["status"] == "skipped":
+            assert row["claim"] == "compiled = eager"
+            assert "no C++ compiler" in row["note"]
+        else:
+            assert row["status"] == "ok"
+            assert row["error"] <= row["bound"] <= 0.1
+
+
+def test_compiled_is_eager_where_there_is_a_compiler() -> None:
+    assert failures_of("gpt2", "compiled = eager") == []
+
+
+def write_model(folder: Path, architecture: str = "gpt2") -> None:
+    """A model folder with a tokenizer of characters."""
+    tokenizer = CharacterTokenizer("abc \né中\r")
+    torch.manual_seed(0)
+    model = model_of(architecture, GPTConfig(16, tokenizer.vocab_size, n_layer=2, n_head=2, n_embd=16, dropout=0.2))
+    perturb(model)
+    model_folder.save(folder, model, tokenizer)
+
+
+@pytest.mark.parametrize("architecture", ["bigram", "readable", "modern"])
+def test_a_model_of_ones_own_is_verified(architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(tmp_path / "runs" / "mine", architecture)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(claims, "has_compiler", lambda: False)
+    subject = verify.named_subject("mine", CPU)
+    found = list(verify.examine_all([subject]))
+    assert {row.status for row in found if not row.claim.startswith("compiled")} == {"ok"}
+    expected = {claim.name for claim in verify.CLAIMS if architecture in claim.architectures}
+    assert {row.claim.partition(":")[0] for row in found} == expected
+
+
+def test_a_damaged_model_fails_in_plain_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A weight that is no number: nothing that is computed from it holds, but it is saved and loaded faithfully."""
+    write_model(tmp_path / "broken")
+    file = tmp_path / "broken" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["transformer.h.0.mlp.c_fc.bias"][3] = math.nan
+    save_file(tensors, file, metadata={"format": "pt"})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["groundup", "verify", "broken", "--device", "cpu"])
+    monkeypatch.setattr(claims, "has_compiler", lambda: False)
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("verifying broken (gpt2) on cpu")
+    failed = [line for line in lines if line.startswith("FAILED")]
+    assert any("readable = fused: logits" in line for line in failed)
+    assert not any("tokenizer" in line or "tensors" in line for line in failed)
+    assert len([line for line in lines if line.startswith("        This means: ")]) == len(failed)
+    assert any(line.startswith("skipped compiled = eager") and "no C++ compiler" in line for line in lines)
+    assert lines[-1].endswith(f"{len(failed)} failed, 1 skipped")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nothing-here"], "nothing-here is neither a run nor a model folder"),
+        (["--device", "abacus"], "device abacus can't be used"),
+        (["--device", "cuda:9"], "device cuda:9 can't be used"),
+        (["--devise", "cpu"], "--device"),
+        (["one", "two"], "two"),
+    ],
+)
+def test_a_wrong_question_is_answered_in_one_line(words: list[str], said: str, tmp_path: Path) -> None:
+    assert said in error_line(groundup("verify", *words, folder=tmp_path))
+
+
+def measuring(*steps: float | Exception) -> verify.Claim:
+    """A claim with these errors, all held against 0.5."""
+
+    def measure(_: Subject) -> Iterator[Measured]:
+        for number, step in enumerate(steps):
+            if isinstance(step, Exception):
+                raise step
+            yield Measured(str(number), step, 0.5)
+
+    return verify.Claim("it works", measure, "it doesn't work")
+
+
+def findings_of(claim: verify.Claim) -> list[tuple[str, str, float | None, str]]:
+    subject = Subject("gpt2", model_of("gpt2", GPTConfig(4, 3, 1, 1, 2)), None, CPU)
+    return [(row.status, row.claim, row.error, row.note) for row in verify.examine(claim, subject)]
+
+
+def test_what_is_no_number_or_raises_does_not_hold() -> None:
+    assert findings_of(measuring(0.5, math.nan, math.inf, 0.6, RuntimeError("sizes\ndiffer"))) == [
+        ("ok", "it works: 0", 0.5, ""),
+        ("FAILED", "it works: 1", None, "it doesn't work"),
+        ("FAILED", "it works: 2", None, "it doesn't work"),
+        ("FAILED", "it works: 3", 0.6, "it doesn't work"),
+        ("FAILED", "it works", None, "it doesn't work (RuntimeError: sizes differ)"),
+    ]
+
+
+def test_what_cannot_be_examined_is_shown_with_its_reason() -> None:
+    assert findings_of(measuring(Skipped("no compiler"))) == [("skipped", "it works", None, "no compiler")]
+    assert findings_of(measuring(MemoryError("1 GB")))[0][3] == "out of memory: 1 GB"
+
+
+def test_a_model_too_large_for_float64_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("groundup.doctor.memory.available", lambda _: 1000)
+    subject = Subject("gpt2", model_of("gpt2", GPTConfig(4, 3, 1, 1, 8)), None, CPU)
+    with pytest.raises(Skipped, match="float64 needs about"):
+        next(claims.readable_is_fused(subject))
+
+
+def test_differences_see_everything() -> None:
+    ones, nan = torch.ones(3), torch.tensor([1.0, math.nan, 1.0])
+    assert differences.relative(ones, ones) == 0
+    assert differences.relative(ones * 4, ones * 2) == 1
+    assert math.isnan(differences.relative(nan, ones))
+    assert math.isnan(differences.relative_of_all({"a": nan, "b": ones}, {"a": ones, "b": ones}))
+    assert math.isnan(differences.of_norms({"a": nan}, {"a": ones}))
+    assert differences.of_norms({"a": ones, "b": ones * 2}, {"a": ones, "b": ones}) == pytest.approx(math.sqrt(0.5))
+    assert differences.same_bits(nan, nan.clone())
+    assert not differences.same_bits(torch.zeros(1), -torch.zeros(1))
+    assert not differences.same_bits(ones, ones.double())
+    assert differences.count_unequal({"a": ones, "b": ones}, {"a": nan, "c": ones}) == 3
+    for other in ({"b": ones}, {"a": torch.ones(2)}):
+        with pytest.raises(AssertionError):
+            differences.relative_of_all(other, {"a": ones})
+
+
+def test_the_hard_text_is_hard() -> None:
+    text = round_trip.HARD + round_trip.random_characters()
+    for part in ("\r\n", "\u2028", "\0", "e\u0301", "\u200d", "\ufeff", "\U0010ffff", "<|endoftext|>", "  \n"):
+        assert part in text
+    assert len(text.encode("utf-8")) > 1500
+    assert round_trip.unequal("abc", "abcd") == round_trip.unequal("abd", "abc") == 1
