@@ -16,7 +16,7 @@ from groundup.cli_tokenizer import tokenizers
 from groundup.cli_verify import verify_claims
 from groundup.errors import GroundupError
 from groundup.recipe import SECTIONS, Recipe, Tables, field_types
-from groundup.recipe_files import Layer, load_recipe, overrides, packaged, recipe_file
+from groundup.recipe_files import Layer, load_recipe, model_to_start_from, overrides, packaged, recipe_file
 from groundup.recipe_scaling import scaled
 
 app = App(name="groundup", version=groundup.__version__, help="GPT language models, built from the ground up.")
@@ -95,7 +95,8 @@ def train(
     seed: Annotated[int | None, Parameter(help="Short for --train.seed.")] = None,
     name: Annotated[str | None, Parameter(help="The run's folder in runs/; RECIPE-N if left out.")] = None,
     init: Annotated[
-        str | None, Parameter(help="Short for --train.init: a run or model folder whose weights to start from.")
+        str | None,
+        Parameter(help="Short for --train.init: a run, folder, gpt2 or OWNER/NAME of the hub to start from."),
     ] = None,
     resume: Annotated[
         str | None, Parameter(help="Go on with this run, exactly. Only --steps may be given with it, to train longer.")
@@ -171,12 +172,19 @@ def plan(
 
 
 def _load(recipe: str | None, config: Path | None, size: int | None, given: Tables) -> Recipe:
-    """The packaged recipe, a file over it, both scaled to a size, and the flags over all."""
+    """The packaged recipe, a file over it, both scaled to a size, and the flags over all.
+
+    Below all is the shape of the model to start from, if there is one: it holds where nobody states another.
+    """
     layers: list[Layer] = []
     if recipe is not None or config is None:
         layers.append(packaged(recipe or "quickstart"))
     if config is not None:
         layers.append(recipe_file(config))
+    if init := model_to_start_from(*layers, overrides(given)):
+        from groundup.training.beginning import shape_layer
+
+        layers.insert(0, shape_layer(init))
     if size is not None:
         layers.append(Layer(scaled(load_recipe(*layers), size), source=f"--size {size}"))
     return load_recipe(*layers, overrides(given))
@@ -184,7 +192,7 @@ def _load(recipe: str | None, config: Path | None, size: int | None, given: Tabl
 
 @app.command
 def generate(
-    run: Annotated[str, Parameter(help="A run's name, or the path of a run or of any model folder.")],
+    run: Annotated[str, Parameter(help="A run, the path of a run or model folder, gpt2, or OWNER/NAME of the hub.")],
     /,
     *,
     prompt: Annotated[str, Parameter(help="The text to go on from.")] = "",

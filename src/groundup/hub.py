@@ -9,14 +9,16 @@ import http.client
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 from urllib.error import HTTPError
 from urllib.parse import quote, urljoin, urlsplit
 
+from groundup.download import RemoteFile, complete
 from groundup.errors import CorpusError
-from groundup.network import Patience, open_url, persist, reason
+from groundup.network import Patience, is_of_network, open_url, persist, reason
 
 HUB = "https://huggingface.co"
 MOST_PAGES = 10_000  # of a thousand files each
@@ -71,7 +73,7 @@ def commit_of(repository: Repository, patience: Patience) -> str:
     url = f"{_api(repository)}/revision/{quote(repository.revision, safe='')}"
     answer, _ = _json(url, repository, patience)
     commit = answer.get("sha") if isinstance(answer, dict) else None
-    if not isinstance(commit, str) or not commit:
+    if not isinstance(commit, str) or not re.fullmatch(r"[0-9a-f]{40}", commit):
         raise _not_a_hub(url)
     return commit
 
@@ -96,6 +98,24 @@ def file_url(repository: Repository, path: str) -> str:
     """Where a file is; a server of files may be behind it."""
     kind = "" if repository.kind == "models" else f"{repository.kind}/"
     return f"{endpoint()}/{kind}{repository.name}/resolve/{quote(repository.revision, safe='')}/{quote(path)}"
+
+
+def download(
+    repository: Repository, file: HubFile, path: Path, patience: Patience, report: Callable[[int], None] | None = None
+) -> Path:
+    """Bring a file of a repository to `path`, which exists only when it is whole and verified.
+
+    `report` is told how many bytes are there. Raises CorpusError.
+    """
+    if not path.is_file():
+        refuse_offline(f"{repository}, {file.path},")
+    remote = RemoteFile(file_url(repository, file.path), file.path, file.size, file.sha256, "")
+    try:
+        return complete(remote, path, patience, token=token(), report=report)
+    except (OSError, http.client.HTTPException) as error:
+        if is_of_network(error):
+            raise complaint(error, repository, file.path) from error
+        raise CorpusError(f"{path} can't be written: {error}. Make room, and run again to go on.") from error
 
 
 def complaint(error: Exception, repository: Repository, path: str = "") -> CorpusError:

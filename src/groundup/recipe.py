@@ -90,7 +90,7 @@ class TrainSection:
     compile: Annotated[Literal["auto", "on", "off"], "torch.compile; auto where it pays"] = "auto"
     threads: Annotated[int, "CPU threads; 0 takes the cores there are"] = 0
     keep_checkpoints: Annotated[int, "newest checkpoints to keep, besides the best"] = 2
-    init: Annotated[str, "a run or model folder whose weights to start from"] = ""
+    init: Annotated[str, "a run, a model folder or a model of the hub to start from; model's shape is its"] = ""
     log: Annotated[Literal["none", "tensorboard"], "where metrics go besides metrics.jsonl"] = "none"
 
 
@@ -152,6 +152,17 @@ class Recipe:
     def with_steps(self, steps: int) -> "Recipe":
         """The same run with its length as `steps`, whatever it was given as."""
         return replace(self, train=replace(self.train, steps=steps, epochs=0.0, minutes=0.0))
+
+
+def shape_of(architecture: str, config: ModelConfig) -> dict[str, Any]:
+    """A model's shape as the section `model` states it: what `Recipe.model_config` reads, dropout left to training."""
+    if architecture == "bigram":
+        return {"architecture": architecture, "block_size": config.block_size}
+    shape = {name: getattr(config, name) for name in ("block_size", "n_layer", "n_head", "n_embd")}
+    if isinstance(config, ModernConfig):
+        shape |= {name: getattr(config, name) for name in ("n_kv_head", "head_dim", "n_inner", "rope_theta")}
+        shape["head"] = "tied" if config.tied else "untied"
+    return {"architecture": architecture, **shape}
 
 
 ONLY_MODERN = ("n_kv_head", "head_dim", "n_inner", "rope_theta", "head")  # of the section model

@@ -77,6 +77,12 @@ def load_recipe(*layers: Layer) -> Recipe:
     return recipe
 
 
+def model_to_start_from(*layers: Layer) -> str:
+    """The `train.init` that the layers come to, as the topmost that has one says; empty without one."""
+    given = (layer.tables.get("train", {}).get("init") for layer in reversed(layers))
+    return next((name for name in given if name is not None), "")
+
+
 def _outdated(section: str, values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What a layer takes back of those below it: another length, and what only their architecture could have."""
     if section == "train" and any(length in values for length in LENGTHS):

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from groundup.errors import GroundupError
 from groundup.evaluation.units import perplexity
+from groundup.recipe import Recipe
 from groundup.recipe_files import load_recipe, packaged, packaged_names
 from groundup.training.record import RunFolder, all_runs
 
@@ -18,16 +19,9 @@ def print_recipes() -> None:
     table = _table("recipe", "model", "parameters", "corpus", "time", "loss", "what")
     for name in packaged_names():
         recipe = load_recipe(packaged(name))
-        shape = (
-            ""
-            if recipe.model.architecture == "bigram"
-            else f" {recipe.model.n_layer} x {recipe.model.n_head} x {recipe.model.n_embd}"
-        )
-        parameters = recipe.parameter_count(recipe.about.vocab_size)
         table.add_row(
             name,
-            f"{recipe.model.architecture}{shape}",
-            short_count(parameters),
+            *_model_of(recipe),
             recipe.data.corpus,
             recipe.about.time,
             recipe.about.loss,
@@ -36,6 +30,15 @@ def print_recipes() -> None:
     console = _console()
     console.print(table)
     console.print("Train one: groundup train NAME. Make it yours: groundup recipes NAME > my.toml")
+
+
+def _model_of(recipe: Recipe) -> tuple[str, str]:
+    """Its architecture and shape, and its parameters; or where it comes from."""
+    model = recipe.model
+    if recipe.train.init:
+        return f"from {recipe.train.init}", "its own"
+    shape = "" if model.architecture == "bigram" else f" {model.n_layer} x {model.n_head} x {model.n_embd}"
+    return f"{model.architecture}{shape}", short_count(recipe.parameter_count(recipe.about.vocab_size))
 
 
 def print_runs() -> None:

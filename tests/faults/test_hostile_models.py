@@ -15,10 +15,11 @@ from safetensors.torch import save_file
 import groundup
 from commands import groundup as command
 from conftest import error_line
-from groundup import GPT2, Bigram, GPTConfig
+from groundup import GPT2, Bigram, GPTConfig, Modern, ModernConfig
 from groundup.errors import CheckpointError, GroundupError
 from groundup.model_folder import load, save
 from groundup.tokenizers.characters import CharacterTokenizer
+from model_files import INDEX, shard
 
 CONFIG = GPTConfig(block_size=8, vocab_size=5, n_layer=1, n_head=2, n_embd=4)
 
@@ -153,6 +154,49 @@ def test_no_change_to_a_model_file_crashes(tmp_path_factory: pytest.TempPathFact
         load(folder)
     except GroundupError as error:
         assert str(folder) in str(error) or "tokens" in str(error)  # noqa: PT017
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_no_change_to_shards_or_their_index_crashes(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """faults.md, 22, over several files: any splice of the index or a header, and any JSON as the index."""
+    folder = tmp_path_factory.getbasetemp() / "spliced-shards"
+    save(folder, GPT2(CONFIG), None)
+    shard(folder)
+    file = data.draw(st.sampled_from([folder / INDEX, *sorted(folder.glob("model-*.safetensors"))]))
+    if file.name == INDEX and data.draw(st.booleans()):
+        text = st.text(max_size=9) | st.sampled_from(["weight_map", WTE, "model-00001-of-00002.safetensors", "../x"])
+        leaves = st.none() | st.booleans() | st.integers() | st.floats() | text
+        trees = st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(text, inner), max_leaves=9)
+        index = data.draw(trees | st.fixed_dictionaries({"weight_map": trees | st.dictionaries(text, text)}))
+        file.write_text(json.dumps(index), "utf-8")
+    else:
+        content = file.read_bytes()
+        begin, length = data.draw(st.integers(0, min(len(content), 1200))), data.draw(st.integers(0, 20))
+        file.write_bytes(content[:begin] + data.draw(st.binary(max_size=20)) + content[begin + length :])
+    try:
+        load(folder)
+    except CheckpointError as error:
+        assert str(folder) in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_header_of_a_shard_is_refused(folder: Path, kind: str) -> None:
+    """faults.md, 22."""
+    file = shard(folder)[WTE]
+    (folder / file).write_bytes(HOSTILE[kind])
+    with pytest.raises(CheckpointError, match=file):
+        load(folder)
+
+
+def test_more_positions_than_rotations_are_computed_for_are_refused(tmp_path: Path) -> None:
+    """They are in no file that would have to be as large."""
+    save(tmp_path, Modern(ModernConfig(8, 5, 1, 2, 1, 4, 2, 4)), None)
+    rewrite(tmp_path, max_position_embeddings=10**12)
+    with pytest.raises(CheckpointError, match=r"max_position_embeddings x head_dim = 2,000,000,000,000"):
+        load(tmp_path)
 
 
 def rewrite(folder: Path, **changes: object) -> None:

@@ -5,17 +5,16 @@ when its documents are tokens. The listing comes through `groundup.hub`, which s
 the bytes through `groundup.download`.
 """
 
-import http.client
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from groundup.download import RemoteFile, complete
+from groundup import hub
 from groundup.errors import CorpusError
-from groundup.hub import Repository, commit_of, complaint, file_url, files_below, refuse_offline, token
-from groundup.network import Patience, is_of_network, silence_limit
+from groundup.hub import HubFile, Repository, commit_of, files_below
+from groundup.network import Patience, silence_limit
 
 TRIES = 5  # in a row that bring nothing
 FINEWEB_SAMPLES = ("10BT", "100BT", "350BT")
@@ -109,13 +108,5 @@ def download(
     `report` is told how many bytes are there, `notice` of each wait before another try. Raises CorpusError.
     """
     repository = Repository("datasets", file.repository, file.revision)
-    path = folder / file.path
-    if not path.is_file():
-        refuse_offline(f"{repository}, {file.path},")
-    remote = RemoteFile(file_url(repository, file.path), file.path, file.size, file.sha256, "")
-    try:
-        return complete(remote, path, Patience(silence_limit(), TRIES, notice), token=token(), report=report)
-    except (OSError, http.client.HTTPException) as error:
-        if is_of_network(error):
-            raise complaint(error, repository, file.path) from error
-        raise CorpusError(f"{path} can't be written: {error}. Make room, and run again to go on.") from error
+    listed = HubFile(file.path, file.size, file.sha256)
+    return hub.download(repository, listed, folder / file.path, Patience(silence_limit(), TRIES, notice), report)

@@ -16,10 +16,11 @@ from groundup.errors import RecipeError
 from groundup.parallel import machine as machines
 from groundup.parallel.world import World
 from groundup.recipe import Recipe
+from groundup.training.beginning import initial_model
 from groundup.training.journal import Journal, MainJournal
 from groundup.training.memory import explain_out_of_memory
 from groundup.training.metrics import steps_within
-from groundup.training.setup import assemble, choose_machine, initial_model
+from groundup.training.setup import assemble, choose_machine
 from groundup.training.text import Text, choose_tokenizer, read_sources, read_text
 from groundup.training.trainer import Trainer
 

@@ -8,10 +8,10 @@ from functools import partial
 from groundup.errors import GenerationError
 from groundup.generation.engine import SamplingSettings, fit_prompt, start_of, stream_text
 from groundup.generation.interactive import converse, say
-from groundup.model_folder import document_start, find_model, load
+from groundup.model_folder import document_start, load
 from groundup.models.catalogue import Model, architecture_of
 from groundup.parallel.machine import choose_device
-from groundup.places import run_or_path
+from groundup.pretrained import find_model
 from groundup.tokenizers.base import Tokenizer
 
 
@@ -19,7 +19,7 @@ def generate_texts(
     name: str, prompt: str, settings: SamplingSettings, *, samples: int, interactive: bool, strict: bool, device: str
 ) -> None:
     """Write `samples` texts to stdout, or ask for what to write; all else goes to stderr. Raises GroundupError."""
-    folder = find_model(run_or_path(name), report)
+    folder = find_model(name, report)
     model, tokenizer = load(folder, report)
     if tokenizer is None:
         raise GenerationError(f"{folder} has no tokenizer that groundup knows: text can't become its tokens")

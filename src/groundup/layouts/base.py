@@ -21,8 +21,20 @@ class Layout(Protocol):
         """Our names of the models that are written in it; the first reads folders that don't name one."""
         ...
 
+    @property
+    def EMBEDDING(self) -> str:  # noqa: N802
+        """The family's name of the table of tokens, which a tied head shares."""
+        ...
+
+    def spelled(self, name: str) -> str | None:
+        """The name in `to_hugging_face` of a tensor in a file; None for one that computes nothing."""
+        ...
+
     def to_hugging_face(self, model: Model) -> Weights:
-        """The model's weights under the family's names and in its orientation; a tied head is left out."""
+        """The model's weights under the family's names and in its orientation; a tied head is left out.
+
+        Where a tensor is one of the model's own, turned or not, it is a view: what is written there is in the model.
+        """
         ...
 
     def from_hugging_face(self, model: Model, tensors: Weights, path: Path) -> Weights:

@@ -1,6 +1,7 @@
 """GPT-2's layout (`GPT2LMHeadModel`): for `gpt2.py`, and for the readable model and the bigram, GPT-2s both."""
 
 import math
+import re
 from pathlib import Path
 
 import torch
@@ -15,6 +16,8 @@ from groundup.models.correspondence import gpt2_from_readable, readable_from_gpt
 from groundup.models.readable import ReadableGPT
 
 ARCHITECTURES = ("gpt2", "readable", "bigram")
+EMBEDDING = "transformer.wte.weight"
+CAUSAL_MASKS = re.compile(r"(?:transformer\.)?h\.\d+\.attn\.(?:bias|masked_bias)")  # kept by early releases
 LARGEST_BIGRAM = 4096  # its one-hot embedding is as large as its table
 TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # Hugging Face's Conv1D keeps [in, out]
 FIXED = {
@@ -25,6 +28,13 @@ FIXED = {
     "add_cross_attention": (False,),
 }
 DROPOUTS = ("embd_pdrop", "attn_pdrop", "resid_pdrop")
+
+
+def spelled(name: str) -> str | None:
+    """The published GPT-2s leave out `transformer.`, and keep their causal masks among the weights."""
+    if CAUSAL_MASKS.fullmatch(name):
+        return None
+    return name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
 
 
 def to_hugging_face(model: Model) -> Weights:
@@ -51,7 +61,7 @@ def from_hugging_face(model: Model, tensors: Weights, path: Path) -> Weights:
             raise CheckpointError(f"{path} is no longer a bigram: its embedding or norm was changed. Load it as gpt2.")
         return {"head.weight": table}
     weights = {name: tensor.T if name.endswith(TRANSPOSED) else tensor for name, tensor in tensors.items()}
-    weights["lm_head.weight"] = weights["transformer.wte.weight"]
+    weights["lm_head.weight"] = weights[EMBEDDING]
     if isinstance(model, ReadableGPT):
         return readable_from_gpt2(weights, model.config.n_layer, model.config.n_head)
     return weights
@@ -68,7 +78,7 @@ def _zero_layer_gpt2(config: GPTConfig, table: Tensor) -> Weights:
     mean = 1.0 / vocab_size
     deviation = math.sqrt(mean * (1.0 - mean) + 1e-5)
     return {
-        "transformer.wte.weight": torch.eye(vocab_size, dtype=table.dtype, device=table.device),
+        EMBEDDING: torch.eye(vocab_size, dtype=table.dtype, device=table.device),
         "transformer.wpe.weight": table.new_zeros(config.block_size, vocab_size),
         "transformer.ln_f.weight": table.new_full((vocab_size,), deviation),
         "transformer.ln_f.bias": table.new_full((vocab_size,), mean),

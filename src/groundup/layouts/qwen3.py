@@ -10,6 +10,8 @@ from groundup.models.catalogue import Model, architecture_of
 from groundup.models.modern import Modern
 
 ARCHITECTURES = ("modern",)
+EMBEDDING = "model.embed_tokens.weight"
+LARGEST_TABLE = 1 << 27  # positions x head_dim of the rotations: a million positions of Qwen3's heads
 NAMES = {
     "block_size": "max_position_embeddings",
     "vocab_size": "vocab_size",
@@ -30,6 +32,11 @@ FIXED: dict[str, tuple[Any, ...]] = {
 }
 
 
+def spelled(name: str) -> str | None:
+    """As it is."""
+    return name
+
+
 def to_hugging_face(model: Model) -> Weights:
     """The weights as they are, without a tied head."""
     assert isinstance(model, Modern)
@@ -39,7 +46,7 @@ def to_hugging_face(model: Model) -> Weights:
 
 def from_hugging_face(model: Model, tensors: Weights, path: Path) -> Weights:
     """The weights as they are, with a tied head put back."""
-    return {"lm_head.weight": tensors["model.embed_tokens.weight"], **tensors}
+    return {"lm_head.weight": tensors[EMBEDDING], **tensors}
 
 
 def settings_of(model: Model) -> Settings:
@@ -72,6 +79,10 @@ def config_of(settings: Settings, architecture: str, path: Path) -> ModernConfig
     if type(dropout := settings.get(DROPOUT, 0.0)) not in (int, float):
         raise CheckpointError(f"{path}: {DROPOUT} must be a number, not {dropout!r}")
     shape = whole_numbers(settings | _defaults(settings), NAMES, path)
+    if (size := shape["block_size"] * shape["head_dim"]) > LARGEST_TABLE:  # computed, not read: no file vouches for it
+        raise CheckpointError(
+            f"{path}: max_position_embeddings x head_dim = {size:,}, but rotations are computed for {LARGEST_TABLE:,}"
+        )
     return ModernConfig(rope_theta=_rope_theta(settings, path), tied=tied, dropout=float(dropout), **shape)
 
 

@@ -1,5 +1,6 @@
 """The models there are, by the names under which recipes and folders know them."""
 
+import torch
 from torch import Tensor
 
 from groundup.config import ModelConfig
@@ -16,6 +17,24 @@ MODELS: dict[str, type[Model]] = {"bigram": Bigram, "readable": ReadableGPT, "gp
 def build(architecture: str, config: ModelConfig) -> Model:
     """A new model of that name, from a config of its class."""
     return MODELS[architecture](config)  # pyright: ignore[reportArgumentType]
+
+
+def build_on_paper(architecture: str, config: ModelConfig) -> Model:
+    """A model of that name without memory for its weights, which have shapes alone."""
+    with torch.device("meta"):
+        return build(architecture, config)
+
+
+def build_empty(architecture: str, config: ModelConfig, dtype: torch.dtype) -> Model:
+    """A model on the CPU whose weights are still to be filled in: none is drawn, or held in another precision first."""
+    model = build_on_paper(architecture, config).to(dtype)
+    first: dict[torch.Tensor, str] = {}
+    tied = [(name, first.setdefault(weight, name)) for name, weight in model.named_parameters(remove_duplicate=False)]
+    model.to_empty(device="cpu")  # unties what was one
+    for name, same in tied:
+        module, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(module), leaf, model.get_parameter(same))
+    return model
 
 
 def architecture_of(model: Model) -> str:

@@ -1,6 +1,7 @@
 """GPT-2, fused: one QKV projection, one attention kernel, and Hugging Face's names for every weight."""
 
 import math
+from pathlib import Path
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -91,6 +92,17 @@ class GPT2(nn.Module):
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.lm_head.weight = self.transformer.wte.weight  # tied: one table reads tokens and writes them
         self.initialise()
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> "GPT2":
+        """A published GPT-2, in eval mode.
+
+        name: gpt2, gpt2-medium, gpt2-large, gpt2-xl, any OWNER/NAME[@REVISION] of the hub, a run or a model folder.
+        Raises CheckpointError, and CorpusError for what can't be had from the hub.
+        """
+        from groundup.model_folder import load_as  # a door upwards: models know no files otherwise
+
+        return load_as(cls, name)
 
     @property
     def head(self) -> nn.Linear:

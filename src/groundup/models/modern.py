@@ -1,6 +1,7 @@
 """The modern GPT: rotary positions, RMSNorm, SwiGLU and grouped queries, in Qwen3's names for every weight."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -164,6 +165,17 @@ class Modern(nn.Module):
         if config.tied:
             self.lm_head.weight = self.model.embed_tokens.weight
         self.initialise()
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> "Modern":
+        """A published Qwen3 dense model, in eval mode.
+
+        name: Qwen/Qwen3-0.6B, any OWNER/NAME[@REVISION] of the hub, a run or a model folder.
+        Raises CheckpointError, and CorpusError for what can't be had from the hub.
+        """
+        from groundup.model_folder import load_as  # a door upwards: models know no files otherwise
+
+        return load_as(cls, name)
 
     @property
     def head(self) -> nn.Linear:

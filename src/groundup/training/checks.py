@@ -15,6 +15,8 @@ from groundup.parallel.world import World
 from groundup.recipe import Recipe
 from groundup.training.journal import Journal
 
+REMEDY = "Leave model.* out, as the recipe finetune does: its shape is then the model's"
+
 
 def check_division(recipe: Recipe, world: World) -> None:
     """Every process must get the same share of every batch. Raises RecipeError."""
@@ -27,12 +29,12 @@ def check_division(recipe: Recipe, world: World) -> None:
 def check_same_shape(model: Model, architecture: str, config: ModelConfig) -> None:
     """A loaded model must be the one that the recipe describes. Raises RecipeError."""
     if (found := architecture_of(model)) != architecture:
-        raise RecipeError(f"model.architecture = {architecture}, but the model to start from is a {found}")
+        raise RecipeError(f"model.architecture = {architecture}, but the model to start from is a {found}. {REMEDY}")
     compared = {"block_size", "vocab_size"} if found == "bigram" else asdict(config).keys() - {"dropout"}
     for field in sorted(compared):
         has, states = getattr(model.config, field), getattr(config, field)
         if has != states:
-            raise RecipeError(f"model.{field} = {states}, but the model to start from has {field} = {has}")
+            raise RecipeError(f"model.{field} = {states}, but the model to start from has {field} = {has}. {REMEDY}")
 
 
 def check_same_text(sources: Sources, facts: dict[str, Any], may_differ: bool, journal: Journal) -> None:

@@ -19,9 +19,8 @@ from groundup.parallel import machine as machines
 from groundup.parallel.machine import Machine
 from groundup.parallel.sharding import distribute
 from groundup.parallel.world import World
-from groundup.places import run_or_path
 from groundup.recipe import Recipe
-from groundup.tokenizers.base import Tokenizer
+from groundup.training.beginning import initial_model
 from groundup.training.checks import (
     check_division,
     check_same_processes,
@@ -31,7 +30,6 @@ from groundup.training.checks import (
     versions,
 )
 from groundup.training.compiling import compile_in_place
-from groundup.training.journal import Journal
 from groundup.training.objective import NextTokenLoss
 from groundup.training.pace import resolve_length
 from groundup.training.record import RunFolder, check_new_name, create_run
@@ -135,11 +133,6 @@ def assemble(recipe: Recipe, text: Text, model: Model | None, around: Surroundin
         trainer.recipe = replace(recipe, train=replace(recipe.train, compile="off"))
     trainer.distributed = distribute(objective, around.world)
     return trainer
-
-
-def initial_model(recipe: Recipe, journal: Journal) -> tuple[Model | None, Tokenizer | None]:
-    """The model that `train.init` names, with its tokenizer; none where the run starts from random weights."""
-    return model_folder.load(run_or_path(recipe.train.init), journal.say) if recipe.train.init else (None, None)
 
 
 def choose_machine(recipe: Recipe, text: Text, world: World) -> tuple[Recipe, Machine]:
