@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 import groundup
 from groundup.cli_data import data
+from groundup.cli_export import export
 from groundup.cli_prepare import prepare_corpus
 from groundup.cli_tokenizer import tokenizers
 from groundup.errors import GroundupError
@@ -19,7 +20,12 @@ from groundup.recipe_scaling import scaled
 
 app = App(name="groundup", version=groundup.__version__, help="GPT language models, built from the ground up.")
 
-COMMANDS = (app.command(prepare_corpus, name="prepare"), app.command(data), app.command(tokenizers))
+COMMANDS = (
+    app.command(prepare_corpus, name="prepare"),
+    app.command(data),
+    app.command(tokenizers),
+    app.command(export),
+)
 
 NAMESPACE = {"__module__": __name__}  # of the classes made below: left to itself, it says they are built in
 

@@ -43,6 +43,10 @@ class GenerationError(GroundupError):
     """Sampling settings out of range, or a prompt that the model can't take."""
 
 
+class ExportError(GroundupError):
+    """A model that a format can't express, or a place that an export can't go to."""
+
+
 class MachineError(GroundupError):
     """A device, a precision or a package that this machine doesn't have."""
 
