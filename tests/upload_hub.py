@@ -49,7 +49,8 @@ class UploadHandler(Handler):
     def create(self, asked: dict[str, Any]) -> None:
         name = f"{asked['organization']}/{asked['name']}"
         if ("models", name) in self.server.repositories:
-            return self.answer(409, b'{"error": "You already created this model repo"}', {})
+            known = {"error": "You already created this model repo", "url": f"{self.server.url}/{name}"}
+            return self.answer(409, json.dumps(known).encode(), {})
         self.server.add("models", name, {})
         self.server.visibility[name] = asked.get("visibility")  # type: ignore[attr-defined]
         return self.send({"url": f"{self.server.url}/{name}"})

@@ -2,20 +2,26 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
+from huggingface_hub import constants
 
 import groundup as package
 from commands import flags, groundup, metrics, trained, write_text
 from conftest import Cli, error_line
+from groundup.errors import ExportError, GroundupError
+from groundup.interop.command import export_model
 from groundup.recipe_files import load_recipe, parse_toml
 from hub_server import Hub
 from upload_hub import receiving_hub
 
 STEPS = 20
+ENVIRONMENT = {"HF_TOKEN": "hf_test", "GROUNDUP_NETWORK_TIMEOUT": "0.5", "no_proxy": "*", "HF_HOME": "nowhere"}
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +41,19 @@ def hub() -> Iterator[Hub]:
 
 
 @pytest.fixture
-def export(cli: Cli, hub: Hub, folder: Path) -> Cli:
-    """`groundup export ...` in that folder with that hub, and its token."""
-    environment = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_test", "HF_HUB_DISABLE_XET": "1", "no_proxy": "*"}
-    environment |= {"GROUNDUP_NETWORK_TIMEOUT": "2", "HF_HUB_OFFLINE": "0"}
-    return lambda *args, **changes: cli("export", *args, cwd=folder, env=environment | changes)
+def export(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`groundup export run --to hub someone/small-gpt` in that folder with that hub, in this process."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # read from the environment on import
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.chdir(folder)
+
+    def run(*, force: bool = False, public: bool = False) -> None:
+        export_model("run", "hub", "someone/small-gpt", kind=None, out=None, force=force, public=public)
+
+    return run
 
 
 def written(folder: Path, out: str, *args: object) -> Path:
@@ -108,8 +122,9 @@ def test_the_code_on_the_card_runs(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert capsys.readouterr().out.startswith("the ")
 
 
-def test_an_upload_is_one_commit_that_loads(export: Cli, hub: Hub, folder: Path, tmp_path: Path):
-    finished = export("run", "--to", "hub", "someone/small-gpt")
+def test_an_upload_is_one_commit_that_loads(cli: Cli, hub: Hub, folder: Path):
+    environment = ENVIRONMENT | {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    finished = cli("export", "run", "--to", "hub", "someone/small-gpt", cwd=folder, env=environment)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.endswith(f"to {hub.url}/someone/small-gpt\n")
     files = hub.repositories["models", "someone/small-gpt"]["main"]
@@ -117,39 +132,64 @@ def test_an_upload_is_one_commit_that_loads(export: Cli, hub: Hub, folder: Path,
     assert files == expected
     assert hub.visibility == {"someone/small-gpt": "private"}  # type: ignore[attr-defined]
     assert sum("/commit/" in path for path in hub.posts) == 1  # type: ignore[attr-defined]
+    hub.token = "hf_another"
+    refused = cli("export", "run", "--to", "hub", "someone/small-gpt", "--force", cwd=folder, env=environment)
+    assert "HF_TOKEN's account may not write" in error_line(refused)
 
 
-def test_everybody_sees_it_only_where_that_was_asked_for(export: Cli, hub: Hub):
-    assert export("run", "--to", "hub", "someone/seen", "--public").returncode == 0
-    assert hub.visibility == {"someone/seen": "public"}  # type: ignore[attr-defined]
+def test_everybody_sees_it_only_where_that_was_asked_for(export: Callable[..., None], hub: Hub):
+    export(public=True)
+    assert hub.visibility == {"someone/small-gpt": "public"}  # type: ignore[attr-defined]
 
 
-def test_a_repository_that_exists_is_added_to_only_by_force(export: Cli, hub: Hub):
+def test_a_repository_that_exists_is_added_to_only_by_force(export: Callable[..., None], hub: Hub):
     hub.add("models", "someone/small-gpt", {"notes.md": b"mine"})
-    assert "--force" in error_line(export("run", "--to", "hub", "someone/small-gpt"))
+    with pytest.raises(ExportError, match="--force"):
+        export()
     assert set(hub.repositories["models", "someone/small-gpt"]["main"]) == {"notes.md"}
-    assert export("run", "--to", "hub", "someone/small-gpt", "--force").returncode == 0
+    export(force=True)
     assert {"notes.md", "model.safetensors"} <= set(hub.repositories["models", "someone/small-gpt"]["main"])
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"),
+    ("name", "value", "named"),
     [
-        ({"HF_TOKEN": "hf_wrong"}, "HF_TOKEN"),
-        ({"HF_TOKEN": "", "HF_HOME": "nowhere"}, "hf auth login"),
-        ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE"),
-        ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "http://127.0.0.1:9"),
-        ({"HF_ENDPOINT": "nonsense"}, "HF_ENDPOINT"),
+        ("HF_TOKEN", "hf_wrong", "HF_TOKEN"),
+        ("HF_TOKEN", "", "hf auth login"),
+        ("HF_ENDPOINT", "http://127.0.0.1:9", "http://127.0.0.1:9"),
+        ("HF_ENDPOINT", "nonsense", "HF_ENDPOINT"),
     ],
 )
-def test_a_refused_upload_is_one_line(changes: dict[str, str], named: str, export: Cli):
-    assert named in error_line(export("run", "--to", "hub", "someone/small-gpt", **changes))
+def test_a_refused_upload_says_why(
+    name: str, value: str, named: str, export: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(GroundupError, match=named):
+        export()
 
 
-@pytest.mark.parametrize(("where", "kind"), [("create", "hang"), ("commit", "status")])
-def test_a_hub_that_fails_is_one_line(where: str, kind: str, export: Cli, hub: Hub):
-    hub.fail(where, kind, times=100)
-    assert "someone/small-gpt can't be uploaded" in error_line(export("run", "--to", "hub", "someone/small-gpt"))
+def test_nothing_is_uploaded_offline(export: Callable[..., None], hub: Hub, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    huggingface_hub.close_session()  # a session keeps what it was made with
+    with pytest.raises(ExportError, match="HF_HUB_OFFLINE"):
+        export()
+    huggingface_hub.close_session()
+    assert hub.posts == []  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("where", "how", "named"),
+    [
+        ("create", {"kind": "hang"}, "timed out"),
+        ("commit", {"kind": "status", "status": 503}, "HTTP 503"),
+        ("preupload", {"kind": "status", "status": 418}, "HTTP 418"),
+    ],
+)
+def test_a_hub_that_fails_is_named(where: str, how: dict[str, Any], named: str, export: Callable[..., None], hub: Hub):
+    hub.fail(where, times=100, **how)
+    with pytest.raises(ExportError, match=f"someone/small-gpt can't be uploaded to .*{named}") as refused:
+        export()
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

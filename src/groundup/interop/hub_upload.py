@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -69,12 +70,15 @@ def upload(files: Files, repository: str, *, public: bool, force: bool) -> str:
     public: whether everybody sees it. force: go on if there is one already. Raises ExportError, in one line.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, get_session
+    from huggingface_hub.utils import disable_progress_bars
 
     endpoint, token = hub.endpoint(), hub.token()
     if token is None:
         raise ExportError(f"an upload to {endpoint} needs an account's token: `hf auth login` or set HF_TOKEN")
     operations = [CommitOperationAdd(name, content) for name, content in files.items()]
     api = HfApi(endpoint=endpoint, token=token)
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     try:
         get_session().timeout = silence_limit()  # left to itself, huggingface_hub waits for ever
         api.create_repo(repository, private=not public, exist_ok=force)
@@ -86,11 +90,15 @@ def upload(files: Files, repository: str, *, public: bool, force: bool) -> str:
 
 def _complaint(error: Exception, repository: str, endpoint: str) -> ExportError:
     """One line for what huggingface_hub raised, with what can be done."""
+    error = error.__cause__ or error if isinstance(error, RuntimeError) else error  # a file's upload wraps its reason
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     if status == 409:
         return ExportError(f"{repository} exists on {endpoint} already. Choose another name, or add to it with --force")
     if status in (401, 403):
         return ExportError(f"{endpoint} refuses (HTTP {status}): HF_TOKEN's account may not write to {repository}")
-    reason = " ".join(str(error).split())[:300] or type(error).__name__
-    return ExportError(f"{repository} can't be uploaded to {endpoint}: {reason}. Run again with --force to go on")
+    said = getattr(error, "server_message", None) or (str(error) if status is None else "")
+    reason = " ".join(["" if status is None else f"HTTP {status}", *said.split()]).strip() or type(error).__name__
+    return ExportError(
+        f"{repository} can't be uploaded to {endpoint}: {reason[:300]}. Run again, with --force if it exists by now"
+    )
