@@ -58,7 +58,7 @@ def export_gguf(model: Model, tokenizer: Tokenizer | None, out: Path, kind: Kind
         raise ExportError("a model without a tokenizer that groundup reads can't become GGUF, which holds both")
     vocabulary = vocabulary_of(tokenizer, model.config.vocab_size)
     tensors = {gguf_name(name): tensor for name, tensor in _weights(model).items()}
-    kinds = {name: kind_of(name, tensor, kind) for name, tensor in tensors.items()}
+    kinds: dict[str, Kind] = {name: kind_of(name, tensor, kind) for name, tensor in tensors.items()}
     for name, tensor in tensors.items():
         if kinds[name] == "f16" and not tensor.abs().max().item() <= LARGEST_F16:
             raise ExportError(f"tensor {name} has values above {LARGEST_F16:,.0f}, which f16 can't hold: --type bf16")

@@ -90,15 +90,16 @@ def upload(files: Files, repository: str, *, public: bool, force: bool) -> str:
 
 def _complaint(error: Exception, repository: str, endpoint: str) -> ExportError:
     """One line for what huggingface_hub raised, with what can be done."""
-    error = error.__cause__ or error if isinstance(error, RuntimeError) else error  # a file's upload wraps its reason
-    response = getattr(error, "response", None)
+    # The upload of a single file wraps its reason.
+    failed = (error.__cause__ or error) if isinstance(error, RuntimeError) else error
+    response = getattr(failed, "response", None)
     status = getattr(response, "status_code", None)
     if status == 409:
         return ExportError(f"{repository} exists on {endpoint} already. Choose another name, or add to it with --force")
     if status in (401, 403):
         return ExportError(f"{endpoint} refuses (HTTP {status}): HF_TOKEN's account may not write to {repository}")
-    said = getattr(error, "server_message", None) or (str(error) if status is None else "")
-    reason = " ".join(["" if status is None else f"HTTP {status}", *said.split()]).strip() or type(error).__name__
+    said = getattr(failed, "server_message", None) or (str(failed) if status is None else "")
+    reason = " ".join(["" if status is None else f"HTTP {status}", *said.split()]).strip() or type(failed).__name__
     return ExportError(
         f"{repository} can't be uploaded to {endpoint}: {reason[:300]}. Run again, with --force if it exists by now"
     )
