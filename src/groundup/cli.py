@@ -11,6 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 import groundup
 from groundup.cli_data import data
 from groundup.cli_evaluate import evaluate
+from groundup.cli_export import export
 from groundup.cli_prepare import prepare_corpus
 from groundup.cli_tokenizer import tokenizers
 from groundup.cli_verify import verify_claims
@@ -25,6 +26,7 @@ COMMANDS = (
     *(app.command(prepare_corpus, name="prepare"), app.command(data), app.command(tokenizers)),
     app.command(evaluate),
     app.command(verify_claims, name="verify"),
+    app.command(export),
 )
 
 NAMESPACE = {"__module__": __name__}  # of the classes made below: left to itself, it says they are built in

@@ -47,6 +47,10 @@ class EvaluationError(GroundupError):
     """A model that a task can't be put to, or a task that is asked for in a way that it isn't defined."""
 
 
+class ExportError(GroundupError):
+    """A model that a format can't express, or a place that an export can't go to."""
+
+
 class MachineError(GroundupError):
     """A device, a precision or a package that this machine doesn't have."""
 

@@ -1,0 +1,146 @@
+"""A tokenizer as llama.cpp reads it from a GGUF: byte-level BPE, or characters."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from groundup.errors import ExportError
+from groundup.tokenizers.base import END_OF_TEXT, Contents, Tokenizer
+from groundup.tokenizers.bytepair import BytePairTokenizer
+from groundup.tokenizers.characters import CharacterTokenizer
+from groundup.tokenizers.foreign import ForeignTokenizer
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's types of tokens
+
+# How llama.cpp calls the ways to cut a text into words that it knows, by their patterns.
+_AFTER_NUMBERS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_BEFORE_NUMBERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+GPT2_WORDS = "gpt-2"
+WORDS = {
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": GPT2_WORDS,
+    f"{_BEFORE_NUMBERS}{_AFTER_NUMBERS}": "qwen2",
+    f"{_BEFORE_NUMBERS}{{1,3}}{_AFTER_NUMBERS}": "llama-bpe",
+}
+CHANGES_IDS = ("ignore_merges", "dropout", "byte_fallback", "continuing_subword_prefix", "end_of_word_suffix")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What GGUF's keys below `tokenizer.ggml` say.
+
+    model: llama.cpp's kind of tokenizer. tokens, types: of each id. merges: of BPE, in their order; pre: its words.
+    end: the token between documents, or None. note: what llama.cpp does otherwise, for the user.
+    """
+
+    model: str
+    tokens: list[str]
+    types: list[int]
+    merges: list[str]
+    pre: str = ""
+    end: int | None = None
+    note: str = ""
+
+    def add_to(self, writer: "GGUFWriter") -> None:
+        """Write the keys. Nothing is put before a prompt, as groundup puts nothing there."""
+        writer.add_tokenizer_model(self.model)
+        writer.add_token_list(self.tokens)
+        writer.add_token_types(self.types)
+        if self.merges:
+            writer.add_token_merges(self.merges)
+        if self.pre:
+            writer.add_tokenizer_pre(self.pre)
+        if self.end is not None:
+            writer.add_bos_token_id(self.end)
+            writer.add_eos_token_id(self.end)
+        writer.add_add_bos_token(False)
+        writer.add_add_eos_token(False)
+        writer.add_add_space_prefix(False)
+
+
+def vocabulary_of(tokenizer: Tokenizer, vocab_size: int) -> Vocabulary:
+    """The tokenizer of a model of `vocab_size` tokens. Raises ExportError for what llama.cpp can't read alike."""
+    if isinstance(tokenizer, CharacterTokenizer):
+        return _characters(tokenizer)
+    if isinstance(tokenizer, BytePairTokenizer | ForeignTokenizer):
+        return _byte_pairs(tokenizer.contents, tokenizer.special_tokens, vocab_size)
+    raise ExportError(f"GGUF has no {type(tokenizer).__name__}: it holds byte-level BPE and characters")
+
+
+def _characters(tokenizer: CharacterTokenizer) -> Vocabulary:
+    """Characters as RWKV's tokenizer, which takes the longest token that fits: no character begins another's bytes.
+
+    The kind called `llama` could spell them too, but there llama.cpp holds tokens 1 and 2 for the begin and the end of
+    a text, whatever they are, and a text would end at the first `!`.
+    """
+    try:
+        tokens = [escaped(character.encode("utf-8")) for character in tokenizer.characters]
+    except UnicodeEncodeError as error:
+        raise ExportError(
+            f"the character {error.object[error.start]!r} is half of a pair (a lone surrogate), and GGUF holds UTF-8"
+        ) from error
+    return Vocabulary("rwkv", tokens, [NORMAL] * len(tokens), [])
+
+
+def escaped(data: bytes) -> str:
+    """Bytes as RWKV's vocabulary writes them: what isn't printable ASCII by its number."""
+    letters = (chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in data)
+    return "".join("\\\\" if letter == "\\" else letter for letter in letters)
+
+
+def _byte_pairs(contents: Contents, special: Mapping[str, int], vocab_size: int) -> Vocabulary:
+    """Byte-level BPE, whose tokens GGUF writes in the letters of `tokenizer.json`."""
+    pre = _words(contents)
+    if END_OF_TEXT not in special:
+        raise ExportError(
+            f"a tokenizer without {END_OF_TEXT} can't become GGUF: llama.cpp would take token 11 for the end of a text"
+        )
+    tokens = [f"[PAD{token}]" for token in range(vocab_size)]  # many vocabularies are padded to a round size
+    types = [UNUSED] * vocab_size
+    for letters, token in contents["model"]["vocab"].items():
+        tokens[token], types[token] = letters, NORMAL
+    for added in contents.get("added_tokens") or ():
+        tokens[added["id"]] = added["content"]
+        types[added["id"]] = CONTROL if added.get("special") else USER_DEFINED
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in contents["model"]["merges"]]
+    note = "llama.cpp doesn't bring texts into NFC, as this tokenizer does" if contents.get("normalizer") else ""
+    return Vocabulary("gpt2", tokens, types, merges, pre, special[END_OF_TEXT], note)
+
+
+def _words(contents: Contents) -> str:
+    """llama.cpp's name of how a text is cut into words. Raises ExportError where it has none."""
+    for key in CHANGES_IDS:
+        if contents["model"].get(key):
+            raise ExportError(f"this tokenizer's {key} can't be written in GGUF: llama.cpp would give other tokens")
+    if any(step != {"type": "NFC"} for step in _steps(contents.get("normalizer"))):
+        raise ExportError("this tokenizer's normalizer can't be written in GGUF: llama.cpp would give other tokens")
+    pattern, *others = _patterns(_steps(contents.get("pre_tokenizer")))
+    if others or pattern not in WORDS:
+        raise ExportError(
+            f"this tokenizer cuts a text into words in a way that llama.cpp has no name for: {pattern} (it knows "
+            f"those of {', '.join(WORDS.values())})"
+        )
+    return WORDS[pattern]
+
+
+def _patterns(steps: list[dict[str, Any]]) -> list[str]:
+    """The patterns that cut one after the other; what isn't one stands there by its name."""
+    found = []
+    for step in steps:
+        split = step.get("pattern") or {}
+        if step.get("type") == "ByteLevel" and not step.get("add_prefix_space"):
+            found += [next(iter(WORDS))] if step.get("use_regex", True) else []
+        elif step.get("type") == "Split" and (step.get("behavior"), step.get("invert")) == ("Isolated", False):
+            found.append(str(split.get("Regex")))
+        else:
+            found.append(str(step.get("type")))
+    return found or ["none"]
+
+
+def _steps(part: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """A part of a `tokenizer.json` as the steps that it makes one after the other."""
+    if part is None:
+        return []
+    return part.get("pretokenizers") or part.get("normalizers") or [part]
