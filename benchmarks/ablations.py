@@ -24,7 +24,7 @@ from trained import Change, Variant, compare, markdown, text_of
 class Unturned(nn.Module):
     """Instead of rotations: nothing. The positions are learned and added to the embedding."""
 
-    def forward(self, vectors: Tensor) -> Tensor:
+    def forward(self, vectors: Tensor, position: int = 0) -> Tensor:
         return vectors
 
 

@@ -3,11 +3,11 @@
 from typing import Any
 
 import groundup
+from groundup.evaluation.units import perplexity
 from groundup.interop.source import Source
 from groundup.models.catalogue import architecture_of
 from groundup.recipe import Recipe
 from groundup.tokenizers.characters import CharacterTokenizer
-from groundup.training.metrics import perplexity
 from groundup.training.record import RECIPE_FILE
 
 CARD_FILE = "README.md"
