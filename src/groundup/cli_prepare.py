@@ -61,9 +61,10 @@ def prepare_corpus(
     """Turn any text into shuffled, verified shards of tokens. Stopped anywhere, the same command goes on."""
     from groundup.data.hellaswag import read_items
     from groundup.data.inspection import report_on
-    from groundup.data.preparation import Preparation, say
+    from groundup.data.preparation import Preparation
     from groundup.data.prepare import default_validation, prepare
     from groundup.data_report import exit_status, print_report
+    from groundup.notices import report
 
     if workers < 0:
         raise GroundupError(f"--workers {workers} must be a number of processes, from 1; 0 takes the cores there are")
@@ -81,7 +82,7 @@ def prepare_corpus(
     if hellaswag is not None:
         read_items(hellaswag)  # a wrong file is said before the work
     folder = prepare(preparation, out, workers, ray)
-    report = report_on(folder.path, hellaswag, say=say)
-    print_report(report)
+    found = report_on(folder.path, hellaswag, say=report)
+    print_report(found)
     sys.stdout.write(f"train on it: groundup train --corpus {shlex.quote(str(out))}\n")
-    raise SystemExit(exit_status(report, strict))
+    raise SystemExit(exit_status(found, strict))

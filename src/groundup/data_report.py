@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from groundup.data.inspection import Report, report_on
-from groundup.tokenizer_tools import report as say
+from groundup.notices import report as say
 
 COLOURS = {"ok": "green", "note": "yellow", "warning": "bold red"}
 

@@ -16,6 +16,7 @@ from groundup.layouts.base import Weights
 from groundup.layouts.config_file import CONFIG_FILE, read_config, read_settings
 from groundup.layouts.weight_files import WEIGHTS_FILE, Stored, fill, match, number_kind, stored_tensors
 from groundup.models.catalogue import MODELS, Model, architecture_of, build_empty, build_on_paper
+from groundup.parallel.machine import choose_device
 from groundup.pretrained import find_model
 from groundup.tokenizers.base import END_OF_TEXT, TOKENIZER_FILE, Tokenizer
 from groundup.tokenizers.characters import CharacterTokenizer
@@ -74,6 +75,25 @@ def load(
             f"{model.config.vocab_size}: they belong to different models"
         )
     return model, tokenizer
+
+
+def load_to_work(name: str, report: Callable[[str], None], device: str) -> tuple[Path, Model, Tokenizer]:
+    """What writes or scores texts needs: the folder that a name means, its model on a device, and its tokenizer.
+
+    Raises as `load` does, and where there is no tokenizer.
+    """
+    folder = find_model(name, report)
+    model, tokenizer = load(folder, report)
+    if tokenizer is None:
+        raise CheckpointError(f"{folder} has no tokenizer that groundup knows: text can't become its tokens")
+    model.to(choose_device(device))
+    return folder, model, tokenizer
+
+
+def described(model: Model, folder: Path) -> str:
+    """What was loaded, in a line."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return f"{architecture_of(model)}, {parameters:,} parameters, from {folder}"
 
 
 def load_as(kind: type[ModelClass], name: str | Path, report: Callable[[str], None] = warnings.warn) -> ModelClass:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from groundup.data.corpora import load_corpus
 from groundup.errors import TokenizerError
+from groundup.notices import report
 from groundup.tokenizers.base import TOKENIZER_FILE, Tokenizer
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.learning import learn_tokenizer
@@ -80,8 +81,3 @@ def compare(corpus: str, names: list[str]) -> None:
         speed = size / 1e6 / (time.perf_counter() - started)
         table.add_row(name, f"{tokenizer.vocab_size:,}", f"{tokens:,}", f"{size / tokens:.3f}", f"{speed:.1f}")
     Console(highlight=False).print(table)
-
-
-def report(text: str) -> None:
-    """A line for the user that isn't part of the result."""
-    sys.stderr.write(f"{text}\n")

@@ -9,9 +9,10 @@ from typing import Any
 from groundup.data.documents import Reading, read_documents
 from groundup.data.encoding import SHARD_TOKENS, Layout, encode_anyway, repaired
 from groundup.data.parts import Part, find_parts
-from groundup.data.preparation import WORK, Plan, Preparation, explained, say
+from groundup.data.preparation import WORK, Plan, Preparation, explained
 from groundup.data.shard_folder import TOKENIZER_FOLDER
 from groundup.errors import CorpusError
+from groundup.notices import report
 from groundup.tokenizers.base import Tokenizer, tokenizer_sha256
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.loading import load_tokenizer
@@ -22,7 +23,7 @@ SAMPLE_BYTES = 2**18  # of the source, to judge how many tokens it has
 def make_plan(out: str, preparation: dict[str, Any]) -> dict[str, Any]:
     """Leave the plan of a preparation in its folder, and its tokenizer. Raises GroundupError."""
     wanted, folder = Preparation(**preparation), Path(out)
-    parts = tuple(find_parts(wanted.source, wanted.column, wanted.sample, say))
+    parts = tuple(find_parts(wanted.source, wanted.column, wanted.sample, report))
     reading = wanted.reading(folder)
     tokenizer = _tokenizer_of(wanted, parts, reading)
     size, tokens = _sample(parts, reading, tokenizer)
@@ -59,7 +60,7 @@ def inputs_of(parts: Iterable[Part]) -> str:
 def _tokenizer_of(preparation: Preparation, parts: Iterable[Part], reading: Reading) -> Tokenizer:
     """The tokenizer that is named; `characters` is made of those that the source has."""
     if preparation.tokenizer != "characters":
-        return load_tokenizer(preparation.tokenizer, say)
+        return load_tokenizer(preparation.tokenizer, report)
     if any(part.remote for part in parts):
         raise CorpusError(
             f"--tokenizer characters reads the whole source first, so not {preparation.source}: take gpt2"

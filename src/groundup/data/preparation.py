@@ -7,7 +7,6 @@ lies in the output folder until the index is written.
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -34,6 +33,7 @@ from groundup.data.shard_folder import FORMAT, INDEX, SPLITS, TOKENIZER_FOLDER, 
 from groundup.data.shards import ShardWriter
 from groundup.data.statistics import Statistics
 from groundup.errors import CorpusError
+from groundup.notices import report
 from groundup.tokenizers.base import Tokenizer, tokenizer_sha256
 from groundup.tokenizers.loading import load_tokenizer
 
@@ -67,7 +67,7 @@ class Preparation:
 
     def reading(self, out: Path) -> Reading:
         """How its documents are read; remote files are brought to the folder of the work."""
-        return Reading(self.column, self.replace_errors, out / WORK / DOWNLOADS, say)
+        return Reading(self.column, self.replace_errors, out / WORK / DOWNLOADS, report)
 
 
 @dataclass(frozen=True)
@@ -254,11 +254,6 @@ def explained(out: Path) -> Iterator[None]:
             f"can't write into {out}: {error.strerror or error}. What is done is kept: make room, and run the same "
             "command again to go on"
         ) from error
-
-
-def say(text: str) -> None:
-    """A line for the user, on stderr."""
-    sys.stderr.write(f"{text}\n")
 
 
 def write_json(path: Path, values: dict[str, Any], temporary: Path | None = None) -> None:

@@ -16,12 +16,13 @@ from groundup.cores import usable_cores
 from groundup.data.encoding import token_dtype
 from groundup.data.parts import find_parts
 from groundup.data.planning import inputs_of
-from groundup.data.preparation import PLAN, WORK, Plan, Preparation, explained, say
+from groundup.data.preparation import PLAN, WORK, Plan, Preparation, explained
 from groundup.data.progress import Progress
 from groundup.data.remote import named_dataset
 from groundup.data.shard_folder import INDEX, TOKENIZER_FOLDER, ShardFolder, open_folder, read_index
 from groundup.data.workers import Call, Results, Workers, run_here
 from groundup.errors import CorpusError
+from groundup.notices import report
 from groundup.tokenizers.base import tokenizer_sha256
 from groundup.tokenizers.loading import load_tokenizer
 
@@ -115,7 +116,7 @@ def _check_same(out: Path, before: Preparation, tokenizer: str, now: Preparation
             raise CorpusError(
                 f"{out} was begun with {name} = {value}, not {getattr(now, name)}: give another --out, or delete it"
             )
-    if now.tokenizer != "characters" and tokenizer_sha256(load_tokenizer(now.tokenizer, say)) != tokenizer:
+    if now.tokenizer != "characters" and tokenizer_sha256(load_tokenizer(now.tokenizer, report)) != tokenizer:
         raise CorpusError(f"tokenizer {now.tokenizer} isn't the one that {out} was begun with: give another --out")
 
 

@@ -15,11 +15,10 @@ from groundup.doctor import claims
 from groundup.doctor.random_models import model_of, perturbed
 from groundup.doctor.round_trip import HARD, tokenizer_round_trip
 from groundup.doctor.subject import Measured, Skipped, Subject
-from groundup.model_folder import find_model, load
+from groundup.model_folder import load
 from groundup.models.modern import Modern
+from groundup.notices import report
 from groundup.parallel.machine import choose_device
-from groundup.places import run_or_path
-from groundup.tokenizer_tools import report
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.learning import learn_tokenizer
 from groundup.training.memory import is_out_of_memory
@@ -173,8 +172,7 @@ def random_subjects(device: torch.device) -> list[Subject]:
 
 def named_subject(name: str, device: torch.device) -> Subject:
     """A run's best model, or a folder's. Raises GroundupError."""
-    folder = find_model(run_or_path(name), report)
-    model, tokenizer = load(folder, report)
+    model, tokenizer = load(name, report)
     return Subject(name, model, tokenizer, device)
 
 

@@ -17,10 +17,8 @@ from groundup.evaluation.conventions import CONVENTIONS
 from groundup.evaluation.hellaswag import Sitting, ask
 from groundup.evaluation.report import hellaswag_json, print_hellaswag, print_loss
 from groundup.evaluation.sliding import text_loss
-from groundup.model_folder import find_model, load
-from groundup.models.catalogue import Model, architecture_of
-from groundup.parallel.machine import choose_device
-from groundup.places import run_or_path
+from groundup.model_folder import described, load_to_work
+from groundup.notices import report
 from groundup.tokenizers.base import Tokenizer
 
 
@@ -40,7 +38,8 @@ def evaluate_hellaswag(
     items = read_items(path)
     official = hashlib.sha256(path.read_bytes()).hexdigest() == OFFICIAL.sha256
     chosen = items[:limit]
-    model, tokenizer = load_for_evaluation(name, device)
+    folder, model, tokenizer = load_to_work(name, report, device)
+    report(described(model, folder))
     if per_item is not None:  # a folder that doesn't exist is found out before the work, not after it
         _write(per_item, "")
     ways = list(CONVENTIONS) if convention == "both" else [convention]
@@ -61,7 +60,8 @@ def evaluate_loss(
     name: str, *, corpus: str, limit: int | None, stride: int | None, batch_size: int, device: str, as_json: bool
 ) -> None:
     """Measure a model's loss on a text, or on the validation split of shards, and print it. Raises GroundupError."""
-    model, tokenizer = load_for_evaluation(name, device)
+    folder, model, tokenizer = load_to_work(name, report, device)
+    report(described(model, folder))
     stride = max(1, model.block_size // 2) if stride is None else stride
     if not 1 <= stride <= model.block_size:
         raise EvaluationError(
@@ -79,18 +79,6 @@ def evaluate_loss(
         _print_json(result)
     else:
         print_loss(result)
-
-
-def load_for_evaluation(name: str, device: str) -> tuple[Model, Tokenizer]:
-    """A run's best checkpoint or a model folder, on its device, in evaluation mode. Raises GroundupError."""
-    folder = find_model(run_or_path(name), report)
-    model, tokenizer = load(folder, report)
-    if tokenizer is None:
-        raise EvaluationError(f"{folder} has no tokenizer that groundup knows: a task's texts can't become its tokens")
-    model.to(choose_device(device))
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    report(f"{architecture_of(model)}, {parameters:,} parameters, from {folder}")
-    return model.eval(), tokenizer
 
 
 def _read(corpus: str, tokenizer: Tokenizer, vocab_size: int, name: str) -> tuple[str, Tokens]:
@@ -147,8 +135,3 @@ def _progress(what: str, total: int) -> Callable[[int], None]:
         sys.stderr.flush()
 
     return show
-
-
-def report(text: str) -> None:
-    """A line for the user that isn't part of the result."""
-    sys.stderr.write(f"{text}\n")

@@ -1,17 +1,14 @@
 """`groundup generate`: load, say what was loaded, write."""
 
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from groundup.errors import GenerationError
 from groundup.generation.engine import SamplingSettings, fit_prompt, start_of, stream_text
 from groundup.generation.interactive import converse, say
-from groundup.model_folder import document_start, load
-from groundup.models.catalogue import Model, architecture_of
-from groundup.parallel.machine import choose_device
-from groundup.pretrained import find_model
+from groundup.model_folder import described, document_start, load_to_work
+from groundup.models.catalogue import Model
+from groundup.notices import report
 from groundup.tokenizers.base import Tokenizer
 
 
@@ -19,13 +16,8 @@ def generate_texts(
     name: str, prompt: str, settings: SamplingSettings, *, samples: int, interactive: bool, strict: bool, device: str
 ) -> None:
     """Write `samples` texts to stdout, or ask for what to write; all else goes to stderr. Raises GroundupError."""
-    folder = find_model(name, report)
-    model, tokenizer = load(folder, report)
-    if tokenizer is None:
-        raise GenerationError(f"{folder} has no tokenizer that groundup knows: text can't become its tokens")
-    model.to(choose_device(device))
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    report(f"{architecture_of(model)}, {parameters:,} parameters, from {folder}; seed {settings.seed}")
+    folder, model, tokenizer = load_to_work(name, report, device)
+    report(f"{described(model, folder)}; seed {settings.seed}")
     write = partial(write_pieces, model, tokenizer, start=document_start(folder, tokenizer), strict=strict)
     if interactive:
         converse(write, settings, prompt)
@@ -47,8 +39,3 @@ def write_pieces(
     """The text after the prompt, piece by piece."""
     tokens = fit_prompt(start_of(prompt, tokenizer, start), model.block_size, strict, report)
     yield from stream_text(model, tokenizer, tokens, settings)
-
-
-def report(text: str) -> None:
-    """A line for the user that isn't part of the text."""
-    sys.stderr.write(f"{text}\n")

@@ -10,6 +10,7 @@ from groundup.interop.gguf import Kind, export_gguf
 from groundup.interop.hub_upload import check_repository, files_to_upload, upload, write_folder
 from groundup.interop.onnx import export_onnx, too_large_for_one_file, weights_file
 from groundup.interop.source import Source, open_source
+from groundup.notices import report
 
 Format = Literal["gguf", "onnx", "hub"]
 
@@ -59,8 +60,3 @@ def _to_hub(source: Source, repository: str, out: Path | None, *, force: bool, p
         write_folder(files, out)
         return f"{out}: what would be uploaded to {repository}; nothing was: {', '.join(files)}"
     return f"uploaded {', '.join(files)} to {upload(files, repository, public=public, force=force)}"
-
-
-def report(text: str) -> None:
-    """A line for the user that isn't the result."""
-    sys.stderr.write(f"{text}\n")

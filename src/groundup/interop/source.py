@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundup.model_folder import find_model, load
+from groundup.model_folder import load
 from groundup.models.catalogue import Model
-from groundup.places import run_or_path
+from groundup.pretrained import find_model
 from groundup.tokenizers.base import Tokenizer
 from groundup.training.record import RECIPE_FILE, RunFolder
 
@@ -28,7 +28,7 @@ class Source:
 
 def open_source(name: str, report: Callable[[str], None]) -> Source:
     """The model that a run's name or a path means. Raises CheckpointError."""
-    folder = find_model(run_or_path(name), report).resolve()
+    folder = find_model(name, report).resolve()
     run = RunFolder(folder.parent.parent)
     is_checkpoint = folder.parent == run.checkpoints and (run.path / RECIPE_FILE).is_file()
     return Source(folder, *load(folder, report), run if is_checkpoint else None)

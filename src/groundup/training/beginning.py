@@ -1,10 +1,9 @@
 """The model that a run starts from: its shape, which the recipe needn't repeat, and its weights."""
 
-import sys
-
 from groundup import model_folder
 from groundup.layouts.config_file import CONFIG_FILE, read_config
 from groundup.models.catalogue import Model, architecture_of
+from groundup.notices import report
 from groundup.pretrained import find_model
 from groundup.recipe import Recipe, shape_of
 from groundup.recipe_files import Layer
@@ -14,10 +13,6 @@ from groundup.training.journal import Journal
 
 def shape_layer(name: str) -> Layer:
     """The shape of the model that `train.init` names, for below all other layers. Raises GroundupError."""
-
-    def report(text: str) -> None:
-        sys.stderr.write(f"{text}\n")
-
     folder = find_model(name, report)
     return Layer({"model": shape_of(*read_config(folder / CONFIG_FILE))}, f"the model {name}")
 
