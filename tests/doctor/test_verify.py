@@ -25,6 +25,7 @@ from groundup.layouts import gpt2 as gpt2_layout
 from groundup.layouts import qwen3 as qwen3_layout
 from groundup.models import attention, correspondence, gpt2, modern
 from groundup.models.bigram import Bigram
+from groundup.models.kv_cache import KVCache, LayerCache
 from groundup.tokenizers.bytepair import BytePairTokenizer
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.training import objective
@@ -40,6 +41,7 @@ def failures_of(architecture: str, claim_name: str) -> list[str]:
     assert findings
     for finding in findings:
         assert (finding.status == verify.FAILED) == (claim.meaning in finding.note)
+        assert finding.error is not None, finding.note
     return [finding.claim for finding in findings if finding.status == verify.FAILED]
 
 
@@ -87,10 +89,10 @@ def gelu_by_erf(mlp: gpt2.MLP, hidden: Tensor) -> Tensor:
     return mlp.dropout(mlp.c_proj(F.gelu(mlp.c_fc(hidden))))
 
 
-def rotate_neighbours(rotary: modern.Rotary, vectors: Tensor) -> Tensor:
+def rotate_neighbours(rotary: modern.Rotary, vectors: Tensor, position: int = 0) -> Tensor:
     """RoPE as its paper has it: dimension 2i with 2i + 1, instead of i with i + head_dim / 2."""
-    time, half = vectors.size(-2), vectors.size(-1) // 2
-    cosine, sine = (table[:time, :half].repeat_interleave(2, -1).to(vectors) for table in (rotary.cosine, rotary.sine))
+    turned, half = slice(position, position + vectors.size(-2)), vectors.size(-1) // 2
+    cosine, sine = (table[turned, :half].repeat_interleave(2, -1).to(vectors) for table in (rotary.cosine, rotary.sine))
     turned = torch.stack([-vectors[..., 1::2], vectors[..., ::2]], dim=-1).flatten(-2)
     return vectors * cosine + turned * sine
 
@@ -153,6 +155,21 @@ def stale_window(model: Any, tokens: Tensor, settings: engine.SamplingSettings) 
         yield int(token)
 
 
+ROTATE, COPY_ROWS = modern.Rotary.forward, LayerCache.rows
+
+
+def position_from_zero(cache: KVCache | None, tokens: Tensor) -> Tensor:
+    return torch.arange(tokens.size(1))
+
+
+def rotate_from_zero(rotary: modern.Rotary, vectors: Tensor, position: int = 0) -> Tensor:
+    return ROTATE(rotary, vectors)
+
+
+def rows_of_others(cache: LayerCache, numbers: Tensor) -> LayerCache:
+    return COPY_ROWS(cache, numbers.roll(1))
+
+
 def another_base(settings: dict[str, Any]) -> dict[str, Any]:
     return settings | {"rope_theta": 1e4, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
 
@@ -176,8 +193,8 @@ FAULTS: dict[str, tuple[Patch, str, str]] = {
         *("gpt2", "readable = fused: logits"),
     ),
     "GELU by erf": (replacing(gpt2.MLP, "forward", gelu_by_erf), "gpt2", "readable = fused: logits"),
-    "Conv1D not transposed": (
-        replacing(gpt2_layout, "TRANSPOSED", ("c_attn.weight", "c_fc.weight")),
+    "a Conv1D not transposed, the square one": (
+        replacing(gpt2_layout, "TRANSPOSED", ("c_attn.weight", "c_fc.weight", "mlp.c_proj.weight")),
         *("gpt2", "ours = transformers"),
     ),
     "keys and values swapped": (
@@ -236,6 +253,18 @@ FAULTS: dict[str, tuple[Patch, str, str]] = {
     "a context that lags behind": (
         replacing(engine, "stream_tokens", stale_window),
         *("gpt2", "cached = uncached: greedy, tokens"),
+    ),
+    "stale cache position": (
+        replacing(gpt2, "positions_after", position_from_zero),
+        *("gpt2", "cached = uncached: logits"),
+    ),
+    "stale cache position, modern": (
+        replacing(modern.Rotary, "forward", rotate_from_zero),
+        *("modern", "cached = uncached: logits"),
+    ),
+    "a cache that confuses its rows": (
+        replacing(LayerCache, "rows", rows_of_others),
+        *("gpt2", "cached = uncached: logits"),
     ),
     "half precision in secret": (
         replacing(gpt2.MLP, "forward", mlp_in_half_precision),

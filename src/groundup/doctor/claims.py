@@ -17,6 +17,7 @@ from groundup.doctor.differences import Tensors, count_unequal, gradients_of, of
 from groundup.doctor.subject import CPU, Measured, Skipped, Subject, logits_of, outcome
 from groundup.generation import engine
 from groundup.models import correspondence
+from groundup.models.catalogue import Model, hidden_after, new_cache
 from groundup.models.gpt2 import GPT2
 from groundup.models.readable import ReadableGPT
 from groundup.optim.groups import RULES, build_optimizers
@@ -118,7 +119,8 @@ def causality(subject: Subject) -> Iterator[Measured]:
 def cached_is_uncached(subject: Subject) -> Iterator[Measured]:
     """The tokens that `groundup generate` streams, and those of the model's plain loop: how many differ.
 
-    The streaming model begins in training mode: generation has to switch dropout off, and on again.
+    The streaming model begins in training mode: generation has to switch dropout off, and on again. Where a model has a
+    cache, the logits of a text that it reads in pieces too.
     """
     model = subject.copied()
     slides = model.block_size <= SHORT_CONTEXT
@@ -134,6 +136,21 @@ def cached_is_uncached(subject: Subject) -> Iterator[Measured]:
         streamed = list(engine.stream_tokens(model.train(), prompt, settings))
         unequal = sum(one != other for one, other in zip(streamed, expected, strict=True))
         yield Measured(f"{name}, tokens", unequal, 0.0)
+    yield from _as_if_read_at_once(model, subject.tokens()[:, :-1].to(subject.device))
+
+
+def _as_if_read_at_once(model: Model, tokens: Tensor) -> Iterator[Measured]:
+    """A text read through the cache: half of it, which is copied as rows of it are, a token, and the rest."""
+    with torch.no_grad():
+        if (cache := new_cache(model.eval())) is None or tokens.size(1) < 3:
+            return
+        order = torch.arange(tokens.size(0), device=tokens.device).roll(1)
+        first, one, rest = tokens.tensor_split([tokens.size(1) // 2, tokens.size(1) // 2 + 1], dim=1)
+        pieces = [hidden_after(model, first, cache)[order]]
+        cache = cache.rows(order)
+        pieces += [hidden_after(model, one[order], cache), hidden_after(model, rest[order], cache)]
+        found = model.head(torch.cat(pieces, dim=1))
+    yield Measured("logits", relative(found, logits_of(model, tokens[order])), IN_FLOAT32)
 
 
 def batch_is_alone(subject: Subject) -> Iterator[Measured]:
