@@ -135,6 +135,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def api(self, parts: list[str]) -> None:
         """/api/KIND/OWNER/NAME[/revision/REVISION] and .../tree/REVISION/FOLDER, slashes of the last two as %2F."""
+        if parts[0] not in ("models", "datasets"):  # huggingface_hub asks more of a hub than we do
+            self.refuse(404, "EntryNotFound", "Not found")
+            return
         kind, owner, name, verb, revision, *folder = parts if len(parts) > 3 else [*parts, "revision", "main"]
         if (found := self.files(kind, f"{owner}/{name}", revision)) is None:
             return

@@ -1,9 +1,11 @@
 """Downloads from a real server on this machine that drops, hangs, lies and dribbles: only the right file is kept."""
 
 import hashlib
+import io
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from conftest import Cli, error_line
 from groundup.download import RemoteFile, fetch
 from groundup.errors import CorpusError
+from groundup.network import TransferError, read_all
 
 CONTENT = bytes(range(256)) * 1000
 
@@ -43,6 +46,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def good(self, first: int) -> None:
         self.send_content(CONTENT, first)
+
+    def slow(self, first: int) -> None:
+        """Long enough for others to come."""
+        self.send_content(CONTENT, first, send=len(CONTENT) // 2)
+        self.server.closing.wait(0.3)
+        self.wfile.write(CONTENT[first + len(CONTENT) // 2 :])
 
     def half(self, first: int) -> None:
         """The first half, then the line is dead."""
@@ -125,8 +134,9 @@ def remote(server: Server, how: str) -> RemoteFile:
 
 
 def files(folder: Path) -> dict[str, int]:
-    """Every file below a folder with its size."""
-    return {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    """Every file below a folder with its size, but the empty ones that processes lock."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {str(path.relative_to(folder)): path.stat().st_size for path in found}
 
 
 def test_a_file_is_fetched_once(server: Server, cache: Path):
@@ -136,6 +146,29 @@ def test_a_file_is_fetched_once(server: Server, cache: Path):
     assert fetch(remote(server, "good")) == path
     assert server.ranges == [None]
     assert files(cache) == {"room/file.bin": len(CONTENT)}
+
+
+def test_of_several_at_once_one_writes(server: Server, cache: Path):
+    with ThreadPoolExecutor(4) as several:
+        found = list(several.map(lambda _: fetch(remote(server, "slow")).read_bytes(), range(4)))
+    assert found == [CONTENT] * 4
+    assert server.ranges == [None]
+    assert files(cache) == {"room/file.bin": len(CONTENT)}
+
+
+def test_a_short_answer_that_never_ends_is_given_up():
+    class Endless:
+        def __init__(self, piece: bytes) -> None:
+            self.piece = piece
+
+        def read1(self, most: int) -> bytes:
+            time.sleep(0.001)
+            return self.piece
+
+    for piece, silence in ((b" ", 0.005), (bytes(1 << 24), 1000)):
+        with pytest.raises(TransferError, match="the answer didn't end"):
+            read_all(Endless(piece), silence)
+    assert read_all(io.BytesIO(b"short"), 1.0) == b"short"
 
 
 def test_a_dropped_download_goes_on_where_it_stopped(server: Server, cache: Path):

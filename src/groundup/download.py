@@ -12,6 +12,7 @@ from typing import Any
 from urllib.error import HTTPError
 
 import platformdirs
+from filelock import FileLock
 
 from groundup.errors import CorpusError
 from groundup.network import Patience, TransferError, open_url, persist, reason, silence_limit
@@ -28,6 +29,7 @@ class RemoteFile:
     size: int
     sha256: str | None  # None where nobody says it
     instead: str  # what to do without it
+    git_sha1: str | None = None  # of a small file in a repository, instead of SHA-256: of its size and content
 
 
 def cache_folder() -> Path:
@@ -45,7 +47,11 @@ def fetch(remote: RemoteFile, timeout: float | None = None, deadline: float = 60
     path = cache_folder() / remote.path
     patience = Patience(silence_limit() if timeout is None else timeout)
     try:
-        return complete(remote, path, patience, deadline=deadline)
+        if path.is_file():
+            return complete(remote, path, patience)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):  # of several processes, one writes
+            return complete(remote, path, patience, deadline=deadline)
     except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
         raise CorpusError(
             f"can't download {remote.url} to {path}: {reason(error)}. Put the file there yourself, or {remote.instead}"
@@ -151,9 +157,14 @@ def _check_announced(response: Any, remote: RemoteFile, have: int) -> None:
 def _verify(path: Path, remote: RemoteFile, remedy: str) -> None:
     if (size := path.stat().st_size) != remote.size:
         raise CorpusError(f"{path} has {size:,} bytes instead of {remote.size:,}. {remedy}")
-    if remote.sha256 is None:
+    kind, expected, start = "SHA-256", remote.sha256, b""
+    if expected is None:
+        kind, expected, start = "git's SHA-1", remote.git_sha1, b"blob %d\0" % size
+    if expected is None:
         return
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != remote.sha256:
-        raise CorpusError(f"{path} has SHA-256 {digest[:8]}... instead of {remote.sha256[:8]}.... {remedy}")
+        digest = hashlib.file_digest(
+            file, lambda: hashlib.new("sha256" if remote.sha256 else "sha1", start)
+        ).hexdigest()
+    if digest != expected:
+        raise CorpusError(f"{path} has {kind} {digest[:8]}... instead of {expected[:8]}.... {remedy}")

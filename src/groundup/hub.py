@@ -18,7 +18,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from groundup.download import RemoteFile, complete
 from groundup.errors import CorpusError
-from groundup.network import Patience, is_of_network, open_url, persist, reason
+from groundup.network import Patience, is_of_network, open_url, persist, read_all, reason
 
 HUB = "https://huggingface.co"
 MOST_PAGES = 10_000  # of a thousand files each
@@ -39,11 +39,12 @@ class Repository:
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a repository: its path there, its size in bytes, and its SHA-256 where the hub knows it."""
+    """A file of a repository: its path there, its size in bytes, and its SHA-256 or else what git calls its content."""
 
     path: str
     size: int
     sha256: str | None
+    git_sha1: str | None = None
 
 
 def endpoint() -> str:
@@ -109,7 +110,7 @@ def download(
     """
     if not path.is_file():
         refuse_offline(f"{repository}, {file.path},")
-    remote = RemoteFile(file_url(repository, file.path), file.path, file.size, file.sha256, "")
+    remote = RemoteFile(file_url(repository, file.path), file.path, file.size, file.sha256, "", file.git_sha1)
     try:
         return complete(remote, path, patience, token=token(), report=report)
     except (OSError, http.client.HTTPException) as error:
@@ -128,7 +129,8 @@ def complaint(error: Exception, repository: Repository, path: str = "") -> Corpu
         )
     code = error.headers.get("X-Error-Code")
     if urlsplit(error.url)[:2] != urlsplit(hub)[:2]:
-        return CorpusError(f"{what}: {error.url} answers {reason(error)}. Run again later to go on.")
+        server = "{0.scheme}://{0.netloc}".format(urlsplit(error.url))  # the rest of the address may be a secret
+        return CorpusError(f"{what}: {server} answers {reason(error)}. Run again later to go on.")
     if error.code == 403 or code == "GatedRepo":
         kind = "" if repository.kind == "models" else f"{repository.kind}/"
         remedy = f"Accept its terms on {hub}/{kind}{repository.name}, then `hf auth login` or set HF_TOKEN."
@@ -154,7 +156,7 @@ def _json(url: str, repository: Repository, patience: Patience, path: str = "") 
 
     def attempt() -> tuple[bytes, str | None]:
         with open_url(url, patience.silence, token=token() if own else None) as response:
-            return response.read(), response.headers.get("Link")
+            return read_all(response, patience.silence), response.headers.get("Link")
 
     try:
         content, link = persist(attempt, patience)
@@ -170,11 +172,15 @@ def _json(url: str, repository: Repository, patience: Patience, path: str = "") 
 
 def _file(entry: dict[str, Any]) -> HubFile:
     """A file of the tree as the hub lists it; large ones carry their SHA-256 as LFS's object id."""
-    lfs = entry.get("lfs") or {}
-    path, size, digest = str(entry["path"]), int(entry["size"]), lfs.get("oid")
-    if ".." in path.split("/") or path.startswith("/") or not (digest is None or re.fullmatch(r"[0-9a-f]{64}", digest)):
+    lfs = entry.get("lfs")
+    path, size, digest = str(entry["path"]), int(entry["size"]), (lfs or entry)["oid"]
+    if (
+        ".." in path.split("/")
+        or path.startswith("/")
+        or not re.fullmatch(r"[0-9a-f]{64}" if lfs else r"[0-9a-f]{40}", digest)
+    ):
         raise ValueError(path)
-    return HubFile(path, size, digest)
+    return HubFile(path, size, digest) if lfs else HubFile(path, size, None, digest)
 
 
 def _not_a_hub(url: str) -> CorpusError:

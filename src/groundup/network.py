@@ -20,6 +20,8 @@ from groundup.errors import CorpusError
 Result = TypeVar("Result")
 
 PROGRESS = 1 << 20  # bytes that make a try worth forgetting the failures before it
+LARGEST_ANSWER = 1 << 26  # bytes of a listing
+SHORT_ANSWER = 15  # times the silence
 LONGEST_WAIT = 300.0  # seconds; the hub counts requests in windows of five minutes
 
 
@@ -97,6 +99,17 @@ def reason(error: Exception) -> str:
     if isinstance(error, HTTPError):
         return f"HTTP {error.code} {error.headers.get('X-Error-Message') or error.reason}"
     return str(getattr(error, "reason", None) or error) or type(error).__name__
+
+
+def read_all(response: Any, silence: float) -> bytes:
+    """The body of a short answer: at most 64 MB, within 15 times the silence. Raises TransferError."""
+    deadline, pieces, size = time.monotonic() + SHORT_ANSWER * silence, [], 0
+    while piece := response.read1(1 << 16):
+        pieces.append(piece)
+        size += len(piece)
+        if size > LARGEST_ANSWER or time.monotonic() > deadline:
+            raise TransferError(f"the answer didn't end: {size:,} bytes in {SHORT_ANSWER * silence:.0f} s or less")
+    return b"".join(pieces)
 
 
 def asked_wait(headers: Message) -> float | None:

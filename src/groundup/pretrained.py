@@ -1,11 +1,13 @@
 """From a name to a model folder: a run's best checkpoint, any folder, or a model of the hub, brought here once.
 
 What comes from Hugging Face's hub lies in the cache under its commit, and has that place only when all of it is there
-and verified. From then on the name means that commit, and nobody is asked any more.
+and verified. From then on the name means that commit, and nobody is asked any more. What other programs have put into
+Hugging Face's own cache is used where it is.
 """
 
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -26,6 +28,7 @@ Report = Callable[[str], None]
 OPENAI = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")}
 HUB_NAME = re.compile(r"([\w-][\w.-]*)/([\w-][\w.-]*)", re.ASCII)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+UNFINISHED = ".fetching-"
 TRIES = 5  # in a row that bring nothing
 
 
@@ -73,19 +76,30 @@ def fetch(repository: Repository, report: Report) -> Path:
     home = cache_folder() / "hub" / repository.name
     known = home / "revisions" / quote(repository.revision, safe="")
     try:
-        if (folder := _cached(home, known)) is not None:
+        if (folder := _cached(home, known) or _of_hugging_face(repository)) is not None:
             return folder
         refuse_offline(repository)
         home.mkdir(parents=True, exist_ok=True)
         with FileLock(home / ".lock"):  # of several processes, one fetches
             if (folder := _cached(home, known)) is not None:
                 return folder
-            folder = _bring(repository, home, Patience(silence_limit(), TRIES, report), report)
+            try:
+                folder = _bring(repository, home, Patience(silence_limit(), TRIES, report), report)
+            except CheckpointError:  # no model for us: what came of it is of no use
+                _forget_unfinished(home)
+                raise
             known.parent.mkdir(exist_ok=True)
             known.write_text(folder.name, "ascii")
+            _forget_unfinished(home)
             return folder
     except OSError as error:
         raise CheckpointError(f"{home} can't be written: {error}. Make room, or name another GROUNDUP_CACHE") from error
+
+
+def _forget_unfinished(home: Path) -> None:
+    """Remove what has come of commits that are no longer, or never were, of use."""
+    for unfinished in home.glob(f"{UNFINISHED}*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _cached(home: Path, known: Path) -> Path | None:
@@ -97,10 +111,28 @@ def _cached(home: Path, known: Path) -> Path | None:
     return folder if re.fullmatch(r"[0-9a-f]{40}", commit) and folder.is_dir() else None
 
 
+def _of_hugging_face(repository: Repository) -> Path | None:
+    """The folder of a revision in Hugging Face's cache, if all that groundup would fetch of it is there."""
+    from huggingface_hub import try_to_load_from_cache  # takes 0.1 s
+
+    def known(name: str) -> Path | None:
+        found = try_to_load_from_cache(repository.name, name, revision=repository.revision)
+        return Path(found) if isinstance(found, str) else None
+
+    def is_known(name: str) -> bool:  # that there is none is kept as well
+        return try_to_load_from_cache(repository.name, name, revision=repository.revision) is not None
+
+    if (config := known(CONFIG_FILE)) is None or not all(map(is_known, TOKENIZER_FILES)):
+        return None
+    index = None if known(WEIGHTS_FILE) else known(INDEX_FILE)
+    weights = set(read_index(index).values()) if index else {WEIGHTS_FILE}
+    return config.parent if all(map(known, weights)) else None
+
+
 def _bring(repository: Repository, home: Path, patience: Patience, report: Report) -> Path:
     """What the revision is now, whole, under its commit; what came before a failure waits for the next try."""
     pinned = Repository("models", repository.name, commit_of(repository, patience))
-    folder, unfinished = home / pinned.revision, home / f".fetching-{pinned.revision}"
+    folder, unfinished = home / pinned.revision, home / f"{UNFINISHED}{pinned.revision}"
     if folder.is_dir():  # another name for the same commit
         return folder
     files = {file.path: file for file in files_below(pinned, "", patience)}

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +44,8 @@ def hub(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
         monkeypatch.setenv("GROUNDUP_NETWORK_TIMEOUT", str(LIMIT))
         monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
         monkeypatch.setenv("no_proxy", "*")
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "huggingface"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "huggingface"))  # read on import
         monkeypatch.chdir(tmp_path)
         yield running
 
@@ -139,6 +142,11 @@ FAULTS = {
     "a 401": ({"where": "resolve", "kind": "status", "status": 401}, r"HTTP 401 .*HF_TOKEN"),
     "a 500 that stays": ({"where": "/files/", "kind": "status", "times": 9}, r"HTTP 500 .*Run again later"),
     "wrong bytes": ({"where": "/files/", "kind": "wrong"}, r"has SHA-256 .* instead of .* is removed"),
+    "wrong bytes of a small file": ({"where": "tokenizer.json", "kind": "wrong"}, r"has git's SHA-1 .* instead of"),
+    "a refusal by the server of files": (
+        {"where": "/files/", "kind": "status", "status": 403},
+        r"localhost:\d+ answers",
+    ),
     "silence": ({"where": "/files/", "kind": "hang", "times": 9, "at": 2000}, r"timed out"),
     "silence before headers": ({"where": "/api/", "kind": "hang", "times": 9, "at": -1}, r"timed out"),
     "a log-in page": ({"where": "/files/", "kind": "short"}, r"another file answers there"),
@@ -156,11 +164,53 @@ def test_a_fault_is_one_line_and_leaves_no_model(
     with pytest.raises(GroundupError, match=said) as raised:
         fetched("gpt2")
     assert "\n" not in str(raised.value)
+    assert "signature" not in str(raised.value)
     assert complete_folders(tmp_path) == []
     hub.faults.clear()
     assert_equal(GPT2.from_pretrained("gpt2"), GPT2.from_pretrained(folder))  # the next try finds nothing in its way
     assert len(complete_folders(tmp_path)) == 1
     assert not list((tmp_path / "cache").rglob("*.part"))
+
+
+def test_what_came_of_a_commit_that_is_no_longer_meant_goes(hub: Hub, folder: Path, tmp_path: Path) -> None:
+    hub.fail("/files/", "status", times=9)
+    with pytest.raises(CorpusError):
+        fetched("gpt2")
+    home = tmp_path / "cache" / "hub" / NAME
+    assert len(list(home.glob(".fetching-*"))) == 1
+    hub.faults.clear()
+    hub.add("models", NAME, contents(folder) | {"README.md": b"# Another commit"})
+    fetched("gpt2")
+    assert not list(home.glob(".fetching-*"))
+
+
+def test_what_other_programs_have_fetched_is_used_where_it_is(
+    hub: Hub, folder: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import snapshot_download
+
+    def snapshot(*patterns: str) -> Path:
+        return Path(snapshot_download(NAME, endpoint=hub.url, allow_patterns=list(patterns)))
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    snapshot("*.json")
+    assert fetched("gpt2").is_relative_to(tmp_path / "cache")  # its weights aren't there
+    shutil.rmtree(tmp_path / "cache")
+    theirs = snapshot("*.json", WHOLE)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    asked = len(hub.asked)
+    assert fetched("gpt2") == theirs
+    assert_equal(GPT2.from_pretrained("gpt2"), GPT2.from_pretrained(folder))
+    finished = cli(
+        "generate", "gpt2", "--prompt", "the quick", "--length", "5", "--greedy", env={"HF_HUB_OFFLINE": "1"}
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert f"from {theirs}" in finished.stderr
+    with pytest.raises(CorpusError, match="forbids it"):
+        fetched("gpt2@another")
+    assert len(hub.asked) == asked
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_dropped_connection_goes_on(hub: Hub, folder: Path) -> None:
@@ -194,12 +244,15 @@ def test_a_repository_of_pickles_is_refused_by_name(hub: Hub, folder: Path, tmp_
     assert complete_folders(tmp_path) == hub.ranges() == NOTHING
 
 
-def test_what_groundup_does_not_load_is_refused_before_its_weights_are_fetched(hub: Hub, folder: Path) -> None:
+def test_what_groundup_does_not_load_is_refused_before_its_weights_are_fetched(
+    hub: Hub, folder: Path, tmp_path: Path
+) -> None:
     files = contents(folder)
     settings = json.loads(files["config.json"])
     hub.add("models", "someone/llama", files | {"config.json": json.dumps(settings | {"model_type": "llama"}).encode()})
     with pytest.raises(CheckpointError, match="model_type is 'llama'; groundup loads 'gpt2', 'qwen3'"):
         fetched("someone/llama")
+    assert not list((tmp_path / "cache").rglob(".fetching-*"))
     hub.add("models", "someone/notes", {"README.md": b"# Notes"})
     with pytest.raises(CheckpointError, match=r"model someone/notes has no config.json"):
         fetched("someone/notes")

@@ -46,7 +46,7 @@ def export(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # read from the environment on import
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)  # which an upload changes
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.chdir(folder)
 
@@ -123,7 +123,7 @@ def test_the_code_on_the_card_runs(folder: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_upload_is_one_commit_that_loads(cli: Cli, hub: Hub, folder: Path):
-    environment = ENVIRONMENT | {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    environment = ENVIRONMENT | {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
     finished = cli("export", "run", "--to", "hub", "someone/small-gpt", cwd=folder, env=environment)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.endswith(f"to {hub.url}/someone/small-gpt\n")

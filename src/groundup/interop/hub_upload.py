@@ -1,6 +1,5 @@
 """A model's files on Hugging Face's hub, in one commit; huggingface_hub speaks its protocol."""
 
-import re
 import shutil
 import sys
 import tempfile
@@ -12,10 +11,10 @@ from groundup.interop.destination import appearing_whole
 from groundup.interop.model_card import CARD_FILE, CURVE_FILE, model_card
 from groundup.interop.source import Source
 from groundup.network import silence_limit
+from groundup.pretrained import HUB_NAME
 from groundup.training.plot import plot_losses
 from groundup.training.record import RECIPE_FILE
 
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 OF_A_MODEL = (  # all else in a checkpoint is for going on with the training
     "config.json",
     "generation_config.json",
@@ -33,7 +32,7 @@ Files = dict[str, Path | bytes]  # path in the repository -> the file to copy, o
 
 def check_repository(repository: str) -> None:
     """Raise ExportError for what can't be a repository's name."""
-    if not REPOSITORY.fullmatch(repository):
+    if not HUB_NAME.fullmatch(repository):
         raise ExportError(
             f"{repository!r} is no repository of the hub: OWNER/NAME, in letters, digits, '-', '_' and '.'"
         )
@@ -69,7 +68,7 @@ def upload(files: Files, repository: str, *, public: bool, force: bool) -> str:
 
     public: whether everybody sees it. force: go on if there is one already. Raises ExportError, in one line.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi, get_session
+    from huggingface_hub import CommitOperationAdd, HfApi, constants, get_session
     from huggingface_hub.utils import disable_progress_bars
 
     endpoint, token = hub.endpoint(), hub.token()
@@ -81,6 +80,7 @@ def upload(files: Files, repository: str, *, public: bool, force: bool) -> str:
         disable_progress_bars()
     try:
         get_session().timeout = silence_limit()  # left to itself, huggingface_hub waits for ever
+        constants.HF_HUB_DISABLE_XET = True  # and hf_xet too, on a network stack of its own
         api.create_repo(repository, private=not public, exist_ok=force)
         api.create_commit(repository, operations, commit_message="Upload a model of groundup")
     except Exception as error:  # of huggingface_hub, of its HTTP library or of hf_xet: they share no class
