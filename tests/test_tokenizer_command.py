@@ -85,8 +85,8 @@ def test_pieces_are_whole_characters() -> None:
     perturb(model, scale=1.0)
     prompt, drawn = start_of("🙂é", tokenizer), SamplingSettings(length=300, temperature=1.0, seed=3)
     pieces = list(stream_text(model, tokenizer, prompt, drawn))
-    end = tokenizer.special_tokens[END_OF_TEXT]
-    assert "".join(pieces) == tokenizer.decode(stream_tokens(model, prompt, drawn, end=end))
+    ends = frozenset({tokenizer.special_tokens[END_OF_TEXT]})
+    assert "".join(pieces) == tokenizer.decode(stream_tokens(model, prompt, drawn, ends=ends))
     assert tokenizer.decode_bytes(prompt[0]) == "🙂é".encode()
     assert start_of("", tokenizer).tolist() == [[ord("\n")]]
     assert start_of("", CharacterTokenizer("ab")).tolist() == [[0]]

@@ -113,6 +113,12 @@ def document_start(folder: Path, tokenizer: Tokenizer) -> int | None:
     return token if token is not None and read_settings(folder / CONFIG_FILE).get("bos_token_id") == token else None
 
 
+def text_ends(folder: Path) -> frozenset[int]:
+    """The tokens after which a text is over, by the model's `config.json`: one, several or none."""
+    stated = read_settings(folder / CONFIG_FILE).get("eos_token_id")
+    return frozenset(end for end in (stated if isinstance(stated, list) else [stated]) if isinstance(end, int))
+
+
 def fits(tokenizer: Tokenizer, vocab_size: int) -> bool:
     """Whether a model of that many tokens can be this tokenizer's: BPE vocabularies are often padded to round sizes."""
     padded = not isinstance(tokenizer, CharacterTokenizer) and tokenizer.vocab_size < vocab_size

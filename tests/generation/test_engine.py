@@ -212,7 +212,7 @@ def test_a_document_begins_and_ends_with_its_token():
     assert write_text(model, tokenizer, greedy) == "y"  # as after a new line
     assert write_text(model, tokenizer, greedy, "y", start=end) == ""
     assert list(stream_tokens(model, torch.tensor([[end]]), greedy))[:4] == [x, y, end, x]
-    assert list(stream_tokens(model, torch.tensor([[end]]), greedy, end=end)) == [x, y]
+    assert list(stream_tokens(model, torch.tensor([[end]]), greedy, ends=frozenset({end}))) == [x, y]
 
 
 def test_an_unknown_character_is_named_with_its_position():

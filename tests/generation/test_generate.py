@@ -12,7 +12,8 @@ import pytest
 import groundup as package
 from commands import flags, groundup, trained
 from conftest import TINY, Cli, error_line, some_text
-from groundup.generation.engine import SamplingSettings, write_text
+from groundup import model_folder
+from groundup.generation.engine import SamplingSettings, start_of, stream_tokens, write_text
 from groundup.tokenizers.base import END_OF_TEXT
 from shard_files import documents, learned, write_shards
 
@@ -66,6 +67,22 @@ def test_a_model_of_documents_begins_as_they_do(tmp_path: Path):
         expected = write_text(model, tokenizer, SamplingSettings(length=20, seed=5), start=start)
         assert written(tmp_path, folder, "--length", 20, "--seed", 5) == expected + "\n"
     assert END_OF_TEXT not in (tmp_path / "runs" / "shar" / "samples.txt").read_text("utf-8")
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_text_ends_where_the_models_config_says(several: bool, folder: Path, tmp_path: Path):
+    """As chat models have it, whose last token isn't that of their documents."""
+    model, tokenizer = package.load(folder / "runs" / "run")
+    assert tokenizer is not None
+    prompt, settings = start_of("a", tokenizer), SamplingSettings(length=20, temperature=2.0, seed=5)
+    tokens = list(stream_tokens(model, prompt, settings))
+    end = tokens[7]
+    model_folder.save(tmp_path / "model", model, tokenizer)
+    config = tmp_path / "model" / "config.json"
+    stated = [10**6, end] if several else end
+    config.write_text(json.dumps(json.loads(config.read_text("utf-8")) | {"eos_token_id": stated}), "utf-8")
+    found = written(tmp_path, "model", "--prompt", "a", "--length", 20, "--temperature", 2, "--seed", 5)
+    assert found == "a" + tokenizer.decode(tokens[: tokens.index(end)]) + "\n"
 
 
 def test_without_a_seed_one_is_taken_and_said(folder: Path):

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from groundup.generation.engine import SamplingSettings, fit_prompt, start_of, stream_text
+from groundup.generation.engine import Ends, SamplingSettings, fit_prompt, start_of, stream_text
 from groundup.generation.interactive import converse, say
-from groundup.model_folder import described, document_start, load_to_work
+from groundup.model_folder import described, document_start, load_to_work, text_ends
 from groundup.models.catalogue import Model
 from groundup.notices import report
 from groundup.tokenizers.base import Tokenizer
@@ -18,7 +18,9 @@ def generate_texts(
     """Write `samples` texts to stdout, or ask for what to write; all else goes to stderr. Raises GroundupError."""
     folder, model, tokenizer = load_to_work(name, report, device)
     report(f"{described(model, folder)}; seed {settings.seed}")
-    write = partial(write_pieces, model, tokenizer, start=document_start(folder, tokenizer), strict=strict)
+    write = partial(
+        write_pieces, model, tokenizer, start=document_start(folder, tokenizer), ends=text_ends(folder), strict=strict
+    )
     if interactive:
         converse(write, settings, prompt)
         return
@@ -34,8 +36,15 @@ def generate_texts(
 
 
 def write_pieces(
-    model: Model, tokenizer: Tokenizer, prompt: str, settings: SamplingSettings, *, start: int | None, strict: bool
+    model: Model,
+    tokenizer: Tokenizer,
+    prompt: str,
+    settings: SamplingSettings,
+    *,
+    start: int | None,
+    ends: Ends,
+    strict: bool,
 ) -> Iterator[str]:
     """The text after the prompt, piece by piece."""
     tokens = fit_prompt(start_of(prompt, tokenizer, start), model.block_size, strict, report)
-    yield from stream_text(model, tokenizer, tokens, settings)
+    yield from stream_text(model, tokenizer, tokens, settings, ends)

@@ -13,6 +13,8 @@ from groundup.models.catalogue import Model, hidden_after, new_cache
 from groundup.models.sampling import next_token
 from groundup.tokenizers.base import END_OF_TEXT, Tokenizer
 
+Ends = frozenset[int]
+
 
 @dataclass(frozen=True)
 class SamplingSettings:
@@ -74,13 +76,14 @@ def fit_prompt(tokens: Tensor, block_size: int, strict: bool, report: Callable[[
 
 @torch.inference_mode()
 def stream_tokens(
-    model: Model, tokens: Tensor, settings: SamplingSettings, vocab_size: int | None = None, end: int | None = None
+    model: Model, tokens: Tensor, settings: SamplingSettings, vocab_size: int | None = None, ends: Ends = frozenset()
 ) -> Iterator[int]:
     """Yield `settings.length` tokens that continue `tokens`, [1, time] int64, as `model.generate` would draw them.
 
-    vocab_size: of the tokenizer, where the model's is padded: what is above has no text. end: a token that ends them
-    before, and isn't yielded. What was read is cached until the context is full; from then on the oldest token goes
-    with each new one, every position changes, and the whole context is read again, as `model.generate` always does.
+    vocab_size: of the tokenizer, where the model's is padded: what is above has no text. ends: tokens any of which ends
+    them before, and isn't yielded. What was read is cached until the context is full; from then on the oldest token
+    goes with each new one, every position changes, and the whole context is read again, as `model.generate` always
+    does.
     """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(settings.seed)
@@ -96,7 +99,7 @@ def stream_tokens(
             logits = model.head(hidden_after(model, unread, cache)[:, -1])[:, :vocab_size]
             uniform = torch.rand(1, generator=generator).to(device)
             token = next_token(logits, uniform, settings.temperature, settings.top_k, settings.top_p)
-            if (number := int(token)) == end:
+            if (number := int(token)) in ends:
                 return
             context = torch.cat([context, token[:, None]], dim=1)
             yield number
@@ -104,11 +107,16 @@ def stream_tokens(
         model.train(was_training)
 
 
-def stream_text(model: Model, tokenizer: Tokenizer, tokens: Tensor, settings: SamplingSettings) -> Iterator[str]:
-    """The pieces of text that continue `tokens`, as they are made, each of whole characters; end-of-text ends it."""
+def stream_text(
+    model: Model, tokenizer: Tokenizer, tokens: Tensor, settings: SamplingSettings, ends: Ends = frozenset()
+) -> Iterator[str]:
+    """The pieces of text that continue `tokens`, as they are made, each of whole characters.
+
+    end-of-text ends it, and so does each of `ends`.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    end = tokenizer.special_tokens.get(END_OF_TEXT)
-    for token in stream_tokens(model, tokens, settings, tokenizer.vocab_size, end):
+    ends |= {token for name, token in tokenizer.special_tokens.items() if name == END_OF_TEXT}
+    for token in stream_tokens(model, tokens, settings, tokenizer.vocab_size, ends):
         yield decoder.decode(tokenizer.decode_bytes([token]))
     if rest := decoder.decode(b"", final=True):
         yield rest
