@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from safetensors.torch import save_file
 
 from groundup.config import ModelConfig, parameter_count
@@ -93,7 +94,9 @@ def load_to_work(name: str, report: Callable[[str], None], device: str) -> tuple
 def described(model: Model, folder: Path) -> str:
     """What was loaded, in a line."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return f"{architecture_of(model)}, {parameters:,} parameters, from {folder}"
+    dtype = next(model.parameters()).dtype
+    precision = "" if dtype == torch.float32 else f", in {str(dtype).removeprefix('torch.')}"
+    return f"{architecture_of(model)}, {parameters:,} parameters{precision}, from {folder}"
 
 
 def load_as(kind: type[ModelClass], name: str | Path, report: Callable[[str], None] = warnings.warn) -> ModelClass:

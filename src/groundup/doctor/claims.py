@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from groundup import model_folder
 from groundup.doctor.differences import Tensors, count_unequal, gradients_of, of_norms, relative, relative_of_all
-from groundup.doctor.subject import CPU, Measured, Skipped, Subject, logits_of, outcome
+from groundup.doctor.subject import CPU, TIME, Measured, Skipped, Subject, logits_of, outcome
 from groundup.generation import engine
 from groundup.models import correspondence
 from groundup.models.catalogue import Model, hidden_after, new_cache
@@ -33,6 +33,7 @@ LOGITS_IN_BFLOAT16, GRADIENTS_IN_BFLOAT16 = 0.05, 0.1  # of eight bits, through 
 
 LEARNING = OptimSection(learning_rate=1e-3, weight_decay=0.1, clip_norm=1.0)
 NEW_TOKENS = 24
+OLDEST_TRANSFORMERS = 5
 SHORT_CONTEXT = 256  # up to here texts run past the context too, so that its window slides
 
 
@@ -103,7 +104,7 @@ def causality(subject: Subject) -> Iterator[Measured]:
     model, rows = subject.copied(), min(8, subject.model.block_size - 1)
     if rows == 0:
         raise Skipped("a context of one token has no later one")
-    before = subject.tokens(rows=1)[:, :-1].repeat(rows, 1)
+    before = subject.tokens(rows=1, time=TIME)[:, :-1].repeat(rows, 1)
     time = before.size(1)
     places = [max(1, round((row + 1) * time / rows) - 1) for row in range(rows)]
     after = before.clone()
@@ -136,31 +137,44 @@ def cached_is_uncached(subject: Subject) -> Iterator[Measured]:
         streamed = list(engine.stream_tokens(model.train(), prompt, settings))
         unequal = sum(one != other for one, other in zip(streamed, expected, strict=True))
         yield Measured(f"{name}, tokens", unequal, 0.0)
-    yield from _as_if_read_at_once(model, subject.tokens()[:, :-1].to(subject.device))
+    tokens = subject.tokens()[:, :-1].to(subject.device)
+    for name, model, bound in _in_each_precision(subject):
+        if (error := _error_of_pieces(model, tokens)) is not None:
+            yield Measured(f"logits{name}", error, bound)
 
 
-def _as_if_read_at_once(model: Model, tokens: Tensor) -> Iterator[Measured]:
-    """A text read through the cache: half of it, which is copied as rows of it are, a token, and the rest."""
+def _in_each_precision(subject: Subject) -> Iterator[tuple[str, Model, float]]:
+    """The model in float32, and as it is kept where that is less: what to add to a name, and the bound."""
+    yield "", subject.copied(), IN_FLOAT32
+    if subject.dtype in (torch.bfloat16, torch.float16):
+        yield f", in {str(subject.dtype).removeprefix('torch.')}", subject.copied(subject.dtype), LOGITS_IN_BFLOAT16
+
+
+def _error_of_pieces(model: Model, tokens: Tensor) -> float | None:
+    """Of a text that is read through the cache: half of it, which is copied as rows of it are, a token, and the rest.
+
+    None for a model without a cache.
+    """
     with torch.no_grad():
-        if (cache := new_cache(model.eval())) is None or tokens.size(1) < 3:
-            return
+        if (cache := new_cache(model)) is None or tokens.size(1) < 3:
+            return None
         order = torch.arange(tokens.size(0), device=tokens.device).roll(1)
         first, one, rest = tokens.tensor_split([tokens.size(1) // 2, tokens.size(1) // 2 + 1], dim=1)
         pieces = [hidden_after(model, first, cache)[order]]
         cache = cache.rows(order)
         pieces += [hidden_after(model, one[order], cache), hidden_after(model, rest[order], cache)]
         found = model.head(torch.cat(pieces, dim=1))
-    yield Measured("logits", relative(found, logits_of(model, tokens[order])), IN_FLOAT32)
+    return relative(found, logits_of(model, tokens[order]))
 
 
 def batch_is_alone(subject: Subject) -> Iterator[Measured]:
     """A text among others, among still others, and by itself."""
-    model = subject.copied()
     batch, others = subject.tokens(seed=0)[:, :-1], subject.tokens(seed=1)[:, :-1]
     others[1] = batch[1]
-    among, elsewhere = logits_of(model, batch)[1], logits_of(model, others)[1]
-    yield Measured("other neighbours", (elsewhere - among).abs().max().item(), 0.0)
-    yield Measured("no neighbours", relative(logits_of(model, batch[1:2])[0], among), IN_FLOAT32)
+    for name, model, bound in _in_each_precision(subject):
+        among, elsewhere = logits_of(model, batch)[1], logits_of(model, others)[1]
+        yield Measured(f"other neighbours{name}", (elsewhere - among).abs().max().item(), 0.0)
+        yield Measured(f"no neighbours{name}", relative(logits_of(model, batch[1:2])[0], among), bound)
 
 
 def device_is_cpu_float64(subject: Subject) -> Iterator[Measured]:
@@ -227,12 +241,22 @@ def saved_is_loaded(subject: Subject) -> Iterator[Measured]:
     yield Measured("logits", (found - expected).abs().max().item(), 0.0)
 
 
-def ours_is_transformers(subject: Subject) -> Iterator[Measured]:
-    """The logits of Hugging Face's own model, loaded from our folder, in float32 on the CPU."""
+def _installed_transformers() -> Any:
+    """The library. Raises Skipped where it isn't, can't be imported, or is older than what groundup writes for."""
     if importlib.util.find_spec("transformers") is None:
         raise Skipped("transformers isn't installed: pip install 'groundup[interop]'")
-    import transformers
+    try:
+        transformers = importlib.import_module("transformers")
+    except Exception as error:  # of its own dependencies, whatever they raise
+        raise Skipped(f"transformers can't be imported: {error}") from error
+    if int(transformers.__version__.partition(".")[0]) < OLDEST_TRANSFORMERS:
+        raise Skipped(f"transformers {transformers.__version__} is older than {OLDEST_TRANSFORMERS}.0")
+    return transformers
 
+
+def ours_is_transformers(subject: Subject) -> Iterator[Measured]:
+    """The logits of Hugging Face's own model, loaded from our folder, in float32 on the CPU."""
+    transformers = _installed_transformers()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     with subject.saved(torch.float32) as folder:

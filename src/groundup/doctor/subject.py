@@ -24,7 +24,7 @@ from groundup.training.objective import NextTokenLoss
 
 ROWS = 3
 TIME = 144  # tokens a row: as many as attention's bfloat16 products on a CPU begin with, and some
-LARGE, TIME_OF_LARGE = 20_000_000, 32  # parameters, from which float64 on a CPU takes minutes; the code is the same
+LARGE, TIME_OF_LARGE = 20_000_000, 32  # parameters, from which float64 and gradients on a CPU take minutes
 
 CPU = torch.device("cpu")
 
@@ -63,6 +63,11 @@ class Subject:
     @property
     def architecture(self) -> str:
         return architecture_of(self.model)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision in which the model is kept, and in which `generate` and `evaluate` run it."""
+        return next(self.model.parameters()).dtype
 
     @property
     def parameters(self) -> int:
