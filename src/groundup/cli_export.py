@@ -7,7 +7,9 @@ from cyclopts import Parameter
 
 
 def export(
-    model: Annotated[str, Parameter(help="A run's name, or the path of a run or of any model folder.")],
+    model: Annotated[
+        str, Parameter(help="A run's name, the path of a run or model folder, or gpt2 or OWNER/NAME of the hub.")
+    ],
     repository: Annotated[str | None, Parameter(help="With --to hub: OWNER/NAME.")] = None,
     /,
     *,
