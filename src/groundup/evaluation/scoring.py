@@ -14,7 +14,8 @@ from groundup.models.kv_cache import KVCache
 
 LOGITS_AT_ONCE = 2**23  # numbers: 32 MB in float32
 CONTEXTS_ALIKE = 4  # tokens by which contexts that are computed together differ at the most
-ENDINGS_AT_ONCE = 128  # tokens: as few as keep a processor busy, so that endings of other lengths needn't be padded
+COST_OF_A_PASS = 20  # tokens that a processor computes in the time that a pass takes beyond its tokens
+ROWS_AT_ONCE = 64  # endings: each takes a copy of its context's keys and values
 
 
 @dataclass(frozen=True)
@@ -106,13 +107,11 @@ class _Row:
 def _score(batch: list[Continuations], model: Model) -> list[list[float]]:
     """The sums of each context's endings."""
     device = device_of(model)
-    shared = min(len(continuations.context) for continuations in batch) - 1  # the last one's state is needed itself
-    cache = new_cache(model) if shared else None
-    if cache is None:
-        shared = 0
-    else:
+    cache, shared, before = new_cache(model), 0, None
+    if cache is not None:
+        shared = min(len(continuations.context) for continuations in batch)
         contexts = np.stack([continuations.context[:shared] for continuations in batch])
-        hidden_after(model, torch.from_numpy(contexts).to(device), cache)
+        before = hidden_after(model, torch.from_numpy(contexts).to(device), cache)[:, -1]
     rows = [
         _Row(number, place, np.concatenate([asked.context[shared:], ending]), len(asked.context) - shared)
         for number, asked in enumerate(batch)
@@ -120,42 +119,66 @@ def _score(batch: list[Continuations], model: Model) -> list[list[float]]:
     ]
     sums = [[0.0] * len(continuations.endings) for continuations in batch]
     for some in _of_one_length(rows):
-        chosen = None if cache is None else cache.rows(torch.tensor([row.context for row in some], device=device))
-        scores = log_probabilities(model, [row.tokens for row in some], [row.first for row in some], chosen)
+        chosen = torch.tensor([row.context for row in some], device=device)
+        scores = log_probabilities(
+            model,
+            [row.tokens for row in some],
+            [row.first for row in some],
+            None if cache is None else cache.rows(chosen, room=len(some[0].tokens)),
+            None if before is None else before[chosen],
+        )
         for row, found in zip(some, scores, strict=True):
             sums[row.context][row.ending] = float(found.sum(dtype=np.float64))
     return sums
 
 
 def _of_one_length(rows: list[_Row]) -> Iterator[list[_Row]]:
-    """Rows whose lengths differ by a token at most, or by more where they are few tokens in all."""
-    some: list[_Row] = []
-    for row in sorted(rows, key=lambda row: len(row.tokens), reverse=True):
-        longest = len(some[0].tokens) if some else 0
-        if some and len(some) * longest >= ENDINGS_AT_ONCE and longest - len(row.tokens) > 1:
-            yield some
-            some = []
-        some.append(row)
-    yield some
+    """Rows of about one length together, the longest first: so that passes and padding cost the least in all."""
+    ordered = sorted(rows, key=lambda row: len(row.tokens), reverse=True)
+    lengths = [len(row.tokens) for row in ordered]
+    least, begins = [0], [0]  # of the first rows, 0 to all: the least cost in tokens, and where the last group begins
+    for end in range(1, len(ordered) + 1):
+        cost, begin = min(
+            (least[begin] + COST_OF_A_PASS + lengths[begin] * (end - begin), begin)
+            for begin in range(max(0, end - ROWS_AT_ONCE), end)
+        )
+        least.append(cost)
+        begins.append(begin)
+    groups, end = [], len(ordered)
+    while end:
+        groups.append(ordered[begins[end] : end])
+        end = begins[end]
+    yield from reversed(groups)
 
 
 @torch.inference_mode()
 def log_probabilities(
-    model: Model, rows: Sequence[np.ndarray], firsts: Sequence[int], cache: KVCache | None = None
+    model: Model,
+    rows: Sequence[np.ndarray],
+    firsts: Sequence[int],
+    cache: KVCache | None = None,
+    before: Tensor | None = None,
 ) -> list[np.ndarray]:
     """The log-probability of each token of a row from place `first` on, in nats, given those before it.
 
-    rows: [tokens] int64 each; firsts: of each row, from 1. cache: of what comes before the rows, with as many of them.
+    rows: [tokens] int64 each; firsts: of each row, from 1, or from 0 with `before`. cache: of what comes before the
+    rows, with as many of them. before: [rows, width], the states of the last tokens in there.
     """
     inputs = np.zeros((len(rows), max(map(len, rows)) - 1), dtype=np.int64)
-    counted = np.zeros(inputs.shape, dtype=bool)
-    for place, (row, first) in enumerate(zip(rows, firsts, strict=True)):
+    for place, row in enumerate(rows):
         inputs[place, : len(row) - 1] = row[:-1]
-        counted[place, first - 1 : len(row) - 1] = True
     device = device_of(model)
-    hidden = hidden_after(model, torch.from_numpy(inputs).to(device), cache)
+    hidden = []  # [rows, some, width] each: the states that predict the tokens, one after the other
+    if before is not None:
+        hidden.append(before[:, None])
+    if inputs.shape[1]:
+        hidden.append(hidden_after(model, torch.from_numpy(inputs).to(device), cache))
+    predicted = 1 if before is None else 0  # the place of the first token that has a state before it
+    counted = np.zeros((len(rows), inputs.shape[1] + 1 - predicted), dtype=bool)
+    for place, (row, first) in enumerate(zip(rows, firsts, strict=True)):
+        counted[place, first - predicted : len(row) - predicted] = True
     targets = np.concatenate([row[first:] for row, first in zip(rows, firsts, strict=True)]).astype(np.int64)
-    states = hidden[torch.from_numpy(counted).to(device)]  # [counted, width], in the order of the targets
+    states = torch.cat(hidden, dim=1)[torch.from_numpy(counted).to(device)]  # [counted, width], as the targets are
     found = _by_chunks(model, states, torch.from_numpy(targets).to(device))
     lengths = [len(row) - first for row, first in zip(rows, firsts, strict=True)]
     return np.split(found.cpu().numpy(), np.cumsum(lengths)[:-1])

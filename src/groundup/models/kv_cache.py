@@ -25,11 +25,13 @@ class LayerCache:
         self.length = last
         return self._contents()
 
-    def rows(self, numbers: Tensor) -> "LayerCache":
-        """These rows of the batch, in memory of their own. numbers: [n] int64"""
+    def rows(self, numbers: Tensor, room: int = 0) -> "LayerCache":
+        """These rows of the batch, in memory of their own, with room for as many tokens more. numbers: [n] int64"""
         copy = LayerCache()
         if self.length:
-            copy.append(*(kept.index_select(0, numbers) for kept in self._contents()))
+            key, value = (kept.index_select(0, numbers) for kept in self._contents())
+            copy._grow(key, self.length + room)
+            copy.append(key, value)
         return copy
 
     def _grow(self, like: Tensor, capacity: int) -> None:
@@ -59,13 +61,13 @@ class KVCache:
         """Tokens that have been read: the position of the next one."""
         return self.layers[-1].length
 
-    def rows(self, numbers: Tensor) -> "KVCache":
+    def rows(self, numbers: Tensor, room: int = 0) -> "KVCache":
         """A copy with these rows of the batch, one or many times each: a prefix, to be continued in several ways.
 
-        numbers: [n] int64, where the model is
+        numbers: [n] int64, where the model is. room: tokens that will follow, so that nothing is copied again for them
         """
         copy = KVCache(0)
-        copy.layers = [layer.rows(numbers) for layer in self.layers]
+        copy.layers = [layer.rows(numbers, room) for layer in self.layers]
         return copy
 
 

@@ -1,0 +1,31 @@
+"""Runs lm-evaluation-harness on `model` and `items.jsonl` in this folder, and prints what it found as JSON.
+
+A process of its own, because it has to be offline before it imports anything; not the harness's own command, which
+reads its thousands of tasks first.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from lm_eval import simple_evaluate
+from lm_eval.tasks import TaskManager
+
+
+def main() -> None:
+    """Its Hugging Face model class on the CPU, in the folder's precision; each item's sample, and the accuracies."""
+    found = simple_evaluate(
+        model="hf",
+        model_args={"pretrained": "model", "dtype": "auto"},
+        tasks=["hellaswag_file"],
+        batch_size=4,
+        device="cpu",
+        bootstrap_iters=0,
+        task_manager=TaskManager(include_path=str(Path(__file__).parent), include_defaults=False),
+    )
+    kept = {"samples": found["samples"]["hellaswag_file"], "results": found["results"]["hellaswag_file"]}
+    sys.stdout.write(json.dumps(kept, default=str) + "\n")
+
+
+if __name__ == "__main__":
+    main()

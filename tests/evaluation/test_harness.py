@@ -1,0 +1,101 @@
+"""lm-evaluation-harness itself scores our folders: the same log-likelihoods and choices, command line against it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import straightforward
+import torch
+from invented_items import invented, small_model, tokenizer, write_items
+
+from commands import groundup
+from conftest import model_of, perturb
+from groundup import model_folder
+from groundup.config import GPTConfig
+from groundup.download import cache_folder
+from groundup.tokenizers.gpt2 import gpt2_tokenizer
+from groundup.tokenizers.learning import learn_tokenizer
+
+pytestmark = pytest.mark.peers
+
+TEXT_EDITION = "hellaswag/text_edition.jsonl"  # the items with ctx, but without ctx_a and ctx_b
+TASK = Path(__file__).parent / "harness_task"
+MEASURES = ("acc", "acc_norm", "acc_bytes")
+
+
+def harness(folder: Path) -> tuple[dict[int, dict[str, Any]], dict[str, float]]:
+    """What the harness finds with `model` and `items.jsonl`: each item by its `ind`, and the accuracies."""
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "datasets")}
+    finished = subprocess.run(
+        [sys.executable, str(TASK / "run.py")],
+        cwd=folder,
+        env=os.environ | offline,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    found = json.loads(finished.stdout.splitlines()[-1])
+    accuracies = {measure: found["results"][f"{measure},none"] for measure in MEASURES}
+    return {sample["doc"]["ind"]: sample for sample in found["samples"]}, accuracies
+
+
+def assert_agreement(folder: Path, count: int, within: float) -> dict[str, Any]:
+    """`groundup evaluate` and the harness, on `model` and `items.jsonl`, find the same; what groundup printed."""
+    flags = ("--file", "items.jsonl", "--convention", "harness", "--device", "cpu", "--json")
+    finished = groundup("evaluate", "model", *flags, "--per-item", "each.jsonl", folder=folder)
+    assert finished.returncode == 0, finished.stderr
+    ours = [json.loads(line) for line in (folder / "each.jsonl").read_text("utf-8").splitlines()]
+    theirs, accuracies = harness(folder)
+    assert len(ours) == len(theirs) == count
+    worst = 0.0
+    for line in ours:
+        peer = theirs[line["ind"]]
+        found = np.array([float(total) for ((total, _greedy),) in peer["resps"]])
+        worst = max(worst, np.abs(found - line["harness"]["log_probabilities"]).max())
+        endings = peer["doc"]["choices"]
+        lengths = [np.ones(4), [len(text) for text in endings], [len(text.encode()) for text in endings]]
+        chosen = {m: int((found / length).argmax()) for m, length in zip(MEASURES, lengths, strict=True)}
+        assert line["harness"]["choices"] == chosen, line["ind"]
+        right = {measure: float(choice == line["label"]) for measure, choice in chosen.items()}
+        assert {measure: peer[measure] for measure in MEASURES} == right  # the harness chose by these lengths too
+    assert worst < within
+    printed = json.loads(finished.stdout)
+    assert {row["measure"]: row["accuracy"] for row in printed["results"]} == pytest.approx(accuracies)
+    return printed
+
+
+@pytest.mark.parametrize(
+    ("architecture", "block_size", "within"), [("gpt2", 256, 1e-9), ("gpt2", 40, 1e-9), ("modern", 256, 1e-4)]
+)
+def test_invented_items_with_brackets_and_titles(architecture: str, block_size: int, within: float, tmp_path: Path):
+    """40 tokens are too few for many: those lose their beginning, as they do there."""
+    model_folder.save(tmp_path / "model", small_model(architecture, block_size), tokenizer())
+    items = [item for item in invented(200, seed=4) if len(set(map(straightforward.preprocess, item["endings"]))) == 4]
+    write_items(tmp_path / "items.jsonl", items[:120])  # of endings that are the same, rounding would choose
+    printed = assert_agreement(tmp_path, 120, within)
+    assert (printed["cut"]["harness"] > 20) == (block_size == 40)
+
+
+@pytest.mark.parametrize(("tokens", "count"), [("learned from the items", 500), ("GPT-2's", 50)])
+def test_items_of_hellaswag(tokens: str, count: int, tmp_path: Path):
+    """In float64: in float32, a sum of -900 has digits to 6e-5 only."""
+    cached = cache_folder() / TEXT_EDITION
+    if not cached.is_file():
+        pytest.skip("HellaSwag's text edition is not in the cache")
+    lines = cached.read_text("utf-8").splitlines()
+    lines = lines[:: len(lines) // count][:count]  # from all of the file: both of its sources, every length
+    (tmp_path / "items.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    reader = gpt2_tokenizer() if tokens == "GPT-2's" else learn_tokenizer(lines, 2000)
+    torch.manual_seed(1337)
+    config = GPTConfig(block_size=1024, vocab_size=reader.vocab_size, n_layer=2, n_head=2, n_embd=32)
+    model = model_of("gpt2", config).double()
+    perturb(model, seed=0, scale=0.1)
+    model_folder.save(tmp_path / "model", model.eval(), reader)
+    assert_agreement(tmp_path, count, 1e-9)
