@@ -7,7 +7,9 @@ from cyclopts import Parameter
 
 from groundup.errors import EvaluationError
 
-ModelName = Annotated[str, Parameter(help="A run's name, or the path of a run or of any model folder.")]
+ModelName = Annotated[
+    str, Parameter(help="A run's name, the path of a run or a model folder, or a model of the hub: gpt2, OWNER/NAME.")
+]
 Task = Annotated[
     Literal["hellaswag", "loss"],
     Parameter(help="hellaswag: choose the ending of a text, 10,042 times; loss: on the text of --corpus."),

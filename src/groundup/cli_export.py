@@ -7,7 +7,10 @@ from cyclopts import Parameter
 
 
 def export(
-    model: Annotated[str, Parameter(help="A run's name, or the path of a run or of any model folder.")],
+    model: Annotated[
+        str,
+        Parameter(help="A run's name, the path of a run or a model folder, or a model of the hub: gpt2, OWNER/NAME."),
+    ],
     repository: Annotated[str | None, Parameter(help="With --to hub: OWNER/NAME.")] = None,
     /,
     *,

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 def verify_claims(
     model: Annotated[
         str | None,
-        Parameter(help="A run's name, or the path of a run or of any model folder; small random models if left out."),
+        Parameter(help="As of generate: a run, a folder or a model of the hub; small random models if left out."),
     ] = None,
     /,
     *,
