@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from groundup.errors import CheckpointError, TrainingError
+from groundup.json_files import parse_json
 
 MANIFEST = "manifest.json"
 STEP_NAME = re.compile(r"step-(\d{6,})")
@@ -95,7 +96,7 @@ def verify(folder: Path) -> None:
     path = folder / MANIFEST
     try:
         text = path.read_text("utf-8")
-        expected: dict[str, dict] = json.loads(text)["files"]
+        expected: dict[str, dict] = parse_json(text)["files"]
         intact = text == _render(expected) and all({"size", "sha256"} <= entry.keys() for entry in expected.values())
     except FileNotFoundError:
         raise CheckpointError(f"{folder} has no {MANIFEST}: it isn't a complete checkpoint") from None

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from groundup.errors import EvaluationError
 
 ModelName = Annotated[
-    str, Parameter(help="A run's name, the path of a run or model folder, or gpt2 or OWNER/NAME of the hub.")
+    str, Parameter(help="A run's name, the path of a run or a model folder, or a model of the hub: gpt2, OWNER/NAME.")
 ]
 Task = Annotated[
     Literal["hellaswag", "loss"],

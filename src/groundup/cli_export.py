@@ -8,7 +8,8 @@ from cyclopts import Parameter
 
 def export(
     model: Annotated[
-        str, Parameter(help="A run's name, the path of a run or model folder, or gpt2 or OWNER/NAME of the hub.")
+        str,
+        Parameter(help="A run's name, the path of a run or a model folder, or a model of the hub: gpt2, OWNER/NAME."),
     ],
     repository: Annotated[str | None, Parameter(help="With --to hub: OWNER/NAME.")] = None,
     /,

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from groundup.errors import ConfigError
 
+LARGEST = 2**40  # of any count: more than any machine holds, and two of them multiply within 64 bits
+MOST_LISTED = 10**6  # a number whose divisors are named
+
 
 @dataclass(frozen=True)
 class GPTConfig:
@@ -55,8 +58,8 @@ class ModernConfig:
         _check_counts(self, *counts)
         if self.head_dim % 2:
             raise ConfigError("head_dim", f"head_dim = {self.head_dim} is odd", "Rotations need pairs: choose it even.")
-        if not self.rope_theta > 0.0:
-            raise ConfigError("rope_theta", f"rope_theta = {self.rope_theta} isn't above 0", "The usual: 10000.")
+        if not 0.0 < self.rope_theta < math.inf:
+            raise ConfigError("rope_theta", f"rope_theta = {self.rope_theta} isn't a number above 0", "Usual: 10000.")
         _check_divides("n_head", self.n_head, "n_kv_head", self.n_kv_head)
         _check_dropout(self.dropout)
 
@@ -68,6 +71,8 @@ def _check_counts(config: object, *fields: str) -> None:
             raise ConfigError(field, f"{field} = {value!r} isn't a whole number", "Choose one from 1.")
         if value < 1:
             raise ConfigError(field, f"{field} = {value} is below 1", "Choose a positive whole number.")
+        if value > LARGEST:
+            raise ConfigError(field, f"{field} = {value} is above {LARGEST:,}", "Choose what a machine can hold.")
 
 
 def _check_dropout(dropout: float) -> None:
@@ -78,6 +83,8 @@ def _check_dropout(dropout: float) -> None:
 
 def _check_divides(whole_name: str, whole: int, part_name: str, part: int) -> None:
     """`whole` must be a multiple of `part`. Raises ConfigError that lists what would fit."""
+    if whole % part and whole > MOST_LISTED:
+        raise ConfigError(part_name, f"{whole_name} = {whole} is not divisible by {part_name} = {part}", "Make it so.")
     if whole % part:
         small = [divisor for divisor in range(1, math.isqrt(whole) + 1) if whole % divisor == 0]
         fitting = ", ".join(map(str, sorted({*small, *(whole // divisor for divisor in small)})))

@@ -1,10 +1,19 @@
 """The errors that a user can cause, each said in one line: what, its value, and the remedy."""
 
+LONGEST = 2000  # characters of a message
+
 
 class GroundupError(ValueError):
-    """Bad input at the border: the command line prints it as one line and exits with `exit_status`."""
+    """Bad input at the border: the command line prints it as one line and exits with `exit_status`.
+
+    What it quotes may come from a file that means harm: a terminal's control characters are written out, and of a value
+    that goes on for pages there is the beginning, and the remedy after it.
+    """
 
     exit_status = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_line(message))
 
 
 class ConfigError(GroundupError):
@@ -67,3 +76,13 @@ class TrainingError(GroundupError):
     """Training stopped itself: the numbers went bad, or the disk did."""
 
     exit_status = 1
+
+
+def _line(message: str) -> str:
+    """The message on one line, printable as it is."""
+    if not message.isprintable():
+        message = " ".join(message.splitlines())
+        message = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in message)
+    if len(message) > LONGEST:
+        message = f"{message[: LONGEST - 520]} ... {message[-500:]}"
+    return message

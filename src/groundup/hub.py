@@ -6,7 +6,6 @@ reset connection or a 500 in the middle of a file. Files that the hub keeps in X
 """
 
 import http.client
-import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from groundup.download import RemoteFile, complete
 from groundup.errors import CorpusError
+from groundup.json_files import parse_json
 from groundup.network import Patience, is_of_network, open_url, persist, read_all, reason
 
 HUB = "https://huggingface.co"
@@ -163,7 +163,7 @@ def _json(url: str, repository: Repository, patience: Patience, path: str = "") 
     except (OSError, http.client.HTTPException) as error:
         raise complaint(error, repository, path) from error
     try:
-        answer = json.loads(content)
+        answer = parse_json(content)
     except ValueError as error:
         raise _not_a_hub(url) from error
     following = re.search(r'<([^>]*)>\s*;[^,]*\brel="?next\b', link or "")

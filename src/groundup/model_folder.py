@@ -16,7 +16,7 @@ from groundup.layouts import layout_of
 from groundup.layouts.base import Weights
 from groundup.layouts.config_file import CONFIG_FILE, read_config, read_settings
 from groundup.layouts.weight_files import WEIGHTS_FILE, Stored, fill, match, number_kind, stored_tensors
-from groundup.models.catalogue import MODELS, Model, architecture_of, build_empty, build_on_paper
+from groundup.models.catalogue import MODELS, Model, allocated, architecture_of, build_on_paper
 from groundup.parallel.machine import choose_device
 from groundup.pretrained import find_model
 from groundup.tokenizers.base import END_OF_TEXT, TOKENIZER_FILE, Tokenizer
@@ -136,18 +136,18 @@ def load_model(folder: Path, *, block_size: int | None = None, dropout: float | 
     architecture, config = read_config(folder / CONFIG_FILE)
     stored, layout = stored_tensors(folder), layout_of(architecture)
     _check_size(folder, architecture, config, stored)
-    stored = match(stored, layout.to_hugging_face(build_on_paper(architecture, config)), layout, folder)
+    model = build_on_paper(architecture, config)
+    stored = match(stored, layout.to_hugging_face(model), layout, folder)
     if block_size is not None and block_size > config.block_size:
         raise CheckpointError(
             f"model.block_size = {block_size} is more than the context of {config.block_size} that the model in "
             f"{folder} has. Choose at most {config.block_size}."
         )
-    config = replace(
-        config,
-        block_size=config.block_size if block_size is None else block_size,
-        dropout=config.dropout if dropout is None else dropout,
-    )
-    model = build_empty(architecture, config, number_kind(stored))
+    asked = {"block_size": block_size, "dropout": dropout}
+    changed = replace(config, **{name: value for name, value in asked.items() if value is not None})
+    if changed != config:
+        model = build_on_paper(architecture, changed)
+    model = allocated(model, number_kind(stored))
     tensors = layout.to_hugging_face(model)  # mostly the model's own: what is read there needs no second place
     fill(tensors, stored, layout)
     model.load_state_dict(layout.from_hugging_face(model, tensors, folder / WEIGHTS_FILE))

@@ -67,6 +67,13 @@ def on_hub(name: str) -> Repository | None:
     return Repository("models", match[0], revision or "main")
 
 
+def repository_of(folder: Path) -> str | None:
+    """OWNER/NAME of a model folder that came from the hub and lies in the cache under its commit; else None."""
+    home = cache_folder().resolve() / "hub"
+    parts = folder.resolve().relative_to(home).parts if folder.resolve().is_relative_to(home) else ()
+    return "/".join(parts[:2]) if len(parts) == 3 else None
+
+
 def fetch(repository: Repository, report: Report) -> Path:
     """The folder of a repository in the cache, brought there if it isn't: config, safetensors and tokenizer alone.
 

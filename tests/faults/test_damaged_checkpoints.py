@@ -1,9 +1,7 @@
 """Whatever befalls a checkpoint's files is noticed, said, and survived by the one before it (faults.md, 17 to 20)."""
 
-import os
 import random
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from commands import (
     trained,
     write_text,
 )
-from conftest import error_line
+from conftest import error_line, small_disk
 from groundup.checkpoint import steps, verify
 from groundup.errors import CheckpointError
 
@@ -129,6 +127,25 @@ def test_resume_and_generate_fall_back_to_the_step_before(copied: Path, name: st
     verify(damaged)  # written anew when the run came by
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("evaluate", "run", "--task", "loss", "--corpus", "text.txt", "--limit", 20),
+        ("export", "run", "--to", "hub", "a/b", "--out", "out"),
+        ("train", "--init", "run", *flags({"--steps": 1, "--name": "next", "--model.n-embd": 4, "--model.n-layer": 1})),
+    ],
+)
+def test_every_command_falls_back_to_the_step_before(copied: Path, command: tuple[object, ...]) -> None:
+    """faults.md, 18: whatever loads a run's model says what it passes over."""
+    damaged = checkpoint(copied / "runs" / "run", LAST)
+    damage(damaged / "model.safetensors", "truncated")
+    finished = groundup(*command, folder=copied)
+    assert finished.returncode == 0, finished.stderr
+    said = finished.stdout + finished.stderr
+    assert "model.safetensors has" in said
+    assert f"Passing over {damaged.name}" in said
+
+
 def test_all_checkpoints_damaged(copied: Path) -> None:
     """faults.md, 18: nothing to load and nothing to resume from are errors, and every file stays as it is."""
     run = copied / "runs" / "run"
@@ -183,28 +200,23 @@ def test_a_file_size_limit_in_a_save_keeps_the_checkpoint_before(copied: Path) -
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of 240 KB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=240k", "tmpfs", str(disk)]
-    if os.geteuid() or subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("only root may mount a small disk")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 240 kB."""
+    with small_disk(tmp_path, 240) as mounted:
+        yield mounted
 
 
-def test_a_full_disk_ends_training_with_one_line_and_loses_nothing(tmp_path: Path, small_disk: Path) -> None:
+def test_a_full_disk_ends_training_with_one_line_and_loses_nothing(tmp_path: Path, disk: Path) -> None:
     """faults.md, 17: at every fill level, so that the disk is full in a save, a sample, the metrics or the picture."""
     text = write_text(tmp_path)
     changes = {"--corpus": text, "--eval.every": 1, "--train.keep-checkpoints": 1000, "--steps": 40, "--name": "run"}
-    run = small_disk / "runs" / "run"
-    ballast = small_disk / "ballast"
+    run = disk / "runs" / "run"
+    ballast = disk / "ballast"
     for kilobytes in (232, 200, 160, 120, 90, 0):
         shutil.rmtree(run, ignore_errors=True)
         ballast.write_bytes(b"\0" * (kilobytes << 10))
         arguments = flags(changes | {"--model.n-layer": 1, "--model.n-embd": 4})
-        with started("train", *arguments, folder=small_disk, output=tmp_path) as running:
+        with started("train", *arguments, folder=disk, output=tmp_path) as running:
             finished = running.wait()
         line = error_line(finished, status=1)
         assert "the disk is full" in line
@@ -215,7 +227,7 @@ def test_a_full_disk_ends_training_with_one_line_and_loses_nothing(tmp_path: Pat
     newest = int(steps(run / "checkpoints")[0].name.removeprefix("step-"))
     assert newest > 1
     roomy = tmp_path / "roomy"
-    shutil.copytree(small_disk / "runs", roomy / "runs", symlinks=True)
+    shutil.copytree(disk / "runs", roomy / "runs", symlinks=True)
     resumed = trained("--resume", "run", folder=roomy)
     assert f"resuming run at step {newest} of 40" in resumed.stdout
     steps_once(roomy / "runs" / "run", 40)

@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import shutil
 import struct
 from pathlib import Path
 
@@ -69,6 +70,34 @@ def test_a_pickle_in_a_model_folder_is_refused_unopened(folder: Path, name: str)
     line = error_line(command("generate", folder, folder=folder))
     assert name in line
     assert not sprung.exists()
+
+
+COMMANDS = {
+    "evaluate": ["--task", "loss", "--corpus", "text.txt"],
+    "export": ["--to", "onnx"],
+    "verify": [],
+    "generate": [],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_command_opens_a_pickle(folder: Path, tmp_path: Path, name: str) -> None:
+    """faults.md, 21: given by itself, as the only weights of a folder, and as its weights under a trusted name."""
+    sprung, file = tmp_path / "sprung", tmp_path / "model.pth"
+    (tmp_path / "text.txt").write_text("abcde" * 9)
+    pickled = pickle.dumps(Trap(sprung))
+    file.write_bytes(pickled)
+    shutil.copytree(folder, tmp_path / "only")
+    (tmp_path / "only" / "model.safetensors").rename(tmp_path / "only" / "pytorch_model.bin")
+    (tmp_path / "only" / "pytorch_model.bin").write_bytes(pickled)
+    (folder / "model.safetensors").write_bytes(pickled)
+    before = sorted(tmp_path.rglob("[!.]*"))
+    for model, named in ((file, "model.pth is a pickle"), (tmp_path / "only", "pytorch_model.bin is a pickle")):
+        assert named in error_line(command(name, model, *COMMANDS[name], folder=tmp_path))
+    line = error_line(command(name, folder, *COMMANDS[name], folder=tmp_path))
+    assert "model.safetensors isn't a valid safetensors file" in line
+    assert not sprung.exists()
+    assert sorted(tmp_path.rglob("[!.]*")) == before
 
 
 @pytest.mark.parametrize("option", ["--init", "--resume"])

@@ -2,7 +2,6 @@
 
 import gzip
 import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +11,7 @@ import zstandard
 from filelock import FileLock
 
 from commands import groundup, started
-from conftest import error_line
+from conftest import error_line, small_disk
 from groundup.data.shards import open_shard
 from sample_sources import documents_in, files_of, small_tokenizer, some_documents, write_rows
 
@@ -193,40 +192,35 @@ def test_a_file_size_limit_stops_it_and_without_it_it_goes_on(workers: int, tmp_
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 400 kB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]
-    if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("only root can make a small disk")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+    with small_disk(tmp_path, 400) as mounted:
+        yield mounted
 
 
 @pytest.mark.usefixtures("tokenizer")
-def test_a_disk_without_room_is_found_before_anything_is_encoded(tmp_path: Path, small_disk: Path):
+def test_a_disk_without_room_is_found_before_anything_is_encoded(tmp_path: Path, disk: Path):
     path = write_rows(tmp_path / "a.jsonl", some_documents(3000))
-    finished = groundup("prepare", path, "--out", small_disk / "out", "--tokenizer", "small", folder=tmp_path)
+    finished = groundup("prepare", path, "--out", disk / "out", "--tokenizer", "small", folder=tmp_path)
     assert "GB free" in error_line(finished)
 
 
 @pytest.mark.usefixtures("tokenizer")
-def test_a_disk_that_fills_up_names_itself_and_with_room_it_goes_on(tmp_path: Path, small_disk: Path):
+def test_a_disk_that_fills_up_names_itself_and_with_room_it_goes_on(tmp_path: Path, disk: Path):
     """Other files take what the check before had found free."""
     path = write_rows(tmp_path / "a.jsonl", some_documents(400))
     command = ("prepare", path, "--tokenizer", "small", "--workers", 1, "--out")
     assert groundup(*command, "whole", folder=tmp_path).returncode == 0
-    with started(*command, small_disk / "out", folder=tmp_path) as running:
-        while not list(small_disk.glob("out/.work/*.run")) and running.process.is_alive():
+    with started(*command, disk / "out", folder=tmp_path) as running:
+        while not list(disk.glob("out/.work/*.run")) and running.process.is_alive():
             pass
         with suppress(OSError):
-            (small_disk / "other").write_bytes(bytes(400_000))
+            (disk / "other").write_bytes(bytes(400_000))
         finished = running.wait()
     if finished.returncode:  # it may have been quicker than the other files
         assert "No space left" in error_line(finished)
-    (small_disk / "other").unlink()
-    finished = groundup(*command, small_disk / "out", folder=tmp_path)
+    (disk / "other").unlink()
+    finished = groundup(*command, disk / "out", folder=tmp_path)
     assert finished.returncode == 0, finished.stderr
-    assert files_of(small_disk / "out") == files_of(tmp_path / "whole")
+    assert files_of(disk / "out") == files_of(tmp_path / "whole")
     assert len(documents_in(tmp_path / "whole", "train")) > 300

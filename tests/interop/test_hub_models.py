@@ -264,3 +264,27 @@ def test_what_groundup_does_not_load_is_refused_before_its_weights_are_fetched(
     with pytest.raises(CheckpointError, match=r"model someone/torn has no b.safetensors"):
         fetched("someone/torn")
     assert hub.ranges() == NOTHING
+
+
+def test_every_command_takes_a_name_of_the_hub(hub: Hub, folder: Path, cli: Cli, tmp_path: Path) -> None:
+    """And a file that is written is called as the repository is, not as its commit."""
+    files = contents(folder)
+    for revision in ("main", "v2"):  # one commit
+        hub.add("models", "someone/small", files, revision)
+    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog " * 9, "utf-8")
+    finetune = ("train", "finetune", "--corpus", "text.txt", "--steps", "1", "--eval.every", "0", "--name", "tuned")
+    commands = [
+        ("evaluate", "someone/small", "--task", "loss", "--corpus", "text.txt", "--json"),
+        ("verify", "someone/small", "--json"),
+        ("export", "someone/small", "--to", "gguf"),
+        ("export", "someone/small", "--to", "onnx"),
+        ("generate", "someone/small@v2", "--prompt", "the", "--length", "3", "--greedy"),
+        (*finetune, "--init", "someone/small@v2"),
+    ]
+    for arguments in commands:
+        finished = cli(*arguments)
+        assert finished.returncode == 0, (arguments, finished.stderr)
+        said = finished.stdout + finished.stderr
+        assert ("downloading model someone/small" in said) == (arguments[0] == "evaluate"), (arguments, said)
+    assert {path.name for path in tmp_path.glob("small*")} == {"small-f32.gguf", "small.onnx"}
+    assert sum(asked.path.startswith("/files/") for asked in hub.asked) == 1

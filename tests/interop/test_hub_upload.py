@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -215,3 +216,54 @@ def test_what_contradicts_itself_is_refused(args: list[str], named: str, folder:
     before = (folder / "text.txt").read_bytes()
     assert named in error_line(groundup("export", "run", *args, folder=folder))
     assert (folder / "text.txt").read_bytes() == before
+
+
+def evaluated(folder: Path, model: object, *args: object) -> Path:
+    """`groundup evaluate` of a model: where the result is kept."""
+    finished = groundup("evaluate", model, *args, "--json", folder=folder)
+    assert finished.returncode == 0, finished.stderr
+    return folder / finished.stderr.split("kept in ")[1].strip()
+
+
+def test_the_card_states_what_evaluate_found_of_these_weights(folder: Path, tmp_path: Path):
+    """And nothing of other steps, or of other weights that once were this step's."""
+    here = Path(shutil.copytree(folder, tmp_path / "here", symlinks=True))
+    run = here / "runs" / "run"
+    item = {"ctx": "the quick brown", "endings": ["fox", "dog", "lazy", "over a"], "activity_label": "a"}
+    items = [json.dumps(item | {"ind": number, "label": number % 4}) + "\n" for number in range(12)]
+    (here / "items.jsonl").write_text("".join(items), "utf-8")
+    sat = evaluated(here, "run", "--file", "items.jsonl", "--limit", 9, "--convention", "completion")
+    lost = evaluated(here, "run", "--task", "loss", "--corpus", "text.txt", "--limit", 300)
+    assert evaluated(here, "run", "--task", "loss", "--corpus", "text.txt", "--limit", 300) == lost  # in its place
+    assert len(list((run / "evaluations").iterdir())) == 2
+    card = (written(here, "card", "run") / "README.md").read_text("utf-8")
+    found = json.loads(sat.read_text("utf-8"))
+    assert "on the first 9 of 12 items of `items.jsonl`. UNOFFICIAL" in card
+    for row in found["results"]:
+        assert f"| {row['convention']} | {row['measure']} | {100 * row['accuracy']:.2f}% |" in card
+    loss = json.loads(lost.read_text("utf-8"))
+    assert f"Loss on `text.txt`\n\nThis checkpoint, on the whole text (299 tokens): {loss['loss']:.4f} nats" in card
+    assert f"stride {loss['stride']}" in card
+    assert str(tmp_path) not in card
+
+    best = (run / "checkpoints" / "best").resolve()
+    other = next(step for step in (run / "checkpoints").glob("step-*") if step != best)
+    assert "HellaSwag" not in (written(here, "other", other) / "README.md").read_text("utf-8")
+    manifest = json.loads((best / "manifest.json").read_text("utf-8"))
+    assert found["weights"] == manifest["files"]["model.safetensors"]["sha256"]
+    sat.write_text(json.dumps(found | {"weights": "0" * 64}), "utf-8")
+    card = (written(here, "changed", "run") / "README.md").read_text("utf-8")
+    assert "HellaSwag" not in card
+    assert "Loss on `text.txt`" in card
+    sat.write_text("{", "utf-8")
+    line = error_line(groundup("export", "run", "--to", "hub", "a/b", "--out", "damaged", folder=here))
+    assert f"{sat.name} isn't a result that groundup kept" in line
+
+
+def test_of_a_plain_folder_nothing_is_kept(folder: Path, tmp_path: Path):
+    plain = written(folder, f"{tmp_path}/plain", "run")
+    before = sorted(plain.iterdir())
+    finished = groundup("evaluate", plain, "--task", "loss", "--corpus", folder / "text.txt", folder=tmp_path)
+    assert finished.returncode == 0
+    assert "kept" not in finished.stderr
+    assert sorted(plain.iterdir()) == before

@@ -1,7 +1,6 @@
 """A folder of shards: the index that `groundup prepare` writes, or .bin files as nanoGPT and llm.c leave them."""
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from groundup.data.shards import Shard, open_shard
 from groundup.data.tokens import Tokens, check_range
 from groundup.errors import CorpusError
+from groundup.json_files import parse_json
 
 INDEX = "index.json"
 FORMAT, VERSION = "groundup shards", 1
@@ -79,7 +79,7 @@ def open_folder(path: Path) -> ShardFolder:
 def read_index(path: Path) -> dict[str, Any]:
     """`index.json` with all that is used of it. Raises CorpusError."""
     try:
-        index = json.loads(path.read_text("utf-8"))
+        index = parse_json(path.read_text("utf-8"))
         found = index["format"], index["version"]
         listed = [index["splits"][split] for split in SPLITS]
         assert all(type(split[key]) is int for split in listed for key in ("tokens", "bytes"))

@@ -15,6 +15,7 @@ from groundup.download import fetch
 from groundup.errors import EvaluationError
 from groundup.evaluation.conventions import CONVENTIONS
 from groundup.evaluation.hellaswag import Sitting, ask
+from groundup.evaluation.kept import keep
 from groundup.evaluation.report import hellaswag_json, print_hellaswag, print_loss
 from groundup.evaluation.sliding import text_loss
 from groundup.model_folder import described, load_to_work
@@ -54,6 +55,7 @@ def evaluate_hellaswag(
         _print_json(result)
     else:
         print_hellaswag(result)
+    _keep(result, folder)
 
 
 def evaluate_loss(
@@ -79,6 +81,13 @@ def evaluate_loss(
         _print_json(result)
     else:
         print_loss(result)
+    _keep(result, folder)
+
+
+def _keep(result: dict[str, Any], folder: Path) -> None:
+    """Leave the result with the run that the model is of, if it is of one, and say where."""
+    if (file := keep(result, folder)) is not None:
+        report(f"kept in {file}")
 
 
 def _read(corpus: str, tokenizer: Tokenizer, vocab_size: int, name: str) -> tuple[str, Tokens]:

@@ -1,8 +1,11 @@
 """The model card: what a model is, what it learned from and how well, in plain words, from its run's own records."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import groundup
+from groundup.evaluation.kept import kept_of
 from groundup.evaluation.units import perplexity
 from groundup.interop.source import Source
 from groundup.models.catalogue import architecture_of
@@ -30,6 +33,7 @@ def model_card(source: Source, repository: str, *, has_curve: bool) -> str:
         recipe, facts, lines = source.run.read_recipe(), source.run.read_facts(), source.run.read_metrics()
         step = int(source.folder.name.removeprefix("step-"))
         parts += [_data(recipe, facts), _training(recipe, facts, lines, step), _losses(lines, step, has_curve)]
+        parts += [_SAY[result["task"]](result) for result in kept_of(source.folder) if result["task"] in _SAY]
     return "\n\n".join([*parts, _limits()]) + "\n"
 
 
@@ -129,6 +133,38 @@ def _losses(lines: Lines, step: int, has_curve: bool) -> str:
         )
         text.append(f"| step | tokens | training loss | validation loss |\n|---:|---:|---:|---:|\n{rows}")
     return "\n\n".join(text)
+
+
+def _hellaswag(result: dict[str, Any]) -> str:
+    """A result that `groundup evaluate` kept, with what a reader must know to compare it."""
+    items, of = result["items"], result["of"]
+    asked = f"all {of:,} items" if items == of else f"the first {items:,} of {of:,} items"
+    what = "the official validation file"
+    if not result["official"]:
+        what = f"`{_cell(Path(result['file']).name)}`. UNOFFICIAL: not the file of the published figures"
+    rows = "\n".join(
+        f"| {row['convention']} | {row['measure']} | {100 * row['accuracy']:.2f}% | "
+        f"{100 * row['interval'][0]:.2f} to {100 * row['interval'][1]:.2f}% |"
+        for row in result["results"]
+    )
+    return (
+        f"### HellaSwag\n\nThis checkpoint, on {asked} of {what}; guessing is right in 25%. `completion` is "
+        "build-nanogpt's convention, `harness` that of lm-evaluation-harness; figures of different conventions don't "
+        f"compare.\n\n| convention | measure | right | 95% interval |\n|---|---|---:|---:|\n{rows}"
+    )
+
+
+def _text_loss(result: dict[str, Any]) -> str:
+    """The loss on a text, as `groundup evaluate` kept it."""
+    return (
+        f"### Loss on `{_cell(Path(result['corpus']).name)}`\n\nThis checkpoint, on {result['part']} "
+        f"({result['tokens']:,} tokens): {result['loss']:.4f} nats a token, {result['bits_per_byte']:.4f} bits a byte, "
+        f"perplexity {result['perplexity']:.2f}, in windows of {result['block_size']:,} tokens with stride "
+        f"{result['stride']:,}. Whether the model has seen this text in training is not on record."
+    )
+
+
+_SAY: dict[str, Callable[[dict[str, Any]], str]] = {"hellaswag": _hellaswag, "loss": _text_loss}  # by task
 
 
 def _limits() -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from groundup.model_folder import load
 from groundup.models.catalogue import Model
-from groundup.pretrained import find_model
+from groundup.pretrained import find_model, repository_of
 from groundup.tokenizers.base import Tokenizer
 from groundup.training.record import RECIPE_FILE, RunFolder
 
@@ -22,12 +22,15 @@ class Source:
 
     @property
     def title(self) -> str:
-        """What people call the model: its run's name, or its folder's."""
-        return self.run.name if self.run else self.folder.name
+        """What people call the model: its run's name, its repository's on the hub, or its folder's."""
+        if self.run:
+            return self.run.name
+        repository = repository_of(self.folder)
+        return repository.partition("/")[2] if repository else self.folder.name
 
 
 def open_source(name: str, report: Callable[[str], None]) -> Source:
-    """The model that a run's name or a path means. Raises CheckpointError."""
+    """The model that a name means, as `find_model` reads it. Raises CheckpointError."""
     folder = find_model(name, report).resolve()
     run = RunFolder(folder.parent.parent)
     is_checkpoint = folder.parent == run.checkpoints and (run.path / RECIPE_FILE).is_file()

@@ -60,6 +60,16 @@ def whole_numbers(settings: Settings, names: dict[str, str], path: Path) -> dict
     return found
 
 
+def number(value: object, key: str, path: Path) -> float:
+    """The value of a key that must be a number. Raises CheckpointError."""
+    try:
+        if type(value) in (int, float):
+            return float(value)  # pyright: ignore[reportArgumentType]
+    except OverflowError:
+        pass
+    raise CheckpointError(f"{path}: {key} must be a number, not {value!r}")
+
+
 def check_fixed(settings: Settings, fixed: dict[str, tuple[Any, ...]], family: str, path: Path) -> None:
     """What a family could vary and ours doesn't: a value other than those given is another model. CheckpointError."""
     for key, accepted in fixed.items():

@@ -1,10 +1,10 @@
 """`config.json` of a model folder: which layout it is in, which of our models it describes, and its shape."""
 
-import json
 from pathlib import Path
 
 from groundup.config import ModelConfig
 from groundup.errors import CheckpointError, ConfigError
+from groundup.json_files import parse_json
 from groundup.layouts import LAYOUTS
 from groundup.layouts.base import Settings
 
@@ -30,10 +30,10 @@ def read_config(path: Path) -> tuple[str, ModelConfig]:
 def read_settings(path: Path) -> Settings:
     """A `config.json` as a dictionary whose model_type we know. Raises CheckpointError."""
     try:
-        settings = json.loads(path.read_text("utf-8"))
+        settings = parse_json(path.read_text("utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent} has no {CONFIG_FILE}: it isn't a model folder") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} isn't valid JSON: {error}") from error
     found = settings.get("model_type") if isinstance(settings, dict) else type(settings).__name__
     if not isinstance(found, str) or found not in LAYOUTS or not isinstance(settings, dict):

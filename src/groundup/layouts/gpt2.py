@@ -9,7 +9,7 @@ from torch import Tensor
 
 from groundup.config import GPTConfig
 from groundup.errors import CheckpointError
-from groundup.layouts.base import Settings, Weights, check_fixed, whole_numbers
+from groundup.layouts.base import Settings, Weights, check_fixed, number, whole_numbers
 from groundup.models.bigram import Bigram
 from groundup.models.catalogue import Model, architecture_of
 from groundup.models.correspondence import gpt2_from_readable, readable_from_gpt2
@@ -118,11 +118,9 @@ def config_of(settings: Settings, architecture: str, path: Path) -> GPTConfig:
     if not is_bigram:
         names |= {"n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd"}
     shape = whole_numbers(settings, names, path)
-    dropouts = {settings.get(key, 0.1) for key in DROPOUTS}
-    if len(dropouts) != 1 or type(dropout := dropouts.pop()) not in (int, float):
-        raise CheckpointError(
-            f"{path}: embd_pdrop, attn_pdrop and resid_pdrop must be one number; groundup has one dropout"
-        )
-    if settings.get("n_inner") not in (None, 4 * settings.get("n_embd", 0)):
+    dropouts = [number(settings.get(key, 0.1), key, path) for key in DROPOUTS]
+    if len(set(dropouts)) != 1:
+        raise CheckpointError(f"{path}: {', '.join(DROPOUTS)} must be one number; groundup has one dropout")
+    if not is_bigram and settings.get("n_inner") not in (None, 4 * shape["n_embd"]):
         raise CheckpointError(f"{path}: n_inner = {settings['n_inner']!r}, but groundup's MLP is 4 * n_embd wide")
-    return GPTConfig(dropout=float(dropout), **shape)
+    return GPTConfig(dropout=dropouts[0], **shape)

@@ -5,7 +5,7 @@ from typing import Any
 
 from groundup.config import ModernConfig
 from groundup.errors import CheckpointError
-from groundup.layouts.base import Settings, Weights, check_fixed, whole_numbers
+from groundup.layouts.base import Settings, Weights, check_fixed, number, whole_numbers
 from groundup.models.catalogue import Model, architecture_of
 from groundup.models.modern import Modern
 
@@ -71,19 +71,20 @@ def settings_of(model: Model) -> Settings:
 def config_of(settings: Settings, architecture: str, path: Path) -> ModernConfig:
     """The shape of a Qwen3 that ours computes. Raises CheckpointError or ConfigError."""
     check_fixed(settings, FIXED, "modern model", path)
-    if set(settings.get("layer_types") or []) - {"full_attention"}:
+    layers = settings.get("layer_types") or []
+    if not isinstance(layers, list) or any(layer != "full_attention" for layer in layers):
         raise CheckpointError(f"{path}: layer_types has others than full_attention, which groundup doesn't compute")
     tied = settings.get("tie_word_embeddings", False)
     if type(tied) is not bool:
         raise CheckpointError(f"{path}: tie_word_embeddings must be true or false, not {tied!r}")
-    if type(dropout := settings.get(DROPOUT, 0.0)) not in (int, float):
-        raise CheckpointError(f"{path}: {DROPOUT} must be a number, not {dropout!r}")
+    dropout = number(settings.get(DROPOUT, 0.0), DROPOUT, path)
     shape = whole_numbers(settings | _defaults(settings), NAMES, path)
-    if (size := shape["block_size"] * shape["head_dim"]) > LARGEST_TABLE:  # computed, not read: no file vouches for it
+    config = ModernConfig(rope_theta=_rope_theta(settings, path), tied=tied, dropout=dropout, **shape)
+    if (size := config.block_size * config.head_dim) > LARGEST_TABLE:  # computed, not read: no file vouches for it
         raise CheckpointError(
             f"{path}: max_position_embeddings x head_dim = {size:,}, but rotations are computed for {LARGEST_TABLE:,}"
         )
-    return ModernConfig(rope_theta=_rope_theta(settings, path), tied=tied, dropout=float(dropout), **shape)
+    return config
 
 
 def _defaults(settings: Settings) -> Settings:
@@ -96,12 +97,11 @@ def _defaults(settings: Settings) -> Settings:
 def _rope_theta(settings: Settings, path: Path) -> float:
     """The base of the rotations, wherever it stands. Raises CheckpointError for rotations of another kind."""
     parameters = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
-    kinds = {parameters.get(key, "default") for key in ("rope_type", "type")} if isinstance(parameters, dict) else set()
-    if kinds != {"default"}:
+    known = isinstance(parameters, dict)
+    if not known or any(parameters.get(key, "default") != "default" for key in ("rope_type", "type")):
         raise CheckpointError(f"{path}: rope_parameters = {parameters!r}, but groundup computes the default rotations")
-    stated = {value for value in (parameters.get("rope_theta"), settings.get("rope_theta")) if value is not None} or {
-        10_000.0
-    }
-    if len(stated) != 1 or type(theta := stated.pop()) not in (int, float):
-        raise CheckpointError(f"{path}: rope_theta must be one number")
-    return float(theta)
+    stated = [value for value in (parameters.get("rope_theta"), settings.get("rope_theta")) if value is not None]
+    found = {number(value, "rope_theta", path) for value in stated or [10_000.0]}
+    if len(found) != 1:
+        raise CheckpointError(f"{path}: rope_theta must be one number, and is {' and '.join(map(str, sorted(found)))}")
+    return found.pop()

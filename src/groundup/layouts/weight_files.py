@@ -4,7 +4,6 @@ A tensor is read piece by piece into memory that the model has already, so that 
 weights. safetensors checks the files; its own readers give whole tensors, or map the file into the process's memory.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +11,14 @@ from dataclasses import dataclass
 from functools import reduce
 from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from groundup.errors import CheckpointError
+from groundup.json_files import parse_json
 from groundup.layouts.base import Layout, Weights
 
 WEIGHTS_FILE = "model.safetensors"
@@ -72,8 +73,8 @@ def refuse_pickle(path: object) -> CheckpointError:
 def read_index(path: Path) -> dict[str, str]:
     """Tensor -> the file beside the index that has it. Raises CheckpointError."""
     try:
-        index = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        index = parse_json(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} isn't valid JSON: {error}") from error
     files = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(files, dict) or not files:
@@ -164,11 +165,19 @@ def _header(path: Path) -> dict[str, Stored]:
             kinds = {name: (torch.Size(view.get_shape()), view.get_dtype()) for name, view in views.items()}
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
+            header = _parsed(file.read(length), path)
         for name, (shape, numbers) in kinds.items():
             begin, _ = header[name]["data_offsets"]
             found[name] = Stored(path, name, shape, numbers, 8 + length + begin)
     return found
+
+
+def _parsed(header: bytes, path: Path) -> dict[str, Any]:
+    """A header's tensors, read once more for their places. Raises CheckpointError for what safetensors passes over."""
+    try:
+        return parse_json(header)
+    except ValueError as error:
+        raise CheckpointError(f"{path} isn't a valid safetensors file: its header, {error}") from error
 
 
 @contextmanager

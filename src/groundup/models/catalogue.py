@@ -25,9 +25,9 @@ def build_on_paper(architecture: str, config: ModelConfig) -> Model:
         return build(architecture, config)
 
 
-def build_empty(architecture: str, config: ModelConfig, dtype: torch.dtype) -> Model:
-    """A model on the CPU whose weights are still to be filled in: none is drawn, or held in another precision first."""
-    model = build_on_paper(architecture, config).to(dtype)
+def allocated(model: Model, dtype: torch.dtype) -> Model:
+    """A model on paper, now on the CPU, its weights still to be filled in: none is held in another precision first."""
+    model = model.to(dtype)
     first: dict[torch.Tensor, str] = {}
     tied = [(name, first.setdefault(weight, name)) for name, weight in model.named_parameters(remove_duplicate=False)]
     model.to_empty(device="cpu")  # unties what was one

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from groundup.errors import TokenizerError
+from groundup.json_files import parse_json
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
@@ -72,9 +73,9 @@ def _json_form(value: object) -> object:
 def read_contents(path: Path) -> Contents:
     """A `tokenizer.json` whose model has a type and a vocabulary. Raises TokenizerError."""
     try:
-        contents = json.loads(path.read_text("utf-8"))
+        contents = parse_json(path.read_text("utf-8"))
         _type, _vocabulary = contents["model"].get("type"), contents["model"]["vocab"]
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TokenizerError(f"{path} is not a tokenizer file: {type(error).__name__}: {error}") from error
     return contents
 

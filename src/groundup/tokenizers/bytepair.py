@@ -13,6 +13,7 @@ import tiktoken
 
 from groundup.errors import ForeignTokenizerError, SlowTokenizerError, TokenizerError
 from groundup.tokenizers.base import END_OF_TEXT, Contents, check_ids, check_text, write_files
+from groundup.tokenizers.word_patterns import check_patterns, extent_of
 
 # GPT-2's words: contractions, then letters, numbers or signs with at most one space before them, then white space.
 # The possessive form (++) finds the same and can't run out of stack on a long run of one kind.
@@ -143,6 +144,7 @@ def parse(contents: Contents, path: Path | str) -> tuple[dict[bytes, int], list[
     if not is_byte_level(contents):
         raise ForeignTokenizerError(f"{path} is a {contents['model'].get('type')} tokenizer, not byte-level BPE")
     try:
+        check_patterns(contents, path)
         special = special_tokens_of(contents)
         added = {token["content"] for token in contents.get("added_tokens") or ()}
         vocabulary = contents["model"]["vocab"]
@@ -150,6 +152,8 @@ def parse(contents: Contents, path: Path | str) -> tuple[dict[bytes, int], list[
         pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in contents["model"]["merges"])
         merges = [(to_bytes(left), to_bytes(right)) for left, right in pairs]
         return {to_bytes(name): number for name, number in vocabulary.items() if name not in added}, merges, special
+    except ForeignTokenizerError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TokenizerError(f"{path} is a damaged tokenizer: {_line_of(error)}") from error
 
@@ -211,7 +215,8 @@ def _split_pattern(split: dict[str, Any]) -> str:
     if not isolated or not isinstance(pattern, str) or not pattern or OTHER_DIALECT.search(pattern):
         return ""
     try:
-        return "" if regex.match(pattern, "") else rf"{pattern}|(?:(?!{pattern})[\s\S])+"
+        regex.compile(pattern)
+        return rf"{pattern}|(?:(?!{pattern})[\s\S])+" if extent_of(pattern).least else ""
     except regex.error:
         return ""
 

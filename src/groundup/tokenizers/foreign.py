@@ -40,7 +40,10 @@ class ForeignTokenizer:
     def encode(self, text: str) -> np.ndarray:
         """text -> ids: [tokens] int64. Raises TokenizerError for a lone surrogate."""
         check_text(text)
-        return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+        try:
+            return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+        except Exception as error:  # tokenizers raises nothing more precise
+            raise TokenizerError(f"`tokenizers` can't encode this text: {error}") from error
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """ids -> the bytes that they stand for; a special token gives its name."""
