@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model_folder.save(place / name, make(), tokenizer())
     model_folder.save(place / "letters", letter_model(), letters())
     write_items(place / "items.jsonl", invented(60, seed=4))
-    (place / "text.txt").write_text(some_text()[:3000], "utf-8")
+    (place / "text.txt").write_text(some_text()[:2800], "utf-8")
     return place
 
 

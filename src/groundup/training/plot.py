@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 AXES = {"tokens": "at equal tokens", "seconds": "at equal time"}
-BLUE, ORANGE, GREY = "#0b6bcb", "#d9480f", "#868e96"
+BLUE, ORANGE, GREEN, GREY = "#0b6bcb", "#d9480f", "#2b8a3e", "#868e96"
 
 
 def plot_losses(lines: list[dict[str, Any]], path: Path, title: str) -> None:
@@ -17,8 +17,11 @@ def plot_losses(lines: list[dict[str, Any]], path: Path, title: str) -> None:
     evaluations = [line for line in lines if line["kind"] == "evaluation"]
     if not steps:
         return
-    figure = Figure(figsize=(8, 5.5), dpi=120, layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    scored = [line for line in lines if line["kind"] == "hellaswag"]
+    figure = Figure(figsize=(8, 6.8 if scored else 5.5), dpi=120, layout="constrained")
+    above, *between, below = figure.subplots(
+        3 if scored else 2, 1, sharex=True, height_ratios=[4, 1.4, 1] if scored else [4, 1]
+    )
 
     above.plot([line["step"] for line in steps], [line["loss"] for line in steps], color=BLUE, alpha=0.25, lw=0.8)
     measured = [line for line in evaluations if line["train_loss"] is not None]
@@ -42,6 +45,8 @@ def plot_losses(lines: list[dict[str, Any]], path: Path, title: str) -> None:
     above.set_ylabel("loss (nats a token)")
     above.set_title(title, loc="left")
 
+    for axes in between:
+        _plot_accuracy(scored, axes)
     below.plot([line["step"] for line in steps], [line["learning_rate"] for line in steps], color=GREY)
     below.set_ylabel("learning rate")
     below.set_ylim(bottom=0)
@@ -94,6 +99,17 @@ def _short(number: float) -> str:
         if number >= size:
             return f"{number / size:g}{letter}"
     return f"{number:g}"
+
+
+def _plot_accuracy(scored: list[dict[str, Any]], axes: Any) -> None:
+    """HellaSwag's accuracy in percent with its interval, and what guessing gives."""
+    steps, name = [line["step"] for line in scored], f"{scored[-1]['convention']} {scored[-1]['measure']}"
+    lows, highs = ([100 * line["interval"][end] for line in scored] for end in (0, 1))
+    axes.fill_between(steps, lows, highs, color=GREEN, alpha=0.15, lw=0)
+    axes.plot(steps, [100 * line["accuracy"] for line in scored], color=GREEN, marker="o", ms=3)
+    axes.axhline(25, color=GREY, lw=0.9, ls=(0, (4, 3)), zorder=0)
+    axes.set_ylabel("HellaSwag (%)")
+    axes.set_title(f"{name}, {scored[-1]['items']:,} items; guessing: 25%", loc="right", fontsize="small", color=GREY)
 
 
 def _limits(curves: list[Curve], field: str) -> tuple[float, float]:
