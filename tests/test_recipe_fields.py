@@ -18,6 +18,7 @@ from groundup.errors import MachineError
 from groundup.recipe import SECTIONS, field_types
 from groundup.recipe_files import load_recipe, packaged, packaged_names
 from groundup.tables import short_count
+from invented_items import write_items
 from shard_files import documents as documents_of
 from shard_files import learned, write_shards
 
@@ -58,6 +59,7 @@ class Seen:
     config: dict[str, Any]
     steps: list[dict[str, Any]]
     evaluations: list[dict[str, Any]]
+    scores: list[dict[str, Any]]
     samples: list[str]
     checkpoints: list[str]
     weights: bytes
@@ -116,6 +118,7 @@ def seen(run: Path, printed: str) -> Seen:
         config=json.loads((latest / "config.json").read_text("utf-8")),
         steps=[line for line in lines if line["kind"] == "step"],
         evaluations=[line for line in lines if line["kind"] == "evaluation"],
+        scores=[line for line in lines if line["kind"] == "hellaswag"],
         samples=re.split(r"======== step \d+ .*\n", samples)[1:],
         checkpoints=sorted(path.name for path in (run / "checkpoints").glob("step-*")),
         weights=(latest / "model.safetensors").read_bytes(),
@@ -476,6 +479,38 @@ def sample_length(train: Runner) -> None:
     assert [len(sample.removesuffix("\n\n")) for sample in some.samples] == [33, 33]
     assert none.samples == []
     assert some.weights == none.weights
+
+
+SHORT_ITEM = {"ctx": "the quick", "endings": [" brown fox", " dog;", " a lazy", " over"], "label": 0}
+ASKED: dict[str, Any] = {"eval__hellaswag_every": 2, "eval__hellaswag_file": "items.jsonl", "eval__hellaswag_items": 5}
+
+
+@row("eval.hellaswag_every")
+def hellaswag_every(train: Runner) -> None:
+    write_items(Path("items.jsonl"), [SHORT_ITEM | {"ind": number} for number in range(8)])
+    never = train()
+    assert never.scores == []
+    for steps_between, expected in ((1, [0, 1, 2, 3, 4]), (3, [0, 3, 4])):
+        asked = train(**ASKED | {"eval__hellaswag_every": steps_between})
+        assert [line["step"] for line in asked.scores] == expected
+        assert asked.weights == never.weights
+
+
+@row("eval.hellaswag_items")
+def hellaswag_items(train: Runner) -> None:
+    write_items(Path("items.jsonl"), [SHORT_ITEM | {"ind": number} for number in range(8)])
+    assert [line["items"] for line in train(**ASKED).scores] == [5] * 3
+    assert [line["items"] for line in train(**ASKED | {"eval__hellaswag_items": 0}).scores] == [8] * 3
+
+
+@row("eval.hellaswag_file")
+def hellaswag_file(train: Runner) -> None:
+    """The first ending of eight right, and of other eight wrong, whichever is chosen."""
+    write_items(Path("items.jsonl"), [SHORT_ITEM | {"ind": number} for number in range(8)])
+    write_items(Path("others.jsonl"), [SHORT_ITEM | {"ind": number, "label": number % 4} for number in range(8)])
+    every: dict[str, Any] = ASKED | {"eval__hellaswag_items": 0}
+    assert {line["right"] for line in train(**every).scores} <= {0, 8}
+    assert {line["right"] for line in train(**every | {"eval__hellaswag_file": "others.jsonl"}).scores} == {2}
 
 
 def test_every_field_has_a_row():

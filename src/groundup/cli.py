@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 from cyclopts import App, CycloptsError, Parameter
 
 import groundup
+from groundup.cli_compare import compare
 from groundup.cli_data import data
 from groundup.cli_evaluate import evaluate
 from groundup.cli_export import export
@@ -24,7 +25,7 @@ app = App(name="groundup", version=groundup.__version__, help="GPT language mode
 
 COMMANDS = (
     *(app.command(prepare_corpus, name="prepare"), app.command(data), app.command(tokenizers)),
-    app.command(evaluate),
+    *(app.command(evaluate), app.command(compare)),
     app.command(verify_claims, name="verify"),
     app.command(export),
 )

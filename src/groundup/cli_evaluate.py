@@ -51,16 +51,10 @@ def evaluate(
     json: Annotated[bool, Parameter(help="One JSON object instead of a table.", negative=())] = False,
 ) -> None:
     """Score a model: on HellaSwag, in both of the conventions in use, or by its loss on a text."""
-    for flag, value in (("limit", limit), ("batch-size", batch_size)):
-        if value is not None and value < 1:
-            raise EvaluationError(f"--{flag} {value} must be at least 1")
+    check_numbers(limit, batch_size)
     asked = None if convention == "both" else convention
-    others = {"corpus": corpus, "stride": stride}
-    if task == "loss":
-        others = {"file": file, "per-item": per_item, "convention": asked}
-    if unwanted := [flag for flag, value in others.items() if value is not None]:
-        other = "loss" if task == "hellaswag" else "hellaswag"
-        raise EvaluationError(f"--{unwanted[0]} belongs to --task {other}, but the task is {task}: leave one out")
+    check_task(task, "hellaswag", {"file": file, "per-item": per_item, "convention": asked})
+    check_task(task, "loss", {"corpus": corpus, "stride": stride})
     from groundup.evaluation.command import evaluate_hellaswag, evaluate_loss
 
     if task == "hellaswag":
@@ -74,9 +68,29 @@ def evaluate(
             device=device,
             as_json=json,
         )
-    elif corpus is None:
-        raise EvaluationError("--task loss needs a text: --corpus FILE, or a folder of shards")
     else:
         evaluate_loss(
-            model, corpus=corpus, limit=limit, stride=stride, batch_size=batch_size, device=device, as_json=json
+            model, corpus=named(corpus), limit=limit, stride=stride, batch_size=batch_size, device=device, as_json=json
         )
+
+
+def check_numbers(limit: int | None, batch_size: int) -> None:
+    """Raises EvaluationError for what must count something and doesn't."""
+    for flag, value in (("limit", limit), ("batch-size", batch_size)):
+        if value is not None and value < 1:
+            raise EvaluationError(f"--{flag} {value} must be at least 1")
+
+
+def check_task(task: str | None, belongs: str, flags: dict[str, object]) -> None:
+    """Raises EvaluationError for a flag that was given and belongs to another task than the one that was asked for."""
+    for flag, value in flags.items():
+        if value is not None and task != belongs:
+            said = f"the task is {task}" if task else "no task is given"
+            raise EvaluationError(f"--{flag} belongs to --task {belongs}, but {said}: leave one out")
+
+
+def named(corpus: str | None) -> str:
+    """The text of --task loss. Raises EvaluationError without one."""
+    if corpus is None:
+        raise EvaluationError("--task loss needs a text: --corpus FILE, or a folder of shards")
+    return corpus

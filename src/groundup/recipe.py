@@ -103,6 +103,9 @@ class EvalSection:
     train_tokens: Annotated[int, "training tokens to measure beside them; 0 measures none"] = 16384
     patience: Annotated[int, "evaluations without a better loss before stopping early; 0 never stops"] = 0
     sample_length: Annotated[int, "tokens of the sample at each evaluation; 0 writes none"] = 200
+    hellaswag_every: Annotated[int, "steps between scorings by HellaSwag's items; 0 never"] = 0
+    hellaswag_items: Annotated[int, "items to score, always the same ones, evenly spread; 0 takes all"] = 200
+    hellaswag_file: Annotated[str, "items of your own as JSON lines; the official ones if left out"] = ""
 
 
 @dataclass(frozen=True)

@@ -225,4 +225,6 @@ _BOUNDS = [  # section, key, lowest, highest, remedy
     ("eval", "train_tokens", 0, _MANY, "0 measures none."),
     ("eval", "patience", 0, _MANY, "0 never stops early."),
     ("eval", "sample_length", 0, _MANY, "0 writes no sample."),
+    ("eval", "hellaswag_every", 0, _MANY, "0 never scores."),
+    ("eval", "hellaswag_items", 0, _MANY, "The usual: 200; 0 takes all."),
 ]

@@ -14,15 +14,15 @@ SOURCE = ROOT / "src" / "groundup"
 # From the street to the cellar. A room is a folder or a file beside the folders; one that isn't listed fails.
 FLOORS = [
     {"__main__"},
-    {"cli", "cli_data", "cli_evaluate", "cli_export", "cli_prepare", "cli_tokenizer", "cli_verify"},
+    {"cli", "cli_compare", "cli_data", "cli_evaluate", "cli_export", "cli_prepare", "cli_tokenizer", "cli_verify"},
     {"data_report"},
     {"doctor"},
-    {"training", "evaluation", "generation", "interop", "tables", "tokenizer_tools"},
+    {"training", "evaluation", "comparison", "generation", "interop", "tables", "tokenizer_tools"},
     {"checkpoint", "model_folder", "optim", "data", "pretrained"},
     {"layouts"},
     {"models", "tokenizers", "parallel"},
     {"recipe", "recipe_files", "recipe_scaling", "recipes"},
-    {"config", "cores", "download", "errors", "hub", "json_files", "network", "notices", "places"},
+    {"answers", "config", "cores", "download", "errors", "hub", "json_files", "network", "notices", "places"},
     {"__init__"},  # the version; its other names are only fetched when they are asked for
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -35,6 +35,7 @@ from groundup.training.record import RunFolder
 from groundup.training.stopping import StopRequest
 from groundup.training.text import Surroundings, read_text
 from groundup.training.trainer import Trainer
+from invented_items import write_items
 from shard_files import documents, learned, write_shards
 
 # A constant learning rate, so that a run may be lengthened and still be the same run.
@@ -149,6 +150,22 @@ def test_a_batch_that_the_processes_cannot_share_is_refused_by_name(text_file: P
     refusal = "train.batch_size = 12 can't be divided by 2 processes x micro_batch_size = 4. Choose a multiple."
     assert f"groundup: {refusal}" in finished.stderr.splitlines()
     assert not (tmp_path / "runs").exists()
+
+
+def test_two_processes_share_the_items_of_hellaswag(text_file: Path, tmp_path: Path) -> None:
+    """An odd number of them: each is asked once, and both processes come to the same sum."""
+    words = ["the quick", "a lazy", "fox jumps", "over a", "dog;", "brown", "quick fox"]
+    endings = [" brown", " dog;", " jumps", " over the"]
+    items = [{"ind": 0, "ctx": word, "endings": endings, "label": len(word) % 4} for word in words]
+    args = ["--corpus", text_file, *SMALL, "--steps", 10, "--train.precision", "float64", "--eval.hellaswag-every", 5]
+    args += ["--eval.hellaswag-items", 0, "--eval.hellaswag-file", "items.jsonl"]
+    write_items(tmp_path / "items.jsonl", items)
+    trained(*args, "--name", "one", folder=tmp_path)
+    trained_by_two(*args, "--name", "two", folder=tmp_path)
+    found, expected = (metrics(tmp_path / "runs" / name, "hellaswag") for name in ("two", "one"))
+    assert [line["step"] for line in found] == [0, 5, 10]
+    assert [(line["right"], line["items"]) for line in found] == [(line["right"], 7) for line in expected]
+    assert_same_run(tmp_path / "runs" / "two", tmp_path / "runs" / "one", 1e-13)
 
 
 @given(batch=st.integers(1, 64), micro=st.integers(0, 16), size=st.integers(1, 8))

@@ -1,10 +1,11 @@
 """HellaSwag's validation items (Zellers et al. 2019): to score models, and to keep out of what they learn from."""
 
+import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from groundup.download import RemoteFile, cache_folder
+from groundup.download import RemoteFile, cache_folder, fetch
 from groundup.errors import CorpusError
 
 OFFICIAL = RemoteFile(
@@ -12,7 +13,7 @@ OFFICIAL = RemoteFile(
     path="hellaswag/hellaswag_val.jsonl",
     size=12_246_618,
     sha256="0aa3b88843990f3f10a97b9575c94d7b71fb2205240ba04ae4884d9e9c992588",
-    instead="give another file of items, whose result isn't official: --file ITEMS.jsonl",
+    instead="give another file of items, whose result isn't official: {} ITEMS.jsonl",
 )
 
 
@@ -35,6 +36,30 @@ class Item:
     def text(self) -> str:
         """The context with its right ending, as a text would have it."""
         return f"{self.context} {self.endings[self.label]}"
+
+
+@dataclass(frozen=True)
+class ItemsFile:
+    """A file of items, as it was read. sha256: of the whole file."""
+
+    path: Path
+    sha256: str
+    items: list[Item]
+
+    @property
+    def is_official(self) -> bool:
+        """Whether it is the file of the published figures."""
+        return self.sha256 == OFFICIAL.sha256
+
+
+def open_items(file: Path | None, flag: str) -> ItemsFile:
+    """A file's items; None means the official ones, downloaded if they aren't in the cache. Raises CorpusError.
+
+    flag: by which a user names another file, for the error.
+    """
+    path = fetch(replace(OFFICIAL, instead=OFFICIAL.instead.format(flag))) if file is None else file
+    items = read_items(path)
+    return ItemsFile(path, hashlib.sha256(path.read_bytes()).hexdigest(), items)
 
 
 def cached_items() -> Path:

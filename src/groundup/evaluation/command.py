@@ -1,24 +1,24 @@
 """`groundup evaluate`: load a model, put it to a task, print what came out."""
 
-import hashlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from groundup.data.hellaswag import OFFICIAL, read_items
+from groundup.answers import print_json
+from groundup.data.hellaswag import Item, open_items
 from groundup.data.shard_folder import ShardFolder
-from groundup.data.sources import Sources, check_maker, open_sources
+from groundup.data.sources import Source, Sources, check_maker, open_sources
 from groundup.data.tokens import Tokens
-from groundup.download import fetch
 from groundup.errors import EvaluationError
-from groundup.evaluation.conventions import CONVENTIONS
+from groundup.evaluation.conventions import ways_of
 from groundup.evaluation.hellaswag import Sitting, ask
 from groundup.evaluation.kept import keep
 from groundup.evaluation.report import hellaswag_json, print_hellaswag, print_loss
 from groundup.evaluation.sliding import text_loss
 from groundup.model_folder import described, load_to_work
+from groundup.models.catalogue import Model
 from groundup.notices import report
 from groundup.tokenizers.base import Tokenizer
 
@@ -35,24 +35,17 @@ def evaluate_hellaswag(
     as_json: bool,
 ) -> None:
     """Ask a model HellaSwag's items and print its accuracies. Raises GroundupError."""
-    path = fetch(OFFICIAL) if file is None else file
-    items = read_items(path)
-    official = hashlib.sha256(path.read_bytes()).hexdigest() == OFFICIAL.sha256
-    chosen = items[:limit]
+    source = open_items(file, "--file")
     folder, model, tokenizer = load_to_work(name, report, device)
     report(described(model, folder))
     if per_item is not None:  # a folder that doesn't exist is found out before the work, not after it
         _write(per_item, "")
-    ways = list(CONVENTIONS) if convention == "both" else [convention]
-    sittings = [
-        ask(model, tokenizer, chosen, way, batch_size=batch_size, tell=_progress(f"{way}, items", len(chosen)))
-        for way in ways
-    ]
+    sittings = sit(model, tokenizer, source.items[:limit], convention, batch_size=batch_size)
     if per_item is not None:
         _write(per_item, _lines(sittings))
-    result = hellaswag_json(name, path, official, len(items), sittings)
+    result = hellaswag_json(name, source, sittings)
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         print_hellaswag(result)
     _keep(result, folder)
@@ -64,21 +57,16 @@ def evaluate_loss(
     """Measure a model's loss on a text, or on the validation split of shards, and print it. Raises GroundupError."""
     folder, model, tokenizer = load_to_work(name, report, device)
     report(described(model, folder))
-    stride = max(1, model.block_size // 2) if stride is None else stride
-    if not 1 <= stride <= model.block_size:
-        raise EvaluationError(
-            f"--stride {stride} must be from 1 to the model's context, {model.block_size}: windows further apart would "
-            "leave tokens out"
-        )
+    stride = stride_of(model, stride)
     part, tokens = _read(corpus, tokenizer, model.config.vocab_size, name)
-    tokens = _first(tokens, limit)
+    tokens = first_tokens(tokens, limit)
     if not any(len(stream) > 1 for stream in tokens.streams):
         raise EvaluationError(f"corpus {corpus} has {len(tokens)} tokens: a loss needs 2. Give more text")
     count = sum(max(0, len(stream) - 1) for stream in tokens.streams)
-    found = text_loss(model, tokenizer, tokens, stride=stride, batch_size=batch_size, tell=_progress("tokens", count))
+    found = text_loss(model, tokenizer, tokens, stride=stride, batch_size=batch_size, tell=progress("tokens", count))
     result = {"task": "loss", "model": name, "corpus": corpus, "part": part, **found.to_json()}
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         print_loss(result)
     _keep(result, folder)
@@ -90,19 +78,54 @@ def _keep(result: dict[str, Any], folder: Path) -> None:
         report(f"kept in {file}")
 
 
-def _read(corpus: str, tokenizer: Tokenizer, vocab_size: int, name: str) -> tuple[str, Tokens]:
-    """Which part of a corpus is scored, in words, and its tokens. Raises CorpusError, EvaluationError."""
+def sit(
+    model: Model, tokenizer: Tokenizer, items: Sequence[Item], convention: str, *, batch_size: int, who: str = ""
+) -> list[Sitting]:
+    """The items asked by one convention, or by `both`, in their order. who: for the progress, where there are several.
+
+    Raises EvaluationError.
+    """
+    return [
+        ask(model, tokenizer, items, way, batch_size=batch_size, tell=progress(f"{who}{way}, items", len(items)))
+        for way in ways_of(convention)
+    ]
+
+
+def stride_of(model: Model, given: int | None) -> int:
+    """The tokens from one window to the next: as given, or half of the context. Raises EvaluationError."""
+    stride = max(1, model.block_size // 2) if given is None else given
+    if not 1 <= stride <= model.block_size:
+        raise EvaluationError(
+            f"--stride {stride} must be from 1 to the model's context, {model.block_size}: windows further apart would "
+            "leave tokens out"
+        )
+    return stride
+
+
+def only_source(corpus: str) -> Source:
+    """What a text to be scored is read from. Raises CorpusError, and EvaluationError for a mixture."""
     sources = open_sources(corpus, Path())
     if len(sources.parts) != 1:
         raise EvaluationError(f"--corpus {corpus} is a mixture: evaluate its {len(sources.parts)} corpora one by one")
-    content = sources.parts[0].content
-    if isinstance(content, ShardFolder):
-        check_maker(Sources(corpus, sources.parts), tokenizer, f"the model {name}")
-        return "the validation split", content.tokens("validation", vocab_size)
-    return "the whole text", Tokens.of(tokenizer.encode(content.text), corpus)
+    return sources.parts[0]
 
 
-def _first(tokens: Tokens, limit: int | None) -> Tokens:
+def shard_tokens(source: Source, tokenizer: Tokenizer, vocab_size: int, name: str) -> Tokens:
+    """The validation split of shards, which must be the model's. Raises CorpusError, RecipeError."""
+    assert isinstance(source.content, ShardFolder)
+    check_maker(Sources(source.name, (source,)), tokenizer, f"the model {name}")
+    return source.content.tokens("validation", vocab_size)
+
+
+def _read(corpus: str, tokenizer: Tokenizer, vocab_size: int, name: str) -> tuple[str, Tokens]:
+    """Which part of a corpus is scored, in words, and its tokens. Raises CorpusError, EvaluationError."""
+    source = only_source(corpus)
+    if isinstance(source.content, ShardFolder):
+        return "the validation split", shard_tokens(source, tokenizer, vocab_size, name)
+    return "the whole text", Tokens.of(tokenizer.encode(source.content.text), corpus)
+
+
+def first_tokens(tokens: Tokens, limit: int | None) -> Tokens:
     """The first `limit` tokens, over the streams in their order."""
     if limit is None:
         return tokens
@@ -130,11 +153,7 @@ def _write(path: Path, text: str) -> None:
         raise EvaluationError(f"--per-item {path} can't be written: {error.strerror}") from error
 
 
-def _print_json(result: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(result, ensure_ascii=False, indent=2) + "\n")
-
-
-def _progress(what: str, total: int) -> Callable[[int], None]:
+def progress(what: str, total: int) -> Callable[[int], None]:
     """Shows how far it is on one line of a terminal; nothing anywhere else."""
     if not sys.stderr.isatty():
         return lambda _: None

@@ -11,6 +11,7 @@ import numpy as np
 
 from groundup.data.hellaswag import Item
 from groundup.errors import EvaluationError, TokenizerError
+from groundup.evaluation.scoring import Continuations
 from groundup.tokenizers.base import Tokenizer
 
 
@@ -26,6 +27,11 @@ class Question:
     context: np.ndarray
     endings: tuple[np.ndarray, ...]
     lengths: dict[str, tuple[int, ...]]
+
+    @property
+    def asked(self) -> Continuations:
+        """What is to be scored."""
+        return Continuations(self.context, self.endings)
 
     def choices(self, sums: Sequence[float]) -> dict[str, int]:
         """The ending that each measure chooses, by the sums of the endings' log-probabilities; the first of equals."""
@@ -71,6 +77,12 @@ def harness(item: Item, tokenizer: Tokenizer) -> Question:
 
 
 CONVENTIONS: dict[str, Callable[[Item, Tokenizer], Question]] = {"completion": completion, "harness": harness}
+
+
+def ways_of(convention: str) -> list[str]:
+    """The conventions that a name means: itself, or all for `both`."""
+    return list(CONVENTIONS) if convention == "both" else [convention]
+
 
 # In percent, on all 10,042 items: what build-nanogpt's hellaswag.py states for both conventions.
 PUBLISHED = {

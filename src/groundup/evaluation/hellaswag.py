@@ -9,7 +9,7 @@ from typing import Any
 
 from groundup.data.hellaswag import Item
 from groundup.evaluation.conventions import CONVENTIONS, PUBLISHED, Question
-from groundup.evaluation.scoring import Continuations, is_cut, sums_of_endings
+from groundup.evaluation.scoring import check_endings, is_cut, sums_of_endings
 from groundup.models.catalogue import Model
 from groundup.tokenizers.base import Tokenizer
 
@@ -60,14 +60,21 @@ class Sitting:
     cut: int
     seconds: float
 
+    def right(self, measure: str) -> list[bool]:
+        """Item by item, whether the choice by that measure is the right one."""
+        return [answer.choices[measure] == answer.question.item.label for answer in self.answers]
+
     @property
     def accuracies(self) -> list[Accuracy]:
         """One for each of the convention's measures."""
-        counts = {
-            measure: sum(answer.choices[measure] == answer.question.item.label for answer in self.answers)
-            for measure in self.answers[0].choices
-        }
-        return [Accuracy(self.convention, measure, right, len(self.answers)) for measure, right in counts.items()]
+        return [
+            Accuracy(self.convention, measure, sum(self.right(measure)), len(self.answers)) for measure in self.measures
+        ]
+
+    @property
+    def measures(self) -> list[str]:
+        """Those of the convention."""
+        return list(self.answers[0].choices)
 
 
 def ask(
@@ -81,14 +88,27 @@ def ask(
 ) -> Sitting:
     """Put items to a model in evaluation mode, as `convention` does. Raises EvaluationError."""
     started = time.perf_counter()
-    questions = [CONVENTIONS[convention](item, tokenizer) for item in items]
-    asked = [Continuations(question.context, question.endings) for question in questions]
-    answers = [
-        Answer(question, tuple(sums), question.choices(sums))
-        for question, sums in zip(questions, sums_of_endings(model, asked, batch_size, tell), strict=True)
-    ]
-    cut = sum(is_cut(continuations, model.block_size) for continuations in asked)
+    questions = questions_of(items, tokenizer, convention, model.block_size)
+    answers = answer(model, questions, batch_size, tell)
+    cut = sum(is_cut(question.asked, model.block_size) for question in questions)
     return Sitting(convention, answers, cut, time.perf_counter() - started)
+
+
+def questions_of(items: Sequence[Item], tokenizer: Tokenizer, convention: str, block_size: int) -> list[Question]:
+    """The items as `convention` puts them. Raises EvaluationError where a model of that context can't be asked one."""
+    questions = [CONVENTIONS[convention](item, tokenizer) for item in items]
+    check_endings([question.asked for question in questions], block_size)
+    return questions
+
+
+def answer(
+    model: Model, questions: Sequence[Question], batch_size: int, tell: Callable[[int], None] = lambda _: None
+) -> list[Answer]:
+    """What a model in evaluation mode chooses, question by question."""
+    sums = sums_of_endings(model, [question.asked for question in questions], batch_size, tell)
+    return [
+        Answer(question, tuple(found), question.choices(found)) for question, found in zip(questions, sums, strict=True)
+    ]
 
 
 def wilson(right: int, items: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -1,13 +1,12 @@
 """What `groundup evaluate` prints: figures with their intervals, and what they may be compared with."""
 
-from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from groundup.answers import plain_table, wide_console
+from groundup.data.hellaswag import ItemsFile
 from groundup.evaluation.hellaswag import Sitting
 
 HOW = {  # measure by measure: what decides
@@ -19,17 +18,17 @@ HOW = {  # measure by measure: what decides
 }
 
 
-def hellaswag_json(name: str, path: Path, official: bool, of: int, sittings: list[Sitting]) -> dict[str, Any]:
+def hellaswag_json(name: str, source: ItemsFile, sittings: list[Sitting]) -> dict[str, Any]:
     """The result of HellaSwag. of: items in the file. cut: for each convention, items that didn't fit the context."""
     items = len(sittings[0].answers)
     seconds = {sitting.convention: sitting.seconds for sitting in sittings}
     return {
         "task": "hellaswag",
         "model": name,
-        "file": str(path),
-        "official": official,
+        "file": str(source.path),
+        "official": source.is_official,
         "items": items,
-        "of": of,
+        "of": len(source.items),
         "results": [accuracy.to_json() for sitting in sittings for accuracy in sitting.accuracies],
         "cut": {sitting.convention: sitting.cut for sitting in sittings},
         "seconds": seconds,
@@ -39,10 +38,8 @@ def hellaswag_json(name: str, path: Path, official: bool, of: int, sittings: lis
 
 def print_hellaswag(result: dict[str, Any]) -> None:
     """A table of the measures, and below it what a reader must know to compare them."""
-    console, published = _console(), list(result["results"][0]["published_percent"])
-    table = Table("convention", "measure", "decides", box=SIMPLE, pad_edge=False)
-    for column in ("right", "95% interval", *published):
-        table.add_column(column, justify="right")
+    console, published = wide_console(), list(result["results"][0]["published_percent"])
+    table = plain_table("convention", "measure", "decides", right=("right", "95% interval", *published))
     for row in result["results"]:
         low, high = row["interval"]
         table.add_row(
@@ -54,9 +51,7 @@ def print_hellaswag(result: dict[str, Any]) -> None:
             *(f"{row['published_percent'][model]:.2f}%" if row["published_percent"] else "-" for model in published),
         )
     console.print(table)
-    first = "all" if result["items"] == result["of"] else f"the first {result['items']:,} of"
-    label = "the official file" if result["official"] else "UNOFFICIAL: not the file of the published figures"
-    console.print(Text(f"{first} {result['of']:,} items of {result['file']} ({label})"))
+    print_items(console, result)
     console.print("published: on all 10,042 official items, by the same convention; guessing is right in 25%")
     for convention, cut in result["cut"].items():
         if cut:
@@ -65,9 +60,16 @@ def print_hellaswag(result: dict[str, Any]) -> None:
     console.print(f"items a second: {', '.join(speeds)}")
 
 
+def print_items(console: Console, result: dict[str, Any]) -> None:
+    """Which items were asked, in a line."""
+    first = "all" if result["items"] == result["of"] else f"the first {result['items']:,} of"
+    label = "the official file" if result["official"] else "UNOFFICIAL: not the file of the published figures"
+    console.print(Text(f"{first} {result['of']:,} items of {result['file']} ({label})"))
+
+
 def print_loss(result: dict[str, Any]) -> None:
     """The loss in its three units, how it was measured, and the passages at both ends."""
-    console = _console()
+    console = wide_console()
     console.print(
         f"{result['loss']:.4f} nats a token, {result['bits_per_byte']:.4f} bits a byte, perplexity "
         f"{result['perplexity']:.2f}"
@@ -89,9 +91,3 @@ def print_loss(result: dict[str, Any]) -> None:
             text = " ".join(passage["text"].split())
             where = f"{passage['loss']:.4f} at token {passage['place']:,} of {passage['stream']}"
             console.print(Text(f"  {where}: {text[:200]!r}"))
-
-
-def _console() -> Console:
-    """The terminal as it is; a pipe gets lines as long as they need to be."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=400)

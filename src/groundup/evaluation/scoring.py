@@ -44,6 +44,7 @@ def sums_of_endings(
     looks. What is longer than the model's block_size loses its beginning, each ending for itself. `tell` is told how
     many contexts are done. Raises EvaluationError for an ending longer than block_size.
     """
+    check_endings(asked, model.block_size)
     pieces = [
         (number, first, piece)
         for number, continuations in enumerate(asked)
@@ -59,6 +60,16 @@ def sums_of_endings(
     return sums
 
 
+def check_endings(asked: Sequence[Continuations], block_size: int) -> None:
+    """Raises EvaluationError for an ending that is longer than the model's context."""
+    longest = max((continuations.longest for continuations in asked), default=0)
+    if longest > block_size:
+        raise EvaluationError(
+            f"an ending has {longest} tokens, but the model's context is {block_size}: it can't be scored. Evaluate a "
+            "model with a longer context, or one whose tokens are longer than characters"
+        )
+
+
 def is_cut(continuations: Continuations, block_size: int) -> bool:
     """Whether the context loses its beginning before the longest ending. The last token of all isn't read."""
     return len(continuations.context) + continuations.longest - 1 > block_size
@@ -69,11 +80,6 @@ def _fitting(continuations: Continuations, block_size: int) -> Iterator[tuple[in
     if not is_cut(continuations, block_size):
         yield 0, continuations
         return
-    if continuations.longest > block_size:
-        raise EvaluationError(
-            f"an ending has {continuations.longest} tokens, but the model's context is {block_size}: it can't be "
-            "scored. Evaluate a model with a longer context, or one whose tokens are longer than characters"
-        )
     for place, ending in enumerate(continuations.endings):
         yield place, Continuations(continuations.context[-(block_size + 1 - len(ending)) :], (ending,))
 

@@ -68,10 +68,7 @@ def text_loss(
     started, byte_counts = time.perf_counter(), bytes_of_tokens(tokenizer, model.config.vocab_size)
     total, count, size, passages = 0.0, 0, 0, []
     for name, stream in zip(tokens.names, tokens.streams, strict=True):
-        losses = np.empty(max(0, len(stream) - 1), dtype=np.float32)
-        for first, found in sliding_losses(model, stream, stride, batch_size):
-            losses[first : first + len(found)] = found
-            tell(count + first + len(found))
+        losses = losses_of(model, stream, stride, batch_size, lambda done, before=count: tell(before + done))
         total += float(losses.sum(dtype=np.float64))
         size += int(byte_counts[stream[1:]].sum())
         count += len(losses)
@@ -80,6 +77,17 @@ def text_loss(
     seconds = time.perf_counter() - started
     worst, best = passages[: -SHOWN - 1 : -1], passages[:SHOWN]
     return TextLoss(count, size, total / count, stride, model.block_size, seconds, worst, best)
+
+
+def losses_of(
+    model: Model, stream: np.ndarray, stride: int, batch_size: int, tell: Callable[[int], None] = lambda _: None
+) -> np.ndarray:
+    """The nats of each token but the first. stream: [tokens] -> [tokens - 1] float32"""
+    losses = np.empty(max(0, len(stream) - 1), dtype=np.float32)
+    for first, found in sliding_losses(model, stream, stride, batch_size):
+        losses[first : first + len(found)] = found
+        tell(first + len(found))
+    return losses
 
 
 def sliding_losses(model: Model, stream: np.ndarray, stride: int, batch_size: int) -> Iterator[tuple[int, np.ndarray]]:

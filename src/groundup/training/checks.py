@@ -13,6 +13,7 @@ from groundup.errors import RecipeError, RunError
 from groundup.models.catalogue import Model, architecture_of
 from groundup.parallel.world import World
 from groundup.recipe import Recipe
+from groundup.training.hellaswag import Exam
 from groundup.training.journal import Journal
 
 REMEDY = "Leave model.* out, as the recipe finetune does: its shape is then the model's"
@@ -53,6 +54,17 @@ def check_same_text(sources: Sources, facts: dict[str, Any], may_differ: bool, j
     journal.say(
         f"the corpus has changed since the run began ({recorded[:12]}... to {found[:12]}...): going on as asked"
     )
+
+
+def check_same_items(exam: Exam | None, facts: dict[str, Any], may_differ: bool, journal: Journal) -> None:
+    """A resumed run is scored by the items that it began with: a curve of two exams says nothing. Raises RunError."""
+    recorded = (facts.get("hellaswag") or {}).get("sha256")
+    if exam is None or recorded is None or recorded == exam.sha256:
+        return
+    said = f"HellaSwag's items have changed since the run began (SHA-256 {recorded[:12]}... to {exam.sha256[:12]}...)"
+    if not may_differ:
+        raise RunError(f"{said}. Restore the file, or go on with the new ones: --accept-changed-data")
+    journal.say(f"{said}: going on as asked")
 
 
 def check_same_processes(recipe: Recipe, facts: dict[str, Any], world: World, journal: Journal) -> None:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from groundup.evaluation.units import perplexity
-from groundup.training.metrics import EvaluationRecord, StepRecord
+from groundup.training.metrics import EvaluationRecord, HellaSwagRecord, Record, StepRecord
 from groundup.training.plot import plot_losses
 from groundup.training.record import RunFolder
 from groundup.training.tensorboard import TensorBoard
@@ -32,6 +32,9 @@ class Journal:
 
     def sample(self, evaluation: EvaluationRecord, text: str) -> None:
         """A text was sampled."""
+
+    def hellaswag(self, record: HellaSwagRecord) -> None:
+        """HellaSwag's items were asked."""
 
     @contextmanager
     def open(self, run: RunFolder, done: int, steps: int, tensorboard: bool) -> Iterator[None]:
@@ -83,7 +86,7 @@ class MainJournal(Journal):
             self.tensorboard.close()
         plot_losses(run.read_metrics(), run.path / "loss.png", run.name)
 
-    def record(self, record: StepRecord | EvaluationRecord) -> RunFolder:
+    def record(self, record: Record) -> RunFolder:
         """A record into metrics.jsonl, and to TensorBoard where the recipe asks for it; the run it went to."""
         assert self.run is not None
         self.run.append_metrics(record.to_json())
@@ -114,6 +117,15 @@ class MainJournal(Journal):
         self.run.append_sample(evaluation.step, evaluation.validation_loss, text)
         if self.console.is_terminal:
             self.console.print(Text(text.strip("\n"), style="dim"))
+
+    def hellaswag(self, record: HellaSwagRecord) -> None:
+        self.record(record)
+        low, high = record.interval
+        self.say(
+            f"step {record.step:>6,}  HellaSwag {record.accuracy:.1%} by {record.convention} {record.measure}  95% "
+            f"interval {100 * low:.1f} to {100 * high:.1f}%  {record.items:,} "
+            f"{'items' if record.official else 'unofficial items'}"
+        )
 
 
 def _loss(loss: float) -> str:

@@ -40,6 +40,32 @@ class EvaluationRecord:
         return {"kind": "evaluation", **fields}
 
 
+@dataclass(frozen=True)
+class HellaSwagRecord:
+    """The share of a fixed part of HellaSwag's items that is chosen rightly after `step` completed steps.
+
+    convention, measure: by which. interval: of 95%. official: whether they are of the file of the published figures.
+    """
+
+    step: int
+    tokens: int
+    convention: str
+    measure: str
+    accuracy: float
+    interval: tuple[float, float]
+    right: int
+    items: int
+    official: bool
+    seconds: float  # of training so far
+
+    def to_json(self) -> dict[str, Any]:
+        """A line of metrics.jsonl."""
+        return {"kind": "hellaswag", **asdict(self)}
+
+
+Record = StepRecord | EvaluationRecord | HellaSwagRecord
+
+
 def tokens_per_second(tokens: int, started: float, ended: float) -> float:
     """Throughput between two readings of a monotonic clock, in seconds."""
     elapsed = ended - started

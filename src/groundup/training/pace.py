@@ -38,9 +38,23 @@ def measure_steps_within(trainer: "Trainer", seconds: float) -> int:
     with trainer.uncompiled():
         trainer.measure_losses()
     evaluation_seconds = time.perf_counter() - started
+    scoring_seconds = measure_scoring(trainer)
     trainer.model.load_state_dict(before)
     for optimizer in trainer.optimizers:
         optimizer.state.clear()
     trainer.asked_to_stop = False  # whoever asked meanwhile is heard again, and saved, after the first real step
-    step_seconds = statistics.median(times[WARMUP_STEPS:])
-    return steps_within(seconds, step_seconds, evaluation_seconds, trainer.recipe.eval.every)
+    section, step_seconds = trainer.recipe.eval, statistics.median(times[WARMUP_STEPS:])
+    if section.hellaswag_every:  # at both ends, and on the way
+        seconds -= 2 * scoring_seconds
+        step_seconds += scoring_seconds / section.hellaswag_every
+    return steps_within(seconds, step_seconds, evaluation_seconds, section.every)
+
+
+def measure_scoring(trainer: "Trainer") -> float:
+    """Seconds that HellaSwag's items take, where the recipe wants them asked."""
+    if trainer.exam is None:
+        return 0.0
+    started = time.perf_counter()
+    with trainer.uncompiled():
+        trainer.exam.right(trainer.model, trainer.world, trainer.machine.reduction_device)
+    return time.perf_counter() - started

@@ -23,6 +23,7 @@ from groundup.recipe import Recipe
 from groundup.training.beginning import initial_model
 from groundup.training.checks import (
     check_division,
+    check_same_items,
     check_same_processes,
     check_same_shape,
     check_same_text,
@@ -30,6 +31,7 @@ from groundup.training.checks import (
     versions,
 )
 from groundup.training.compiling import compile_in_place
+from groundup.training.hellaswag import read_exam
 from groundup.training.objective import NextTokenLoss
 from groundup.training.pace import resolve_length
 from groundup.training.record import RunFolder, check_new_name, create_run
@@ -51,7 +53,8 @@ def start(recipe: Recipe, recipe_name: str, name: str | None, around: Surroundin
     sources = read_sources(recipe.data.corpus, Path.cwd(), around)
     tokenizer = choose_tokenizer(recipe, tokenizer, sources, Path.cwd(), around)
     text = read_text(sources, recipe, tokenizer)
-    trainer = assemble(recipe, text, model, around)
+    exam = read_exam(recipe, text.tokenizer, Path.cwd(), around)
+    trainer = replace(assemble(recipe, text, model, around), exam=exam)
     recipe = resolve_length(trainer)
     trainer = replace(trainer, recipe=recipe, schedule=Schedule.of(recipe.optim, recipe.train.steps))
     path = str(create_run(recipe_name, name).path) if around.world.is_main else ""
@@ -80,7 +83,10 @@ def resume(recipe: Recipe, run: RunFolder, data_may_differ: bool, around: Surrou
         tokenizer = choose_tokenizer(recipe, tokenizer, sources, Path(facts["folder"]), around)
     check_maker(sources, tokenizer, "that of the run")
     check_same_versions(facts, around.journal)
-    trainer = assemble(recipe, read_text(sources, recipe, tokenizer), model, around)
+    text = read_text(sources, recipe, tokenizer)
+    exam = read_exam(recipe, text.tokenizer, Path(facts["folder"]), around)
+    check_same_items(exam, facts, data_may_differ, around.journal)
+    trainer = replace(assemble(recipe, text, model, around), exam=exam)
     if folder:
         trainer.progress = read_state(folder, trainer.model, trainer.optimizers)
     if around.world.is_main:
@@ -165,4 +171,4 @@ def facts_of(trainer: Trainer, text: Text) -> dict[str, Any]:
         "folder": str(Path.cwd()),
         "processes": trainer.world.size,
         "versions": versions() | {"python": platform.python_version()},
-    }
+    } | ({"hellaswag": {"sha256": trainer.exam.sha256}} if trainer.exam else {})

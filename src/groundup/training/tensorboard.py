@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from groundup.errors import MachineError
-from groundup.training.metrics import EvaluationRecord, StepRecord
+from groundup.training.metrics import Record
 
 NAMES = {
     "loss": "loss/step",
@@ -12,6 +12,7 @@ NAMES = {
     "tokens_per_second": "speed/tokens_per_second",
     "train_loss": "loss/train",
     "validation_loss": "loss/validation",
+    "accuracy": "hellaswag/completion_acc_norm",
 }
 
 
@@ -24,7 +25,7 @@ class TensorBoard:
 
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1 if done else None)
 
-    def write(self, record: StepRecord | EvaluationRecord) -> None:
+    def write(self, record: Record) -> None:
         """A scalar for each value that TensorBoard should draw, over the step."""
         for field, name in NAMES.items():
             if (value := getattr(record, field, None)) is not None:

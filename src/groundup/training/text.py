@@ -116,10 +116,10 @@ class Text:
 def read_sources(name: str, folder: Path, around: Surroundings) -> Sources:
     """The corpora, paths relative to where the run began; the main process first, which may have to download."""
     around.journal.say(f"reading {name}")
-    return _main_first(around.world, lambda: open_sources(name, folder))
+    return main_first(around.world, lambda: open_sources(name, folder))
 
 
-def _main_first(world: World, work: Callable[[], Result]) -> Result:
+def main_first(world: World, work: Callable[[], Result]) -> Result:
     """The work done by the main process, then by the others; where it fails they meet that too, and say it."""
     if not world.is_main:
         world.barrier()
@@ -148,7 +148,7 @@ def choose_tokenizer(
     if name != "characters":
         path = folder / name
         place = path if name != "gpt2" and path.exists() else name
-        named = _main_first(around.world, lambda: load_tokenizer(place, around.journal.say))
+        named = main_first(around.world, lambda: load_tokenizer(place, around.journal.say))
     is_characters = name == "characters" and isinstance(given, CharacterTokenizer)
     if given is not None and not is_characters and (named is None or named.identity != given.identity):
         raise RecipeError(f"data.tokenizer = {name}, but the model to start from has another: leave it out")

@@ -23,6 +23,7 @@ from groundup.parallel.machine import Machine
 from groundup.parallel.sharding import synchronise_only_if
 from groundup.parallel.world import World
 from groundup.recipe import Recipe
+from groundup.training.hellaswag import Exam
 from groundup.training.journal import Journal
 from groundup.training.metrics import EvaluationRecord, StepRecord, tokens_per_second
 from groundup.training.objective import NextTokenLoss
@@ -34,7 +35,10 @@ from groundup.training.text import Text
 
 @dataclass
 class Trainer:
-    """One run while it trains. `objective` holds the model; `distributed` is the objective spread over the world."""
+    """One run while it trains. `objective` holds the model; `distributed` is the objective spread over the world.
+
+    exam: HellaSwag's questions, where the recipe wants them asked on the way.
+    """
 
     recipe: Recipe
     machine: Machine
@@ -49,25 +53,27 @@ class Trainer:
     journal: Journal
     stop: StopRequest
     progress: Progress
+    exam: Exam | None = None
     asked_to_stop: bool = False  # whether any process was, as of the newest step
 
     def train(self, run: RunFolder, resumed_from: Path | None = None) -> None:
         """From the progress made so far to the last step, or until it is asked to stop; checkpoints go into `run`."""
         save = partial(self.save, run.checkpoints, resumed_from)
-        if self.progress.step == 0 and self.recipe.eval.every:
-            with self.uncompiled():
-                self.evaluate()
+        if self.progress.step == 0:
+            if self.recipe.eval.every:
+                with self.uncompiled():
+                    self.evaluate()
+            self.ask_hellaswag()
         while not (self.is_finished() or self.asked_to_stop):
             record = self.train_step(self.progress.step)
             self.progress.step, self.progress.seconds = record.step, record.seconds
             self.journal.step(record)
-            if self.is_due():
+            if due := self.is_due():
                 with self.uncompiled():
-                    evaluation = self.evaluate()
-                    self.sample(evaluation)
+                    self.sample(self.evaluate())
+            self.ask_hellaswag()
+            if due or self.asked_to_stop:
                 save(best=self.progress.best_step == record.step)
-            elif self.asked_to_stop:
-                save(best=False)
 
     def train_step(self, step: int) -> StepRecord:
         """One optimizer step on batch `step`: accumulate, check, clip, update."""
@@ -171,6 +177,16 @@ class Trainer:
             self.journal.sample(
                 evaluation, write_text(self.model, self.text.tokenizer, settings, start=self.text.document_start)
             )
+
+    def ask_hellaswag(self) -> None:
+        """Score the model by HellaSwag's items, each `hellaswag_every` steps and at both ends."""
+        step, exam = self.progress.step, self.exam
+        if exam is None or (step % self.recipe.eval.hellaswag_every and not self.is_finished()):
+            return
+        with self.uncompiled():
+            right = exam.right(self.model, self.world, self.machine.reduction_device)
+        tokens = step * self.recipe.tokens_per_step
+        self.journal.hellaswag(exam.record(right, step, tokens, self.progress.seconds))
 
     def save(self, checkpoints: Path, resumed_from: Path | None, best: bool) -> None:
         """Publish a checkpoint; the main process writes, the others wait."""
