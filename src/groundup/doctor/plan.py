@@ -107,7 +107,7 @@ def plan(recipe: Recipe, text: Text, journal: Journal) -> Plan:
     return Plan(
         model=describe_model(trainer),
         parameters=sum(parameter.numel() for parameter in trainer.model.parameters()),
-        operations_per_token=operations_per_token(recipe.model.architecture, trainer.model.config),
+        operations_per_token=operations_per_token(recipe.model.architecture, trainer.model.config, recipe.lora.rank),
         machine=f"{trainer.machine.device}, {trainer.machine.precision}, {recipe.train.threads} threads"
         + (", compiled" if trainer.recipe.train.compile == "on" else ""),
         micro_batch_size=rows,
