@@ -148,8 +148,9 @@ def steps_once(run: Path, steps: int) -> list[tuple[float, int]]:
 
 def final_files(run: Path, steps: int) -> dict[str, bytes]:
     """What a run learned: the bytes of its last weights and optimizer state."""
-    names = ("model.safetensors", "training/optimizer.safetensors")
-    return {name: (checkpoint(run, steps) / name).read_bytes() for name in names}
+    folder = checkpoint(run, steps)
+    weights = "model.safetensors" if (folder / "model.safetensors").exists() else "adapter_model.safetensors"
+    return {name: (folder / name).read_bytes() for name in (weights, "training/optimizer.safetensors")}
 
 
 def assert_same_training(run: Path, other: Path, steps: int) -> None:

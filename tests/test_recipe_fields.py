@@ -112,16 +112,17 @@ def seen(run: Path, printed: str) -> Seen:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
     samples = (run / "samples.txt").read_text("utf-8") if (run / "samples.txt").exists() else ""
     latest = run / "checkpoints" / "latest"
+    adapters = (latest / "adapter_config.json").exists()  # of a model elsewhere: then there is nothing but them
     return Seen(
         recipe=tomllib.loads((run / "recipe.toml").read_text("utf-8")),
         facts=json.loads((run / "run.json").read_text("utf-8")),
-        config=json.loads((latest / "config.json").read_text("utf-8")),
+        config=json.loads((latest / ("adapter_config.json" if adapters else "config.json")).read_text("utf-8")),
         steps=[line for line in lines if line["kind"] == "step"],
         evaluations=[line for line in lines if line["kind"] == "evaluation"],
         scores=[line for line in lines if line["kind"] == "hellaswag"],
         samples=re.split(r"======== step \d+ .*\n", samples)[1:],
         checkpoints=sorted(path.name for path in (run / "checkpoints").glob("step-*")),
-        weights=(latest / "model.safetensors").read_bytes(),
+        weights=(latest / ("adapter_model.safetensors" if adapters else "model.safetensors")).read_bytes(),
         printed=printed,
         files={path.name for path in run.iterdir()},
     )
@@ -330,6 +331,29 @@ def clip_norm(train: Runner) -> None:
     assert without.all("gradient_norm")[0] == strict.all("gradient_norm")[0] > 0.1  # as it was before clipping
     # Where the clipped gradient is far below AdamW's epsilon the weights hardly move.
     assert abs(strict.losses()[-1] - strict.losses()[0]) < 0.1 * abs(loose.losses()[-1] - loose.losses()[0])
+
+
+@row("lora.rank")
+def lora_rank(train: Runner) -> None:
+    base = train(eval__every=4)
+    whole, *runs = (train(train__init="runs/quickstart-1", lora__rank=rank) for rank in (0, 1, 4))
+    assert whole.config["model_type"] == "gpt2"
+    assert [run.config["r"] for run in runs] == [1, 4]
+    assert [run.facts["parameters"] for run in (whole, *runs)] == [base.facts["parameters"]] * 3
+    # Of each of two layers c_attn, c_proj, c_fc and c_proj: inputs and outputs, in widths of 16.
+    assert [run.facts["trained_parameters"] for run in runs] == [rank * 2 * (4 + 2 + 5 + 5) * 16 for rank in (1, 4)]
+    assert [run.losses()[0] for run in runs] == [base.losses()[-1]] * 2  # before the first step an adapter is nothing
+    assert runs[0].losses()[-1] != runs[1].losses()[-1]
+
+
+@row("lora.alpha")
+def lora_alpha(train: Runner) -> None:
+    train(eval__every=4)
+    small, large = (train(train__init="runs/quickstart-1", lora__rank=2, lora__alpha=alpha) for alpha in (1.0, 64.0))
+    assert [run.config["lora_alpha"] for run in (small, large)] == [1, 64]
+    assert small.losses()[0] == large.losses()[0]
+    learned = [abs(run.losses()[-1] - run.losses()[0]) for run in (small, large)]
+    assert learned[1] > 5 * learned[0]
 
 
 @row("train.steps")

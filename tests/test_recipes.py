@@ -255,6 +255,8 @@ BOUNDS = {
     "optim.warmup_steps": (-1, 2**31),
     "optim.weight_decay": (-0.1, float("inf")),
     "optim.clip_norm": (-1.0, float("nan")),
+    "lora.rank": (-1, 2**31),
+    "lora.alpha": (0.0, float("nan")),
     "train.steps": (-1, 2**31),
     "train.epochs": (-0.5, float("nan")),
     "train.minutes": (-1.0, float("inf")),

@@ -14,7 +14,10 @@ def export(
     repository: Annotated[str | None, Parameter(help="With --to hub: OWNER/NAME.")] = None,
     /,
     *,
-    to: Annotated[Literal["gguf", "onnx", "hub"], Parameter(help="llama.cpp's file, a graph, or Hugging Face's hub.")],
+    to: Annotated[
+        Literal["folder", "gguf", "onnx", "hub"],
+        Parameter(help="Hugging Face's folder, adapters merged; llama.cpp's file, a graph, or Hugging Face's hub."),
+    ],
     kind: Annotated[
         Literal["f32", "f16", "bf16", "q8_0"] | None,
         Parameter(name="--type", help="Of GGUF's matrices: f32 if left out; q8_0 is a quarter as large."),
@@ -27,7 +30,7 @@ def export(
     ] = False,
     public: Annotated[bool, Parameter(help="With --to hub: a new repository is for everybody.", negative=())] = False,
 ) -> None:
-    """Hand a model to other programs: llama.cpp and Ollama (gguf), ONNX, or Hugging Face's hub with a model card."""
+    """Hand a model to other programs: transformers (folder), llama.cpp and Ollama (gguf), ONNX, or the hub."""
     from groundup.interop.command import export_model
 
     export_model(model, to, repository, kind=kind, out=out, force=force, public=public)

@@ -120,3 +120,18 @@ def modern_parameter_count(config: ModernConfig) -> int:
     attention = 2 * (config.n_head + config.n_kv_head) * config.head_dim * width
     block = attention + 3 * config.n_inner * width + 2 * width + 2 * config.head_dim
     return embeddings + config.n_layer * block + width
+
+
+def adapted_matrices(config: ModelConfig) -> list[tuple[int, int]]:
+    """Of one block, (inputs, outputs) of each matrix that gets an adapter: all of attention's and of the MLP's."""
+    width = config.n_embd
+    if isinstance(config, GPTConfig):
+        return [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]
+    queries, keys, inner = config.n_head * config.head_dim, config.n_kv_head * config.head_dim, config.n_inner
+    attention = [(width, queries), (width, keys), (width, keys), (queries, width)]
+    return [*attention, (width, inner), (width, inner), (inner, width)]
+
+
+def adapter_parameter_count(config: ModelConfig, rank: int) -> int:
+    """Trainable parameters of adapters of that rank (Hu et al. 2021): rank (inputs + outputs) for each matrix."""
+    return config.n_layer * rank * sum(inputs + outputs for inputs, outputs in adapted_matrices(config))

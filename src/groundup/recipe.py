@@ -74,6 +74,14 @@ class OptimSection:
 
 
 @dataclass(frozen=True)
+class LoraSection:
+    """Low-rank adapters on a frozen model (Hu et al. 2021): what learns instead of the model itself."""
+
+    rank: Annotated[int, "of the adapters on the blocks' matrices; 0 trains the whole model instead"] = 0
+    alpha: Annotated[float, "what adapters add is scaled by alpha / rank"] = 16.0
+
+
+@dataclass(frozen=True)
 class TrainSection:
     """How long, how much at once, and on what."""
 
@@ -116,6 +124,7 @@ class Recipe:
     model: ModelSection = field(default_factory=ModelSection)
     data: DataSection = field(default_factory=DataSection)
     optim: OptimSection = field(default_factory=OptimSection)
+    lora: LoraSection = field(default_factory=LoraSection)
     train: TrainSection = field(default_factory=TrainSection)
     eval: EvalSection = field(default_factory=EvalSection)
 

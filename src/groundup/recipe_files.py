@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from groundup.config import adapted_matrices
 from groundup.errors import ConfigError, RecipeError
 from groundup.recipe import LENGTHS, ONLY_MODERN, SECTIONS, Recipe, Tables, field_types
 
@@ -164,6 +165,7 @@ def _is_number(value: Any) -> bool:
 def _contradictions(recipe: Recipe) -> Iterator[tuple[str, str, str, str]]:
     """What is wrong with a recipe whose types are right: (section, key, complaint, remedy)."""
     yield from _model_contradictions(recipe)
+    yield from _lora_contradictions(recipe)
     given = [length for length in LENGTHS if getattr(recipe.train, length)]
     if len(given) != 1:
         said = " and ".join(f"{length} = {getattr(recipe.train, length)}" for length in given) or "steps = 0"
@@ -201,6 +203,28 @@ def _model_contradictions(recipe: Recipe) -> Iterator[tuple[str, str, str, str]]
         yield "optim", "optimizer", said, "Choose adamw."
 
 
+def _lora_contradictions(recipe: Recipe) -> Iterator[tuple[str, str, str, str]]:
+    """What adapters can't be put on, or aren't trained with."""
+    rank, model = recipe.lora.rank, recipe.model
+    if rank < 1:
+        return
+    if not recipe.train.init:
+        said = f"rank = {rank} adapts a model that has learned, and train.init names none"
+        yield "lora", "rank", said, "Give one: --init gpt2 for instance."
+    if model.architecture not in ADAPTABLE:
+        said = f"rank = {rank} is for {' and '.join(ADAPTABLE)}, not for {model.architecture}"
+        yield "lora", "rank", said, "Leave it out to train the whole model."
+        return
+    narrowest = min(min(sides) for sides in adapted_matrices(recipe.model_config(vocab_size=1)))
+    if rank > narrowest:
+        said = f"rank = {rank} is more than {narrowest}, the smaller side of the model's smallest matrix"
+        yield "lora", "rank", said, f"An adapter of {narrowest} changes it in every way already: choose at most that."
+    if recipe.optim.optimizer == "muon":
+        said = "optimizer = muon orthogonalises steps of whole matrices, not of the factors that lora.rank trains"
+        yield "optim", "optimizer", said, "Choose adamw."
+
+
+ADAPTABLE = ("gpt2", "modern")  # models/lora.py
 _MANY = 2**31 - 1
 _BOUNDS = [  # section, key, lowest, highest, remedy
     ("data", "validation_fraction", 1e-6, 0.9, "The usual: 0.1."),
@@ -212,6 +236,8 @@ _BOUNDS = [  # section, key, lowest, highest, remedy
     ("optim", "warmup_steps", 0, _MANY, "The usual: 100."),
     ("optim", "weight_decay", 0.0, 1e6, "The usual: 0.1."),
     ("optim", "clip_norm", 0.0, 1e30, "The usual: 1.0; 0 doesn't clip."),
+    ("lora", "rank", 0, _MANY, "The usual: 8; 0 trains the whole model."),
+    ("lora", "alpha", 1e-6, 1e6, "The usual: 16."),
     ("train", "steps", 0, _MANY, "Give a positive number of steps."),
     ("train", "epochs", 0.0, 1e9, "Give a positive number of epochs."),
     ("train", "minutes", 0.0, 1e6, "Give a positive number of minutes."),

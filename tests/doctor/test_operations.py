@@ -12,6 +12,8 @@ from groundup.doctor.operations import matmul_peak, operations_per_token
 from groundup.models import attention
 from groundup.models.bigram import Bigram
 from groundup.models.catalogue import Model
+from groundup.models.gpt2 import GPT2
+from groundup.models.lora import adapt
 from groundup.models.modern import Modern
 from groundup.models.readable import ReadableGPT
 
@@ -41,6 +43,19 @@ def test_a_modern_model_needs_what_torch_counts(tied: bool, monkeypatch: pytest.
     monkeypatch.setattr("groundup.models.modern.causal_attention", attention.attention_by_products)  # all products
     config = ModernConfig(16, 17, 2, 4, 2, 24, head_dim=8, n_inner=40, tied=tied)
     assert counted(Modern(config)) == operations_per_token("modern", config)
+
+
+@settings(max_examples=10)
+@given(n_layer=st.integers(1, 3), n_head=st.integers(1, 3), head_dim=st.sampled_from([2, 4]), rank=st.integers(1, 4))
+def test_adapters_need_what_torch_counts(n_layer: int, n_head: int, head_dim: int, rank: int) -> None:
+    """No gradient of a frozen matrix is computed, nor any below the first one that learns."""
+    classic = GPTConfig(16, 17, n_layer, n_head, n_head * head_dim)
+    grouped = ModernConfig(16, 17, n_layer, 2 * n_head, n_head, 24, head_dim, n_inner=40)
+    for name, model in (("gpt2", GPT2(classic)), ("modern", Modern(grouped))):
+        adapt(model, rank, alpha=16.0)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(f"groundup.models.{name}.causal_attention", attention.attention_by_products)
+            assert counted(model) == operations_per_token(name, model.config, rank)
 
 
 def test_a_bigram_is_one_product_but_for_the_gradient_of_one_hot_vectors() -> None:

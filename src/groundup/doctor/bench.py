@@ -61,7 +61,7 @@ def bench(trainer: Trainer, steps: int) -> Bench:
     whole = [timed(trainer, lambda step=step: trainer.train_step(step)) for step in range(steps)]
     peak_memory = memory.peak(trainer.machine.device)
     recipe, config = trainer.recipe, trainer.model.config
-    operations = operations_per_token(recipe.model.architecture, config)
+    operations = operations_per_token(recipe.model.architecture, config, recipe.lora.rank)
     seconds = statistics.median(whole)
     peak = matmul_peak(trainer.machine.product_dtype, trainer.machine.device)
     return Bench(
@@ -87,7 +87,9 @@ def describe_model(trainer: Trainer) -> str:
     model = trainer.recipe.model
     if model.architecture == "bigram":
         return f"bigram of {trainer.model.config.vocab_size} tokens"
-    return f"{model.architecture} {model.n_layer} x {model.n_head} x {model.n_embd}, context {model.block_size}"
+    adapters = f", LoRA of rank {trainer.recipe.lora.rank}" if trainer.recipe.lora.rank else ""
+    shape = f"{model.n_layer} x {model.n_head} x {model.n_embd}"
+    return f"{model.architecture} {shape}, context {model.block_size}{adapters}"
 
 
 def timed(trainer: Trainer, work: Callable[[], object]) -> float:

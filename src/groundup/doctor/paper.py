@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from groundup.config import ModelConfig, parameter_count
+from groundup.config import ModelConfig, adapter_parameter_count, parameter_count
 from groundup.doctor.operations import operations_per_token
 from groundup.doctor.plan import in_mib, in_words
 from groundup.doctor.show import show
@@ -73,10 +73,11 @@ def estimate(recipe: Recipe, vocab_size: int, gpu: str, gpus: int) -> Estimate:
         raise RecipeError(f"train.batch_size = {recipe.train.batch_size} can't be divided by {gpus} GPUs{micro}.")
     config = recipe.model_config(vocab_size)
     parameters = parameter_count(recipe.model.architecture, config)
-    operations = operations_per_token(recipe.model.architecture, config)
+    operations = operations_per_token(recipe.model.architecture, config, recipe.lora.rank)
+    adapters = adapter_parameter_count(config, recipe.lora.rank) if recipe.lora.rank else 0
     share = recipe.train.batch_size // gpus
     rows = recipe.train.micro_batch_size or share
-    fixed, each = (4 + 4 + 8) * parameters, activation_bytes(config, recipe)
+    fixed, each = 4 * (parameters + adapters) + (4 + 8) * (adapters or parameters), activation_bytes(config, recipe)
     fitting = (HEADROOM * GPUS[gpu].memory - fixed) / each
     tokens = recipe.train.steps * recipe.tokens_per_step
     seconds = operations * tokens / (MFU * GPUS[gpu].operations * gpus) if tokens else None
@@ -96,7 +97,8 @@ def estimate(recipe: Recipe, vocab_size: int, gpu: str, gpus: int) -> Estimate:
             f"{gpu}: {GPUS[gpu].operations / 1e12:,.0f} trillion dense bfloat16 operations a second and "
             f"{GPUS[gpu].memory / 1e9:,.0f} GB, by its data sheet",
             f"{MFU:.0%} of that peak is reached, on {gpus} as on one (gradients travel while others are computed)",
-            "bfloat16 products; weights, gradients and AdamW's two states in float32 on every GPU (Muon has one: less)",
+            "bfloat16 products; weights, gradients and AdamW's two states in float32 on every GPU (Muon has one: less)"
+            + (f"; gradients and states of {adapters:,} parameters of adapters alone" if adapters else ""),
             f"{ACTIVATION_BYTES} bytes of activations a layer, token and unit of width; logits in chunks",
             f"{1 - HEADROOM:.0%} of the memory stays free; evaluations and start-up aren't counted",
         ],

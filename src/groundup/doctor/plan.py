@@ -16,7 +16,7 @@ from groundup.errors import RecipeError
 from groundup.parallel import machine as machines
 from groundup.parallel.world import World
 from groundup.recipe import Recipe
-from groundup.training.beginning import initial_model
+from groundup.training.beginning import beginning_of
 from groundup.training.journal import Journal, MainJournal
 from groundup.training.memory import explain_out_of_memory
 from groundup.training.metrics import steps_within
@@ -75,7 +75,7 @@ def print_plan(recipe: Recipe, vocab_size: int, as_json: bool) -> None:
         if vocab_size:
             text = synthetic_text(recipe, vocab_size)
         else:
-            _, tokenizer = initial_model(recipe, journal)
+            tokenizer = beginning_of(recipe, journal).tokenizer
             around, here = alone(journal), Path.cwd()
             sources = read_sources(recipe.data.corpus, here, around)
             tokenizer = choose_tokenizer(recipe, tokenizer, sources, here, around)
@@ -107,7 +107,7 @@ def plan(recipe: Recipe, text: Text, journal: Journal) -> Plan:
     return Plan(
         model=describe_model(trainer),
         parameters=sum(parameter.numel() for parameter in trainer.model.parameters()),
-        operations_per_token=operations_per_token(recipe.model.architecture, trainer.model.config),
+        operations_per_token=operations_per_token(recipe.model.architecture, trainer.model.config, recipe.lora.rank),
         machine=f"{trainer.machine.device}, {trainer.machine.precision}, {recipe.train.threads} threads"
         + (", compiled" if trainer.recipe.train.compile == "on" else ""),
         micro_batch_size=rows,

@@ -4,15 +4,17 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from groundup.adapter_folder import is_adapter
 from groundup.errors import ExportError
-from groundup.interop.destination import refuse_existing
+from groundup.interop.destination import appearing_whole, refuse_existing
 from groundup.interop.gguf import Kind, export_gguf
 from groundup.interop.hub_upload import check_repository, files_to_upload, upload, write_folder
 from groundup.interop.onnx import export_onnx, too_large_for_one_file, weights_file
-from groundup.interop.source import Source, open_source
+from groundup.interop.source import Source, open_source, save_whole, whole_folder
+from groundup.model_folder import described
 from groundup.notices import report
 
-Format = Literal["gguf", "onnx", "hub"]
+Format = Literal["folder", "gguf", "onnx", "hub"]
 
 
 def export_model(
@@ -23,6 +25,10 @@ def export_model(
     source = open_source(name, report)
     if repository is not None:
         summary = _to_hub(source, repository, out, force=force, public=public)
+    elif to == "folder":
+        out = out or Path(f"{source.title}-model")
+        refuse_existing(out, force)
+        summary = f"{out}: {_to_folder(source, out)}"
     elif to == "gguf":
         out = out or Path(f"{source.title}-{kind or 'f32'}.gguf")
         refuse_existing(out, force)
@@ -45,18 +51,28 @@ def _check_flags(to: Format, repository: str | None, kind: Kind | None, public: 
     elif repository is not None:
         raise ExportError(f"{repository!r} is a name for --to hub. Where a file goes says --out")
     if to != "gguf" and kind is not None:
-        others = "ONNX is written in float32" if to == "onnx" else "the hub gets the weights as they are"
+        others = "ONNX is written in float32" if to == "onnx" else "elsewhere the weights go as they are"
         raise ExportError(f"--type {kind} is for --to gguf: {others}")
     if to != "hub" and public:
         raise ExportError("--public is for --to hub")
+
+
+def _to_folder(source: Source, out: Path) -> str:
+    """A whole model as transformers loads it; what was written."""
+    with appearing_whole(out) as path:
+        save_whole(source, path)
+    merged = ", its adapters merged" if is_adapter(source.folder) else ""
+    tokenizer = "" if source.tokenizer else ", without a tokenizer: it has none that groundup writes"
+    return f"{described(source.model, source.folder)}{merged}{tokenizer}"
 
 
 def _to_hub(source: Source, repository: str, out: Path | None, *, force: bool, public: bool) -> str:
     """The upload, or with `out` the folder that would be uploaded."""
     if out is not None:
         refuse_existing(out, force)
-    files = files_to_upload(source, repository)
-    if out is not None:
-        write_folder(files, out)
-        return f"{out}: what would be uploaded to {repository}; nothing was: {', '.join(files)}"
-    return f"uploaded {', '.join(files)} to {upload(files, repository, public=public, force=force)}"
+    with whole_folder(source) as folder:
+        files = files_to_upload(source, folder, repository)
+        if out is not None:
+            write_folder(files, out)
+            return f"{out}: what would be uploaded to {repository}; nothing was: {', '.join(files)}"
+        return f"uploaded {', '.join(files)} to {upload(files, repository, public=public, force=force)}"

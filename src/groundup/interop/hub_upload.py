@@ -38,9 +38,9 @@ def check_repository(repository: str) -> None:
         )
 
 
-def files_to_upload(source: Source, repository: str) -> Files:
-    """The model's files, and of its run the recipe, the picture of the curve and the model card."""
-    files: Files = {path.name: path for pattern in OF_A_MODEL for path in sorted(source.folder.glob(pattern))}
+def files_to_upload(source: Source, folder: Path, repository: str) -> Files:
+    """The model's files in `folder`, and of its run the recipe, the picture of the curve and the model card."""
+    files: Files = {path.name: path for pattern in OF_A_MODEL for path in sorted(folder.glob(pattern))}
     if run := source.run:
         files[RECIPE_FILE] = run.path / RECIPE_FILE
         with tempfile.TemporaryDirectory() as temporary:

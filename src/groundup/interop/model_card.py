@@ -56,6 +56,8 @@ def _what(source: Source) -> str:
     if source.run:
         init = source.run.read_recipe().train.init
         made = f" It began with the weights of `{init}`." if init else " It began with random weights."
+        if rank := source.run.read_recipe().lora.rank:
+            made += f" Only adapters of rank {rank} were trained (LoRA), and then merged."
     return (
         f"A language model of {parameters:,} parameters: {architecture}, {shape}, context {config.block_size:,}, "
         f"{words}.{made} Made with groundup {groundup.__version__}.\n\n"

@@ -1,10 +1,14 @@
 """What is exported: a model, its tokenizer, and the run that it came from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from groundup.model_folder import load
+from groundup.adapter_folder import is_adapter
+from groundup.errors import ExportError
+from groundup.model_folder import document_start, load, save
 from groundup.models.catalogue import Model
 from groundup.pretrained import find_model, repository_of
 from groundup.tokenizers.base import Tokenizer
@@ -35,3 +39,23 @@ def open_source(name: str, report: Callable[[str], None]) -> Source:
     run = RunFolder(folder.parent.parent)
     is_checkpoint = folder.parent == run.checkpoints and (run.path / RECIPE_FILE).is_file()
     return Source(folder, *load(folder, report), run if is_checkpoint else None)
+
+
+def save_whole(source: Source, folder: Path) -> None:
+    """Write a model into a new folder that transformers loads; one of adapters is whole by now, with them merged."""
+    tokenizer = source.tokenizer
+    save(folder, source.model, tokenizer, document_start(source.folder, tokenizer) if tokenizer else None)
+
+
+@contextmanager
+def whole_folder(source: Source) -> Iterator[Path]:
+    """The folder of a model; of adapters a temporary one, with the merged model. Raises ExportError."""
+    if not is_adapter(source.folder):
+        yield source.folder
+        return
+    with TemporaryDirectory(prefix="groundup-export-") as name:
+        try:
+            save_whole(source, Path(name))
+        except OSError as error:
+            raise ExportError(f"no room to merge {source.folder} in {name}: {error}") from error
+        yield Path(name)

@@ -1,14 +1,27 @@
 """`config.json` of a model folder: which layout it is in, which of our models it describes, and its shape."""
 
+import json
 from pathlib import Path
 
 from groundup.config import ModelConfig
 from groundup.errors import CheckpointError, ConfigError
 from groundup.json_files import parse_json
-from groundup.layouts import LAYOUTS
+from groundup.layouts import LAYOUTS, layout_of
 from groundup.layouts.base import Settings
+from groundup.models.catalogue import Model, architecture_of
 
 CONFIG_FILE = "config.json"
+
+
+def write_config(path: Path, model: Model, document_start: int | None) -> None:
+    """A `config.json` that transformers reads without a warning.
+
+    document_start: the token before each document that the model has learned from, if there was one.
+    """
+    settings = layout_of(architecture_of(model)).settings_of(model)
+    settings |= {"dtype": str(model.head.weight.dtype).removeprefix("torch.")}
+    settings |= {"bos_token_id": document_start, "eos_token_id": document_start}
+    path.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
 
 
 def read_config(path: Path) -> tuple[str, ModelConfig]:

@@ -51,7 +51,7 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
     """
     whole, index = folder / WEIGHTS_FILE, folder / INDEX_FILE
     if whole.is_file():
-        return _header(whole)
+        return tensors_in(whole)
     if index.is_file():
         return _of_several(index)
     pickles = sorted(path for path in folder.iterdir() if path.suffix in PICKLES)
@@ -103,12 +103,12 @@ def match(stored: dict[str, Stored], expected: Weights, layout: Layout, folder: 
     for name, tensor in expected.items():
         if name not in found:
             raise CheckpointError(f"{place} lacks the tensor {name} {list(tensor.shape)}")
-        _check(found[name], name, tensor.shape)
+        check(found[name], name, tensor.shape)
     surplus = sorted(set(found) - set(expected) - {HEAD})
     if surplus or (HEAD in found and HEAD not in expected and layout.EMBEDDING not in expected):
         raise CheckpointError(f"{place} has a tensor that the model doesn't: {(surplus or [HEAD])[0]}")
     if HEAD in found:
-        _check(found[HEAD], HEAD, expected[HEAD if HEAD in expected else layout.EMBEDDING].shape)
+        check(found[HEAD], HEAD, expected[HEAD if HEAD in expected else layout.EMBEDDING].shape)
     return found
 
 
@@ -118,16 +118,8 @@ def number_kind(stored: dict[str, Stored]) -> torch.dtype:
 
 
 def fill(targets: Weights, stored: dict[str, Stored], layout: Layout) -> None:
-    """Read each tensor into its target, which may have fewer rows: then it takes the first. Raises CheckpointError.
-
-    A head that is tied in the model but stored all the same must be the embedding.
-    """
-    for path in dict.fromkeys(tensor.path for tensor in stored.values()):
-        with _errors_of(path), path.open("rb") as file:
-            for name, tensor in stored.items():
-                if tensor.path == path and name in targets:
-                    for rows, piece in _pieces(file, tensor, targets[name].size(0)):
-                        targets[name][rows].copy_(piece)
+    """`read_into`; and a head that is tied in the model but stored all the same must be the embedding."""
+    read_into(targets, stored)
     if HEAD in stored and HEAD not in targets:
         head, embedding = stored[HEAD], targets[layout.EMBEDDING]
         with _errors_of(head.path), head.path.open("rb") as file:
@@ -139,6 +131,16 @@ def fill(targets: Weights, stored: dict[str, Stored], layout: Layout) -> None:
                     )
 
 
+def read_into(targets: Weights, stored: dict[str, Stored]) -> None:
+    """Read each tensor into its target, which may have fewer rows: then it takes the first. Raises CheckpointError."""
+    for path in dict.fromkeys(tensor.path for tensor in stored.values()):
+        with _errors_of(path), path.open("rb") as file:
+            for name, tensor in stored.items():
+                if tensor.path == path and name in targets:
+                    for rows, piece in _pieces(file, tensor, targets[name].size(0)):
+                        targets[name][rows].copy_(piece)
+
+
 def _of_several(index: Path) -> dict[str, Stored]:
     """The tensors of the files that an index names, which must be where it says. Raises CheckpointError."""
     places = read_index(index)
@@ -146,7 +148,7 @@ def _of_several(index: Path) -> dict[str, Stored]:
     for file in sorted(set(places.values())):
         if not (index.parent / file).is_file():
             raise CheckpointError(f"{index} names {file}, which isn't there")
-        for name, tensor in _header(index.parent / file).items():
+        for name, tensor in tensors_in(index.parent / file).items():
             if places.get(name) != file:
                 said = f"puts it into {places[name]}" if name in places else "doesn't name it"
                 raise CheckpointError(f"{tensor.path} has a tensor {name}, but {INDEX_FILE} {said}")
@@ -156,7 +158,7 @@ def _of_several(index: Path) -> dict[str, Stored]:
     return found
 
 
-def _header(path: Path) -> dict[str, Stored]:
+def tensors_in(path: Path) -> dict[str, Stored]:
     """The tensors of one file, after safetensors has found no contradiction among them. Raises CheckpointError."""
     found = {}
     with _errors_of(path):
@@ -202,12 +204,13 @@ def _pieces(file: BufferedReader, tensor: Stored, rows: int) -> Iterator[tuple[s
         yield part, piece
 
 
-def _check(tensor: Stored, name: str, shape: torch.Size) -> None:
+def check(tensor: Stored, name: str, shape: torch.Size, states: str = "config.json") -> None:
+    """A tensor must be of a kind that groundup reads, and of the shape that a file states. Raises CheckpointError."""
     if tensor.numbers not in NUMBERS:
         raise CheckpointError(
             f"{tensor.path}: tensor {name} is of {tensor.numbers}; groundup reads {', '.join(NUMBERS)}"
         )
     if tensor.shape != shape:
         raise CheckpointError(
-            f"{tensor.path}: tensor {name} is {list(tensor.shape)}, but config.json makes it {list(shape)}"
+            f"{tensor.path}: tensor {name} is {list(tensor.shape)}, but {states} makes it {list(shape)}"
         )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.optim.muon import Matrix, Muon, split_rows
-from groundup.recipe import OptimSection
+from groundup.recipe import OptimSection, Recipe
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,27 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
 }
 
+# Of a model with adapters (models/lora.py): only they train, and decay towards the model as it was.
+LORA_RULES = (Rule(r".*\.lora_[AB]\.weight", decays=True),)
+
+
+def rules_of(recipe: Recipe) -> tuple[Rule, ...]:
+    """The rules of what the recipe trains."""
+    return LORA_RULES if recipe.lora.rank else RULES[recipe.model.architecture]
+
+
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """By name, all parameters but those that are frozen."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
 
 def group_parameters(model: nn.Module, rules: tuple[Rule, ...]) -> list[tuple[Rule, dict[str, nn.Parameter]]]:
-    """Each rule with its parameters by name, every parameter under exactly one rule.
+    """Each rule with its parameters by name, every parameter that trains under exactly one rule.
 
     A rule that matches nothing and a parameter that no rule matches are errors: AssertionError names them.
     """
     groups: list[tuple[Rule, dict[str, nn.Parameter]]] = [(rule, {}) for rule in rules]
-    for name, parameter in model.named_parameters():
+    for name, parameter in trained_parameters(model).items():
         matching = next((members for rule, members in groups if re.fullmatch(rule.pattern, name)), None)
         assert matching is not None, f"no optimizer rule matches parameter {name}"
         matching[name] = parameter
@@ -105,14 +118,14 @@ def optimizer_state(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -
     """The optimizers' tensors under `parameter name:state name`, as they are saved."""
     return {
         f"{name}:{key}": value
-        for name, parameter in model.named_parameters()
+        for name, parameter in trained_parameters(model).items()
         for key, value in _owner_of(parameter, optimizers).state[parameter].items()
     }
 
 
 def load_optimizer_state(model: nn.Module, optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
     """Put back what `optimizer_state` gave. Raises KeyError where a parameter has none."""
-    for name, parameter in model.named_parameters():
+    for name, parameter in trained_parameters(model).items():
         state = {key.rpartition(":")[2]: value for key, value in tensors.items() if key.rpartition(":")[0] == name}
         if not state:
             raise KeyError(name)

@@ -1,8 +1,14 @@
-"""The model that a run starts from: its shape, which the recipe needn't repeat, and its weights."""
+"""The model that a run starts from or goes on with: its shape, which the recipe needn't repeat, and its weights."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from groundup import model_folder
-from groundup.layouts.config_file import CONFIG_FILE, read_config
+from groundup.adapter_folder import Base, base_of, config_file, is_adapter, read_adapter, recorded_base
+from groundup.errors import RecipeError
+from groundup.layouts.config_file import read_config
 from groundup.models.catalogue import Model, architecture_of
+from groundup.models.lora import Adapter
 from groundup.notices import report
 from groundup.pretrained import find_model
 from groundup.recipe import Recipe, shape_of
@@ -11,23 +17,51 @@ from groundup.tokenizers.base import Tokenizer
 from groundup.training.journal import Journal
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """A model with its tokenizer; without one, random weights.
+
+    Of a run that trains adapters: the base that they are for, and in a checkpoint what they have become.
+    """
+
+    model: Model | None = None
+    tokenizer: Tokenizer | None = None
+    base: Base | None = None
+    adapter: Adapter = field(default_factory=dict)
+
+
 def shape_layer(name: str) -> Layer:
     """The shape of the model that `train.init` names, for below all other layers. Raises GroundupError."""
     folder = find_model(name, report)
-    return Layer({"model": shape_of(*read_config(folder / CONFIG_FILE))}, f"the model {name}")
+    return Layer({"model": shape_of(*read_config(config_file(folder, report)))}, f"the model {name}")
 
 
-def initial_model(recipe: Recipe, journal: Journal) -> tuple[Model | None, Tokenizer | None]:
-    """The model that `train.init` names, with its tokenizer; none where the run starts from random weights.
+def beginning_of(recipe: Recipe, journal: Journal) -> Beginning:
+    """What `train.init` names, for a run that starts.
 
     Its context is the recipe's, which may be shorter and is refused where longer, and so is its dropout.
     Raises GroundupError.
     """
-    if not recipe.train.init:
-        return None, None
-    folder = find_model(recipe.train.init, journal.say)
+    init = recipe.train.init
+    if not init:
+        return Beginning()
+    folder = find_model(init, journal.say)
+    if recipe.lora.rank and is_adapter(folder):
+        raise RecipeError(
+            f"train.init = {init} is an adapter itself, and lora.rank = {recipe.lora.rank} would put another on it. "
+            f"Merge it first: groundup export {init} --to folder"
+        )
     section = recipe.model
     model, tokenizer = model_folder.load(folder, journal.say, block_size=section.block_size, dropout=section.dropout)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    journal.say(f"starting from {recipe.train.init}: {architecture_of(model)}, {parameters:,} parameters, in {folder}")
-    return model, tokenizer
+    journal.say(f"starting from {init}: {architecture_of(model)}, {parameters:,} parameters, in {folder}")
+    return Beginning(model, tokenizer, base_of(init, folder) if recipe.lora.rank else None)
+
+
+def going_on_from(folder: Path, recipe: Recipe, journal: Journal) -> Beginning:
+    """What a checkpoint of the run holds, for one that is resumed. Raises GroundupError."""
+    if not recipe.lora.rank:
+        return Beginning(*model_folder.load(folder, journal.say))
+    model = model_folder.load_base(folder, journal.say)
+    adapter, _ = read_adapter(folder, model)
+    return Beginning(model, model_folder.tokenizer_of(folder, model, journal.say), recorded_base(folder), adapter)

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from groundup import checkpoint
 from groundup.errors import RecipeError, RunError
@@ -115,11 +116,23 @@ def describe(trainer: Trainer, run: RunFolder) -> str:
     compiled = ", compiled" if recipe.train.compile == "on" else ""
     return (
         f"{run.name}: {recipe.model.architecture}, {facts['parameters']:,} parameters, {recipe.train.steps:,} steps of "
-        f"{recipe.tokens_per_step:,} tokens\n"
+        f"{recipe.tokens_per_step:,} tokens\n{describe_adapters(recipe, facts)}"
         f"text: {facts['corpus']['name']}, {facts['corpus']['training_tokens']:,} tokens for training, "
         f"{facts['corpus']['validation_tokens']:,} for validation, {facts['vocab_size']} different ones\n"
         f"machine: {trainer.machine.device}, {recipe.train.precision}, {recipe.train.threads} threads"
         f"{compiled}{processes}"
+    )
+
+
+def describe_adapters(recipe: Recipe, facts: dict[str, Any]) -> str:
+    """How few parameters train, where only adapters do: a line, or nothing."""
+    if not recipe.lora.rank:
+        return ""
+    trained = facts["trained_parameters"]
+    everything = facts["parameters"] + trained
+    return (
+        f"LoRA: adapters of rank {recipe.lora.rank}, alpha {recipe.lora.alpha:g}: {trained:,} of {everything:,} "
+        f"parameters train ({trained / everything:.2%})\n"
     )
 
 

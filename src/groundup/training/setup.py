@@ -13,14 +13,15 @@ from groundup.data.ahead import Batches
 from groundup.data.sources import check_maker
 from groundup.errors import RunError
 from groundup.models.catalogue import Model, build
-from groundup.optim.groups import RULES, build_optimizers
+from groundup.models.lora import adapt, adapter_of
+from groundup.optim.groups import build_optimizers, rules_of
 from groundup.optim.schedules import Schedule
 from groundup.parallel import machine as machines
 from groundup.parallel.machine import Machine
 from groundup.parallel.sharding import distribute
 from groundup.parallel.world import World
 from groundup.recipe import Recipe
-from groundup.training.beginning import initial_model
+from groundup.training.beginning import beginning_of, going_on_from
 from groundup.training.checks import (
     check_division,
     check_same_items,
@@ -49,12 +50,12 @@ def start(recipe: Recipe, recipe_name: str, name: str | None, around: Surroundin
     check_new_name(name)
     if recipe.train.log == "tensorboard":
         check_installed()
-    model, tokenizer = initial_model(recipe, around.journal)
+    begun = beginning_of(recipe, around.journal)
     sources = read_sources(recipe.data.corpus, Path.cwd(), around)
-    tokenizer = choose_tokenizer(recipe, tokenizer, sources, Path.cwd(), around)
+    tokenizer = choose_tokenizer(recipe, begun.tokenizer, sources, Path.cwd(), around)
     text = read_text(sources, recipe, tokenizer)
     exam = read_exam(recipe, text.tokenizer, Path.cwd(), around)
-    trainer = replace(assemble(recipe, text, model, around), exam=exam)
+    trainer = replace(assemble(recipe, text, begun.model, around), exam=exam, base=begun.base)
     recipe = resolve_length(trainer)
     trainer = replace(trainer, recipe=recipe, schedule=Schedule.of(recipe.optim, recipe.train.steps))
     path = str(create_run(recipe_name, name).path) if around.world.is_main else ""
@@ -74,9 +75,8 @@ def resume(recipe: Recipe, run: RunFolder, data_may_differ: bool, around: Surrou
     folder = checkpoint.newest_valid(saved, around.journal.say)
     if saved and not folder:
         raise RunError(f"all {len(saved)} checkpoints of {run.name} are damaged: none to resume from. Start a new run")
-    model, tokenizer = (
-        model_folder.load(folder, around.journal.say) if folder else initial_model(recipe, around.journal)
-    )
+    begun = going_on_from(folder, recipe, around.journal) if folder else beginning_of(recipe, around.journal)
+    tokenizer = begun.tokenizer
     sources = read_sources(recipe.data.corpus, Path(facts["folder"]), around)
     check_same_text(sources, facts, data_may_differ, around.journal)
     if folder is None:
@@ -86,8 +86,9 @@ def resume(recipe: Recipe, run: RunFolder, data_may_differ: bool, around: Surrou
     text = read_text(sources, recipe, tokenizer)
     exam = read_exam(recipe, text.tokenizer, Path(facts["folder"]), around)
     check_same_items(exam, facts, data_may_differ, around.journal)
-    trainer = replace(assemble(recipe, text, model, around), exam=exam)
+    trainer = replace(assemble(recipe, text, begun.model, around), exam=exam, base=begun.base)
     if folder:
+        trainer.model.load_state_dict(begun.adapter, strict=False)
         trainer.progress = read_state(folder, trainer.model, trainer.optimizers)
     if around.world.is_main:
         run.forget_after(trainer.progress.step if folder else -1)
@@ -118,6 +119,9 @@ def assemble(recipe: Recipe, text: Text, model: Model | None, around: Surroundin
         model = build(recipe.model.architecture, config)
     check_same_shape(model, recipe.model.architecture, config)
     model.to(machine.device, machine.weight_dtype).train()
+    if recipe.lora.rank:
+        torch.manual_seed(recipe.train.seed)
+        adapt(model, recipe.lora.rank, recipe.lora.alpha)
     objective = NextTokenLoss(model, machine.precision)
     rows = recipe.train.micro_batch_size or recipe.train.batch_size // around.world.size
     trainer = Trainer(
@@ -128,7 +132,7 @@ def assemble(recipe: Recipe, text: Text, model: Model | None, around: Surroundin
         model=model,
         objective=objective,
         distributed=objective,
-        optimizers=build_optimizers(model, RULES[recipe.model.architecture], recipe.optim, machine.product_dtype),
+        optimizers=build_optimizers(model, rules_of(recipe), recipe.optim, machine.product_dtype),
         schedule=Schedule.of(recipe.optim, max(1, recipe.train.steps)),
         batches=Batches(source, rows, around.world.rank, around.world.size, machine.device),
         journal=around.journal,
@@ -155,11 +159,18 @@ def choose_machine(recipe: Recipe, text: Text, world: World) -> tuple[Recipe, Ma
     return replace(recipe, train=resolved), Machine(device, precision)
 
 
+def parameter_counts(model: Model) -> dict[str, int]:
+    """How many parameters the model has, its adapters not among them: merged, they are none. And how many train."""
+    everything = sum(parameter.numel() for parameter in model.parameters())
+    adapters = sum(tensor.numel() for tensor in adapter_of(model).values())
+    return {"parameters": everything - adapters, "trained_parameters": adapters or everything}
+
+
 def facts_of(trainer: Trainer, text: Text) -> dict[str, Any]:
     """run.json: what the recipe can't know."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+        **parameter_counts(trainer.model),
         "vocab_size": text.tokenizer.vocab_size,
         "corpus": {
             "name": text.name,

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from groundup import model_folder
+from groundup.adapter_folder import Base, save_adapter
 from groundup.errors import CheckpointError
 from groundup.models.catalogue import Model
 from groundup.optim.groups import load_optimizer_state, optimizer_state
@@ -36,9 +37,15 @@ def write_state(
     text: Text,
     optimizers: list[torch.optim.Optimizer],
     progress: Progress,
+    *,
+    base: Base | None,
 ) -> None:
-    """Everything that `read_state` and `model_folder.load` need, into `folder`."""
-    model_folder.save(folder, model, text.tokenizer, text.document_start)
+    """Everything that `read_state` and `model_folder.load` need, into `folder`; of a model with a base its adapters."""
+    if base is None:
+        model_folder.save(folder, model, text.tokenizer, text.document_start)
+    else:
+        save_adapter(folder, model, base, text.document_start)
+        text.tokenizer.save(folder)
     (folder / "training").mkdir()
     save_file(optimizer_state(model, optimizers), folder / OPTIMIZER_FILE)
     (folder / STATE_FILE).write_text(json.dumps(asdict(progress), indent=2) + "\n", "utf-8")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup import checkpoint
+from groundup.adapter_folder import Base
 from groundup.data.ahead import Batches
 from groundup.errors import TrainingError
 from groundup.evaluation.loss import mean_loss
@@ -54,6 +55,7 @@ class Trainer:
     stop: StopRequest
     progress: Progress
     exam: Exam | None = None
+    base: Base | None = None  # of adapters, where only these train
     asked_to_stop: bool = False  # whether any process was, as of the newest step
 
     def train(self, run: RunFolder, resumed_from: Path | None = None) -> None:
@@ -194,7 +196,9 @@ class Trainer:
             checkpoint.publish(
                 checkpoints,
                 self.progress.step,
-                lambda folder: write_state(folder, self.model, self.text, self.optimizers, self.progress),
+                lambda folder: write_state(
+                    folder, self.model, self.text, self.optimizers, self.progress, base=self.base
+                ),
                 best=best,
                 keep=self.recipe.train.keep_checkpoints,
                 protected=resumed_from,
