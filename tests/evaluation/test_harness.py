@@ -21,7 +21,7 @@ from groundup.download import cache_folder
 from groundup.tokenizers.gpt2 import gpt2_tokenizer
 from groundup.tokenizers.learning import learn_tokenizer
 
-pytestmark = pytest.mark.peers
+pytestmark = [pytest.mark.peers, pytest.mark.timeout(600)]  # a processor's 10 seconds each; more on a busy machine
 
 TEXT_EDITION = "hellaswag/text_edition.jsonl"  # the items with ctx, but without ctx_a and ctx_b
 TASK = Path(__file__).parent / "harness_task"
@@ -37,7 +37,7 @@ def harness(folder: Path) -> tuple[dict[int, dict[str, Any]], dict[str, float]]:
         env=os.environ | offline,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=550,
         check=False,
     )
     assert finished.returncode == 0, finished.stderr[-3000:]
@@ -83,7 +83,7 @@ def test_invented_items_with_brackets_and_titles(architecture: str, block_size: 
     assert (printed["cut"]["harness"] > 20) == (block_size == 40)
 
 
-@pytest.mark.parametrize(("tokens", "count"), [("learned from the items", 500), ("GPT-2's", 50)])
+@pytest.mark.parametrize(("tokens", "count"), [("learned from the items", 500), ("GPT-2's", 25)])
 def test_items_of_hellaswag(tokens: str, count: int, tmp_path: Path):
     """In float64: in float32, a sum of -900 has digits to 6e-5 only."""
     cached = cache_folder() / TEXT_EDITION

@@ -12,7 +12,7 @@ from groundup.errors import EvaluationError
 from groundup.models.catalogue import Model, hidden_after, new_cache
 from groundup.models.kv_cache import KVCache
 
-LOGITS_AT_ONCE = 2**23  # numbers: 32 MB in float32
+LOGITS_AT_ONCE = 2**24  # numbers: 64 MB in float32
 CONTEXTS_ALIKE = 4  # tokens by which contexts that are computed together differ at the most
 COST_OF_A_PASS = 20  # tokens that a processor computes in the time that a pass takes beyond its tokens
 ROWS_AT_ONCE = 64  # endings: each takes a copy of its context's keys and values
@@ -193,8 +193,8 @@ def log_probabilities(
 def _by_chunks(model: Model, states: Tensor, targets: Tensor) -> Tensor:
     """[n, width], [n] -> [n], without all logits at once; below float32, logits are normalised in float32."""
     rows = max(1, LOGITS_AT_ONCE // model.config.vocab_size)
-    found = []
-    for some, wanted in zip(states.split(rows), targets.split(rows), strict=True):
+    parts, found = max(1, -(-len(states) // rows)), []  # of one length: a small one costs much more than its share
+    for some, wanted in zip(states.tensor_split(parts), targets.tensor_split(parts), strict=True):
         logits = model.head(some)
         precise = logits if logits.dtype == torch.float64 else logits.float()
         found.append(-F.cross_entropy(precise, wanted, reduction="none"))
