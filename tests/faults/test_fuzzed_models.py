@@ -21,6 +21,7 @@ def test_a_hostile_file_loads_or_is_refused(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("first", range(0, OF_A_KIND, AT_ONCE))
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_hundred_thousand_hostile_files_load_or_are_refused(kind: str, first: int, tmp_path: Path) -> None:

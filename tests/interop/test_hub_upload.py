@@ -227,8 +227,9 @@ def evaluated(folder: Path, model: object, *args: object) -> Path:
 
 def test_the_card_states_what_evaluate_found_of_these_weights(folder: Path, tmp_path: Path):
     """And nothing of other steps, or of other weights that once were this step's."""
-    here = Path(shutil.copytree(folder, tmp_path / "here", symlinks=True))
-    run = here / "runs" / "run"
+    here = tmp_path / "here"
+    run = Path(shutil.copytree(folder / "runs" / "run", here / "runs" / "run", symlinks=True))
+    shutil.copyfile(folder / "text.txt", here / "text.txt")
     item = {"ctx": "the quick brown", "endings": ["fox", "dog", "lazy", "over a"], "activity_label": "a"}
     items = [json.dumps(item | {"ind": number, "label": number % 4}) + "\n" for number in range(12)]
     (here / "items.jsonl").write_text("".join(items), "utf-8")

@@ -9,7 +9,6 @@ from groundup.checkpoint import MANIFEST, STEP_NAME
 from groundup.errors import EvaluationError
 from groundup.json_files import parse_json
 from groundup.layouts.weight_files import WEIGHTS_FILE
-from groundup.training.record import RECIPE_FILE
 
 FOLDER = "evaluations"
 UNSTABLE = {"seconds", "items_per_second", "tokens_per_second", "worst", "best"}  # times, and pieces of the text
@@ -26,7 +25,7 @@ def keep(result: Result, checkpoint: Path) -> Path | None:
     checkpoint = checkpoint.resolve()
     run = checkpoint.parent.parent
     weights = _weights(checkpoint)
-    if weights is None or not (run / RECIPE_FILE).is_file():
+    if weights is None:
         return None
     asked = {key: value for key, value in result.items() if isinstance(value, str | int) and key != "model"}
     asked |= {"conventions": sorted(result.get("cut", {})), "weights": weights}
@@ -58,6 +57,7 @@ def kept_of(checkpoint: Path) -> list[Result]:
 
 def _weights(checkpoint: Path) -> str | None:
     """The SHA-256 of a checkpoint's weights, by its manifest, which was verified when it was loaded; else None."""
-    if not STEP_NAME.fullmatch(checkpoint.name) or not (checkpoint / MANIFEST).is_file():
+    in_run = checkpoint.parent.name == "checkpoints" and STEP_NAME.fullmatch(checkpoint.name)
+    if not in_run or not (checkpoint / MANIFEST).is_file():
         return None
     return parse_json((checkpoint / MANIFEST).read_text("utf-8"))["files"][WEIGHTS_FILE]["sha256"]
