@@ -51,15 +51,12 @@ def compare(
     check_numbers(limit, batch_size)
     check_task(task, "hellaswag", {"file": file, "convention": None if convention == "both" else convention})
     check_task(task, "loss", {"corpus": corpus, "stride": stride})
+    _check_kind(task, limit, out)
     if task is None:
-        if limit is not None:
-            raise EvaluationError("--limit belongs to a task, but none is given: add --task hellaswag or --task loss")
         from groundup.comparison.runs import compare_runs
 
         compare_runs((a, b), out=out, as_json=json)
         return
-    if out is not None:
-        raise EvaluationError(f"--out is where the curves of two runs are drawn, but the task is {task}: leave one out")
     from groundup.comparison.tasks import compare_hellaswag, compare_loss
 
     if task == "hellaswag":
@@ -82,3 +79,11 @@ def compare(
             device=device,
             as_json=json,
         )
+
+
+def _check_kind(task: str | None, limit: int | None, out: Path | None) -> None:
+    """Raises EvaluationError for what only a task has, or only two runs."""
+    if task is None and limit is not None:
+        raise EvaluationError("--limit belongs to a task, but none is given: add --task hellaswag or --task loss")
+    if task is not None and out is not None:
+        raise EvaluationError(f"--out is where the curves of two runs are drawn, but the task is {task}: leave one out")

@@ -165,3 +165,14 @@ def test_passages_are_the_same_bytes_for_both(first: list[int], second: list[int
             assert found.nats[place, number] == pytest.approx(sum(reading.losses[token - 1] for token in inside))
             counted += len(inside)
         assert found.tokens[place] == counted
+
+
+@given(length=st.integers(2, 400), size=st.integers(1, 50))
+def test_no_passage_is_short_where_tokens_are(length: int, size: int):
+    """Of tokens of a byte each, every passage has the size, and the last one less than twice as much."""
+    reading = Reading(np.ones(length, dtype=np.int64), np.zeros(length - 1))
+    sizes = common_passages((reading, reading), size).sizes.tolist()
+    assert sum(sizes) == length - 1
+    assert sizes[:-1] == [size] * (len(sizes) - 1)
+    assert sizes[-1] < 2 * size
+    assert sizes[-1] >= size or len(sizes) == 1
