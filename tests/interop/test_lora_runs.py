@@ -150,6 +150,19 @@ def test_modern_models_have_them_too_in_a_shorter_context_and_bfloat16(folder: P
     assert (logits(model) - logits(load(folder / "qwen")[0])).abs().max() > 1e-4
 
 
+def test_the_first_factor_is_drawn_by_the_seed(folder: Path) -> None:
+    """Where nothing learns, it stays as it was drawn."""
+    still = ["--optim.min-learning-rate", 0, "--optim.weight-decay", 0, "--lora.rank", 4, "--steps", 1]
+    words = [1e-12 if word == 1e-2 else word for word in LORA]
+    first = []
+    for name, seed in (("one", 1), ("again", 1), ("two", 2)):
+        trained("finetune", "--init", "base", *words, *still, "--seed", seed, "--name", name, folder=folder)
+        saved = tensors(checkpoint(folder / "runs" / name, 1) / "adapter_model.safetensors")
+        first.append(saved[f"{QKV}.lora_A.weight"])
+    assert torch.equal(first[0], first[1])
+    assert (first[0] - first[2]).abs().max() > 0.01
+
+
 @pytest.mark.parametrize("flags", [[], ["--gpu", "h100"]])
 def test_a_plan_knows_what_is_frozen(flags: list[str], folder: Path) -> None:
     found = {}

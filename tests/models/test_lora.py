@@ -13,6 +13,8 @@ from groundup.generation.engine import SamplingSettings, stream_tokens
 from groundup.models.catalogue import Model, build, build_on_paper
 from groundup.models.lora import LoRALinear, adapt, adaptable_layers, adapter_of, merge
 from groundup.optim.groups import LORA_RULES, group_parameters
+from groundup.training.compiling import parts_of
+from groundup.training.objective import NextTokenLoss
 
 CONFIGS: dict[str, ModelConfig] = {
     "gpt2": GPTConfig(block_size=12, vocab_size=19, n_layer=2, n_head=2, n_embd=16),
@@ -110,6 +112,21 @@ def test_the_cache_knows_of_them(architecture: str) -> None:
     greedy = SamplingSettings(length=8, temperature=0.0)
     cached = list(stream_tokens(model, torch.tensor([[3, 1, 4]]), greedy))
     assert cached == model.generate(torch.tensor([[3, 1, 4]]), 8, temperature=0.0)[0, 3:].tolist()
+
+
+@of_both
+def test_a_block_with_them_is_one_graph(architecture: str) -> None:
+    """What torch.compile traces, without what it makes of that: the same loss and gradients, block by block."""
+    models = [adapted(built(architecture), 4, 16.0) for _ in range(2)]
+    for block in parts_of(models[1]):
+        block.compile(dynamic=False, fullgraph=True, backend="aot_eager")
+    gradients = []
+    for model in models:
+        NextTokenLoss(model, "float64")(tokens(), tokens()).backward()
+        gradients.append({name: tensor.grad for name, tensor in model.named_parameters() if tensor.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys() == adapter_of(models[0]).keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(

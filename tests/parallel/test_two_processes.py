@@ -143,6 +143,20 @@ def test_a_run_goes_on_with_another_number_of_processes(text_file: Path, tmp_pat
         torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-11)
 
 
+def test_adapters_learn_in_two_processes_what_they_learn_in_one(text_file: Path, tmp_path: Path) -> None:
+    args = ["--corpus", text_file, *SMALL, "--train.precision", "float64"]
+    trained(*args, "--steps", 5, "--name", "base", folder=tmp_path)
+    lora = [*args, "--init", "base", "--lora.rank", 4]
+    trained(*lora, "--steps", 30, "--name", "one", folder=tmp_path)
+    trained_by_two(*lora, "--steps", 20, "--name", "two", folder=tmp_path)
+    trained("--resume", "two", "--steps", 30, folder=tmp_path)
+    runs = tmp_path / "runs"
+    assert_same_run(runs / "two", runs / "one", 1e-13)
+    weights, expected = (tensors(checkpoint(runs / name, 30) / "adapter_model.safetensors") for name in ("two", "one"))
+    for name, tensor in expected.items():
+        torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-11)
+
+
 def test_a_batch_that_the_processes_cannot_share_is_refused_by_name(text_file: Path, tmp_path: Path) -> None:
     shares = ["--train.batch-size", 12, "--train.micro-batch-size", 4]
     finished = two("train", "--corpus", text_file, "--steps", 5, *shares, folder=tmp_path)
