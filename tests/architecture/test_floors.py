@@ -22,7 +22,7 @@ FLOORS = [
     {"layouts"},
     {"models", "tokenizers", "parallel"},
     {"recipe", "recipe_files", "recipe_scaling", "recipes"},
-    {"config", "cores", "download", "errors", "hub", "network", "notices", "places"},
+    {"config", "cores", "download", "errors", "hub", "lessons", "network", "notices", "places"},
     {"__init__"},  # the version; its other names are only fetched when they are asked for
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
