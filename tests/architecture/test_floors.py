@@ -22,7 +22,10 @@ FLOORS = [
     {"layouts"},
     {"models", "tokenizers", "parallel"},
     {"recipe", "recipe_files", "recipe_scaling", "recipes"},
-    {"answers", "config", "cores", "download", "errors", "hub", "json_files", "network", "notices", "places"},
+    {
+        *("answers", "config", "cores", "download", "errors", "hub", "json_files"),
+        *("lessons", "network", "notices", "places"),
+    },
     {"__init__"},  # the version; its other names are only fetched when they are asked for
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
