@@ -28,9 +28,9 @@ from groundup.model_folder import to_hugging_face
 from groundup.parallel.machine import make_deterministic
 from groundup.recipe import Recipe
 from groundup.recipe_files import load_recipe, overrides, packaged
+from groundup.run_folder import RunFolder
 from groundup.training import setup
 from groundup.training.journal import Journal
-from groundup.training.record import RunFolder
 from groundup.training.text import Text
 from groundup.training.trainer import Trainer
 from trained import text_of

@@ -14,7 +14,7 @@ import pytest
 from commands import groundup, metrics, trained
 from conftest import TINY, Cli, error_line, some_text
 from groundup.recipe_files import load_recipe, parse_toml
-from groundup.training.record import FACTS, RunFolder
+from groundup.run_folder import FACTS, RunFolder
 from terminal import terminal
 
 

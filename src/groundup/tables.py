@@ -11,7 +11,7 @@ from groundup.errors import GroundupError
 from groundup.evaluation.units import perplexity
 from groundup.recipe import Recipe
 from groundup.recipe_files import load_recipe, packaged, packaged_names
-from groundup.training.record import RunFolder, all_runs
+from groundup.run_folder import RunFolder, all_runs
 
 
 def print_recipes() -> None:

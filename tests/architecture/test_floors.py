@@ -18,7 +18,7 @@ FLOORS = [
     {"data_report"},
     {"doctor"},
     {"training", "evaluation", "comparison", "generation", "interop", "tables", "tokenizer_tools"},
-    {"adapter_folder", "checkpoint", "model_folder", "optim", "data", "pretrained"},
+    {"adapter_folder", "checkpoint", "model_folder", "optim", "data", "pretrained", "run_folder"},
     {"layouts"},
     {"models", "tokenizers", "parallel"},
     {"recipe", "recipe_files", "recipe_scaling", "recipes"},

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import straightforward
 import torch
-from invented_items import invented, small_model, tokenizer, write_items
 
+import straightforward
 from commands import groundup
 from conftest import model_of, perturb
 from groundup import model_folder
@@ -20,6 +19,7 @@ from groundup.config import GPTConfig
 from groundup.download import cache_folder
 from groundup.tokenizers.gpt2 import gpt2_tokenizer
 from groundup.tokenizers.learning import learn_tokenizer
+from invented_items import invented, small_model, tokenizer, write_items
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(600)]  # a processor's 10 seconds each; more on a busy machine
 

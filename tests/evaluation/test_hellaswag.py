@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import straightforward
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from invented_items import WORDS, invented, small_model, tokenizer, write_items
 
+import straightforward
 from commands import groundup
 from conftest import error_line
 from groundup import model_folder
@@ -21,6 +20,7 @@ from groundup.errors import EvaluationError
 from groundup.evaluation.conventions import CONVENTIONS, cleaned, encode_pair
 from groundup.evaluation.hellaswag import ask, wilson
 from groundup.evaluation.scoring import Continuations, sums_of_endings
+from invented_items import WORDS, invented, small_model, tokenizer, write_items
 
 
 def items_of(folder: Path, items: list[dict[str, Any]]) -> list[Item]:

@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from invented_items import small_model, tokenizer
 
 from commands import groundup
 from conftest import error_line, some_text
@@ -18,6 +17,7 @@ from groundup import CharacterTokenizer, model_folder
 from groundup.data.tokens import Tokens
 from groundup.evaluation.sliding import bytes_of_tokens, sliding_losses, text_loss
 from groundup.tokenizers.base import END_OF_TEXT
+from invented_items import small_model, tokenizer
 
 
 def by_hand(model: Any, stream: np.ndarray, stride: int) -> np.ndarray:

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from invented_items import invented, small_model, tokenizer, write_items
 
 from commands import groundup
 from conftest import Cli, error_line
 from groundup import model_folder
 from groundup.cli import app
 from groundup.config import GPTConfig
+from groundup.data import hellaswag
 from groundup.data.hellaswag import OFFICIAL
 from groundup.download import cache_folder
-from groundup.evaluation import command
 from groundup.models.gpt2 import GPT2
 from groundup.recipe import Recipe
 from groundup.tokenizers.learning import learn_tokenizer
+from invented_items import invented, small_model, tokenizer, write_items
 
 TEXT_EDITION = "hellaswag/text_edition.jsonl"
 
@@ -100,7 +100,7 @@ def test_the_bytes_make_it_official(
 ) -> None:
     """Under any name. The official bytes can't be here, so these 6 items stand for them."""
     digest = sha256((folder / "items.jsonl").read_bytes()).hexdigest()
-    monkeypatch.setattr(command, "OFFICIAL", replace(OFFICIAL, sha256=digest))
+    monkeypatch.setattr(hellaswag, "OFFICIAL", replace(OFFICIAL, sha256=digest))
     words = ["evaluate", str(folder / "model"), "--device", "cpu", "--file"]
 
     def printed(file: str, *flags: str) -> str:

@@ -28,10 +28,10 @@ from groundup.data.sources import Sources
 from groundup.errors import RecipeError
 from groundup.parallel.world import World, join_world
 from groundup.recipe import Recipe
+from groundup.run_folder import RunFolder
 from groundup.training import setup
 from groundup.training.checks import check_division
 from groundup.training.journal import Journal
-from groundup.training.record import RunFolder
 from groundup.training.stopping import StopRequest
 from groundup.training.text import Surroundings, read_text
 from groundup.training.trainer import Trainer

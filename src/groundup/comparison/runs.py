@@ -9,9 +9,9 @@ from groundup.comparison.run_report import print_runs
 from groundup.errors import RunError
 from groundup.places import run_or_path
 from groundup.recipe import Recipe, differences
+from groundup.run_folder import RECIPE_FILE, RunFolder, all_runs
 from groundup.tokenizers.base import TOKENIZER_FILE
 from groundup.training.plot import Curve, plot_two
-from groundup.training.record import RECIPE_FILE, RunFolder, all_runs
 
 MEASURED = {"step", "tokens", "seconds", "validation_loss", "bits_per_byte"}
 

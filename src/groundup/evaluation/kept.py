@@ -8,6 +8,7 @@ from typing import Any
 from groundup.checkpoint import MANIFEST, STEP_NAME
 from groundup.errors import EvaluationError
 from groundup.json_files import parse_json
+from groundup.layouts.peft import ADAPTER_FILE
 from groundup.layouts.weight_files import WEIGHTS_FILE
 
 FOLDER = "evaluations"
@@ -60,4 +61,5 @@ def _weights(checkpoint: Path) -> str | None:
     in_run = checkpoint.parent.name == "checkpoints" and STEP_NAME.fullmatch(checkpoint.name)
     if not in_run or not (checkpoint / MANIFEST).is_file():
         return None
-    return parse_json((checkpoint / MANIFEST).read_text("utf-8"))["files"][WEIGHTS_FILE]["sha256"]
+    files = parse_json((checkpoint / MANIFEST).read_text("utf-8"))["files"]
+    return files[WEIGHTS_FILE if WEIGHTS_FILE in files else ADAPTER_FILE]["sha256"]

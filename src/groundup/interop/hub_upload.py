@@ -12,8 +12,8 @@ from groundup.interop.model_card import CARD_FILE, CURVE_FILE, model_card
 from groundup.interop.source import Source
 from groundup.network import silence_limit
 from groundup.pretrained import HUB_NAME
+from groundup.run_folder import RECIPE_FILE
 from groundup.training.plot import plot_losses
-from groundup.training.record import RECIPE_FILE
 
 OF_A_MODEL = (  # all else in a checkpoint is for going on with the training
     "config.json",

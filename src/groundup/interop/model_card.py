@@ -10,8 +10,8 @@ from groundup.evaluation.units import perplexity
 from groundup.interop.source import Source
 from groundup.models.catalogue import architecture_of
 from groundup.recipe import Recipe
+from groundup.run_folder import RECIPE_FILE
 from groundup.tokenizers.characters import CharacterTokenizer
-from groundup.training.record import RECIPE_FILE
 
 CARD_FILE = "README.md"
 CURVE_FILE = "loss.png"

@@ -11,8 +11,8 @@ from groundup.errors import ExportError
 from groundup.model_folder import document_start, load, save
 from groundup.models.catalogue import Model
 from groundup.pretrained import find_model, repository_of
+from groundup.run_folder import RECIPE_FILE, RunFolder
 from groundup.tokenizers.base import Tokenizer
-from groundup.training.record import RECIPE_FILE, RunFolder
 
 
 @dataclass(frozen=True)

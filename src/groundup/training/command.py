@@ -17,11 +17,11 @@ from groundup.parallel.machine import choose_device
 from groundup.parallel.world import join_world
 from groundup.recipe import Recipe, Tables, differences
 from groundup.recipe_files import load_recipe, overrides
+from groundup.run_folder import RunFolder, find_run
 from groundup.training import setup
 from groundup.training.disk import explain_full_disk
 from groundup.training.journal import Journal, MainJournal
 from groundup.training.memory import explain_out_of_memory
-from groundup.training.record import RunFolder, find_run
 from groundup.training.stopping import stop_on_signals
 from groundup.training.text import Surroundings
 from groundup.training.trainer import Trainer

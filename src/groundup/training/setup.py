@@ -21,6 +21,7 @@ from groundup.parallel.machine import Machine
 from groundup.parallel.sharding import distribute
 from groundup.parallel.world import World
 from groundup.recipe import Recipe
+from groundup.run_folder import RunFolder, check_new_name, create_run
 from groundup.training.beginning import beginning_of, going_on_from
 from groundup.training.checks import (
     check_division,
@@ -35,7 +36,6 @@ from groundup.training.compiling import compile_in_place
 from groundup.training.hellaswag import read_exam
 from groundup.training.objective import NextTokenLoss
 from groundup.training.pace import resolve_length
-from groundup.training.record import RunFolder, check_new_name, create_run
 from groundup.training.state import Progress, read_state
 from groundup.training.tensorboard import check_installed
 from groundup.training.text import Surroundings, Text, choose_tokenizer, read_sources, read_text

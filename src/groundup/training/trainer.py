@@ -24,11 +24,11 @@ from groundup.parallel.machine import Machine
 from groundup.parallel.sharding import synchronise_only_if
 from groundup.parallel.world import World
 from groundup.recipe import Recipe
+from groundup.run_folder import RunFolder
 from groundup.training.hellaswag import Exam
 from groundup.training.journal import Journal
 from groundup.training.metrics import EvaluationRecord, StepRecord, tokens_per_second
 from groundup.training.objective import NextTokenLoss
-from groundup.training.record import RunFolder
 from groundup.training.state import Progress, write_state
 from groundup.training.stopping import StopRequest
 from groundup.training.text import Text
