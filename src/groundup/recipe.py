@@ -77,7 +77,7 @@ class OptimSection:
 class LoraSection:
     """Low-rank adapters on a frozen model (Hu et al. 2021): what learns instead of the model itself."""
 
-    rank: Annotated[int, "of the adapters on the blocks' matrices; 0 trains the whole model instead"] = 0
+    rank: Annotated[int, "of the adapters on the blocks' matrices, the usual 8; 0 trains the whole model instead"] = 0
     alpha: Annotated[float, "what adapters add is scaled by alpha / rank"] = 16.0
 
 
