@@ -116,7 +116,7 @@ def find_base(folder: Path, report: Report) -> Path:
     """
     settings, record = read_adapter_settings(folder / ADAPTER_CONFIG_FILE), recorded_base(folder)
     names = [settings.base, *({record.name} - {settings.base} if record else ())]
-    there = next((name for name in names if run_or_path(name).is_dir() or on_hub(name) is not None), None)
+    there = next((found for name in names if (found := _found(name, settings.revision))), None)
     if there is None:
         raise CheckpointError(
             f"{folder} is an adapter for the model {settings.base}, which isn't there: put it back"
@@ -131,6 +131,16 @@ def find_base(folder: Path, report: Report) -> Path:
     if record:
         _check_unchanged(base, record.weights, folder)
     return base
+
+
+def _found(name: str, revision: str | None) -> str | None:
+    """What `find_model` takes for a base of that name; None where it can't be anywhere."""
+    try:
+        if run_or_path(name).is_dir():
+            return name
+        return (f"{name}@{revision}" if revision else name) if on_hub(name) else None
+    except OSError:  # no system has such a name
+        return None
 
 
 def recorded_base(folder: Path) -> Base | None:

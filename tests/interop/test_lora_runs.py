@@ -1,17 +1,22 @@
 """LoRA as a run: adapters beside a model that stays as it is, saved as `peft` has them, merged when they are loaded."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from commands import checkpoint, groundup, metrics, tensors, trained, write_text
 from conftest import error_line, some_text
 from groundup import Modern, ModernConfig, load, model_folder
+from groundup.errors import GroundupError
 from groundup.models.catalogue import Model
 from groundup.models.gpt2 import GPT2
 from shard_files import learned
@@ -144,9 +149,9 @@ def test_modern_models_have_them_too_in_a_shorter_context_and_bfloat16(folder: P
     assert model.config == ModernConfig(
         24, tokenizer.vocab_size, 2, 4, 2, 32, head_dim=6, n_inner=40, tied=False, dropout=0.1
     )
-    settings = json.loads((checkpoint(folder / "runs/modern", 4) / "adapter_config.json").read_text("utf-8"))
-    assert settings["fan_in_fan_out"] is False
-    assert settings["base_model_name_or_path"] == str((folder / "qwen").resolve())
+    stated = json.loads((checkpoint(folder / "runs/modern", 4) / "adapter_config.json").read_text("utf-8"))
+    assert stated["fan_in_fan_out"] is False
+    assert stated["base_model_name_or_path"] == str((folder / "qwen").resolve())
     assert (logits(model) - logits(load(folder / "qwen")[0])).abs().max() > 1e-4
 
 
@@ -307,6 +312,34 @@ def test_what_is_not_plain_lora_is_refused_by_name(case: str, folder: Path, tmp_
         edit(content)
         save_file(content, found / "adapter_model.safetensors")
     assert said in error_line(groundup("generate", found, folder=tmp_path))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("x" * 5000),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+KEYS = [
+    "r",
+    "lora_alpha",
+    "base_model_name_or_path",
+    "revision",
+    "peft_type",
+    "use_rslora",
+    "init_lora_weights",
+    "bias",
+]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@given(changes=st.dictionaries(st.sampled_from(KEYS), JSON, min_size=1))
+def test_whatever_an_adapter_config_says_it_loads_or_is_refused(
+    changes: dict[str, Any], folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    found = written(folder, tmp_path_factory.mktemp("fuzzed") / "adapter")
+    change(found / "adapter_config.json", **changes)
+    with contextlib.suppress(GroundupError):
+        assert load(found)[0].config.n_embd == 32
 
 
 def test_pickles_and_doubles_and_adapters_of_adapters_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -30,9 +30,10 @@ KEEP_THE_BASE = (True, False, "gaussian", "orthogonal", "eva")  # other ways to 
 
 @dataclass(frozen=True)
 class AdapterSettings:
-    """What groundup needs of an `adapter_config.json`. base: a folder, or a model of the hub."""
+    """What groundup needs of an `adapter_config.json`. base: a folder, or a model of the hub in that revision."""
 
     base: str
+    revision: str | None
     rank: int
     scale: float
 
@@ -80,18 +81,18 @@ def read_adapter_settings(path: Path) -> AdapterSettings:
             f"{path}: init_lora_weights = {begun!r} changes the base's own weights: save the adapter with "
             "path_initial_model_for_weight_conversion, which makes it plain LoRA"
         )
-    return AdapterSettings(_base(settings, path), *_rank_and_scale(settings, path))
+    return AdapterSettings(*_base(settings, path), *_rank_and_scale(settings, path))
 
 
-def _base(settings: dict[str, Any], path: Path) -> str:
-    """The model that the adapter is for, as `find_model` reads it. Raises CheckpointError."""
+def _base(settings: dict[str, Any], path: Path) -> tuple[str, str | None]:
+    """The model that the adapter is for, and its revision. Raises CheckpointError."""
     base, revision = settings.get("base_model_name_or_path"), settings.get("revision")
     if not isinstance(base, str) or not base or not isinstance(revision, str | None):
         raise CheckpointError(
             f"{path}: base_model_name_or_path = {base!r} and revision = {revision!r} must name the model that the "
             "adapter is for"
         )
-    return f"{base}@{revision}" if revision and not Path(base).is_dir() else base
+    return base, revision or None
 
 
 def _rank_and_scale(settings: dict[str, Any], path: Path) -> tuple[int, float]:
