@@ -39,7 +39,9 @@ def invented(count: int, seed: int = 0, **fields: Any) -> list[dict[str, Any]]:
             "activity_label": draw.choice(["Roof repair", "Cooking [title]", "čtení"]),
             "ctx": f"{first} {second}".strip(),
             "label": draw.randrange(4),
-            "endings": ["x" + " ".join(draw.choices(WORDS, k=draw.randint(1, 9))) for _ in range(4)],
+            "endings": [
+                first + " ".join(draw.choices(WORDS, k=draw.randint(1, 9))) for first in "wxyz"
+            ],  # never two alike
         }
         items.append(item | ({} if number % 3 == 2 else {"ctx_a": first, "ctx_b": second}) | fields)
     return items

@@ -25,4 +25,4 @@ def plain_table(*left: str, right: tuple[str, ...] = ()) -> Table:
 
 def print_json(result: dict[str, Any]) -> None:
     """One object, for a program to read."""
-    sys.stdout.write(json.dumps(result, ensure_ascii=False, indent=2) + "\n")
+    sys.stdout.write(json.dumps(result, ensure_ascii=False, allow_nan=False, indent=2) + "\n")

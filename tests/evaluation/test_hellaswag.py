@@ -187,7 +187,7 @@ def test_the_table_says_what_a_reader_must_know(folder: Path):
     flags = ("--file", "items.jsonl", "--limit", 12)
     finished = groundup("evaluate", "model", *flags, folder=folder)
     assert finished.returncode == 0, finished.stderr
-    for said in ("UNOFFICIAL", "the first 12 of 400 items", "29.55%", "31.14%", "items a second", "95% interval"):
+    for said in ("UNOFFICIAL", "12, evenly spread, of the 400", "29.55%", "31.14%", "items a second", "95% interval"):
         assert said in finished.stdout, said
     one = groundup("evaluate", "model", *flags, "--convention", "harness", folder=folder).stdout
     assert "31.14%" in one
@@ -210,6 +210,44 @@ def test_faults_are_one_line(folder: Path):
     assert "--per-item no/where.jsonl can't be written" in refused(*items, "--per-item", "no/where.jsonl")
     model_folder.save(folder / "mute", small_model("gpt2"), None)
     assert "has no tokenizer that groundup knows" in refused(*items, name="mute")
+
+
+def test_earlier_results_outlive_a_refusal(folder: Path):
+    """An item without an activity is only met when the harness's questions are made."""
+    item = json.loads((folder / "items.jsonl").read_text("utf-8").splitlines()[0])
+    del item["activity_label"]
+    (folder / "idle.jsonl").write_text(json.dumps(item) + "\n", "utf-8")
+    (folder / "old.jsonl").write_text("earlier\n", "utf-8")
+    finished = groundup("evaluate", "model", "--file", "idle.jsonl", "--per-item", "old.jsonl", folder=folder)
+    assert "no activity_label" in error_line_of_evaluate(finished)
+    assert (folder / "old.jsonl").read_text("utf-8") == "earlier\n"
+
+
+def test_what_a_model_gives_no_number_for_is_no_answer(folder: Path):
+    model = small_model("gpt2")
+    with torch.no_grad():
+        model.get_parameter("transformer.h.0.mlp.c_fc.bias")[3] = math.nan
+    model_folder.save(folder / "broken", model, tokenizer())
+    finished = groundup("evaluate", "broken", "--file", "items.jsonl", "--limit", 2, "--json", folder=folder)
+    assert "which are no numbers to choose by" in error_line_of_evaluate(finished)
+    (folder / "text.txt").write_text("the cat sat on the mat", "utf-8")
+    finished = groundup("evaluate", "broken", "--task", "loss", "--corpus", "text.txt", folder=folder)
+    assert "loss on text.txt is nan" in error_line_of_evaluate(finished)
+
+
+def test_progress_counts_items_where_contexts_are_cut(tmp_path: Path):
+    write_items(tmp_path / "items.jsonl", invented(5, seed=1))
+    told: list[int] = []
+    ask(
+        small_model("gpt2", 40),
+        tokenizer(),
+        read_items(tmp_path / "items.jsonl"),
+        "harness",
+        batch_size=2,
+        tell=told.append,
+    )
+    assert told == sorted(told)
+    assert told[-1] == 5
 
 
 def error_line_of_evaluate(finished: Any) -> str:

@@ -15,6 +15,8 @@ from commands import groundup
 from conftest import error_line, some_text
 from groundup import CharacterTokenizer, model_folder
 from groundup.data.tokens import Tokens
+from groundup.errors import CorpusError
+from groundup.evaluation.command import only_source, shard_tokens
 from groundup.evaluation.sliding import bytes_of_tokens, sliding_losses, text_loss
 from groundup.tokenizers.base import END_OF_TEXT
 from invented_items import small_model, tokenizer
@@ -114,6 +116,15 @@ def test_shards_at_the_command_line(folder: Path):
     assert result["tokens"] == index["tokens"] - len(index["shards"])
     assert result["size"] == index["bytes"]  # the first token, which isn't scored, is end-of-text
     assert tokenizer().special_tokens[END_OF_TEXT] not in tokenizer().encode(result["worst"][0]["text"]).tolist()
+
+
+def test_ids_above_the_vocabulary_never_reach_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """In a corpus so large that opening it doesn't read it."""
+    monkeypatch.setattr("groundup.data.shard_folder.READ_WHOLE", 0)
+    for name in ("train.bin", "val.bin"):
+        np.arange(400, dtype="<u2").tofile(tmp_path / name)
+    with pytest.raises(CorpusError, match="token 352 at position 352, but the vocabulary ends at 351"):
+        shard_tokens(only_source(str(tmp_path)), tokenizer(), 352, "one")
 
 
 def test_a_reader_is_told_how_it_was_measured(folder: Path):

@@ -25,8 +25,8 @@ from commands import (
 )
 from conftest import Cli, error_line
 from groundup import load
+from groundup.data.hellaswag import spread
 from groundup.evaluation.hellaswag import wilson
-from groundup.training.hellaswag import spread
 from invented_items import invented, tokenizer, write_items
 
 ITEMS = invented(30, seed=9)

@@ -12,7 +12,7 @@ from groundup.answers import print_json
 from groundup.comparison.passages import SIZE, Passages, Reading, common_passages
 from groundup.comparison.report import print_hellaswag, print_loss
 from groundup.comparison.runs import recipe_differences
-from groundup.data.hellaswag import Item, open_items
+from groundup.data.hellaswag import Item, open_items, spread
 from groundup.data.shard_folder import ShardFolder
 from groundup.data.sources import Source
 from groundup.data.tokens import Tokens
@@ -44,7 +44,7 @@ def compare_hellaswag(
 ) -> None:
     """Ask both models the same items and print how their accuracies differ. Raises GroundupError."""
     source, differing = open_items(file, "--file"), recipe_differences(names)
-    items, both = source.items[:limit], load_both(names, device)
+    items, both = spread(source.items, limit), load_both(names, device)
     for one in both:
         check_askable(one, items, convention)
     sittings = [

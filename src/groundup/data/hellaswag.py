@@ -2,11 +2,15 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from groundup.download import RemoteFile, cache_folder, fetch
 from groundup.errors import CorpusError
+
+Entry = TypeVar("Entry")
 
 OFFICIAL = RemoteFile(
     url="https://raw.githubusercontent.com/rowanz/hellaswag/master/data/hellaswag_val.jsonl",
@@ -50,6 +54,13 @@ class ItemsFile:
     def is_official(self) -> bool:
         """Whether it is the file of the published figures."""
         return self.sha256 == OFFICIAL.sha256
+
+
+def spread(entries: Sequence[Entry], count: int | None) -> list[Entry]:
+    """The middle entry of each of `count` equal parts, or all: the file has its sources one after the other."""
+    if not count or count >= len(entries):
+        return list(entries)
+    return [entries[(2 * place + 1) * len(entries) // (2 * count)] for place in range(count)]
 
 
 def open_items(file: Path | None, flag: str) -> ItemsFile:

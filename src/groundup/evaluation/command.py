@@ -1,16 +1,17 @@
 """`groundup evaluate`: load a model, put it to a task, print what came out."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from groundup.answers import print_json
-from groundup.data.hellaswag import Item, open_items
+from groundup.data.hellaswag import Item, open_items, spread
 from groundup.data.shard_folder import ShardFolder
 from groundup.data.sources import Source, Sources, check_maker, open_sources
-from groundup.data.tokens import Tokens
+from groundup.data.tokens import Tokens, check_range
 from groundup.errors import EvaluationError
 from groundup.evaluation.conventions import ways_of
 from groundup.evaluation.hellaswag import Sitting, ask
@@ -38,9 +39,9 @@ def evaluate_hellaswag(
     source = open_items(file, "--file")
     folder, model, tokenizer = load_to_work(name, report, device)
     report(described(model, folder))
-    if per_item is not None:  # a folder that doesn't exist is found out before the work, not after it
-        _write(per_item, "")
-    sittings = sit(model, tokenizer, source.items[:limit], convention, batch_size=batch_size)
+    if per_item is not None:
+        _check_writable(per_item)
+    sittings = sit(model, tokenizer, spread(source.items, limit), convention, batch_size=batch_size)
     if per_item is not None:
         _write(per_item, _lines(sittings))
     result = hellaswag_json(name, source, sittings)
@@ -114,7 +115,11 @@ def shard_tokens(source: Source, tokenizer: Tokenizer, vocab_size: int, name: st
     """The validation split of shards, which must be the model's. Raises CorpusError, RecipeError."""
     assert isinstance(source.content, ShardFolder)
     check_maker(Sources(source.name, (source,)), tokenizer, f"the model {name}")
-    return source.content.tokens("validation", vocab_size)
+    tokens = source.content.tokens("validation", vocab_size)
+    if tokens.limit is not None:  # of a corpus so large that training looks at what it reads alone
+        for stream, shard in zip(tokens.streams, tokens.names, strict=True):
+            check_range(stream, shard, tokens.limit)
+    return tokens
 
 
 def _read(corpus: str, tokenizer: Tokenizer, vocab_size: int, name: str) -> tuple[str, Tokens]:
@@ -146,10 +151,21 @@ def _lines(sittings: list[Sitting]) -> str:
     return "".join(lines)
 
 
+def _check_writable(path: Path) -> None:
+    """Find out before the work, not after it. Raises EvaluationError."""
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        reason = "it is a folder" if path.is_dir() else f"{path.parent} is no folder that can be written to"
+        raise EvaluationError(f"--per-item {path} can't be written: {reason}")
+
+
 def _write(path: Path, text: str) -> None:
+    """In place of what is there, whole or not at all. Raises EvaluationError."""
+    temporary = path.with_name(f".{path.name}.writing")
     try:
-        path.write_text(text, "utf-8")
+        temporary.write_text(text, "utf-8")
+        temporary.replace(path)
     except OSError as error:
+        temporary.unlink(missing_ok=True)
         raise EvaluationError(f"--per-item {path} can't be written: {error.strerror}") from error
 
 

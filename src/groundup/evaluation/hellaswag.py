@@ -8,6 +8,7 @@ from statistics import NormalDist
 from typing import Any
 
 from groundup.data.hellaswag import Item
+from groundup.errors import EvaluationError
 from groundup.evaluation.conventions import CONVENTIONS, PUBLISHED, Question
 from groundup.evaluation.scoring import check_endings, is_cut, sums_of_endings
 from groundup.models.catalogue import Model
@@ -104,8 +105,14 @@ def questions_of(items: Sequence[Item], tokenizer: Tokenizer, convention: str, b
 def answer(
     model: Model, questions: Sequence[Question], batch_size: int, tell: Callable[[int], None] = lambda _: None
 ) -> list[Answer]:
-    """What a model in evaluation mode chooses, question by question."""
+    """What a model in evaluation mode chooses. Raises EvaluationError where it gives no number."""
     sums = sums_of_endings(model, [question.asked for question in questions], batch_size, tell)
+    for question, found in zip(questions, sums, strict=True):
+        if not all(map(math.isfinite, found)):
+            raise EvaluationError(
+                f"the model gives item {question.item.number} of HellaSwag the log-probabilities {found}, which are no "
+                "numbers to choose by: its weights are damaged, or it overflows in the precision that it is kept in"
+            )
     return [
         Answer(question, tuple(found), question.choices(found)) for question, found in zip(questions, sums, strict=True)
     ]

@@ -62,7 +62,7 @@ def print_hellaswag(result: dict[str, Any]) -> None:
 
 def print_items(console: Console, result: dict[str, Any]) -> None:
     """Which items were asked, in a line."""
-    first = "all" if result["items"] == result["of"] else f"the first {result['items']:,} of"
+    first = "all" if result["items"] == result["of"] else f"{result['items']:,}, evenly spread, of the"
     label = "the official file" if result["official"] else "UNOFFICIAL: not the file of the published figures"
     console.print(Text(f"{first} {result['of']:,} items of {result['file']} ({label})"))
 
@@ -70,17 +70,16 @@ def print_items(console: Console, result: dict[str, Any]) -> None:
 def print_loss(result: dict[str, Any]) -> None:
     """The loss in its three units, how it was measured, and the passages at both ends."""
     console = wide_console()
-    console.print(
-        f"{result['loss']:.4f} nats a token, {result['bits_per_byte']:.4f} bits a byte, perplexity "
-        f"{result['perplexity']:.2f}"
-    )
+    bits = "no bytes of text" if result["bits_per_byte"] is None else f"{result['bits_per_byte']:.4f} bits a byte"
+    size = "too large to write" if result["perplexity"] is None else f"{result['perplexity']:.2f}"
+    console.print(f"{result['loss']:.4f} nats a token, {bits}, perplexity {size}")
     console.print(
         Text(
             f"{result['tokens']:,} tokens, {result['size']:,} bytes: {result['part']} of {result['corpus']}. What the "
             "model was trained on says nothing about new text"
         )
     )
-    least = result["block_size"] - result["stride"]
+    least = result["block_size"] - result["stride"] + 1
     console.print(
         f"windows of {result['block_size']:,} tokens, stride {result['stride']:,}: each token but the first ones is "
         f"predicted from at least {least:,} before it; {result['tokens_per_second']:,.0f} tokens/s"

@@ -51,12 +51,12 @@ def sums_of_endings(
         for first, piece in _fitting(continuations, model.block_size)
     ]
     sums = [[0.0] * len(continuations.endings) for continuations in asked]
-    done = 0
+    done = 0.0
     for batch in _batches(pieces, batch_size):
         for (number, first, _), found in zip(batch, _score([piece for _, _, piece in batch], model), strict=True):
             sums[number][first : first + len(found)] = found
-        done += len(batch)
-        tell(done)
+            done += len(found) / len(sums[number])
+        tell(round(done))
     return sums
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from groundup.data.tokens import Tokens
+from groundup.errors import EvaluationError
 from groundup.evaluation.scoring import log_probabilities
 from groundup.evaluation.units import bits_per_byte, perplexity
 from groundup.models.catalogue import Model
@@ -32,7 +33,7 @@ class Passage:
 class TextLoss:
     """The loss over all tokens of a text but each stream's first, in nats a token; size: their bytes as text.
 
-    stride: each token was predicted from at least block_size - stride tokens before it, where there are as many.
+    stride: each token was predicted from at least block_size - stride + 1 tokens before it, where there are as many.
     """
 
     tokens: int
@@ -50,9 +51,10 @@ class TextLoss:
         return bits_per_byte(self.loss, self.size / self.tokens) if self.size else math.nan
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, and what follows from it."""
+        """Everything, and what follows from it; None for a unit that there is no number in."""
         derived = {"bits_per_byte": self.bits_per_byte, "perplexity": perplexity(self.loss)}
-        return asdict(self) | derived | {"tokens_per_second": self.tokens / self.seconds}
+        stated = {unit: value if math.isfinite(value) else None for unit, value in derived.items()}
+        return asdict(self) | stated | {"tokens_per_second": self.tokens / self.seconds}
 
 
 def text_loss(
@@ -64,12 +66,20 @@ def text_loss(
     batch_size: int,
     tell: Callable[[int], None] = lambda _: None,
 ) -> TextLoss:
-    """Score every token of every stream but its first; streams don't see each other. Model in evaluation mode."""
+    """Score every token of every stream but its first; streams don't see each other. Model in evaluation mode.
+
+    Raises EvaluationError where it gives no number.
+    """
     started, byte_counts = time.perf_counter(), bytes_of_tokens(tokenizer, model.config.vocab_size)
     total, count, size, passages = 0.0, 0, 0, []
     for name, stream in zip(tokens.names, tokens.streams, strict=True):
         losses = losses_of(model, stream, stride, batch_size, lambda done, before=count: tell(before + done))
         total += float(losses.sum(dtype=np.float64))
+        if not math.isfinite(total):
+            raise EvaluationError(
+                f"the model's loss on {name} is {total}: its weights are damaged, or it overflows in the precision "
+                "that it is kept in"
+            )
         size += int(byte_counts[stream[1:]].sum())
         count += len(losses)
         passages += passages_of(name, stream, losses, tokenizer)

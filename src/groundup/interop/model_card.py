@@ -140,7 +140,7 @@ def _losses(lines: Lines, step: int, has_curve: bool) -> str:
 def _hellaswag(result: dict[str, Any]) -> str:
     """A result that `groundup evaluate` kept, with what a reader must know to compare it."""
     items, of = result["items"], result["of"]
-    asked = f"all {of:,} items" if items == of else f"the first {items:,} of {of:,} items"
+    asked = f"all {of:,} items" if items == of else f"{items:,}, evenly spread, of {of:,} items"
     what = "the official validation file"
     if not result["official"]:
         what = f"`{_cell(Path(result['file']).name)}`. UNOFFICIAL: not the file of the published figures"

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
-from groundup.data.hellaswag import open_items
+from groundup.data.hellaswag import open_items, spread
 from groundup.errors import EvaluationError
 from groundup.evaluation.conventions import Question
 from groundup.evaluation.hellaswag import answer, questions_of, wilson
@@ -20,8 +19,6 @@ from groundup.training.text import Surroundings, main_first
 
 CONVENTION, MEASURE = "completion", "acc_norm"  # what training curves of GPT-2's size are drawn in, since build-nanogpt
 QUESTIONS_AT_ONCE = 8
-
-Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
@@ -80,10 +77,3 @@ def read_exam(recipe: Recipe, tokenizer: Tokenizer, folder: Path, around: Surrou
             "that can be asked: --data.tokenizer gpt2 knows all texts"
         ) from error
     return Exam(questions, source.sha256, source.is_official)
-
-
-def spread(entries: Sequence[Entry], count: int) -> list[Entry]:
-    """The middle entry of each of `count` equal parts, the same ones for every run; 0 takes all."""
-    if not count:
-        return list(entries)
-    return [entries[(2 * place + 1) * len(entries) // (2 * count)] for place in range(count)]
