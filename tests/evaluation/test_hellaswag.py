@@ -1,5 +1,6 @@
 """HellaSwag against a scorer that is slow and simple, against closed forms, and at the command line."""
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -224,7 +225,7 @@ def test_earlier_results_outlive_a_refusal(folder: Path):
 
 
 def test_what_a_model_gives_no_number_for_is_no_answer(folder: Path):
-    model = small_model("gpt2")
+    model = copy.deepcopy(small_model("gpt2"))
     with torch.no_grad():
         model.get_parameter("transformer.h.0.mlp.c_fc.bias")[3] = math.nan
     model_folder.save(folder / "broken", model, tokenizer())
