@@ -270,6 +270,8 @@ BOUNDS = {
     "eval.train_tokens": (-1, 2**31),
     "eval.patience": (-1, 2**31),
     "eval.sample_length": (-1, 2**31),
+    "eval.hellaswag_every": (-1, 2**31),
+    "eval.hellaswag_items": (-1, 2**31),
     "model.block_size": (0, -1),
     "model.n_layer": (0, -1),
     "model.n_head": (0, -1),

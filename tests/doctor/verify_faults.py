@@ -144,8 +144,8 @@ def rotate_from_zero(rotary: modern.Rotary, vectors: Tensor, position: int = 0) 
     return ROTATE(rotary, vectors)
 
 
-def rows_of_others(cache: LayerCache, numbers: Tensor) -> LayerCache:
-    return COPY_ROWS(cache, numbers.roll(1))
+def rows_of_others(cache: LayerCache, numbers: Tensor, room: int = 0) -> LayerCache:
+    return COPY_ROWS(cache, numbers.roll(1), room)
 
 
 def another_base(settings: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,8 @@ from conftest import Cli, error_line
 from groundup import load
 from groundup.data.hellaswag import spread
 from groundup.evaluation.hellaswag import wilson
+from groundup.training.metrics import HellaSwagRecord
+from groundup.training.tensorboard import TensorBoard
 from invented_items import invented, tokenizer, write_items
 
 ITEMS = invented(30, seed=9)
@@ -170,3 +172,17 @@ def test_the_chosen_items_are_spread_over_the_file(length: int, data: st.DataObj
     assert not gaps or max(gaps) - min(gaps) <= 1
     assert abs(chosen[0] - (length - 1 - chosen[-1])) <= 1
     assert spread(range(length), 0) == spread(range(length), length) == list(range(length))
+
+
+def test_tensorboard_draws_the_accuracy_by_its_name(tmp_path: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = TensorBoard(tmp_path, 0)
+    for step, right in ((0, 3), (50, 4)):
+        board.write(HellaSwagRecord(step, 0, "completion", "acc_norm", right / 8, (0.1, 0.9), right, 8, True, 1.0))
+    board.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert events.Tags()["scalars"] == ["hellaswag/completion_acc_norm"]
+    found = events.Scalars("hellaswag/completion_acc_norm")
+    assert [(event.step, event.value) for event in found] == [(0, 0.375), (50, 0.5)]
