@@ -61,7 +61,13 @@ def load(
     A damaged best checkpoint is reported and the newest intact one loaded instead. Raises CheckpointError, and
     CorpusError for what can't be had from the hub.
     """
-    folder = find_model(name, report)
+    return load_found(find_model(name, report), report, block_size=block_size, dropout=dropout)
+
+
+def load_found(
+    folder: Path, report: Callable[[str], None], *, block_size: int | None = None, dropout: float | None = None
+) -> tuple[Model, Tokenizer | None]:
+    """What `load` gives, of a folder that `find_model` has found: a checkpoint isn't verified again."""
     model = load_model(folder, report, block_size=block_size, dropout=dropout)
     return model, tokenizer_of(folder, model, report)
 
@@ -93,7 +99,7 @@ def load_to_work(name: str, report: Callable[[str], None], device: str) -> tuple
     Raises as `load` does, and where there is no tokenizer.
     """
     folder = find_model(name, report)
-    model, tokenizer = load(folder, report)
+    model, tokenizer = load_found(folder, report)
     if tokenizer is None:
         raise CheckpointError(f"{folder} has no tokenizer that groundup knows: text can't become its tokens")
     model.to(choose_device(device))

@@ -68,7 +68,10 @@ def on_hub(name: str) -> Repository | None:
 
 
 def repository_of(folder: Path) -> str | None:
-    """OWNER/NAME of a model folder that came from the hub and lies in the cache under its commit; else None."""
+    """OWNER/NAME of a model folder that came from the hub, into our cache or Hugging Face's; else None."""
+    theirs = re.fullmatch(r"models--(.+?)--(.+)", folder.resolve().parent.parent.name)
+    if theirs and folder.resolve().parent.name == "snapshots":
+        return f"{theirs[1]}/{theirs[2]}"
     home = cache_folder().resolve() / "hub"
     parts = folder.resolve().relative_to(home).parts if folder.resolve().is_relative_to(home) else ()
     return "/".join(parts[:2]) if len(parts) == 3 else None

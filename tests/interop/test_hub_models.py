@@ -12,7 +12,7 @@ import torch
 from conftest import Cli, error_line
 from groundup import GPT2, GPTConfig, Modern, load, model_folder
 from groundup.errors import CheckpointError, CorpusError, GroundupError
-from groundup.pretrained import find_model, on_hub
+from groundup.pretrained import find_model, on_hub, repository_of
 from hub_server import Hub, running_hub
 from model_files import INDEX, WHOLE, contents, published, shard
 from shard_files import learned
@@ -207,10 +207,22 @@ def test_what_other_programs_have_fetched_is_used_where_it_is(
     )
     assert finished.returncode == 0, finished.stderr
     assert f"from {theirs}" in finished.stderr
+    assert repository_of(theirs) == NAME
     with pytest.raises(CorpusError, match="forbids it"):
         fetched("gpt2@another")
     assert len(hub.asked) == asked
     assert not (tmp_path / "cache").exists()
+
+
+def test_the_card_of_a_model_of_somebody_else_claims_nothing(hub: Hub, cli: Cli, tmp_path: Path) -> None:
+    finished = cli("export", "gpt2", "--to", "hub", "me/mine", "--out", "shown")
+    assert finished.returncode == 0, finished.stderr
+    card = (tmp_path / "shown" / "README.md").read_text("utf-8")
+    assert f"base_model: {NAME}" in card
+    assert f"That of `{NAME}`, where the weights come from, holds on." in card
+    assert f"What it was trained for and tested for before, the card of `{NAME}` says." in card
+    for claim in ("Trained with groundup", "It wasn't trained to", "random weights"):
+        assert claim not in card, claim
 
 
 def test_a_dropped_connection_goes_on(hub: Hub, folder: Path) -> None:

@@ -239,7 +239,7 @@ def test_the_card_states_what_evaluate_found_of_these_weights(folder: Path, tmp_
     assert len(list((run / "evaluations").iterdir())) == 2
     card = (written(here, "card", "run") / "README.md").read_text("utf-8")
     found = json.loads(sat.read_text("utf-8"))
-    assert "on the first 9 of 12 items of `items.jsonl`. UNOFFICIAL" in card
+    assert "on 9, evenly spread, of 12 items of `items.jsonl`. UNOFFICIAL" in card
     for row in found["results"]:
         assert f"| {row['convention']} | {row['measure']} | {100 * row['accuracy']:.2f}% |" in card
     loss = json.loads(lost.read_text("utf-8"))

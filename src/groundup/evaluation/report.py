@@ -67,12 +67,20 @@ def print_items(console: Console, result: dict[str, Any]) -> None:
     console.print(Text(f"{first} {result['of']:,} items of {result['file']} ({label})"))
 
 
+def loss_in_units(result: dict[str, Any]) -> list[str]:
+    """A loss on a text in the units that it can be stated in."""
+    stated = [f"{result['loss']:.4f} nats a token"]
+    if result["bits_per_byte"] is not None:
+        stated.append(f"{result['bits_per_byte']:.4f} bits a byte")
+    if result["perplexity"] is not None:
+        stated.append(f"perplexity {result['perplexity']:.2f}")
+    return stated
+
+
 def print_loss(result: dict[str, Any]) -> None:
     """The loss in its three units, how it was measured, and the passages at both ends."""
     console = wide_console()
-    bits = "no bytes of text" if result["bits_per_byte"] is None else f"{result['bits_per_byte']:.4f} bits a byte"
-    size = "too large to write" if result["perplexity"] is None else f"{result['perplexity']:.2f}"
-    console.print(f"{result['loss']:.4f} nats a token, {bits}, perplexity {size}")
+    console.print(", ".join(loss_in_units(result)))
     console.print(
         Text(
             f"{result['tokens']:,} tokens, {result['size']:,} bytes: {result['part']} of {result['corpus']}. What the "

@@ -6,9 +6,11 @@ from typing import Any
 
 import groundup
 from groundup.evaluation.kept import kept_of
+from groundup.evaluation.report import loss_in_units
 from groundup.evaluation.units import perplexity
 from groundup.interop.source import Source
 from groundup.models.catalogue import architecture_of
+from groundup.pretrained import on_hub, repository_of
 from groundup.recipe import Recipe
 from groundup.run_folder import RECIPE_FILE
 from groundup.tokenizers.characters import CharacterTokenizer
@@ -34,13 +36,21 @@ def model_card(source: Source, repository: str, *, has_curve: bool) -> str:
         step = int(source.folder.name.removeprefix("step-"))
         parts += [_data(recipe, facts), _training(recipe, facts, lines, step), _losses(lines, step, has_curve)]
         parts += [_SAY[result["task"]](result) for result in kept_of(source.folder) if result["task"] in _SAY]
-    return "\n\n".join([*parts, _limits()]) + "\n"
+    return "\n\n".join([*parts, _limits(source)]) + "\n"
+
+
+def _began_with(source: Source) -> str | None:
+    """What somebody calls the model whose weights these were at first; None where training began with random ones."""
+    return (source.run.read_recipe().train.init or None) if source.run else repository_of(source.folder)
 
 
 def _metadata(source: Source) -> str:
     """What the hub reads: no licence, which only the owner can give."""
     task = ["pipeline_tag: text-generation"] if source.tokenizer else []
-    return "\n".join(["---", "library_name: transformers", *task, "tags:", "- groundup", "---"])
+    began_with = _began_with(source)
+    repository = on_hub(began_with) if began_with else None
+    base = [f"base_model: {repository.name}"] if repository else []
+    return "\n".join(["---", "library_name: transformers", *task, *base, "tags:", "- groundup", "---"])
 
 
 def _what(source: Source) -> str:
@@ -55,14 +65,20 @@ def _what(source: Source) -> str:
     made = ""
     if source.run:
         init = source.run.read_recipe().train.init
-        made = f" It began with the weights of `{init}`." if init else " It began with random weights."
+        made = f" It began with the weights of `{_cell(init)}`." if init else " It began with random weights."
         if rank := source.run.read_recipe().lora.rank:
             made += f" Only adapters of rank {rank} were trained (LoRA), and then merged."
     return (
         f"A language model of {parameters:,} parameters: {architecture}, {shape}, context {config.block_size:,}, "
-        f"{words}.{made} Made with groundup {groundup.__version__}.\n\n"
-        "No licence is stated. Until its owner adds one, nobody else may assume one."
+        f"{words}.{made} {'Trained' if source.run else 'Uploaded'} with groundup {groundup.__version__}.\n\n"
+        f"{_licence(source)}"
     )
+
+
+def _licence(source: Source) -> str:
+    stated = "No licence is stated. Until its owner adds one, nobody else may assume one."
+    began_with = _began_with(source)
+    return f"{stated} That of `{_cell(began_with)}`, where the weights come from, holds on." if began_with else stated
 
 
 def _usage(source: Source, repository: str) -> str:
@@ -107,9 +123,10 @@ def _training(recipe: Recipe, facts: dict[str, Any], lines: Lines, step: int) ->
         "versions": ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
     }
     table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows.items())
+    given = "with the same text and the same weights to begin with" if train.init else "with the same text"
     return (
         f"## Training\n\n| | |\n|---|---|\n{table}\n\nEverything that decided the run is in "
-        f"[{RECIPE_FILE}]({RECIPE_FILE}); with the same text, `groundup train --config {RECIPE_FILE}` does it again."
+        f"[{RECIPE_FILE}]({RECIPE_FILE}); {given}, `groundup train --config {RECIPE_FILE}` does it again."
     )
 
 
@@ -160,8 +177,8 @@ def _text_loss(result: dict[str, Any]) -> str:
     """The loss on a text, as `groundup evaluate` kept it."""
     return (
         f"### Loss on `{_cell(Path(result['corpus']).name)}`\n\nThis checkpoint, on {result['part']} "
-        f"({result['tokens']:,} tokens): {result['loss']:.4f} nats a token, {result['bits_per_byte']:.4f} bits a byte, "
-        f"perplexity {result['perplexity']:.2f}, in windows of {result['block_size']:,} tokens with stride "
+        f"({result['tokens']:,} tokens): {', '.join(loss_in_units(result))}, in windows of "
+        f"{result['block_size']:,} tokens with stride "
         f"{result['stride']:,}. Whether the model has seen this text in training is not on record."
     )
 
@@ -169,12 +186,17 @@ def _text_loss(result: dict[str, Any]) -> str:
 _SAY: dict[str, Callable[[dict[str, Any]], str]] = {"hellaswag": _hellaswag, "loss": _text_loss}  # by task
 
 
-def _limits() -> str:
-    return (
-        "## Limits\n\nThe model continues text in the manner of what it learned from. It wasn't trained to follow "
-        "instructions or to be truthful, and nobody tested it for bias or for repeating its training text. Don't rely "
-        "on what it writes."
-    )
+def _limits(source: Source) -> str:
+    if (began_with := _began_with(source)) is not None:
+        known = f"What it was trained for and tested for before, the card of `{_cell(began_with)}` says."
+    elif source.run is None:
+        known = "What it was trained for and tested for is not on record."
+    else:
+        known = (
+            "It wasn't trained to follow instructions or to be truthful, and nobody tested it for bias or for "
+            "repeating its training text."
+        )
+    return f"## Limits\n\nThe model continues text. {known} Don't rely on what it writes."
 
 
 def _some(lines: Lines) -> Lines:

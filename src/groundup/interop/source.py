@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from groundup.adapter_folder import is_adapter
 from groundup.errors import ExportError
-from groundup.model_folder import document_start, load, save
+from groundup.model_folder import document_start, load_found, save
 from groundup.models.catalogue import Model
 from groundup.pretrained import find_model, repository_of
 from groundup.run_folder import RECIPE_FILE, RunFolder
@@ -38,7 +38,7 @@ def open_source(name: str, report: Callable[[str], None]) -> Source:
     folder = find_model(name, report).resolve()
     run = RunFolder(folder.parent.parent)
     is_checkpoint = folder.parent == run.checkpoints and (run.path / RECIPE_FILE).is_file()
-    return Source(folder, *load(folder, report), run if is_checkpoint else None)
+    return Source(folder, *load_found(folder, report), run if is_checkpoint else None)
 
 
 def save_whole(source: Source, folder: Path) -> None:

@@ -52,7 +52,9 @@ def beginning_of(recipe: Recipe, journal: Journal) -> Beginning:
             f"Merge it first: groundup export {init} --to folder"
         )
     section = recipe.model
-    model, tokenizer = model_folder.load(folder, journal.say, block_size=section.block_size, dropout=section.dropout)
+    model, tokenizer = model_folder.load_found(
+        folder, journal.say, block_size=section.block_size, dropout=section.dropout
+    )
     parameters = sum(parameter.numel() for parameter in model.parameters())
     journal.say(f"starting from {init}: {architecture_of(model)}, {parameters:,} parameters, in {folder}")
     return Beginning(model, tokenizer, base_of(init, folder) if recipe.lora.rank else None)
@@ -61,7 +63,7 @@ def beginning_of(recipe: Recipe, journal: Journal) -> Beginning:
 def going_on_from(folder: Path, recipe: Recipe, journal: Journal) -> Beginning:
     """What a checkpoint of the run holds, for one that is resumed. Raises GroundupError."""
     if not recipe.lora.rank:
-        return Beginning(*model_folder.load(folder, journal.say))
+        return Beginning(*model_folder.load_found(folder, journal.say))
     model = model_folder.load_base(folder, journal.say)
     adapter, _ = read_adapter(folder, model)
     return Beginning(model, model_folder.tokenizer_of(folder, model, journal.say), recorded_base(folder), adapter)
