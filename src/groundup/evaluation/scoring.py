@@ -12,7 +12,7 @@ from groundup.errors import EvaluationError
 from groundup.models.catalogue import Model, hidden_after, new_cache
 from groundup.models.kv_cache import KVCache
 
-LOGITS_AT_ONCE = 2**24  # numbers: 64 MB in float32
+ROWS, WORDS = 1024, 4096  # states and words whose logits are computed together: 16 MB in float32
 CONTEXTS_ALIKE = 4  # tokens by which contexts that are computed together differ at the most
 COST_OF_A_PASS = 20  # tokens that a processor computes in the time that a pass takes beyond its tokens
 ROWS_AT_ONCE = 64  # endings: each takes a copy of its context's keys and values
@@ -185,20 +185,30 @@ def log_probabilities(
         counted[place, first - predicted : len(row) - predicted] = True
     targets = np.concatenate([row[first:] for row, first in zip(rows, firsts, strict=True)]).astype(np.int64)
     states = torch.cat(hidden, dim=1)[torch.from_numpy(counted).to(device)]  # [counted, width], as the targets are
-    found = _by_chunks(model, states, torch.from_numpy(targets).to(device))
+    found = _of_targets(model, states, torch.from_numpy(targets).to(device))
     lengths = [len(row) - first for row, first in zip(rows, firsts, strict=True)]
     return np.split(found.cpu().numpy(), np.cumsum(lengths)[:-1])
 
 
-def _by_chunks(model: Model, states: Tensor, targets: Tensor) -> Tensor:
-    """[n, width], [n] -> [n], without all logits at once; below float32, logits are normalised in float32."""
-    rows = max(1, LOGITS_AT_ONCE // model.config.vocab_size)
-    parts, found = max(1, -(-len(states) // rows)), []  # of one length: a small one costs much more than its share
-    for some, wanted in zip(states.tensor_split(parts), targets.tensor_split(parts), strict=True):
-        logits = model.head(some)
-        precise = logits if logits.dtype == torch.float64 else logits.float()
-        found.append(-F.cross_entropy(precise, wanted, reduction="none"))
-    return torch.cat(found)
+def _of_targets(model: Model, states: Tensor, targets: Tensor) -> Tensor:
+    """[n, width], [n] -> [n], a piece of the vocabulary at a time: its logits stay in a processor's cache.
+
+    Below float32, logits are normalised in float32.
+    """
+    return torch.cat([_of_some(model, *some) for some in zip(states.split(ROWS), targets.split(ROWS), strict=True)])
+
+
+def _of_some(model: Model, states: Tensor, targets: Tensor) -> Tensor:
+    chosen, sums, first = torch.zeros(len(states), device=states.device), [], 0
+    for weights in model.head.weight.split(WORDS):
+        logits = F.linear(states, weights)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        inside = (first <= targets) & (targets < first + len(weights))
+        picked = logits.gather(1, (targets - first).clamp(0, len(weights) - 1)[:, None])[:, 0]
+        chosen = torch.where(inside, picked, chosen)
+        sums.append(logits.logsumexp(dim=1))
+        first += len(weights)
+    return chosen - torch.stack(sums).logsumexp(dim=0)
 
 
 def device_of(model: Model) -> torch.device:
