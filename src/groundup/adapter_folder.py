@@ -6,6 +6,7 @@ stands in `merged_config.json`, and `base.json` says of what weights the base co
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -79,7 +80,8 @@ def base_of(name: str, folder: Path) -> Base:
     repository = None if run_or_path(name).is_dir() else on_hub(name)
     if repository is None:
         return Base(name, str(folder.resolve()), None, _digests(folder))
-    revision = None if repository.revision == "main" else repository.revision
+    commit = folder.resolve().name  # in the cache: the weights that these are, whatever the name means by then
+    revision = commit if re.fullmatch(r"[0-9a-f]{40}", commit) else repository.revision
     return Base(name, repository.name, revision, _digests(folder))
 
 
@@ -150,7 +152,11 @@ def recorded_base(folder: Path) -> Base | None:
         return None
     try:
         record = parse_json(path.read_text("utf-8"))
-        return Base(record["name"], record["place"], record["revision"], dict(record["weights"]))
+        base = Base(record["name"], record["place"], record["revision"], dict(record["weights"]))
+        texts = [base.name, base.place, base.revision or "", *base.weights, *base.weights.values()]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("names and digests are texts")
+        return base
     except (OSError, ValueError, RecursionError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path} isn't what groundup wrote: {error!r}") from error
 

@@ -24,7 +24,8 @@ Task = Annotated[
     Parameter(help="Compare the models at a task, paired; left out, two runs are compared by their curves."),
 ]
 Limit = Annotated[
-    int | None, Parameter(help="Only the first N items, the first N characters of a text or N tokens of shards.")
+    int | None,
+    Parameter(help="N items, evenly spread; the first N characters of a text, or tokens of shards."),
 ]
 Picture = Annotated[
     Path | None, Parameter(help="Of two runs: where their curves are drawn; compare-A-B.png if left out.")

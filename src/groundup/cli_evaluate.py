@@ -31,7 +31,7 @@ Stride = Annotated[
     int | None,
     Parameter(help="Of loss: tokens from one window to the next; half the context if left out, 1 is the most exact."),
 ]
-Limit = Annotated[int | None, Parameter(help="Only the first N items, or the first N tokens of a text.")]
+Limit = Annotated[int | None, Parameter(help="N items, evenly spread over the file, or the first N tokens of a text.")]
 BatchSize = Annotated[int, Parameter(help="Items, or windows, that are computed together.")]
 
 

@@ -109,6 +109,8 @@ def read_all(response: Any, silence: float) -> bytes:
         size += len(piece)
         if size > LARGEST_ANSWER or time.monotonic() > deadline:
             raise TransferError(f"the answer didn't end: {size:,} bytes in {SHORT_ANSWER * silence:.0f} s or less")
+    if getattr(response, "length", None):  # which `read1` leaves above 0 where the connection ended early
+        raise TransferError(f"the answer ended early, after {size:,} bytes")
     return b"".join(pieces)
 
 

@@ -114,9 +114,9 @@ def _forget_unfinished(home: Path) -> None:
 
 def _cached(home: Path, known: Path) -> Path | None:
     """The folder that a revision was when it was fetched, if it is still there."""
-    if not known.is_file():
-        return None
-    commit = known.read_text("ascii", errors="replace").strip()
+    commit = known.name  # of a revision that is a commit itself
+    if known.is_file():
+        commit = known.read_text("ascii", errors="replace").strip()
     folder = home / commit
     return folder if re.fullmatch(r"[0-9a-f]{40}", commit) and folder.is_dir() else None
 
@@ -125,12 +125,18 @@ def _of_hugging_face(repository: Repository) -> Path | None:
     """The folder of a revision in Hugging Face's cache, if all that groundup would fetch of it is there."""
     from huggingface_hub import try_to_load_from_cache  # takes 0.1 s
 
+    def kept(name: str) -> object:
+        try:
+            return try_to_load_from_cache(repository.name, name, revision=repository.revision)
+        except ValueError:  # a name that the hub has none of
+            return None
+
     def known(name: str) -> Path | None:
-        found = try_to_load_from_cache(repository.name, name, revision=repository.revision)
+        found = kept(name)
         return Path(found) if isinstance(found, str) else None
 
     def is_known(name: str) -> bool:  # that there is none is kept as well
-        return try_to_load_from_cache(repository.name, name, revision=repository.revision) is not None
+        return kept(name) is not None
 
     if (config := known(CONFIG_FILE)) is None or not all(map(is_known, TOKENIZER_FILES)):
         return None

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from groundup.config import adapted_matrices
 from groundup.errors import ConfigError, RecipeError
-from groundup.recipe import LENGTHS, ONLY_MODERN, SECTIONS, Recipe, Tables, field_types
+from groundup.recipe import LENGTHS, ONLY_MODERN, SECTIONS, LoraSection, Recipe, Tables, field_types
 
 
 @dataclass(frozen=True)
@@ -207,6 +207,9 @@ def _lora_contradictions(recipe: Recipe) -> Iterator[tuple[str, str, str, str]]:
     """What adapters can't be put on, or aren't trained with."""
     rank, model = recipe.lora.rank, recipe.model
     if rank < 1:
+        if recipe.lora.alpha != LoraSection().alpha:
+            said = f"alpha = {recipe.lora.alpha:g} scales adapters, and lora.rank = 0 has none"
+            yield "lora", "alpha", said, "Give --lora.rank 8, or leave it out."
         return
     if not recipe.train.init:
         said = f"rank = {rank} adapts a model that has learned, and train.init names none"

@@ -1,5 +1,6 @@
 """`groundup compare` at the command line, against slow and simple scorers and against what two runs recorded."""
 
+import copy
 import json
 import math
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import straightforward
 from commands import groundup, metrics, started, trained
@@ -59,7 +61,7 @@ def compared(folder: Path, *args: object) -> dict[str, Any]:
 
 def refused(folder: Path, *args: object) -> str:
     finished = groundup("compare", *args, folder=folder)
-    told = (*(f"{kind}, " for kind in ("gpt2", "modern")), "one, ", "two, ")
+    told = (*(f"{kind}, " for kind in ("gpt2", "modern")), "one, ", "two, ", "broken: gpt2, ")
     finished.stderr = "".join(line for line in finished.stderr.splitlines(keepends=True) if not line.startswith(told))
     return error_line(finished)
 
@@ -173,6 +175,16 @@ def test_shards_need_one_tokenizer(folder: Path):
     alone = groundup("evaluate", "two", *shards, "--json", folder=folder)
     assert found["bits_per_byte"][1] == pytest.approx(json.loads(alone.stdout)["bits_per_byte"], rel=1e-6)
     assert "one and letters have different tokenizers" in refused(folder, "one", "letters", *shards)
+
+
+def test_a_model_that_gives_no_number_is_refused_by_name(folder: Path):
+    model = copy.deepcopy(MODELS["one"]())
+    with torch.no_grad():
+        next(model.parameters()).fill_(math.nan)
+    model_folder.save(folder / "broken", model, tokenizer())
+    for task in (LOSS, (*HELLASWAG, "--limit", 2)):
+        assert "groundup: broken: " in (said := refused(folder, "one", "broken", *task))
+        assert "no number" in said
 
 
 def test_a_reader_is_told_what_was_compared(folder: Path):
@@ -310,7 +322,8 @@ def test_the_table_of_two_runs(two_runs: Path):
         "after 2,500 tokens, nats a token ~ 2.1250 1.5000 -0.6250",
         "after 6.0 s of training, nats a token ~ 2.4000 1.5000 -0.9000",
         "~ on a straight line between the evaluations around it; all losses are on the validation text",
-        "the lengths differ: the longer run is compared on its way, before the end of its schedule",
+        "at equal tokens, A is compared on its way, before the end of its schedule",
+        "at equal time, A is compared on its way, before the end of its schedule",
         "recipe A B",
         "model.n_layer 6 2",
         "optim.betas 0.9 0.95 0.9 0.99",

@@ -233,7 +233,7 @@ def test_what_a_model_gives_no_number_for_is_no_answer(folder: Path):
     assert "which are no numbers to choose by" in error_line_of_evaluate(finished)
     (folder / "text.txt").write_text("the cat sat on the mat", "utf-8")
     finished = groundup("evaluate", "broken", "--task", "loss", "--corpus", "text.txt", folder=folder)
-    assert "loss on text.txt is nan" in error_line_of_evaluate(finished)
+    assert "loss on the text is no number" in error_line_of_evaluate(finished)
 
 
 def test_progress_counts_items_where_contexts_are_cut(tmp_path: Path):

@@ -106,6 +106,10 @@ def test_a_folder_and_a_run_win_over_the_hub(hub: Hub, folder: Path, tmp_path: P
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "gpt2").symlink_to(folder)
     assert fetched("gpt2") == Path("runs/gpt2")
+    for name in ("foo/bar--x", "a/b.git", "-a/b", "a/b."):  # what the hub has no names like
+        with pytest.raises(CorpusError, match="HTTP 401"):
+            fetched(name)
+    hub.asked.clear()
     for name in ("runs/typo", "typo", "./gpt3", "a/b/c", "../a", "someone/model.pt", "someone/x.safetensors", "a b/c"):
         with pytest.raises(CheckpointError, match=r"is neither a run nor a model folder, nor a model of the hub"):
             fetched(name)
@@ -226,6 +230,7 @@ def test_the_card_of_a_model_of_somebody_else_claims_nothing(hub: Hub, cli: Cli,
 
 
 def test_a_dropped_connection_goes_on(hub: Hub, folder: Path) -> None:
+    hub.fail("/api/", "cut")
     hub.fail("/files/", "drop", at=2000)
     assert_equal(GPT2.from_pretrained("gpt2"), GPT2.from_pretrained(folder))
     assert hub.ranges() == [None, "bytes=2000-"]

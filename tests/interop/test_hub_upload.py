@@ -243,7 +243,8 @@ def test_the_card_states_what_evaluate_found_of_these_weights(folder: Path, tmp_
     for row in found["results"]:
         assert f"| {row['convention']} | {row['measure']} | {100 * row['accuracy']:.2f}% |" in card
     loss = json.loads(lost.read_text("utf-8"))
-    assert f"Loss on `text.txt`\n\nThis checkpoint, on the whole text (299 tokens): {loss['loss']:.4f} nats" in card
+    read = "This checkpoint, on the first 300 tokens of the whole text (299 tokens)"
+    assert f"Loss on `text.txt`\n\n{read}: {loss['loss']:.4f} nats" in card
     assert f"stride {loss['stride']}" in card
     assert str(tmp_path) not in card
 

@@ -54,9 +54,11 @@ def remarks(result: dict[str, Any]) -> list[str]:
         lines.append("THE TEXTS DIFFER: each loss is on the run's own validation text, so they say little side by side")
     if not result["same_vocabulary"]:
         lines.append("the vocabularies differ: only bits a byte compare, and the picture shows them")
-    first, second = (run["planned_steps"] for run in result["runs"])
-    if first != second:
-        lines.append("the lengths differ: the longer run is compared on its way, before the end of its schedule")
+    for axis, name in (("tokens", "tokens"), ("seconds", "time")):
+        at = result[f"at_equal_{axis}"]["at"]
+        for label, run in zip("AB", result["runs"], strict=True):
+            if run[axis] > at:
+                lines.append(f"at equal {name}, {label} is compared on its way, before the end of its schedule")
     return lines
 
 

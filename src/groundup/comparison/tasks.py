@@ -47,9 +47,11 @@ def compare_hellaswag(
     items, both = spread(source.items, limit), load_both(names, device)
     for one in both:
         check_askable(one, items, convention)
-    sittings = [
-        sit(one.model, one.tokenizer, items, convention, batch_size=batch_size, who=f"{one.name}, ") for one in both
-    ]
+    sittings = []
+    for one in both:
+        with naming(one.name):
+            who = f"{one.name}, "
+            sittings.append(sit(one.model, one.tokenizer, items, convention, batch_size=batch_size, who=who))
     result = {
         "task": "hellaswag",
         "models": list(names),
@@ -98,7 +100,8 @@ def compare_loss(
     readings, seconds = [], []
     for one, its_tokens, its_stride in zip(both, tokens, strides, strict=True):
         started = time.perf_counter()
-        readings.append(read(one, its_tokens, its_stride, batch_size))
+        with naming(one.name):
+            readings.append(read(one, its_tokens, its_stride, batch_size))
         seconds.append(time.perf_counter() - started)
     found = [common_passages(pair) for pair in zip(*readings, strict=True)]
     passages = Passages.joined([some for some in found if len(some)]) if any(map(len, found)) else None
@@ -150,7 +153,9 @@ def read_for_both(source: Source, both: tuple[Loaded, Loaded], limit: int | None
                 "made by one at most. Compare them on a text"
             )
         tokens = [shard_tokens(source, one.tokenizer, one.model.config.vocab_size, one.name) for one in both]
-        return "the validation split", [first_tokens(some, limit) for some in tokens]
+        if limit is not None and limit < len(tokens[0]):
+            return f"the first {limit:,} tokens of the validation split", [first_tokens(some, limit) for some in tokens]
+        return "the validation split", tokens
     text, encoded = source.content.text[:limit], []
     for one in both:
         with naming(one.name):
@@ -161,7 +166,8 @@ def read_for_both(source: Source, both: tuple[Loaded, Loaded], limit: int | None
                     "Compare on a text in Unicode's form NFC"
                 )
         encoded.append(Tokens.of(stream, source.name))
-    return "the whole text" if limit is None else f"the first {len(text):,} characters", encoded
+    whole = len(text) == len(source.content.text)
+    return "the whole text" if whole else f"the first {len(text):,} characters", encoded
 
 
 def read(one: Loaded, tokens: Tokens, stride: int, batch_size: int) -> list[Reading]:

@@ -18,7 +18,7 @@ from groundup.doctor.synthetic import alone, synthetic_text
 from groundup.recipe import Recipe
 from groundup.training.journal import Journal, MainJournal
 from groundup.training.memory import explain_out_of_memory
-from groundup.training.setup import assemble
+from groundup.training.setup import assemble, parameter_counts
 from groundup.training.trainer import Trainer
 
 WARMUP_STEPS = 5
@@ -66,7 +66,7 @@ def bench(trainer: Trainer, steps: int) -> Bench:
     peak = matmul_peak(trainer.machine.product_dtype, trainer.machine.device)
     return Bench(
         model=describe_model(trainer),
-        parameters=sum(parameter.numel() for parameter in trainer.model.parameters()),
+        parameters=parameter_counts(trainer.model)["parameters"],
         device=str(trainer.machine.device),
         precision=trainer.machine.precision,
         compiled=recipe.train.compile == "on",

@@ -20,7 +20,7 @@ from groundup.training.beginning import beginning_of
 from groundup.training.journal import Journal, MainJournal
 from groundup.training.memory import explain_out_of_memory
 from groundup.training.metrics import steps_within
-from groundup.training.setup import assemble, choose_machine
+from groundup.training.setup import assemble, choose_machine, parameter_counts
 from groundup.training.text import Text, choose_tokenizer, read_sources, read_text
 from groundup.training.trainer import Trainer
 
@@ -106,7 +106,7 @@ def plan(recipe: Recipe, text: Text, journal: Journal) -> Plan:
     steps = steps_of(recipe, trainer, time)
     return Plan(
         model=describe_model(trainer),
-        parameters=sum(parameter.numel() for parameter in trainer.model.parameters()),
+        parameters=parameter_counts(trainer.model)["parameters"],
         operations_per_token=operations_per_token(recipe.model.architecture, trainer.model.config, recipe.lora.rank),
         machine=f"{trainer.machine.device}, {trainer.machine.precision}, {recipe.train.threads} threads"
         + (", compiled" if trainer.recipe.train.compile == "on" else ""),

@@ -60,7 +60,8 @@ def evaluate_loss(
     report(described(model, folder))
     stride = stride_of(model, stride)
     part, tokens = _read(corpus, tokenizer, model.config.vocab_size, name)
-    tokens = first_tokens(tokens, limit)
+    if limit is not None and limit < len(tokens):
+        part, tokens = f"the first {limit:,} tokens of {part}", first_tokens(tokens, limit)
     if not any(len(stream) > 1 for stream in tokens.streams):
         raise EvaluationError(f"corpus {corpus} has {len(tokens)} tokens: a loss needs 2. Give more text")
     count = sum(max(0, len(stream) - 1) for stream in tokens.streams)

@@ -75,11 +75,6 @@ def text_loss(
     for name, stream in zip(tokens.names, tokens.streams, strict=True):
         losses = losses_of(model, stream, stride, batch_size, lambda done, before=count: tell(before + done))
         total += float(losses.sum(dtype=np.float64))
-        if not math.isfinite(total):
-            raise EvaluationError(
-                f"the model's loss on {name} is {total}: its weights are damaged, or it overflows in the precision "
-                "that it is kept in"
-            )
         size += int(byte_counts[stream[1:]].sum())
         count += len(losses)
         passages += passages_of(name, stream, losses, tokenizer)
@@ -92,11 +87,19 @@ def text_loss(
 def losses_of(
     model: Model, stream: np.ndarray, stride: int, batch_size: int, tell: Callable[[int], None] = lambda _: None
 ) -> np.ndarray:
-    """The nats of each token but the first. stream: [tokens] -> [tokens - 1] float32"""
+    """The nats of each token but the first. stream: [tokens] -> [tokens - 1] float32
+
+    Raises EvaluationError where the model gives no number.
+    """
     losses = np.empty(max(0, len(stream) - 1), dtype=np.float32)
     for first, found in sliding_losses(model, stream, stride, batch_size):
         losses[first : first + len(found)] = found
         tell(first + len(found))
+    if not np.isfinite(losses).all():
+        raise EvaluationError(
+            "the model's loss on the text is no number: its weights are damaged, or it overflows in the precision that "
+            "it is kept in"
+        )
     return losses
 
 

@@ -10,6 +10,7 @@ from groundup.evaluation.report import loss_in_units
 from groundup.evaluation.units import perplexity
 from groundup.interop.source import Source
 from groundup.models.catalogue import architecture_of
+from groundup.places import run_or_path
 from groundup.pretrained import on_hub, repository_of
 from groundup.recipe import Recipe
 from groundup.run_folder import RECIPE_FILE
@@ -48,7 +49,7 @@ def _metadata(source: Source) -> str:
     """What the hub reads: no licence, which only the owner can give."""
     task = ["pipeline_tag: text-generation"] if source.tokenizer else []
     began_with = _began_with(source)
-    repository = on_hub(began_with) if began_with else None
+    repository = on_hub(began_with) if began_with and not run_or_path(began_with).exists() else None
     base = [f"base_model: {repository.name}"] if repository else []
     return "\n".join(["---", "library_name: transformers", *task, *base, "tags:", "- groundup", "---"])
 

@@ -57,7 +57,13 @@ def beginning_of(recipe: Recipe, journal: Journal) -> Beginning:
     )
     parameters = sum(parameter.numel() for parameter in model.parameters())
     journal.say(f"starting from {init}: {architecture_of(model)}, {parameters:,} parameters, in {folder}")
-    return Beginning(model, tokenizer, base_of(init, folder) if recipe.lora.rank else None)
+    base = base_of(init, folder) if recipe.lora.rank else None
+    if base and Path(base.place).is_absolute():
+        journal.say(
+            f"the adapters will need {base.place} as it is: training that model further can remove it. A copy that "
+            f"stays: groundup export {init} --to folder"
+        )
+    return Beginning(model, tokenizer, base)
 
 
 def going_on_from(folder: Path, recipe: Recipe, journal: Journal) -> Beginning:

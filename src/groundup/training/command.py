@@ -87,7 +87,8 @@ def longer(recorded: Recipe, given: Tables, unwanted: list[str], run: RunFolder)
     )
     for field, old, new in differences(recorded, asked):
         if field != "train.steps":
-            init = "" if field.startswith("model.") and field != "model.dropout" else f" --init {run.path}"
+            of_shape = field.startswith("model.") and field != "model.dropout"
+            init = "" if of_shape or recorded.lora.rank else f" --init {run.path}"  # no adapters on adapters
             value = " ".join(map(str, new)) if isinstance(new, tuple) else new
             raise RunError(
                 f"{field} was {old} when {run.name} began and can't become {new}: a resumed run is the same run. Start "
