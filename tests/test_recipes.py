@@ -235,6 +235,7 @@ def test_a_packaged_recipe_starts_by_name_and_as_a_file(name: str, here: Path, c
             "[optim]\nlearning_rate = 1e-6\nmin_learning_rate = 1e-5\n",
             ["min_learning_rate = 1e-05 is above learning_rate = 1e-06"],
         ),
+        ("[lora]\nalpha = 32.0\n", ["lora.alpha = 32 scales adapters, and lora.rank = 0 has none (my.toml:2)"]),
         ("[optim]\nbetas = [0.9, 1.0]\n", ["optim.betas = [0.9, 1.0]", "(my.toml:2)"]),
         ("[train]\nmicro_batch_size = 5\n", ["micro_batch_size = 5 doesn't divide batch_size = 16 (my.toml:2)"]),
     ],

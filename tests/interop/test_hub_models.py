@@ -135,7 +135,9 @@ def test_shards_a_revision_and_a_token(hub: Hub, folder: Path, tmp_path: Path, m
     ]
     assert (found / INDEX).is_file()
     assert_equal(GPT2.from_pretrained("someone/gpt@v2"), GPT2.from_pretrained(folder))
+    requests = len(hub.asked)
     assert fetched(f"someone/gpt@{found.name}") == found
+    assert len(hub.asked) == requests  # a commit is what it is
     with pytest.raises(CheckpointError, match="not a Modern"):
         Modern.from_pretrained("someone/gpt@v2")
     assert {asked.token for asked in hub.asked if asked.path.startswith("/files/")} == {None}

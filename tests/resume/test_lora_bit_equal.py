@@ -1,5 +1,6 @@
 """A run of adapters is a pure function of its recipe too: stopped, killed or left alone, it ends with the same bits."""
 
+import shlex
 import signal
 from pathlib import Path
 
@@ -69,3 +70,5 @@ def test_another_rank_is_another_run(folder: Path) -> None:
     refused = groundup("train", "--resume", "unbroken", "--steps", STEPS + 1, "--lora.rank", 2, folder=folder)
     assert refused.returncode == 2
     assert "lora.rank was 4 when unbroken began and can't become 2" in refused.stderr
+    advised = shlex.split(refused.stderr.rpartition("groundup ")[2])
+    assert groundup(*advised, "--train.steps", 1, folder=folder).returncode == 0
