@@ -220,6 +220,17 @@ def test_what_other_programs_have_fetched_is_used_where_it_is(
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_whole_folder_says_where_its_texts_end(hub: Hub, folder: Path, cli: Cli, tmp_path: Path) -> None:
+    """As chat models have it, whose last token isn't that of their documents."""
+    files = contents(folder)
+    settings = json.loads(files["config.json"]) | {"bos_token_id": 3, "eos_token_id": [4, 5]}
+    hub.add("models", "someone/chat", files | {"config.json": json.dumps(settings).encode()})
+    finished = cli("export", "someone/chat", "--to", "folder", "--out", "whole")
+    assert finished.returncode == 0, finished.stderr
+    written = json.loads((tmp_path / "whole" / "config.json").read_text("utf-8"))
+    assert (written["bos_token_id"], written["eos_token_id"]) == (3, [4, 5])
+
+
 def test_the_card_of_a_model_of_somebody_else_claims_nothing(hub: Hub, cli: Cli, tmp_path: Path) -> None:
     finished = cli("export", "gpt2", "--to", "hub", "me/mine", "--out", "shown")
     assert finished.returncode == 0, finished.stderr

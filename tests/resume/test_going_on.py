@@ -57,6 +57,15 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_a_run_without_a_checkpoint_begins_again_only_with_the_same_weights(copied: Path) -> None:
+    trained(*tiny("child", 5, {"--init": "ended"}), folder=copied)
+    shutil.rmtree(copied / "runs" / "child" / "checkpoints")  # as if it had been killed before the first
+    trained("--resume", "child", folder=copied)
+    shutil.rmtree(copied / "runs" / "child" / "checkpoints")
+    trained("--resume", "ended", "--steps", 40, folder=copied)
+    assert "the model ended has other weights than when the run began" in refusal(copied, "child")
+
+
 def test_a_finished_run_is_refused_with_the_way_to_train_longer(ended: Path) -> None:
     line = error_line(groundup("train", "--resume", "ended", folder=ended))
     assert "ended is finished: 20 of 20 steps" in line

@@ -1,15 +1,18 @@
 """What is exported: a model, its tokenizer, and the run that it came from."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from groundup.adapter_folder import is_adapter
+from groundup.adapter_folder import config_file, is_adapter
 from groundup.errors import ExportError
+from groundup.layouts.config_file import CONFIG_FILE, read_settings
 from groundup.model_folder import document_start, load_found, save
 from groundup.models.catalogue import Model
+from groundup.notices import report
 from groundup.pretrained import find_model, repository_of
 from groundup.run_folder import RECIPE_FILE, RunFolder
 from groundup.tokenizers.base import Tokenizer
@@ -45,6 +48,10 @@ def save_whole(source: Source, folder: Path) -> None:
     """Write a model into a new folder that transformers loads; one of adapters is whole by now, with them merged."""
     tokenizer = source.tokenizer
     save(folder, source.model, tokenizer, document_start(source.folder, tokenizer) if tokenizer else None)
+    stated = read_settings(config_file(source.folder, report))
+    kept = {role: stated.get(role) for role in ("bos_token_id", "eos_token_id")}  # of chat models not end-of-text
+    settings = read_settings(folder / CONFIG_FILE) | kept
+    (folder / CONFIG_FILE).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
 
 
 @contextmanager

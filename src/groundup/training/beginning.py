@@ -21,7 +21,8 @@ from groundup.training.journal import Journal
 class Beginning:
     """A model with its tokenizer; without one, random weights.
 
-    Of a run that trains adapters: the base that they are for, and in a checkpoint what they have become.
+    base: what `train.init` named, for a run that starts; in a checkpoint of adapters, what they are for. adapter: what
+    they have become.
     """
 
     model: Model | None = None
@@ -57,8 +58,8 @@ def beginning_of(recipe: Recipe, journal: Journal) -> Beginning:
     )
     parameters = sum(parameter.numel() for parameter in model.parameters())
     journal.say(f"starting from {init}: {architecture_of(model)}, {parameters:,} parameters, in {folder}")
-    base = base_of(init, folder) if recipe.lora.rank else None
-    if base and Path(base.place).is_absolute():
+    base = base_of(init, folder)
+    if recipe.lora.rank and Path(base.place).is_absolute():
         journal.say(
             f"the adapters will need {base.place} as it is: training that model further can remove it. A copy that "
             f"stays: groundup export {init} --to folder"

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 import groundup
+from groundup.adapter_folder import Base
 from groundup.config import ModelConfig
 from groundup.data.sources import Sources
 from groundup.errors import RecipeError, RunError
@@ -54,6 +55,16 @@ def check_same_text(sources: Sources, facts: dict[str, Any], may_differ: bool, j
     journal.say(
         f"the corpus has changed since the run began ({recorded[:12]}... to {found[:12]}...): going on as asked"
     )
+
+
+def check_same_beginning(base: Base | None, facts: dict[str, Any], recipe: Recipe) -> None:
+    """A run that has no checkpoint yet begins again with the weights that it began with. Raises RunError."""
+    recorded = facts.get("init")
+    if base is not None and recorded is not None and recorded != base.weights:
+        raise RunError(
+            f"the model {recipe.train.init} has other weights than when the run began, and the run has no checkpoint "
+            "yet: put them back, or start a new run"
+        )
 
 
 def check_same_items(exam: Exam | None, facts: dict[str, Any], may_differ: bool, journal: Journal) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from groundup import checkpoint, model_folder
+from groundup.adapter_folder import Base
 from groundup.data.ahead import Batches
 from groundup.data.sources import check_maker
 from groundup.errors import RunError
@@ -25,6 +26,7 @@ from groundup.run_folder import RunFolder, check_new_name, create_run
 from groundup.training.beginning import beginning_of, going_on_from
 from groundup.training.checks import (
     check_division,
+    check_same_beginning,
     check_same_items,
     check_same_processes,
     check_same_shape,
@@ -55,13 +57,14 @@ def start(recipe: Recipe, recipe_name: str, name: str | None, around: Surroundin
     tokenizer = choose_tokenizer(recipe, begun.tokenizer, sources, Path.cwd(), around)
     text = read_text(sources, recipe, tokenizer)
     exam = read_exam(recipe, text.tokenizer, Path.cwd(), around)
-    trainer = replace(assemble(recipe, text, begun.model, around), exam=exam, base=begun.base)
+    base = begun.base if recipe.lora.rank else None
+    trainer = replace(assemble(recipe, text, begun.model, around), exam=exam, base=base)
     recipe = resolve_length(trainer)
     trainer = replace(trainer, recipe=recipe, schedule=Schedule.of(recipe.optim, recipe.train.steps))
     path = str(create_run(recipe_name, name).path) if around.world.is_main else ""
     run = RunFolder(Path(around.world.agree(path)))
     if around.world.is_main:
-        run.write_facts(facts_of(trainer, text))
+        run.write_facts(facts_of(trainer, text, begun.base))
         run.write_recipe(recipe)  # last: a folder with a recipe is a run
     around.world.barrier()  # the other processes read what was written
     return trainer, run
@@ -76,6 +79,8 @@ def resume(recipe: Recipe, run: RunFolder, data_may_differ: bool, around: Surrou
     if saved and not folder:
         raise RunError(f"all {len(saved)} checkpoints of {run.name} are damaged: none to resume from. Start a new run")
     begun = going_on_from(folder, recipe, around.journal) if folder else beginning_of(recipe, around.journal)
+    if folder is None:
+        check_same_beginning(begun.base, facts, recipe)
     tokenizer = begun.tokenizer
     sources = read_sources(recipe.data.corpus, Path(facts["folder"]), around)
     check_same_text(sources, facts, data_may_differ, around.journal)
@@ -86,7 +91,8 @@ def resume(recipe: Recipe, run: RunFolder, data_may_differ: bool, around: Surrou
     text = read_text(sources, recipe, tokenizer)
     exam = read_exam(recipe, text.tokenizer, Path(facts["folder"]), around)
     check_same_items(exam, facts, data_may_differ, around.journal)
-    trainer = replace(assemble(recipe, text, begun.model, around), exam=exam, base=begun.base)
+    base = begun.base if recipe.lora.rank else None
+    trainer = replace(assemble(recipe, text, begun.model, around), exam=exam, base=base)
     if folder:
         trainer.model.load_state_dict(begun.adapter, strict=False)
         trainer.progress = read_state(folder, trainer.model, trainer.optimizers)
@@ -166,8 +172,12 @@ def parameter_counts(model: Model) -> dict[str, int]:
     return {"parameters": everything - adapters, "trained_parameters": adapters or everything}
 
 
-def facts_of(trainer: Trainer, text: Text) -> dict[str, Any]:
+def facts_of(trainer: Trainer, text: Text, began_with: Base | None) -> dict[str, Any]:
     """run.json: what the recipe can't know."""
+    optional = {
+        "init": began_with and began_with.weights,
+        "hellaswag": trainer.exam and {"sha256": trainer.exam.sha256},
+    }
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         **parameter_counts(trainer.model),
@@ -182,4 +192,4 @@ def facts_of(trainer: Trainer, text: Text) -> dict[str, Any]:
         "folder": str(Path.cwd()),
         "processes": trainer.world.size,
         "versions": versions() | {"python": platform.python_version()},
-    } | ({"hellaswag": {"sha256": trainer.exam.sha256}} if trainer.exam else {})
+    } | {name: fact for name, fact in optional.items() if fact}
