@@ -58,8 +58,8 @@ def beginning_of(recipe: Recipe, journal: Journal) -> Beginning:
     )
     parameters = sum(parameter.numel() for parameter in model.parameters())
     journal.say(f"starting from {init}: {architecture_of(model)}, {parameters:,} parameters, in {folder}")
-    base = base_of(init, folder)
-    if recipe.lora.rank and Path(base.place).is_absolute():
+    base = None if is_adapter(folder) else base_of(init, folder)
+    if base and recipe.lora.rank and Path(base.place).is_absolute():
         journal.say(
             f"the adapters will need {base.place} as it is: training that model further can remove it. A copy that "
             f"stays: groundup export {init} --to folder"
