@@ -13,6 +13,7 @@ from groundup.errors import RunError
 from groundup.places import RUNS, run_or_path
 from groundup.recipe import Recipe
 from groundup.recipe_files import load_recipe, parse_toml
+from groundup.whole_files import write_whole
 
 RECIPE_FILE = "recipe.toml"
 FACTS = {"started", "parameters", "vocab_size", "corpus", "folder", "processes", "versions"}
@@ -35,7 +36,7 @@ class RunFolder:
 
     def write_recipe(self, recipe: Recipe) -> None:
         """The recipe with everything that was automatic resolved."""
-        _replace(self.path / RECIPE_FILE, recipe.to_toml())
+        write_whole(self.path / RECIPE_FILE, recipe.to_toml())
 
     def read_recipe(self) -> Recipe:
         """What `write_recipe` wrote. Raises RecipeError or RunError."""
@@ -47,7 +48,7 @@ class RunFolder:
 
     def write_facts(self, facts: dict[str, Any]) -> None:
         """What the recipe can't know: the corpus's fingerprint, parameters, versions, the machine."""
-        _replace(self.path / "run.json", json.dumps(facts, indent=2) + "\n")
+        write_whole(self.path / "run.json", json.dumps(facts, indent=2) + "\n")
 
     def read_facts(self) -> dict[str, Any]:
         """What `write_facts` wrote. Raises RunError."""
@@ -73,13 +74,13 @@ class RunFolder:
     def forget_after(self, step: int) -> None:
         """Drop the metrics and samples of steps that a resumed run will do again."""
         kept = [line for line in self.read_metrics() if line["step"] <= step]
-        _replace(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        write_whole(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
         samples = self.path / "samples.txt"
         if samples.is_file():
             text = samples.read_text("utf-8", errors="ignore")  # a kill may have cut the last character
             starts = [match.start() for match in _SAMPLE_HEADER.finditer(text) if int(match[1]) > step]
             complete, end, _cut_header = text[: min(starts, default=len(text))].rpartition("\n\n")
-            _replace(samples, complete + end)
+            write_whole(samples, complete + end)
 
     def append_sample(self, step: int, loss: float, text: str) -> None:
         """One more text in samples.txt, under its step and loss."""
@@ -139,13 +140,3 @@ def _json_lines(text: str) -> Iterator[dict[str, Any]]:
         if not isinstance(record, dict) or not {"kind", "step"} <= record.keys():
             return
         yield record
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a small file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.writing")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -24,7 +24,7 @@ FLOORS = [
     {"recipe", "recipe_files", "recipe_scaling", "recipes"},
     {
         *("answers", "config", "cores", "download", "errors", "hub", "json_files"),
-        *("lessons", "network", "notices", "places"),
+        *("lessons", "network", "notices", "places", "whole_files"),
     },
     {"__init__"},  # the version; its other names are only fetched when they are asked for
 ]

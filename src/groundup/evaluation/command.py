@@ -22,6 +22,7 @@ from groundup.model_folder import described, load_to_work
 from groundup.models.catalogue import Model
 from groundup.notices import report
 from groundup.tokenizers.base import Tokenizer
+from groundup.whole_files import write_whole
 
 
 def evaluate_hellaswag(
@@ -161,12 +162,9 @@ def _check_writable(path: Path) -> None:
 
 def _write(path: Path, text: str) -> None:
     """In place of what is there, whole or not at all. Raises EvaluationError."""
-    temporary = path.with_name(f".{path.name}.writing")
     try:
-        temporary.write_text(text, "utf-8")
-        temporary.replace(path)
+        write_whole(path, text)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise EvaluationError(f"--per-item {path} can't be written: {error.strerror}") from error
 
 

@@ -10,6 +10,7 @@ from groundup.errors import EvaluationError
 from groundup.json_files import parse_json
 from groundup.layouts.peft import ADAPTER_FILE
 from groundup.layouts.weight_files import WEIGHTS_FILE
+from groundup.whole_files import write_whole
 
 FOLDER = "evaluations"
 UNSTABLE = {"seconds", "items_per_second", "tokens_per_second", "worst", "best"}  # times, and pieces of the text
@@ -35,9 +36,7 @@ def keep(result: Result, checkpoint: Path) -> Path | None:
     stated = {key: value for key, value in result.items() if key not in UNSTABLE} | {"weights": weights}
     try:
         file.parent.mkdir(exist_ok=True)
-        temporary = file.with_name(f".{file.name}.writing")
-        temporary.write_text(json.dumps(stated, indent=2) + "\n", "utf-8")
-        temporary.replace(file)
+        write_whole(file, json.dumps(stated, indent=2) + "\n")
     except OSError as error:
         raise EvaluationError(f"the result can't be kept in {file}: {error.strerror}. It is printed above") from error
     return file
