@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common import recipe_with, result_line
-from groundup.models.catalogue import Model
 from groundup.models.modern import Modern
-from groundup.recipe import Recipe
+from groundup.models.registry import Model
+from groundup.recipes.schema import Recipe
 from trained import Change, Variant, compare, markdown, text_of
 
 

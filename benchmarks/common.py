@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from groundup.recipe import Recipe, field_types
-from groundup.recipe_files import load_recipe, packaged, parse_toml
+from groundup.recipes.files import load_recipe, packaged, parse_toml
+from groundup.recipes.schema import Recipe, field_types
 
 
 def machine() -> str:

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common import result_line
+from groundup.machine.device import keep_freed_memory
 from groundup.models.attention import attention_by_products
-from groundup.parallel.machine import keep_freed_memory
 
 SHAPES = (
     (12, 4, 64, 32),

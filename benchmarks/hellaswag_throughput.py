@@ -16,17 +16,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from common import result_line
-from groundup import model_folder
-from groundup.config import GPTConfig
-from groundup.data.hellaswag import OFFICIAL, Item, read_items
-from groundup.download import fetch
+from groundup.checkpoints import model_folder
+from groundup.data.hellaswag_items import OFFICIAL, Item, read_items
 from groundup.evaluation.hellaswag import ask
-from groundup.models.catalogue import Model
+from groundup.hub.download import fetch
+from groundup.models.config import GPTConfig
 from groundup.models.gpt2 import GPT2
+from groundup.models.registry import Model
 from groundup.tokenizers.base import Tokenizer
 from groundup.tokenizers.gpt2 import gpt2_tokenizer
 
@@ -67,10 +68,11 @@ def harness(folder: Path) -> list[Contender]:
     from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
     from lm_eval.tasks.hellaswag.utils import preprocess  # pyright: ignore[reportMissingImports]
 
-    first = HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=1)
+    load: Any = HFLM  # untyped in the harness
+    first = load(pretrained=str(folder), dtype="float32", device="cpu", batch_size=1)
 
     def contender(batch_size: int) -> Contender:
-        scorer = HFLM(pretrained=first.model, tokenizer=first.tokenizer, device="cpu", batch_size=batch_size)
+        scorer = load(pretrained=first.model, tokenizer=first.tokenizer, device="cpu", batch_size=batch_size)
         assert scorer.batch_size == batch_size
 
         def score(items: Sequence[Item]) -> list[float]:

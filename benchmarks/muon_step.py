@@ -12,7 +12,7 @@ import time
 import torch
 
 from common import result_line
-from groundup.config import ModernConfig
+from groundup.models.config import ModernConfig
 from groundup.models.modern import Modern
 from groundup.optim.groups import RULES, group_parameters, matrices_of
 from groundup.optim.muon import Muon

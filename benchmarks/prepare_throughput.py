@@ -26,13 +26,13 @@ import tiktoken
 
 from common import result_line
 from groundup.data.corpora import load_corpus
-from groundup.data.documents import Reading, read_documents
-from groundup.data.parts import find_parts
-from groundup.data.preparation import WORK, Preparation, encode_part, open_job
-from groundup.data.prepare import encode_parts, plan_in, runner
-from groundup.data.progress import Progress
-from groundup.data.workers import run_here
-from groundup.tokenizers.loading import load_tokenizer
+from groundup.prepare.documents import Reading, read_documents
+from groundup.prepare.inputs import find_parts
+from groundup.prepare.pipeline import encode_parts, plan_in, runner
+from groundup.prepare.progress import Progress
+from groundup.prepare.steps import WORK, Preparation, encode_part, open_job
+from groundup.prepare.workers import run_here
+from groundup.tokenizers.load import load_tokenizer
 
 ROWS_AT_ONCE = 2000
 

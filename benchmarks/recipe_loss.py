@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from common import result_line
-from groundup.recipe_files import load_recipe, packaged
+from groundup.recipes.files import load_recipe, packaged
 
 
 def best_loss(recipe: str, seed: int, flags: list[str], folder: Path) -> float:

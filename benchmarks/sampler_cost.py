@@ -19,11 +19,11 @@ import numpy as np
 
 from common import recipe_with, result_line
 from groundup.data.sampler import Sampler
+from groundup.data.shard_file import DTYPES, HEADER, MAGIC, ShardWriter, open_shard
 from groundup.data.shard_folder import FORMAT, INDEX, VERSION, open_folder
-from groundup.data.shards import DTYPES, HEADER, MAGIC, ShardWriter, open_shard
 from groundup.data.tokens import Tokens
-from groundup.doctor.synthetic import alone, synthetic_text
-from groundup.recipe import Recipe
+from groundup.profiling.synthetic import alone, synthetic_text
+from groundup.recipes.schema import Recipe
 from groundup.training.journal import Journal
 from groundup.training.setup import assemble
 

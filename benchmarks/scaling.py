@@ -11,8 +11,8 @@ import argparse
 import math
 
 from common import recipe_with, result_line
-from groundup.doctor.bench import bench
-from groundup.doctor.synthetic import alone, synthetic_text
+from groundup.profiling.bench import bench
+from groundup.profiling.synthetic import alone, synthetic_text
 from groundup.training.journal import Journal
 from groundup.training.setup import assemble
 

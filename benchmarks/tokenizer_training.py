@@ -19,7 +19,7 @@ from pathlib import Path
 
 from common import result_line
 from groundup.tokenizers.base import END_OF_TEXT
-from groundup.tokenizers.learning import learn_tokenizer
+from groundup.tokenizers.train import learn_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 

@@ -22,16 +22,16 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from common import result_line
-from groundup.doctor.operations import matmul_peak, operations_per_token
-from groundup.doctor.synthetic import alone
-from groundup.model_folder import to_hugging_face
-from groundup.parallel.machine import make_deterministic
-from groundup.recipe import Recipe
-from groundup.recipe_files import load_recipe, overrides, packaged
-from groundup.run_folder import RunFolder
+from groundup.checkpoints.model_folder import to_hugging_face
+from groundup.data.dataset import Text
+from groundup.machine.device import make_deterministic
+from groundup.profiling.operations import matmul_peak, operations_per_token
+from groundup.profiling.synthetic import alone
+from groundup.recipes.files import load_recipe, overrides, packaged
+from groundup.recipes.schema import Recipe
+from groundup.runs.folder import RunFolder
 from groundup.training import setup
 from groundup.training.journal import Journal
-from groundup.training.text import Text
 from groundup.training.trainer import Trainer
 from trained import text_of
 

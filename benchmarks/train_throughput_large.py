@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from common import recipe_with, result_line
-from groundup.doctor.operations import matmul_peak, operations_per_token
+from groundup.profiling.operations import matmul_peak, operations_per_token
 from train_throughput import WARMUP_STEPS, assemble, ours, paired_ratio, peer, take_turns
 from trained import text_of
 

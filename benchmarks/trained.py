@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 import torch
 
 from groundup.data.corpora import load_corpus
+from groundup.data.dataset import Text, read_text
 from groundup.data.sources import Sources
-from groundup.doctor.synthetic import alone
-from groundup.models.catalogue import Model, build
+from groundup.models.registry import Model, build
 from groundup.optim.schedules import Schedule
-from groundup.recipe import Recipe
+from groundup.profiling.synthetic import alone
+from groundup.recipes.schema import Recipe
 from groundup.training.journal import Journal
-from groundup.training.pace import resolve_length
+from groundup.training.length import resolve_length
 from groundup.training.setup import assemble
-from groundup.training.text import Text, read_text
 
 Change = Callable[[Model], None]
 

@@ -20,7 +20,7 @@ from conftest import TINY, some_text
 # What a training run imports before it is over (torch._inductor belongs to torch's deterministic mode), and what this
 # file and conftest.py do.
 PRELOADED = [
-    *("groundup.cli", "groundup.training.command", "groundup.generation.command"),
+    *("groundup.cli.main", "groundup.cli.train", "groundup.cli.generate"),
     *("torch._inductor", "matplotlib.figure", "matplotlib.backends.backend_agg", "pytest", "hypothesis"),
 ]
 FORKED = multiprocessing.get_context("forkserver")
@@ -53,7 +53,7 @@ def _command_line(args: list[str], folder: str, output: str, memory: int, file_s
     if file_size:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, resource.RLIM_INFINITY))
     sys.argv = ["groundup", *args]
-    from groundup.cli import main
+    from groundup.cli.main import main
 
     main()
 

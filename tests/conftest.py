@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from groundup.doctor.random_models import model_of, perturb
+from groundup.verification.random_models import model_of, perturb
 
 __all__ = ["model_of", "perturb"]  # the models that `groundup verify` makes are those of the tests
 

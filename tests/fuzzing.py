@@ -14,8 +14,8 @@ import torch
 
 from commands import FORKED
 from groundup import GPT2, Bigram, GPTConfig, Modern, ModernConfig, ReadableGPT
+from groundup.checkpoints.model_folder import document_start, fits, load, save
 from groundup.errors import GroundupError
-from groundup.model_folder import document_start, fits, load, save
 from groundup.tokenizers import CharacterTokenizer, load_tokenizer
 from groundup.tokenizers.base import tokenizer_sha256
 from hostile_files import hostile_json, hostile_safetensors, hostile_tokenizer

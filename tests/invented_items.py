@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from conftest import model_of, perturb
-from groundup.config import GPTConfig
+from groundup.models.config import GPTConfig
 from groundup.tokenizers.base import Tokenizer
-from groundup.tokenizers.learning import learn_tokenizer
+from groundup.tokenizers.train import learn_tokenizer
 
 WORDS = [
     "a man",

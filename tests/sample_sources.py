@@ -14,8 +14,8 @@ import zstandard
 from conftest import some_text
 from groundup.data.shard_folder import open_folder
 from groundup.tokenizers.base import END_OF_TEXT, Tokenizer
-from groundup.tokenizers.learning import learn_tokenizer
-from groundup.tokenizers.loading import load_tokenizer
+from groundup.tokenizers.load import load_tokenizer
+from groundup.tokenizers.train import learn_tokenizer
 
 FORMATS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 

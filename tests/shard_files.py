@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from conftest import some_text
-from groundup.data.shards import DTYPES, ShardWriter
+from groundup.data.shard_file import DTYPES, ShardWriter
 from groundup.tokenizers import CharacterTokenizer
 from groundup.tokenizers.base import END_OF_TEXT, Tokenizer, tokenizer_sha256
-from groundup.tokenizers.learning import learn_tokenizer
+from groundup.tokenizers.train import learn_tokenizer
 
 
 def learned() -> Tokenizer:

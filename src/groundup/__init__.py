@@ -9,14 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from groundup.config import GPTConfig, ModernConfig
+    from groundup.checkpoints.model_folder import load
     from groundup.errors import GroundupError
-    from groundup.model_folder import load
     from groundup.models.bigram import Bigram
+    from groundup.models.config import GPTConfig, ModernConfig
     from groundup.models.gpt2 import GPT2
     from groundup.models.modern import Modern
     from groundup.models.readable import ReadableGPT
-    from groundup.recipe import Recipe
+    from groundup.recipes.schema import Recipe
     from groundup.tokenizers.characters import CharacterTokenizer
 
 __all__ = [
@@ -38,13 +38,13 @@ _HOMES = {
     "GPT2": "groundup.models.gpt2",
     "Bigram": "groundup.models.bigram",
     "CharacterTokenizer": "groundup.tokenizers.characters",
-    "GPTConfig": "groundup.config",
+    "GPTConfig": "groundup.models.config",
     "GroundupError": "groundup.errors",
     "Modern": "groundup.models.modern",
-    "ModernConfig": "groundup.config",
+    "ModernConfig": "groundup.models.config",
     "ReadableGPT": "groundup.models.readable",
-    "Recipe": "groundup.recipe",
-    "load": "groundup.model_folder",
+    "Recipe": "groundup.recipes.schema",
+    "load": "groundup.checkpoints.model_folder",
 }
 
 

@@ -1,6 +1,6 @@
 """`python -m groundup`: the command line, as torchrun starts it."""
 
-from groundup.cli import main
+from groundup.cli.main import main
 
 if __name__ == "__main__":
     main()

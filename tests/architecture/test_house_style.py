@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.recipe_files import packaged_names
+from groundup.recipes.files import packaged_names
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "src").rglob("*.py"))

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from groundup.recipe import Recipe
+from groundup.recipes.schema import Recipe
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 KEYS = ["claim", "ratio", "ours", "peer", "unit", "machine"]

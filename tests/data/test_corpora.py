@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import TINY, error_line, some_text
-from groundup.cli import app
+from groundup.cli.main import app
 from groundup.data.corpora import TINY_SHAKESPEARE, Corpus, load_corpus, split
 from groundup.data.python_docs import python_docs
-from groundup.download import cache_folder
 from groundup.errors import CorpusError
+from groundup.hub.download import cache_folder
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from groundup.data.ahead import hash_rows
+from groundup.data.loader import hash_rows
 from groundup.data.permutation import mix, permute
 from groundup.data.sampler import IGNORED, Sampler, evaluation_batches
 from groundup.data.tokens import Tokens

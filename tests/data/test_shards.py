@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from commands import flip_bit
 from groundup.data import shard_folder
+from groundup.data.shard_file import DTYPES, HEADER, ShardWriter, open_shard
 from groundup.data.shard_folder import is_shard_folder, open_folder
-from groundup.data.shards import DTYPES, HEADER, ShardWriter, open_shard
 from groundup.errors import CorpusError
 from shard_files import characters, documents, encoded, learned, write_shards
 

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from conftest import perturb
-from groundup.config import GPTConfig
-from groundup.doctor.differences import gradients_of
 from groundup.models import correspondence
+from groundup.models.config import GPTConfig
 from groundup.models.gpt2 import GPT2
 from groundup.models.readable import ReadableGPT
 from groundup.optim.groups import RULES, Rule, build_optimizers
-from groundup.recipe import OptimSection
+from groundup.recipes.schema import OptimSection
+from groundup.verification.differences import gradients_of
 
 
 @dataclass(frozen=True)

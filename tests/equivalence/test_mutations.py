@@ -9,10 +9,10 @@ from agreement import Twins, assert_same_computation, assert_same_text, assert_s
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groundup.config import GPTConfig
 from groundup.models import correspondence, gpt2, readable
+from groundup.models.config import GPTConfig
 from groundup.optim.groups import Rule
-from groundup.recipe import OptimSection
+from groundup.recipes.schema import OptimSection
 
 CONFIG = GPTConfig(block_size=12, vocab_size=11, n_layer=2, n_head=2, n_embd=8)
 SECTION = OptimSection(learning_rate=1e-3, weight_decay=0.1, clip_norm=1.0)

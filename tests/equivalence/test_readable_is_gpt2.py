@@ -16,14 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import model_of, perturb
-from groundup.config import GPTConfig
 from groundup.data.sampler import IGNORED
-from groundup.models.catalogue import MODELS
+from groundup.models.config import GPTConfig
 from groundup.models.correspondence import gpt2_from_readable, readable_from_gpt2
 from groundup.models.gpt2 import GPT2
 from groundup.models.readable import ReadableGPT
+from groundup.models.registry import MODELS
 from groundup.optim.groups import RULES, group_parameters
-from groundup.recipe import OptimSection
+from groundup.recipes.schema import OptimSection
 from groundup.training.objective import NextTokenLoss
 
 SHAPES = {  # name: (config, batch, time)

@@ -21,11 +21,11 @@ from torch import Tensor
 
 import groundup
 from conftest import model_of, perturb
-from groundup import model_folder
-from groundup.config import GPTConfig
-from groundup.layouts import gpt2 as gpt2_layout
-from groundup.model_folder import CONFIG_FILE, WEIGHTS_FILE
-from groundup.models.catalogue import MODELS, Model
+from groundup.checkpoints import model_folder
+from groundup.checkpoints.layouts import gpt2 as gpt2_layout
+from groundup.checkpoints.model_folder import CONFIG_FILE, WEIGHTS_FILE
+from groundup.models.config import GPTConfig
+from groundup.models.registry import MODELS, Model
 from groundup.tokenizers.characters import CharacterTokenizer
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported: nothing here may ask the network

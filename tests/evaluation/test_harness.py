@@ -14,11 +14,11 @@ import torch
 import straightforward
 from commands import groundup
 from conftest import model_of, perturb
-from groundup import model_folder
-from groundup.config import GPTConfig
-from groundup.download import cache_folder
+from groundup.checkpoints import model_folder
+from groundup.hub.download import cache_folder
+from groundup.models.config import GPTConfig
 from groundup.tokenizers.gpt2 import gpt2_tokenizer
-from groundup.tokenizers.learning import learn_tokenizer
+from groundup.tokenizers.train import learn_tokenizer
 from invented_items import invented, small_model, tokenizer, write_items
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(600)]  # a processor's 10 seconds each; more on a busy machine

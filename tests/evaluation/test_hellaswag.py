@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import straightforward
 from commands import groundup
 from conftest import error_line
-from groundup import model_folder
-from groundup.data.hellaswag import Item, read_items
+from groundup.checkpoints import model_folder
+from groundup.data.hellaswag_items import Item, read_items
 from groundup.errors import EvaluationError
 from groundup.evaluation.conventions import CONVENTIONS, cleaned, encode_pair
 from groundup.evaluation.hellaswag import ask, wilson

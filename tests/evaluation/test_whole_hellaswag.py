@@ -12,15 +12,15 @@ import torch
 
 from commands import groundup
 from conftest import Cli, error_line
-from groundup import model_folder
-from groundup.cli import app
-from groundup.config import GPTConfig
-from groundup.data import hellaswag
-from groundup.data.hellaswag import OFFICIAL
-from groundup.download import cache_folder
+from groundup.checkpoints import model_folder
+from groundup.cli.main import app
+from groundup.data import hellaswag_items as hellaswag
+from groundup.data.hellaswag_items import OFFICIAL
+from groundup.hub.download import cache_folder
+from groundup.models.config import GPTConfig
 from groundup.models.gpt2 import GPT2
-from groundup.recipe import Recipe
-from groundup.tokenizers.learning import learn_tokenizer
+from groundup.recipes.schema import Recipe
+from groundup.tokenizers.train import learn_tokenizer
 from invented_items import invented, small_model, tokenizer, write_items
 
 TEXT_EDITION = "hellaswag/text_edition.jsonl"

@@ -17,8 +17,8 @@ import groundup
 from commands import groundup as command
 from conftest import error_line
 from groundup import GPT2, Bigram, GPTConfig, Modern, ModernConfig
+from groundup.checkpoints.model_folder import load, save
 from groundup.errors import CheckpointError, GroundupError
-from groundup.model_folder import load, save
 from groundup.tokenizers.characters import CharacterTokenizer
 from model_files import INDEX, shard
 

@@ -9,8 +9,8 @@ import pytest
 from commands import groundup
 from conftest import error_line
 from groundup import GPT2, Bigram, GPTConfig, Modern, ModernConfig
+from groundup.checkpoints.model_folder import load, save
 from groundup.errors import CheckpointError, ForeignTokenizerError, TokenizerError
-from groundup.model_folder import load, save
 from groundup.tokenizers import CharacterTokenizer, load_tokenizer
 from groundup.tokenizers.word_patterns import extent_of
 from shard_files import learned

@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from commands import groundup, started
 from conftest import error_line, small_disk
-from groundup.data.shards import open_shard
+from groundup.data.shard_file import open_shard
 from sample_sources import documents_in, files_of, small_tokenizer, some_documents, write_rows
 
 

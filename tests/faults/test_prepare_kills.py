@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from commands import groundup, started
+from groundup.data.shard_file import open_shard
 from groundup.data.shard_folder import open_folder
-from groundup.data.shards import open_shard
 from sample_sources import files_of, small_tokenizer, some_documents, write_rows
 
 KILLS = 50

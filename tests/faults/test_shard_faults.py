@@ -10,7 +10,7 @@ import pytest
 from commands import flags, flip_bit, groundup, metrics, trained
 from conftest import error_line, some_text
 from groundup.data import shard_folder
-from groundup.data.shards import HEADER
+from groundup.data.shard_file import HEADER
 from shard_files import characters, documents, encoded, learned, write_shards
 
 
@@ -96,7 +96,7 @@ def test_of_large_shards_each_window_is_checked_before_the_model_sees_it(
     (here / "shards" / "index.json").write_text(json.dumps(index), "utf-8")
     monkeypatch.chdir(here)
     monkeypatch.setattr(shard_folder, "READ_WHOLE", 0)
-    from groundup.cli import app
+    from groundup.cli.main import app
     from groundup.errors import CorpusError
 
     with pytest.raises(CorpusError, match=r"shards/train-0000\d.bin has token 3\d{4} at position [\d,]+, but"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from commands import Running, checkpoint, flags, groundup, metrics, started, trained, wait_for_step, write_text
-from groundup.checkpoint import steps, verify
+from groundup.checkpoints.publish import steps, verify
 
 
 def long_run(folder: Path, changes: dict[str, object] | None = None) -> list[str]:

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from conftest import model_of, perturb
-from groundup.config import GPTConfig, ModernConfig, gpt_parameter_count
 from groundup.errors import ConfigError
-from groundup.models.catalogue import MODELS
+from groundup.models.config import GPTConfig, ModernConfig, gpt_parameter_count
 from groundup.models.gpt2 import GPT2, Attention
 from groundup.models.modern import SequenceDropout
 from groundup.models.readable import ReadableGPT
-from groundup.recipe import ModelSection, Recipe
+from groundup.models.registry import MODELS
+from groundup.recipes.schema import ModelSection, Recipe
 
 SMALL = GPTConfig(block_size=10, vocab_size=13, n_layer=2, n_head=2, n_embd=12)
 GPTS: dict[str, Callable[[GPTConfig], nn.Module]] = {"readable": ReadableGPT, "gpt2": GPT2}

@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 import torch
 
-from groundup.config import GPTConfig
 from groundup.models.bigram import Bigram
+from groundup.models.config import GPTConfig
 
 TEXT = "the cat sat on the mat; that hat, the cat thought, is at the cat's attic. "
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import perturb
-from groundup.config import GPTConfig, ModelConfig, ModernConfig, adapter_parameter_count
-from groundup.generation.engine import SamplingSettings, stream_tokens
-from groundup.models.catalogue import Model, build, build_on_paper
+from groundup.generation.stream import SamplingSettings, stream_tokens
+from groundup.models.config import GPTConfig, ModelConfig, ModernConfig, adapter_parameter_count
 from groundup.models.lora import LoRALinear, adapt, adaptable_layers, adapter_of, merge
+from groundup.models.registry import Model, build, build_on_paper
 from groundup.optim.groups import LORA_RULES, group_parameters
 from groundup.training.compiling import parts_of
 from groundup.training.objective import NextTokenLoss

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from conftest import model_of, perturb
-from groundup.config import GPTConfig
-from groundup.models.catalogue import MODELS
+from groundup.models.config import GPTConfig
+from groundup.models.registry import MODELS
 from groundup.models.sampling import draw, keep_top_k, keep_top_p, next_token
 
 LAST_UNIFORM = math.nextafter(1.0, 0.0)

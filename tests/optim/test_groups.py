@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from conftest import model_of, perturb
-from groundup.config import GPTConfig
-from groundup.models.catalogue import MODELS, Model
+from groundup.models.config import GPTConfig
+from groundup.models.registry import MODELS, Model
 from groundup.optim.groups import (
     RULES,
     Rule,
@@ -19,7 +19,7 @@ from groundup.optim.groups import (
     load_optimizer_state,
     optimizer_state,
 )
-from groundup.recipe import OptimSection
+from groundup.recipes.schema import OptimSection
 
 CONFIG = GPTConfig(block_size=8, vocab_size=11, n_layer=2, n_head=2, n_embd=8)
 SECTION = OptimSection(learning_rate=3e-3, weight_decay=0.25, betas=(0.85, 0.97))

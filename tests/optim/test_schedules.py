@@ -12,7 +12,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from groundup.optim.schedules import Schedule
-from groundup.recipe import OptimSection, field_types
+from groundup.recipes.schema import OptimSection, field_types
 
 SHAPES = get_args(field_types("optim")["schedule"][0])
 

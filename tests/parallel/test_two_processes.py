@@ -21,19 +21,20 @@ from hypothesis import strategies as st
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from commands import checkpoint, metrics, steps_so_far, tensors, trained
-from groundup import checkpoint as checkpoints
-from groundup.data.ahead import hash_rows
+from groundup.checkpoints import publish as checkpoints
 from groundup.data.corpora import Corpus, load_corpus
+from groundup.data.dataset import read_text
+from groundup.data.loader import hash_rows
 from groundup.data.sources import Sources
 from groundup.errors import RecipeError
 from groundup.parallel.world import World, join_world
-from groundup.recipe import Recipe
-from groundup.run_folder import RunFolder
+from groundup.recipes.schema import Recipe
+from groundup.runs.folder import RunFolder
 from groundup.training import setup
 from groundup.training.checks import check_division
 from groundup.training.journal import Journal
+from groundup.training.session import Surroundings
 from groundup.training.stopping import StopRequest
-from groundup.training.text import Surroundings, read_text
 from groundup.training.trainer import Trainer
 from invented_items import write_items
 from shard_files import documents, learned, write_shards

@@ -14,14 +14,14 @@ from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
 import tokenizers
 from groundup.data.corpora import load_corpus
-from groundup.download import fetch
 from groundup.errors import TokenizerError
+from groundup.hub.download import fetch
 from groundup.tokenizers import BytePairTokenizer, CharacterTokenizer, load_tokenizer
 from groundup.tokenizers.base import END_OF_TEXT, TOKENIZER_FILE, tokenizer_sha256
 from groundup.tokenizers.bytepair import contents_of
 from groundup.tokenizers.foreign import ForeignTokenizer
 from groundup.tokenizers.gpt2 import MERGES, VOCABULARY, gpt2_tokenizer
-from groundup.tokenizers.learning import learn_tokenizer
+from groundup.tokenizers.train import learn_tokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 ODD = (

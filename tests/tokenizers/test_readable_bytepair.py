@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from groundup.data.corpora import load_corpus
 from groundup.errors import TokenizerError
 from groundup.tokenizers.bytepair import BytePairTokenizer
-from groundup.tokenizers.learning import learn_tokenizer
 from groundup.tokenizers.readable_bytepair import ReadableBytePair
+from groundup.tokenizers.train import learn_tokenizer
 
 # Few letters, so that pairs repeat; and anything else that Unicode has, but for code points without a character (Cn):
 # which of them are letters by now is answered by `regex` and by rustbpe from tables of different years.

@@ -25,9 +25,9 @@ from commands import (
 )
 from conftest import Cli, error_line
 from groundup import load
-from groundup.data.hellaswag import spread
+from groundup.data.hellaswag_items import spread
 from groundup.evaluation.hellaswag import wilson
-from groundup.training.metrics import HellaSwagRecord
+from groundup.runs.records import HellaSwagRecord
 from groundup.training.tensorboard import TensorBoard
 from invented_items import invented, tokenizer, write_items
 

@@ -1,1 +1,1 @@
-"""Text in, batches out: named corpora, downloads, and the sampler."""
+"""What training reads: corpora, shards, and the batches made of them."""

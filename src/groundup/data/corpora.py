@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from groundup.data.python_docs import python_docs
-from groundup.download import RemoteFile, fetch
 from groundup.errors import CorpusError
+from groundup.hub.download import RemoteFile, fetch
 
 TINY_SHAKESPEARE = RemoteFile(
     url="https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",

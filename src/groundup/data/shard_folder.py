@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from groundup.data.shards import Shard, open_shard
+from groundup.data.shard_file import Shard, open_shard
 from groundup.data.tokens import Tokens, check_range
 from groundup.errors import CorpusError
-from groundup.json_files import parse_json
+from groundup.files import parse_json
 
 INDEX = "index.json"
 FORMAT, VERSION = "groundup shards", 1

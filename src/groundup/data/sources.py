@@ -10,7 +10,7 @@ from groundup.data.mixture import parse_mixture
 from groundup.data.shard_folder import ShardFolder, is_shard_folder, open_folder
 from groundup.errors import CorpusError, RecipeError
 from groundup.tokenizers.base import Tokenizer, tokenizer_sha256
-from groundup.tokenizers.loading import load_tokenizer
+from groundup.tokenizers.load import load_tokenizer
 
 
 @dataclass(frozen=True)

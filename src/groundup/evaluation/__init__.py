@@ -1,1 +1,1 @@
-"""How good a model is."""
+"""How good a model is, alone or beside another."""

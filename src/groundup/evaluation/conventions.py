@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from groundup.data.hellaswag import Item
+from groundup.data.hellaswag_items import Item
 from groundup.errors import EvaluationError, TokenizerError
 from groundup.evaluation.scoring import Continuations
 from groundup.tokenizers.base import Tokenizer

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
-from groundup.data.hellaswag import Item
+from groundup.data.hellaswag_items import Item
 from groundup.errors import EvaluationError
 from groundup.evaluation.conventions import CONVENTIONS, PUBLISHED, Question
 from groundup.evaluation.scoring import check_endings, is_cut, sums_of_endings
-from groundup.models.catalogue import Model
+from groundup.models.registry import Model
 from groundup.tokenizers.base import Tokenizer
 
 

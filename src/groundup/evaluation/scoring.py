@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from groundup.errors import EvaluationError
-from groundup.models.catalogue import Model, hidden_after, new_cache
-from groundup.models.kv_cache import KVCache
+from groundup.models.cache import KVCache
+from groundup.models.registry import Model, hidden_after, new_cache
 
 ROWS, WORDS = 1024, 4096  # states and words whose logits are computed together: 16 MB in float32
 CONTEXTS_ALIKE = 4  # tokens by which contexts that are computed together differ at the most

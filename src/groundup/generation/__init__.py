@@ -1,1 +1,1 @@
-"""Texts from a model: streamed, sampled, interactive."""
+"""Texts from a model, a token at a time."""

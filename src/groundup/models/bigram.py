@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groundup.config import GPTConfig
 from groundup.models import sampling
+from groundup.models.config import GPTConfig
 
 
 class Bigram(nn.Module):

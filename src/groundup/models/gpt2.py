@@ -6,10 +6,10 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groundup.config import GPTConfig
 from groundup.models import sampling
 from groundup.models.attention import causal_attention
-from groundup.models.kv_cache import KVCache, LayerCache, layers_of, positions_after
+from groundup.models.cache import KVCache, LayerCache, layers_of, positions_after
+from groundup.models.config import GPTConfig
 
 
 class Attention(nn.Module):
@@ -100,7 +100,7 @@ class GPT2(nn.Module):
         name: gpt2, gpt2-medium, gpt2-large, gpt2-xl, any OWNER/NAME[@REVISION] of the hub, a run or a model folder.
         Raises CheckpointError, and CorpusError for what can't be had from the hub.
         """
-        from groundup.model_folder import load_as  # a door upwards: models know no files otherwise
+        from groundup.checkpoints.model_folder import load_as  # a door upwards: models know no files otherwise
 
         return load_as(cls, name)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groundup.models.catalogue import Model
+from groundup.models.registry import Model
 
 Adapter = dict[str, Tensor]  # `transformer.h.0.attn.c_attn.lora_A.weight` and so on
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groundup.config import ModernConfig
 from groundup.models import sampling
 from groundup.models.attention import causal_attention
-from groundup.models.kv_cache import KVCache, LayerCache, layers_of
+from groundup.models.cache import KVCache, LayerCache, layers_of
+from groundup.models.config import ModernConfig
 
 
 class RMSNorm(nn.RMSNorm):
@@ -173,7 +173,7 @@ class Modern(nn.Module):
         name: Qwen/Qwen3-0.6B, any OWNER/NAME[@REVISION] of the hub, a run or a model folder.
         Raises CheckpointError, and CorpusError for what can't be had from the hub.
         """
-        from groundup.model_folder import load_as  # a door upwards: models know no files otherwise
+        from groundup.checkpoints.model_folder import load_as  # a door upwards: models know no files otherwise
 
         return load_as(cls, name)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groundup.config import GPTConfig
+from groundup.models.config import GPTConfig
 
 
 def future_of(scores: Tensor) -> Tensor:

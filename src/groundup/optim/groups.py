@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.optim.muon import Matrix, Muon, split_rows
-from groundup.recipe import OptimSection, Recipe
+from groundup.recipes.schema import OptimSection, Recipe
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from groundup.recipe import OptimSection
+from groundup.recipes.schema import OptimSection
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,16 @@
 """The world: the processes that share a run. A single process is a world of one, so nobody asks whether it is alone."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,17 @@ class World:
         """Wait until every process is here."""
         if self.size > 1:
             dist.barrier()
+
+
+def main_first(world: World, work: Callable[[], Result]) -> Result:
+    """The work done by the main process, then by the others; where it fails they meet that too, and say it."""
+    if not world.is_main:
+        world.barrier()
+    try:
+        return work()
+    finally:
+        if world.is_main:
+            world.barrier()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from groundup.errors import TokenizerError
-from groundup.json_files import parse_json
+from groundup.files import parse_json
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"

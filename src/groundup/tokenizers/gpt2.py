@@ -2,7 +2,7 @@
 
 import json
 
-from groundup.download import RemoteFile, fetch
+from groundup.hub.download import RemoteFile, fetch
 from groundup.tokenizers.base import END_OF_TEXT
 from groundup.tokenizers.bytepair import BytePairTokenizer, contents_of
 

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 
 import groundup
-from groundup.adapter_folder import Base
-from groundup.config import ModelConfig
+from groundup.checkpoints.adapter_folder import Base
 from groundup.data.sources import Sources
 from groundup.errors import RecipeError, RunError
-from groundup.models.catalogue import Model, architecture_of
+from groundup.models.config import ModelConfig
+from groundup.models.registry import Model, architecture_of
 from groundup.parallel.world import World
-from groundup.recipe import Recipe
-from groundup.training.hellaswag import Exam
+from groundup.recipes.schema import Recipe
 from groundup.training.journal import Journal
+from groundup.training.periodic import Exam
 
 REMEDY = "Leave model.* out, as the recipe finetune does: its shape is then the model's"
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from groundup.training.memory import is_out_of_memory
+from groundup.training.failures import is_out_of_memory
 from groundup.training.trainer import Trainer
 
 

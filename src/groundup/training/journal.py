@@ -10,9 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from groundup.evaluation.units import perplexity
-from groundup.run_folder import RunFolder
-from groundup.training.metrics import EvaluationRecord, HellaSwagRecord, Record, StepRecord
-from groundup.training.plot import plot_losses
+from groundup.runs.folder import RunFolder
+from groundup.runs.plot import plot_losses
+from groundup.runs.records import EvaluationRecord, HellaSwagRecord, Record, StepRecord
 from groundup.training.tensorboard import TensorBoard
 
 REDRAW_AFTER = 60.0  # seconds between two drawings of loss.png while training goes on

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from groundup.data.sampler import IGNORED
-from groundup.models.catalogue import Model
+from groundup.models.registry import Model
 
 LOGITS_AT_ONCE = 2**23  # 32 MB: what is larger goes back to the system when freed, and is slow to get again
 

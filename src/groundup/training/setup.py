@@ -8,22 +8,23 @@ from typing import Any
 
 import torch
 
-from groundup import checkpoint, model_folder
-from groundup.adapter_folder import Base
-from groundup.data.ahead import Batches
+from groundup.checkpoints import model_folder
+from groundup.checkpoints import publish as checkpoint
+from groundup.checkpoints.adapter_folder import Base
+from groundup.data.dataset import Text, read_text
+from groundup.data.loader import Batches
 from groundup.data.sources import check_maker
 from groundup.errors import RunError
-from groundup.models.catalogue import Model, build
+from groundup.machine import device as machines
+from groundup.machine.device import Machine
 from groundup.models.lora import adapt, adapter_of
+from groundup.models.registry import Model, build
 from groundup.optim.groups import build_optimizers, rules_of
 from groundup.optim.schedules import Schedule
-from groundup.parallel import machine as machines
-from groundup.parallel.machine import Machine
 from groundup.parallel.sharding import distribute
 from groundup.parallel.world import World
-from groundup.recipe import Recipe
-from groundup.run_folder import RunFolder, check_new_name, create_run
-from groundup.training.beginning import beginning_of, going_on_from
+from groundup.recipes.schema import Recipe
+from groundup.runs.folder import RunFolder, check_new_name, create_run
 from groundup.training.checks import (
     check_division,
     check_same_beginning,
@@ -35,12 +36,13 @@ from groundup.training.checks import (
     versions,
 )
 from groundup.training.compiling import compile_in_place
-from groundup.training.hellaswag import read_exam
+from groundup.training.initial import beginning_of, going_on_from
+from groundup.training.length import resolve_length
 from groundup.training.objective import NextTokenLoss
-from groundup.training.pace import resolve_length
+from groundup.training.periodic import read_exam
+from groundup.training.session import Surroundings, choose_tokenizer, read_sources
 from groundup.training.state import Progress, read_state
 from groundup.training.tensorboard import check_installed
-from groundup.training.text import Surroundings, Text, choose_tokenizer, read_sources, read_text
 from groundup.training.trainer import Trainer
 
 CPU_OPERATIONS_PER_SECOND = 2e11  # of a small machine: only to judge whether compiling pays

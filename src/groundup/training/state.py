@@ -8,12 +8,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from groundup import model_folder
-from groundup.adapter_folder import Base, save_adapter
+from groundup.checkpoints import model_folder
+from groundup.checkpoints.adapter_folder import Base, save_adapter
+from groundup.data.dataset import Text
 from groundup.errors import CheckpointError
-from groundup.models.catalogue import Model
+from groundup.models.registry import Model
 from groundup.optim.groups import load_optimizer_state, optimizer_state
-from groundup.training.text import Text
 
 OPTIMIZER_FILE = "training/optimizer.safetensors"
 STATE_FILE = "training/state.json"

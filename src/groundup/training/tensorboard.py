@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from groundup.errors import MachineError
-from groundup.training.metrics import Record
+from groundup.runs.records import Record
 
 NAMES = {
     "loss": "loss/step",

@@ -11,27 +11,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from groundup import checkpoint
-from groundup.adapter_folder import Base
-from groundup.data.ahead import Batches
+from groundup.checkpoints import publish as checkpoint
+from groundup.checkpoints.adapter_folder import Base
+from groundup.data.dataset import Text
+from groundup.data.loader import Batches
 from groundup.errors import TrainingError
-from groundup.evaluation.loss import mean_loss
 from groundup.evaluation.units import bits_per_byte
-from groundup.generation.engine import SamplingSettings, write_text
-from groundup.models.catalogue import Model
+from groundup.evaluation.validation import mean_loss
+from groundup.generation.stream import SamplingSettings, write_text
+from groundup.machine.device import Machine
+from groundup.models.registry import Model
 from groundup.optim.schedules import Schedule
-from groundup.parallel.machine import Machine
 from groundup.parallel.sharding import synchronise_only_if
 from groundup.parallel.world import World
-from groundup.recipe import Recipe
-from groundup.run_folder import RunFolder
-from groundup.training.hellaswag import Exam
+from groundup.recipes.schema import Recipe
+from groundup.runs.folder import RunFolder
+from groundup.runs.records import EvaluationRecord, StepRecord, tokens_per_second
 from groundup.training.journal import Journal
-from groundup.training.metrics import EvaluationRecord, StepRecord, tokens_per_second
 from groundup.training.objective import NextTokenLoss
+from groundup.training.periodic import Exam
 from groundup.training.state import Progress, write_state
 from groundup.training.stopping import StopRequest
-from groundup.training.text import Text
 
 
 @dataclass

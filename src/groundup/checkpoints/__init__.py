@@ -1,0 +1,1 @@
+"""Models on disk: checkpoints written whole, folders that transformers reads, adapters."""

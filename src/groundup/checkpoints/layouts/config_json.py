@@ -1,0 +1,54 @@
+"""`config.json` of a model folder: which layout it is in, which of our models it describes, and its shape."""
+
+import json
+from pathlib import Path
+
+from groundup.checkpoints.layouts import LAYOUTS, layout_of
+from groundup.checkpoints.layouts.layout import Settings
+from groundup.errors import CheckpointError, ConfigError
+from groundup.files import parse_json
+from groundup.models.config import ModelConfig
+from groundup.models.registry import Model, architecture_of
+
+CONFIG_FILE = "config.json"
+
+
+def write_config(path: Path, model: Model, document_start: int | None) -> None:
+    """A `config.json` that transformers reads without a warning.
+
+    document_start: the token before each document that the model has learned from, if there was one.
+    """
+    settings = layout_of(architecture_of(model)).settings_of(model)
+    settings |= {"dtype": str(model.head.weight.dtype).removeprefix("torch.")}
+    settings |= {"bos_token_id": document_start, "eos_token_id": document_start}
+    path.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+
+
+def read_config(path: Path) -> tuple[str, ModelConfig]:
+    """The architecture and the shape that a `config.json` states. Raises CheckpointError."""
+    settings = read_settings(path)
+    layout = LAYOUTS[settings["model_type"]]
+    architecture = settings.get("groundup_model", layout.ARCHITECTURES[0])
+    if architecture not in layout.ARCHITECTURES:
+        known = ", ".join(layout.ARCHITECTURES)
+        raise CheckpointError(
+            f"{path}: groundup_model is {architecture!r}; for {settings['model_type']} this version knows {known}"
+        )
+    try:
+        return architecture, layout.config_of(settings, architecture, path)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def read_settings(path: Path) -> Settings:
+    """A `config.json` as a dictionary whose model_type we know. Raises CheckpointError."""
+    try:
+        settings = parse_json(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path.parent} has no {CONFIG_FILE}: it isn't a model folder") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} isn't valid JSON: {error}") from error
+    found = settings.get("model_type") if isinstance(settings, dict) else type(settings).__name__
+    if not isinstance(found, str) or found not in LAYOUTS or not isinstance(settings, dict):
+        raise CheckpointError(f"{path}: model_type is {found!r}; groundup loads {', '.join(map(repr, LAYOUTS))}")
+    return settings

@@ -1,0 +1,216 @@
+"""The tensors of a model folder, in one safetensors file or in several: checked by name first, then read into place.
+
+A tensor is read piece by piece into memory that the model has already, so that loading needs little more than the
+weights. safetensors checks the files; its own readers give whole tensors, or map the file into the process's memory.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from groundup.checkpoints.layouts.layout import Layout, Weights
+from groundup.errors import CheckpointError
+from groundup.files import parse_json
+
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+PICKLES = {".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt"}
+PIECE = 1 << 23  # bytes that are read at a time
+HEAD = "lm_head.weight"  # in every layout
+NUMBERS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor as it lies in a file, under the name that it has there."""
+
+    path: Path
+    name: str
+    shape: torch.Size
+    numbers: str  # as safetensors calls their kind
+    position: int  # of its first byte
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return NUMBERS[self.numbers]
+
+
+def stored_tensors(folder: Path) -> dict[str, Stored]:
+    """Every tensor of the folder's `model.safetensors`, or of the files in its index, by name. Raises CheckpointError.
+
+    Only headers are read. A folder that has nothing but pickles is refused, and none of them opened.
+    """
+    whole, index = folder / WEIGHTS_FILE, folder / INDEX_FILE
+    if whole.is_file():
+        return tensors_in(whole)
+    if index.is_file():
+        return _of_several(index)
+    pickles = sorted(path for path in folder.iterdir() if path.suffix in PICKLES)
+    raise (
+        refuse_pickle(pickles[0])
+        if pickles
+        else CheckpointError(f"{folder} has no {WEIGHTS_FILE}: it isn't a model folder")
+    )
+
+
+def refuse_pickle(path: object) -> CheckpointError:
+    """Why a pickle isn't opened, and how it becomes what is."""
+    return CheckpointError(
+        f"{path} is a pickle, which can run any code when it is opened, so groundup never opens one. Convert it where "
+        "you trust it: AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW) writes safetensors"
+    )
+
+
+def read_index(path: Path) -> dict[str, str]:
+    """Tensor -> the file beside the index that has it. Raises CheckpointError."""
+    try:
+        index = parse_json(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} isn't valid JSON: {error}") from error
+    files = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(files, dict) or not files:
+        raise CheckpointError(f"{path} has no weight_map, which says what tensor is in what file")
+    for name, file in files.items():
+        if not isinstance(file, str) or not re.fullmatch(r"[\w-][\w.-]*\.safetensors", file, re.ASCII):
+            raise CheckpointError(
+                f"{path}: tensor {name} can't be in {file!r}: it must be a safetensors file beside it"
+            )
+    return files
+
+
+def match(stored: dict[str, Stored], expected: Weights, layout: Layout, folder: Path) -> dict[str, Stored]:
+    """Where each of the expected tensors lies, and a tied head that is there nevertheless. Raises CheckpointError.
+
+    What is missing, surplus or of another shape is named; the layout knows older spellings, and what never mattered.
+    """
+    found: dict[str, Stored] = {}
+    for name, tensor in stored.items():
+        if (spelled := layout.spelled(name)) is None:
+            continue
+        if spelled in found:
+            raise CheckpointError(f"{tensor.path} has {spelled} twice, also as {name}")
+        found[spelled] = tensor
+    place = folder / (WEIGHTS_FILE if (folder / WEIGHTS_FILE).is_file() else INDEX_FILE)
+    for name, tensor in expected.items():
+        if name not in found:
+            raise CheckpointError(f"{place} lacks the tensor {name} {list(tensor.shape)}")
+        check(found[name], name, tensor.shape)
+    surplus = sorted(set(found) - set(expected) - {HEAD})
+    if surplus or (HEAD in found and HEAD not in expected and layout.EMBEDDING not in expected):
+        raise CheckpointError(f"{place} has a tensor that the model doesn't: {(surplus or [HEAD])[0]}")
+    if HEAD in found:
+        check(found[HEAD], HEAD, expected[HEAD if HEAD in expected else layout.EMBEDDING].shape)
+    return found
+
+
+def number_kind(stored: dict[str, Stored]) -> torch.dtype:
+    """The precision that holds all of these tensors exactly: nearly always that of each."""
+    return reduce(torch.promote_types, (tensor.dtype for tensor in stored.values()))
+
+
+def fill(targets: Weights, stored: dict[str, Stored], layout: Layout) -> None:
+    """`read_into`; and a head that is tied in the model but stored all the same must be the embedding."""
+    read_into(targets, stored)
+    if HEAD in stored and HEAD not in targets:
+        head, embedding = stored[HEAD], targets[layout.EMBEDDING]
+        with _errors_of(head.path), head.path.open("rb") as file:
+            for rows, piece in _pieces(file, head, embedding.size(0)):
+                if not torch.equal(embedding[rows], piece.to(embedding.dtype)):
+                    raise CheckpointError(
+                        f"{head.path}: {head.name} differs from {layout.EMBEDDING}, but config.json says that they are "
+                        "one: tie_word_embeddings should be false"
+                    )
+
+
+def read_into(targets: Weights, stored: dict[str, Stored]) -> None:
+    """Read each tensor into its target, which may have fewer rows: then it takes the first. Raises CheckpointError."""
+    for path in dict.fromkeys(tensor.path for tensor in stored.values()):
+        with _errors_of(path), path.open("rb") as file:
+            for name, tensor in stored.items():
+                if tensor.path == path and name in targets:
+                    for rows, piece in _pieces(file, tensor, targets[name].size(0)):
+                        targets[name][rows].copy_(piece)
+
+
+def _of_several(index: Path) -> dict[str, Stored]:
+    """The tensors of the files that an index names, which must be where it says. Raises CheckpointError."""
+    places = read_index(index)
+    found: dict[str, Stored] = {}
+    for file in sorted(set(places.values())):
+        if not (index.parent / file).is_file():
+            raise CheckpointError(f"{index} names {file}, which isn't there")
+        for name, tensor in tensors_in(index.parent / file).items():
+            if places.get(name) != file:
+                said = f"puts it into {places[name]}" if name in places else "doesn't name it"
+                raise CheckpointError(f"{tensor.path} has a tensor {name}, but {INDEX_FILE} {said}")
+            found[name] = tensor
+    if missing := sorted(set(places) - set(found)):
+        raise CheckpointError(f"{index.parent / places[missing[0]]} lacks the tensor {missing[0]}, against the index")
+    return found
+
+
+def tensors_in(path: Path) -> dict[str, Stored]:
+    """The tensors of one file, after safetensors has found no contradiction among them. Raises CheckpointError."""
+    found = {}
+    with _errors_of(path):
+        with safe_open(path, framework="pt") as file:
+            views = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            kinds = {name: (torch.Size(view.get_shape()), view.get_dtype()) for name, view in views.items()}
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = _parsed(file.read(length), path)
+        for name, (shape, numbers) in kinds.items():
+            begin, _ = header[name]["data_offsets"]
+            found[name] = Stored(path, name, shape, numbers, 8 + length + begin)
+    return found
+
+
+def _parsed(header: bytes, path: Path) -> dict[str, Any]:
+    """A header's tensors, read once more for their places. Raises CheckpointError for what safetensors passes over."""
+    try:
+        return parse_json(header)
+    except ValueError as error:
+        raise CheckpointError(f"{path} isn't a valid safetensors file: its header, {error}") from error
+
+
+@contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """What can be wrong with a safetensors file, as a CheckpointError."""
+    try:
+        yield
+    except (SafetensorError, OSError, EOFError) as error:
+        raise CheckpointError(f"{path} isn't a valid safetensors file: {error}") from error
+
+
+def _pieces(file: BufferedReader, tensor: Stored, rows: int) -> Iterator[tuple[slice, Tensor]]:
+    """The first rows of a tensor, a few at a time."""
+    file.seek(tensor.position)
+    step = max(1, PIECE // (tensor.dtype.itemsize * max(1, tensor.shape[1:].numel())))
+    for begin in range(0, rows, step):
+        part = slice(begin, min(rows, begin + step))
+        piece = torch.empty(part.stop - begin, *tensor.shape[1:], dtype=tensor.dtype)
+        space = piece.flatten().view(torch.uint8).numpy().data  # little-endian, as the machines are
+        if file.readinto(space) != piece.nbytes:
+            raise EOFError(f"it ends within {tensor.name}")
+        yield part, piece
+
+
+def check(tensor: Stored, name: str, shape: torch.Size, states: str = "config.json") -> None:
+    """A tensor must be of a kind that groundup reads, and of the shape that a file states. Raises CheckpointError."""
+    if tensor.numbers not in NUMBERS:
+        raise CheckpointError(
+            f"{tensor.path}: tensor {name} is of {tensor.numbers}; groundup reads {', '.join(NUMBERS)}"
+        )
+    if tensor.shape != shape:
+        raise CheckpointError(
+            f"{tensor.path}: tensor {name} is {list(tensor.shape)}, but {states} makes it {list(shape)}"
+        )

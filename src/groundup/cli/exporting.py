@@ -1,0 +1,78 @@
+"""`groundup export`: load, refuse what can't be, write or upload, say what was done."""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+from groundup.checkpoints.adapter_folder import is_adapter
+from groundup.checkpoints.model_folder import described
+from groundup.checkpoints.source import Source, open_source, save_whole, whole_folder
+from groundup.console import report
+from groundup.errors import ExportError
+from groundup.export.gguf import Kind, export_gguf
+from groundup.export.hub_upload import check_repository, files_to_upload, upload, write_folder
+from groundup.export.onnx import export_onnx, too_large_for_one_file, weights_file
+from groundup.files import appearing_whole, refuse_existing
+
+Format = Literal["folder", "gguf", "onnx", "hub"]
+
+
+def export_model(
+    name: str, to: Format, repository: str | None, *, kind: Kind | None, out: Path | None, force: bool, public: bool
+) -> None:
+    """Write a model for other programs, or upload it. Raises GroundupError, before anything is written."""
+    _check_flags(to, repository, kind, public)
+    source = open_source(name, report)
+    if repository is not None:
+        summary = _to_hub(source, repository, out, force=force, public=public)
+    elif to == "folder":
+        out = out or Path(f"{source.title}-model")
+        refuse_existing(out, force)
+        summary = f"{out}: {_to_folder(source, out)}"
+    elif to == "gguf":
+        out = out or Path(f"{source.title}-{kind or 'f32'}.gguf")
+        refuse_existing(out, force)
+        summary = f"{out}: {export_gguf(source.model, source.tokenizer, out, kind or 'f32', source.title)}"
+    else:
+        out = out or Path(f"{source.title}.onnx")
+        refuse_existing(out, force)
+        if too_large_for_one_file(source.model):
+            refuse_existing(weights_file(out), force)
+        summary = f"{out}: {export_onnx(source.model, out)}"
+    sys.stdout.write(f"{summary}\n")
+
+
+def _check_flags(to: Format, repository: str | None, kind: Kind | None, public: bool) -> None:
+    """Raise ExportError for flags that another format takes."""
+    if to == "hub":
+        if repository is None:
+            raise ExportError("--to hub needs the repository's name after it: --to hub OWNER/NAME")
+        check_repository(repository)
+    elif repository is not None:
+        raise ExportError(f"{repository!r} is a name for --to hub. Where a file goes says --out")
+    if to != "gguf" and kind is not None:
+        others = "ONNX is written in float32" if to == "onnx" else "elsewhere the weights go as they are"
+        raise ExportError(f"--type {kind} is for --to gguf: {others}")
+    if to != "hub" and public:
+        raise ExportError("--public is for --to hub")
+
+
+def _to_folder(source: Source, out: Path) -> str:
+    """A whole model as transformers loads it; what was written."""
+    with appearing_whole(out) as path:
+        save_whole(source, path)
+    merged = ", its adapters merged" if is_adapter(source.folder) else ""
+    tokenizer = "" if source.tokenizer else ", without a tokenizer: it has none that groundup writes"
+    return f"{described(source.model, source.folder)}{merged}{tokenizer}"
+
+
+def _to_hub(source: Source, repository: str, out: Path | None, *, force: bool, public: bool) -> str:
+    """The upload, or with `out` the folder that would be uploaded."""
+    if out is not None:
+        refuse_existing(out, force)
+    with whole_folder(source) as folder:
+        files = files_to_upload(source, folder, repository)
+        if out is not None:
+            write_folder(files, out)
+            return f"{out}: what would be uploaded to {repository}; nothing was: {', '.join(files)}"
+        return f"uploaded {', '.join(files)} to {upload(files, repository, public=public, force=force)}"

@@ -1,0 +1,165 @@
+"""`groundup train`, from the recipe to the text at the end."""
+
+import shlex
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from groundup.checkpoints import publish as checkpoint
+from groundup.checkpoints.model_folder import load
+from groundup.errors import RecipeError, RunError
+from groundup.evaluation.units import perplexity
+from groundup.generation.stream import SamplingSettings, write_text
+from groundup.machine.device import choose_device
+from groundup.optim.schedules import Schedule
+from groundup.parallel.world import join_world
+from groundup.recipes.files import load_recipe, overrides
+from groundup.recipes.schema import Recipe, Tables, differences
+from groundup.runs.folder import RunFolder, find_run
+from groundup.training import setup
+from groundup.training.failures import explain_full_disk, explain_out_of_memory
+from groundup.training.journal import Journal, MainJournal
+from groundup.training.session import Surroundings
+from groundup.training.stopping import stop_on_signals
+from groundup.training.trainer import Trainer
+
+FINAL_SAMPLE = 500  # tokens
+
+
+def start_training(recipe: Recipe, recipe_name: str, name: str | None) -> int:
+    """Train a new run; the exit status. Raises GroundupError."""
+    with surroundings(recipe) as around, explain_out_of_memory(recipe), explain_full_disk():
+        trainer, run = setup.start(recipe, recipe_name, name, around)
+        return train(trainer, run, None, around.journal)
+
+
+def resume_training(run_name: str, given: Tables, unwanted: list[str], data_may_differ: bool) -> int:
+    """Go on with a run; the exit status. Raises GroundupError."""
+    run = find_run(run_name)
+    recorded = run.read_recipe()
+    recipe = longer(recorded, given, unwanted, run)
+    with surroundings(recipe) as around, explain_out_of_memory(recipe), explain_full_disk():
+        trainer, folder = setup.resume(recipe, run, data_may_differ, around)
+        if recipe.train.steps != recorded.train.steps:
+            around.journal.say(describe_longer_schedule(recorded, recipe, trainer.progress.step))
+        if trainer.is_finished():
+            raise RunError(
+                f"{run.name} is finished: {trainer.progress.step:,} of {recipe.train.steps:,} steps"
+                + (", stopped early by eval.patience" if trainer.progress.stopped_early else "")
+                + f". To train longer: groundup train --resume {run.name} --steps {2 * recipe.train.steps}"
+            )
+        return train(trainer, run, folder, around.journal)
+
+
+def train(trainer: Trainer, run: RunFolder, resumed_from: Path | None, journal: Journal) -> int:
+    """The training itself, and what is said before and after it; the exit status."""
+    done, recipe = trainer.progress.step, trainer.recipe
+    journal.say(describe(trainer, run))
+    with journal.open(run, done, recipe.train.steps, tensorboard=recipe.train.log == "tensorboard"):
+        trainer.train(run, resumed_from)
+    if trainer.asked_to_stop and not trainer.is_finished():
+        journal.say(f"saved {checkpoint.step_folder(run.checkpoints, trainer.progress.step)}")
+        journal.say(f"go on with: groundup train --resume {run.name}")
+        return 128 + (trainer.stop.signal or signal.SIGTERM)  # another process may have had the signal
+    if trainer.world.is_main:
+        journal.say(farewell(trainer, run, journal))
+    return 0
+
+
+@contextmanager
+def surroundings(recipe: Recipe) -> Iterator[Surroundings]:
+    """The processes that share the run, the journal of this one, and the signals that stop it."""
+    uses_cuda = choose_device(recipe.train.device).type == "cuda"
+    with join_world(uses_cuda) as world, stop_on_signals() as stop:
+        yield Surroundings(world, MainJournal() if world.is_main else Journal(), stop)
+
+
+def longer(recorded: Recipe, given: Tables, unwanted: list[str], run: RunFolder) -> Recipe:
+    """The recorded recipe, with more steps if asked for; any other change is refused by name. Raises RunError."""
+    if unwanted:
+        raise RunError(f"--resume goes on with the recipe of {run.name}: {unwanted[0]} can't be given with it")
+    steps = given.get("train", {}).get("steps", recorded.train.steps)
+    asked = load_recipe(
+        overrides({section: vars(getattr(recorded, section)) for section in vars(recorded)}), overrides(given)
+    )
+    for field, old, new in differences(recorded, asked):
+        if field != "train.steps":
+            of_shape = field.startswith("model.") and field != "model.dropout"
+            init = "" if of_shape or recorded.lora.rank else f" --init {run.path}"  # no adapters on adapters
+            value = " ".join(map(str, new)) if isinstance(new, tuple) else new
+            raise RunError(
+                f"{field} was {old} when {run.name} began and can't become {new}: a resumed run is the same run. Start "
+                f"a new one{' from its model' if init else ''}: groundup train --config {run.path / 'recipe.toml'}"
+                f"{init} --{field.replace('_', '-')} {value}"
+            )
+    if steps < recorded.train.steps:
+        raise RecipeError(f"--steps {steps} is fewer than the {recorded.train.steps} steps of {run.name}. Choose more.")
+    return recorded.with_steps(steps)
+
+
+def describe_longer_schedule(old: Recipe, new: Recipe, step: int) -> str:
+    """What more steps do to the learning rate."""
+    before, after = (Schedule.of(recipe.optim, recipe.train.steps) for recipe in (old, new))
+    return (
+        f"steps {old.train.steps:,} -> {new.train.steps:,}: the {new.optim.schedule} schedule now ends at step "
+        f"{new.train.steps:,}, so the learning rate at step {step:,} is {after.at(step):.3g} "
+        f"instead of {before.at(step):.3g}"
+    )
+
+
+def describe(trainer: Trainer, run: RunFolder) -> str:
+    """What is about to be trained, on what, with what."""
+    recipe, facts = trainer.recipe, run.read_facts()
+    processes = f", {trainer.world.size} processes" if trainer.world.size > 1 else ""
+    compiled = ", compiled" if recipe.train.compile == "on" else ""
+    return (
+        f"{run.name}: {recipe.model.architecture}, {facts['parameters']:,} parameters, {recipe.train.steps:,} steps of "
+        f"{recipe.tokens_per_step:,} tokens\n{describe_adapters(recipe, facts)}"
+        f"text: {facts['corpus']['name']}, {facts['corpus']['training_tokens']:,} tokens for training, "
+        f"{facts['corpus']['validation_tokens']:,} for validation, {facts['vocab_size']} different ones\n"
+        f"machine: {trainer.machine.device}, {recipe.train.precision}, {recipe.train.threads} threads"
+        f"{compiled}{processes}"
+    )
+
+
+def describe_adapters(recipe: Recipe, facts: dict[str, Any]) -> str:
+    """How few parameters train, where only adapters do: a line, or nothing."""
+    if not recipe.lora.rank:
+        return ""
+    trained = facts["trained_parameters"]
+    everything = facts["parameters"] + trained
+    return (
+        f"LoRA: adapters of rank {recipe.lora.rank}, alpha {recipe.lora.alpha:g}: {trained:,} of {everything:,} "
+        f"parameters train ({trained / everything:.2%})\n"
+    )
+
+
+def farewell(trainer: Trainer, run: RunFolder, journal: Journal) -> str:
+    """The result, a text from the best checkpoint, and what to try next."""
+    progress = trainer.progress
+    best, name = progress.best_loss or 0.0, shlex.quote(run.name)
+    model, tokenizer = load(run.path, journal.say)
+    assert tokenizer is not None
+    settings = SamplingSettings(length=FINAL_SAMPLE, seed=trainer.recipe.train.seed)
+    text = write_text(model, tokenizer, settings, start=trainer.text.document_start)
+    stopped_early = progress.stopped_early == trainer.recipe.train.steps
+    early = f", stopped early: {trainer.recipe.eval.patience} evaluations without a better loss"
+    return (
+        f"\n{run.name} writes:\n\n{text.strip()}\n\n"
+        f"done: {progress.step:,} steps in {progress.seconds:.0f} s{early if stopped_early else ''}. "
+        f"Best validation loss {best:.4f} (perplexity {perplexity(best):.2f}) at step {progress.best_step:,}\n"
+        f"next:\n"
+        f"  groundup generate {name} --prompt {shlex.quote(shown_prompt(text))}\n"
+        f"  groundup generate {name} --interactive\n"
+        f"  groundup train --resume {name} --steps {2 * trainer.recipe.train.steps}\n"
+        f"  groundup runs\n"
+        f"look: {run.path / 'loss.png'}, {run.path / 'samples.txt'}"
+    )
+
+
+def shown_prompt(text: str) -> str:
+    """A word of the model's own to begin with, so that its vocabulary has every character of it."""
+    words = [word[:20] for word in text.split() if not word.startswith("-")]
+    return next((word for word in words if word.isalpha() and len(word) > 2), (words or [""])[0])

@@ -1,1 +1,0 @@
-"""Two models, or two runs, side by side."""

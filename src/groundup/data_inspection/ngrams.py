@@ -1,0 +1,173 @@
+"""What is in the training split and shouldn't be: 13-grams of documents that a model is to be measured on.
+
+Brown et al. (2020, appendix C) compare 13 words. Here it is 13 tokens, which are about ten words: the same tokenizer
+cuts the same text into the same tokens, but for the one or two at its edges, and shards needn't be decoded.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from groundup.data.shard_file import Shard
+from groundup.errors import CorpusError
+
+NGRAM = 13
+BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
+MIX = np.uint64(0xD6E8FEB86659FD93)
+CHUNK = 2**18  # tokens read at once: what is computed from them stays in the processor's cache, about
+SAMPLE = 2**20  # tokens of a larger split that are looked for
+STRETCH = 2**14  # tokens of each of the places that a sample is made of
+PIECE = 1024  # tokens: a document's length where nothing separates documents
+
+
+def chunks(shard: Shard, overlap: int = 0, size: int = CHUNK) -> Iterator[np.ndarray]:
+    """A shard's tokens piece by piece, each of them beginning with the last `overlap` of the one before.
+
+    Reads the file, because a mapped file's pages would count as this process's memory. Raises CorpusError.
+    """
+    tokens = shard.tokens
+    try:
+        with shard.path.open("rb") as file:
+            file.seek(shard.offset)
+            left, kept = len(tokens), np.empty(0, tokens.dtype)
+            while left:
+                read = np.fromfile(file, tokens.dtype, min(size, left))
+                if not len(read):
+                    raise OSError(0, f"it ends {left:,} tokens too early")
+                yield (piece := np.concatenate([kept, read]))
+                left, kept = left - len(read), piece[max(0, len(piece) - overlap) :]
+    except OSError as error:
+        raise CorpusError(f"shard {shard.path} can't be read: {error.strerror}") from error
+
+
+class NgramHash:
+    """A hash of every n consecutive tokens, from sums of powers: sum of token_(i+k) BASE^k for k < n, modulo 2^64."""
+
+    def __init__(self, n: int = NGRAM) -> None:
+        self.n = n
+        self._powers, self._inverses = np.empty(0, np.uint64), np.empty(0, np.uint64)
+
+    def __call__(self, tokens: np.ndarray) -> np.ndarray:
+        """tokens: [tokens] of any integers from 0 -> [tokens - n + 1] uint64."""
+        count = len(tokens) - self.n + 1
+        if count <= 0:
+            return np.empty(0, np.uint64)
+        if len(self._powers) < len(tokens):
+            self._powers = _powers(BASE, len(tokens))
+            self._inverses = _powers(pow(BASE, -1, 2**64), len(tokens))
+        sums = np.zeros(len(tokens) + 1, np.uint64)
+        np.cumsum((tokens.astype(np.uint64) + np.uint64(1)) * self._powers[: len(tokens)], out=sums[1:])
+        return _mixed((sums[self.n :] - sums[:count]) * self._inverses[:count])
+
+
+def _powers(base: int, count: int) -> np.ndarray:
+    """base^0, base^1 ... modulo 2^64: [count] uint64."""
+    factors = np.full(count, base, np.uint64)
+    factors[0] = 1
+    return np.multiply.accumulate(factors)
+
+
+def _mixed(hashes: np.ndarray) -> np.ndarray:
+    """Another order of the same numbers, in which the upper bits depend on all (as in splitmix64)."""
+    hashes ^= hashes >> np.uint64(32)
+    hashes *= MIX
+    hashes ^= hashes >> np.uint64(32)
+    return hashes
+
+
+class NgramTable:
+    """N-grams to look for, by their hashes. Two that differ share a hash once in 2^64 pairs, about."""
+
+    def __init__(self, hashes: np.ndarray) -> None:
+        ordered = np.sort(hashes)  # np.unique takes a hundred times as long
+        self.hashes = ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])] if len(ordered) else ordered
+        bits = max(10, len(self.hashes).bit_length() + 6)
+        self._shift = np.uint64(64 - bits)
+        self._filter = np.zeros(2 ** (bits - 3), np.uint8)  # a bit for what a hash begins with: rules out 63 of 64
+        places = (self.hashes >> self._shift).view(np.int64)
+        np.bitwise_or.at(self._filter, places >> 3, np.left_shift(1, places & 7).astype(np.uint8))
+
+    def mark(self, hashes: np.ndarray, found: np.ndarray) -> None:
+        """Set found[i] where self.hashes[i] is one of `hashes`."""
+        places = (hashes >> self._shift).view(np.int64)
+        candidates = (self._filter.take(places >> 3) >> (places & 7).astype(np.uint8)) & 1
+        found[self._places(np.sort(hashes[candidates.view(bool)]))] = True
+
+    def _places(self, hashes: np.ndarray) -> np.ndarray:
+        """Where the hashes are that the table has."""
+        places = np.searchsorted(self.hashes, hashes)
+        places[places == len(self.hashes)] = 0
+        return places[self.hashes[places] == hashes] if len(self.hashes) else np.empty(0, np.int64)
+
+    def search(self, shards: Iterable[Shard], hasher: NgramHash) -> np.ndarray:
+        """Which of the n-grams occur in the shards: [n-grams] bool. Reads them once, in constant memory."""
+        found = np.zeros(len(self.hashes), bool)
+        for shard in shards:
+            for piece in chunks(shard, hasher.n - 1):
+                self.mark(hasher(piece), found)
+        return found
+
+
+@dataclass(frozen=True)
+class Sought:
+    """Documents whose n-grams are looked for. hashes: of all of them, one after the other; counts: each one's.
+
+    tokens: of the documents together. whole: whether they are all that there are, not a sample.
+    """
+
+    hashes: np.ndarray
+    counts: np.ndarray
+    tokens: int = 0
+    whole: bool = True
+
+    @classmethod
+    def of(cls, documents: Iterable[np.ndarray], hasher: NgramHash, whole: bool = True) -> "Sought":
+        """documents: each [tokens]."""
+        hashes, tokens = [], 0
+        for document in documents:
+            hashes.append(hasher(document))
+            tokens += len(document)
+        together = np.concatenate([np.empty(0, np.uint64), *hashes])
+        return cls(together, np.array([len(part) for part in hashes], np.int64), tokens, whole)
+
+    def shares(self, table: NgramTable, found: np.ndarray) -> np.ndarray:
+        """The share of each document's n-grams that was found: [documents]; NaN for those too short to have any."""
+        hit = found[np.searchsorted(table.hashes, self.hashes)] if len(self.hashes) else np.empty(0, bool)
+        totals = np.concatenate([[0], np.cumsum(hit)])
+        ends = np.cumsum(self.counts)
+        with np.errstate(invalid="ignore"):
+            return (totals[ends] - totals[ends - self.counts]) / self.counts
+
+
+def sample(shards: list[Shard], separator: int | None, hasher: NgramHash, most: int = SAMPLE) -> Sought:
+    """The documents of a split to look for: all, or evenly spread ones of about `most` tokens.
+
+    A document that goes beyond its stretch of a sample is cut there. Without a separator, or where there is none in
+    a stretch, 1,024 tokens are a document.
+    """
+    total = sum(len(shard.tokens) for shard in shards)
+    return Sought.of(_documents(shards, separator, most, total), hasher, total <= most)
+
+
+def _documents(shards: list[Shard], separator: int | None, most: int, total: int) -> Iterator[np.ndarray]:
+    for shard in shards:
+        size = len(shard.tokens)
+        parts = max(1, round(most / STRETCH * size / total)) if total > most else 1
+        length = min(size, STRETCH) if total > most else size
+        for number in range(parts):
+            first = number * (size - length) // max(1, parts - 1)
+            yield from split(np.array(shard.tokens[first : first + length]), separator, cut=first > 0)
+
+
+def split(tokens: np.ndarray, separator: int | None, cut: bool = False) -> Iterator[np.ndarray]:
+    """The documents in a run of tokens, without their separators. cut: leave out what is before the first separator."""
+    borders = np.flatnonzero(tokens == separator) if separator is not None else np.empty(0, np.int64)
+    if not len(borders):
+        yield from (tokens[first : first + PIECE] for first in range(0, len(tokens), PIECE))
+        return
+    if borders[0] > 0 and not cut:
+        yield tokens[: borders[0]]
+    for first, last in zip(borders, [*borders[1:], len(tokens)], strict=True):
+        if last > first + 1:
+            yield tokens[first + 1 : last]

@@ -1,0 +1,113 @@
+"""The data doctor: what there is to know of a folder of shards before a model learns from it."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from groundup.data.hellaswag_items import cached_items
+from groundup.data.shard_folder import INDEX, SPLITS, ShardFolder, open_folder
+from groundup.data_inspection import findings
+from groundup.data_inspection.contamination import find_overlap
+from groundup.data_inspection.decoding import examine_shards
+from groundup.data_inspection.findings import Finding, Split
+from groundup.data_inspection.ngrams import NGRAM, chunks
+from groundup.data_inspection.shards import verify
+from groundup.data_inspection.statistics import Statistics
+from groundup.errors import CorpusError
+from groundup.tokenizers.base import END_OF_TEXT, Tokenizer, tokenizer_sha256
+from groundup.tokenizers.load import load_tokenizer
+
+SHORT_TOKEN = 2.0  # bytes: where tokens are characters, about, 13 of them are in every text
+NGRAM_OF_CHARACTERS = 60  # about ten words, as 13 longer tokens are
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found in a folder of shards."""
+
+    path: Path
+    findings: list[Finding]
+
+    @property
+    def warnings(self) -> int:
+        """How many of the findings are warnings."""
+        return sum(finding.level == "warning" for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as JSON can hold it."""
+        return {"folder": str(self.path), "warnings": self.warnings, "findings": [vars(row) for row in self.findings]}
+
+
+def report_on(
+    path: Path,
+    hellaswag: Path | None = None,
+    tokenizer: str | None = None,
+    thorough: bool = False,
+    say: Callable[[str], None] = warnings.warn,
+) -> Report:
+    """Inspect a folder of shards. Raises GroundupError for what can't be read, or isn't what it says it is.
+
+    hellaswag: a file of its validation items; else the one in the cache, if it is there. tokenizer: for shards without
+    an index. thorough: read every shard and verify it. say: is told what a user should know of the tokenizer.
+    """
+    if not path.exists():
+        raise CorpusError(f"{path} doesn't exist. Give a folder that groundup prepare made, or one with .bin files")
+    folder = open_folder(path)
+    if folder.index and tokenizer is not None:
+        raise CorpusError(f"{path} has a tokenizer of its own, so --tokenizer {tokenizer} isn't needed: leave it out")
+    name = folder.tokenizer or tokenizer
+    loaded = load_tokenizer(name, say) if name is not None else None
+    if folder.index and loaded is not None and tokenizer_sha256(loaded) != folder.index["tokenizer"]["sha256"]:
+        raise CorpusError(
+            f"{folder.tokenizer} isn't what made the shards beside it: it was changed. Prepare them again"
+        )
+    return inspect(folder, loaded, hellaswag, thorough)
+
+
+def inspect(
+    folder: ShardFolder, tokenizer: Tokenizer | None, hellaswag: Path | None = None, thorough: bool = False
+) -> Report:
+    """The findings on an open folder. tokenizer: the one that made it, if it is known. Raises CorpusError."""
+    separator = tokenizer.special_tokens.get(END_OF_TEXT) if tokenizer else None
+    rows: list[Finding] = []
+    if thorough or (tokenizer and not folder.index):  # foreign shards say nothing of their largest token
+        verify(folder, tokenizer.vocab_size if tokenizer else None, separator)
+        rows.append(findings.verified(folder, tokenizer is not None))
+    train, validation = (_split(folder, split, tokenizer, separator) for split in SPLITS)
+    rows += findings.sizes(train, validation)
+    if train.bytes is None:
+        rows.append(findings.unknown())
+    rows += [*findings.duplicates(train, validation, folder.index), *findings.texts(train, validation)]
+    rows += findings.validation_size(validation)
+    items = hellaswag or (cached_items() if cached_items().is_file() else None)
+    short = train.bytes is not None and train.tokens and train.bytes / train.tokens < SHORT_TOKEN
+    overlap, of_items = find_overlap(folder, NGRAM_OF_CHARACTERS if short else NGRAM, separator, tokenizer, items)
+    rows.append(findings.document_overlap(overlap))
+    rows.append(findings.item_overlap(of_items) if of_items else findings.no_items(tokenizer is not None))
+    return Report(folder.path, rows)
+
+
+def _split(folder: ShardFolder, name: str, tokenizer: Tokenizer | None, separator: int | None) -> Split:
+    """A split's figures, from the index or from what its shards decode to."""
+    tokens = sum(len(shard.tokens) for shard in folder.shards[name])
+    if not folder.index:
+        if tokenizer is None:
+            return Split(name, tokens)
+        statistics, duplicates = examine_shards(folder.shards[name], tokenizer, separator)
+        pieces = (piece for shard in folder.shards[name] for piece in chunks(shard))
+        separated = separator is not None and any((piece == separator).any() for piece in pieces)
+        documents = statistics.documents if separated else None  # one text without a separator is no document
+        return Split(name, tokens, documents, statistics.size, duplicates, statistics)
+    try:
+        split = folder.index["splits"][name]
+        documents, size, copies = (int(split[key]) for key in ("documents", "bytes", "duplicates"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorpusError(
+            f"{folder.path / INDEX} is damaged: {type(error).__name__} {error}. Prepare it again"
+        ) from error
+    gathered = folder.index.get("statistics", {}).get(name)
+    where = f"{folder.path / INDEX}, statistics.{name}"
+    statistics = Statistics.from_json(gathered, where) if gathered is not None else None
+    return Split(name, tokens, documents, size, copies, statistics)

@@ -1,1 +1,0 @@
-"""What a recipe costs on this machine: measured by `bench`, predicted by `plan`."""

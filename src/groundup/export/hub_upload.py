@@ -1,0 +1,105 @@
+"""A model's files on Hugging Face's hub, in one commit; huggingface_hub speaks its protocol."""
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from groundup.checkpoints.find import HUB_NAME
+from groundup.checkpoints.source import Source
+from groundup.errors import ExportError
+from groundup.export.model_card import CARD_FILE, CURVE_FILE, model_card
+from groundup.files import appearing_whole
+from groundup.hub import api as hub
+from groundup.hub.http import silence_limit
+from groundup.runs.folder import RECIPE_FILE
+from groundup.runs.plot import plot_losses
+
+OF_A_MODEL = (  # all else in a checkpoint is for going on with the training
+    "config.json",
+    "generation_config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+)
+
+Files = dict[str, Path | bytes]  # path in the repository -> the file to copy, or its content
+
+
+def check_repository(repository: str) -> None:
+    """Raise ExportError for what can't be a repository's name."""
+    if not HUB_NAME.fullmatch(repository):
+        raise ExportError(
+            f"{repository!r} is no repository of the hub: OWNER/NAME, in letters, digits, '-', '_' and '.'"
+        )
+
+
+def files_to_upload(source: Source, folder: Path, repository: str) -> Files:
+    """The model's files in `folder`, and of its run the recipe, the picture of the curve and the model card."""
+    files: Files = {path.name: path for pattern in OF_A_MODEL for path in sorted(folder.glob(pattern))}
+    if run := source.run:
+        files[RECIPE_FILE] = run.path / RECIPE_FILE
+        with tempfile.TemporaryDirectory() as temporary:
+            picture = Path(temporary) / CURVE_FILE
+            plot_losses(run.read_metrics(), picture, run.name)
+            if picture.is_file():
+                files[CURVE_FILE] = picture.read_bytes()
+    card = model_card(source, repository, has_curve=CURVE_FILE in files)
+    return {CARD_FILE: card.encode("utf-8"), **files}
+
+
+def write_folder(files: Files, out: Path) -> None:
+    """The files in a new folder. Raises ExportError."""
+    with appearing_whole(out) as path:
+        path.mkdir()
+        for name, content in files.items():
+            if isinstance(content, bytes):
+                (path / name).write_bytes(content)
+            else:
+                shutil.copyfile(content, path / name)
+
+
+def upload(files: Files, repository: str, *, public: bool, force: bool) -> str:
+    """Make the repository, and commit the files to it: its address.
+
+    public: whether everybody sees it. force: go on if there is one already. Raises ExportError, in one line.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi, constants, get_session
+    from huggingface_hub.utils import disable_progress_bars
+
+    endpoint, token = hub.endpoint(), hub.token()
+    if token is None:
+        raise ExportError(f"an upload to {endpoint} needs an account's token: `hf auth login` or set HF_TOKEN")
+    operations = [CommitOperationAdd(name, content) for name, content in files.items()]
+    api = HfApi(endpoint=endpoint, token=token)
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    try:
+        get_session().timeout = silence_limit()  # left to itself, huggingface_hub waits for ever
+        constants.HF_HUB_DISABLE_XET = True  # and hf_xet too, on a network stack of its own
+        api.create_repo(repository, private=not public, exist_ok=force)
+        api.create_commit(repository, operations, commit_message="Upload a model of groundup")
+    except Exception as error:  # of huggingface_hub, of its HTTP library or of hf_xet: they share no class
+        raise _complaint(error, repository, endpoint) from error
+    return f"{endpoint}/{repository}"
+
+
+def _complaint(error: Exception, repository: str, endpoint: str) -> ExportError:
+    """One line for what huggingface_hub raised, with what can be done."""
+    # The upload of a single file wraps its reason.
+    failed = (error.__cause__ or error) if isinstance(error, RuntimeError) else error
+    response = getattr(failed, "response", None)
+    status = getattr(response, "status_code", None)
+    if status == 409:
+        return ExportError(f"{repository} exists on {endpoint} already. Choose another name, or add to it with --force")
+    if status in (401, 403):
+        return ExportError(f"{endpoint} refuses (HTTP {status}): HF_TOKEN's account may not write to {repository}")
+    said = getattr(failed, "server_message", None) or (str(failed) if status is None else "")
+    reason = " ".join(["" if status is None else f"HTTP {status}", *said.split()]).strip() or type(failed).__name__
+    return ExportError(
+        f"{repository} can't be uploaded to {endpoint}: {reason[:300]}. Run again, with --force if it exists by now"
+    )

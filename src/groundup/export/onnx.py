@@ -1,0 +1,78 @@
+"""A model as an ONNX graph from tokens to logits, of any batch and any length up to its context."""
+
+import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from groundup.errors import MachineError
+from groundup.files import appearing_whole
+from groundup.models.registry import Model
+
+PACKAGES = ("onnx", "onnxscript")
+LARGEST_IN_ONE_FILE = 1_900_000_000  # bytes of weights: protobuf ends at 2 GiB, graph and names included
+
+
+class Logits(nn.Module):
+    """A model without its loss. tokens: [batch, time] int64 -> [batch, time, vocab] float32"""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.model(tokens)[0]
+
+
+def weights_file(out: Path) -> Path:
+    """Where the weights lie if they are too many for one file."""
+    return out.with_name(f"{out.name}.data")
+
+
+def too_large_for_one_file(model: Model) -> bool:
+    """Whether the weights, in float32, need a file of their own."""
+    return 4 * sum(parameter.numel() for parameter in model.parameters()) > LARGEST_IN_ONE_FILE
+
+
+def export_onnx(model: Model, out: Path) -> str:
+    """Write `out`, its weights beside it if they are too many, and say in a line what it takes and gives.
+
+    The graph computes in float32 whatever the model is kept in. Raises MachineError without the packages.
+    """
+    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
+        raise MachineError(f"--to onnx needs {' and '.join(missing)}: pip install 'groundup[export]'")
+    logits = Logits(model).float().eval()
+    tokens = torch.zeros(2, min(3, model.block_size), dtype=torch.int64)
+    length = torch.export.Dim("time", max=model.block_size) if model.block_size > 1 else None
+    with appearing_whole(out) as path, _quietly():
+        torch.onnx.export(
+            logits,
+            (tokens,),
+            path,
+            dynamo=True,
+            verbose=False,
+            input_names=["tokens"],
+            output_names=["logits"],
+            dynamic_shapes={"tokens": {0: torch.export.Dim("batch"), 1: length}},
+            external_data=too_large_for_one_file(model),
+        )
+    vocabulary, longest = model.config.vocab_size, model.block_size
+    return f"tokens [batch, time] int64, time up to {longest:,} -> logits [batch, time, {vocabulary:,}] float32"
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what the exporter tells its own developers."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,1 @@
+"""From any text to shuffled, verified shards of tokens."""

@@ -1,0 +1,213 @@
+"""From what a user points at to the parts that one call each reads: ranges of files, row groups, remote files."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from groundup.data.corpora import NAMED, TEXT_SUFFIXES
+from groundup.data.shard_folder import is_shard_folder
+from groundup.errors import CorpusError
+from groundup.prepare.hub_datasets import RemoteParquet, list_files, named_dataset
+
+PART = 2**25  # bytes of a file that a part has, about
+PASSAGE = 2**13  # bytes of a text file that make a document, at least; a passage ends where a paragraph does
+TEXT_PER_BYTE = 2  # of a parquet file
+TEXT_OF_COMPRESSED = 4
+LONGEST_LINE = 2**27  # bytes of JSON
+COMPRESSED = (".gz", ".zst")
+ROW_SUFFIXES = (".jsonl", ".ndjson")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one call reads. kind: text, rows (JSON lines), parquet, remote (parquet on the hub) or named.
+
+    files: one, or several small texts. first, last: the range of bytes or of row groups of one file.
+    size: in bytes of text, about. facts: what the files were when the parts were planned.
+    """
+
+    kind: str
+    files: tuple[str, ...]
+    size: int
+    first: int = 0
+    last: int | None = None
+    facts: tuple[tuple[int, int], ...] = ()
+    remote: RemoteParquet | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As a dictionary of what JSON knows."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Part":
+        """What `to_json` wrote."""
+        remote = RemoteParquet(**values["remote"]) if values["remote"] else None
+        facts = tuple(map(tuple, values["facts"]))
+        return cls(**values | {"files": tuple(values["files"]), "facts": facts, "remote": remote})
+
+    def check_unchanged(self) -> None:
+        """Raises CorpusError if a file isn't what it was when the preparation began."""
+        for name, fact in zip(self.files, self.facts, strict=False):
+            if _fact(Path(name)) != fact:
+                raise CorpusError(
+                    f"{name} has changed since this preparation began: what is prepared already was another text. "
+                    "Delete the output folder and prepare again"
+                )
+
+
+def find_parts(source: str, column: str, sample: str = "", notice: Callable[[str], None] | None = None) -> list[Part]:
+    """The parts of a file, a folder or a named corpus, in a fixed order. Raises CorpusError.
+
+    column: of parquet files. sample: of FineWeb-Edu. notice: is told when the hub has to be asked again.
+    """
+    dataset = named_dataset(source, sample or None)
+    if dataset is not None:
+        found = list_files(dataset, notice)
+        return [Part("remote", (file.path,), TEXT_PER_BYTE * file.size, remote=file) for file in found]
+    if source in NAMED:
+        return [Part("named", (source,), size=2**20)]
+    path = Path(source).expanduser().absolute()  # machines of a cluster are in other folders
+    if not path.exists():
+        raise CorpusError(
+            f"source {source} is neither a file or folder nor a known corpus. Known: {', '.join(NAMED)}, fineweb-edu, "
+            "openwebtext, hf://datasets/OWNER/NAME"
+        )
+    if is_shard_folder(path):
+        raise CorpusError(f"source {source} has shards already: train on it with --corpus, look at it with data check")
+    files = [path] if path.is_file() else _files_in(path, notice)
+    parts = list(_parts_of(files, column))
+    if sum(part.size for part in parts) == 0:
+        raise CorpusError(f"source {source} is empty: {len(files)} files, 0 bytes")
+    return parts
+
+
+def kind_of(path: Path) -> str | None:
+    """How a file is read, by its name; None for one that isn't."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    suffix = next((suffix for suffix in reversed(suffixes) if suffix not in COMPRESSED), "")
+    if suffix == ".parquet":
+        return "parquet"
+    if suffix in ROW_SUFFIXES:
+        return "rows"
+    return "text" if suffix in TEXT_SUFFIXES else None
+
+
+def _files_in(folder: Path, notice: Callable[[str], None] | None) -> list[Path]:
+    """The files below a folder that can be read, in the order of their paths; hidden ones are left out."""
+    found = sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).parts)
+    seen = [
+        path
+        for path in found
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    files = [path for path in seen if kind_of(path)]
+    if not files:
+        looked = " ".join((*TEXT_SUFFIXES, *ROW_SUFFIXES, ".parquet"))
+        raise CorpusError(f"folder {folder} holds nothing to read. Looked for: {looked}, and {' '.join(COMPRESSED)}")
+    if notice is not None and len(files) < len(seen):
+        others = Counter(path.suffix or path.name for path in seen if not kind_of(path)).most_common(5)
+        named = ", ".join(f"{count:,} {suffix}" for suffix, count in others)
+        notice(f"left out of {folder}: {len(seen) - len(files):,} files that aren't text ({named})")
+    return files
+
+
+def _parts_of(files: list[Path], column: str) -> Iterator[Part]:
+    """Large files in ranges, small ones of a kind together."""
+    together: list[Path] = []
+    size = 0
+    for path in files:
+        kind, text = kind_of(path) or "text", _text_size(path)  # a single file of any name is read as text
+        small = kind != "parquet" and text < PART
+        if together and (not small or kind != (kind_of(together[0]) or "text") or size + text > PART):
+            yield _together(together, size)
+            together, size = [], 0
+        if small:
+            together, size = [*together, path], size + text
+        elif kind == "parquet":
+            yield from _row_groups(path, column)
+        elif _is_compressed(path):
+            yield Part(kind, (str(path),), text, facts=(_fact(path),))
+        else:
+            yield from _ranges(path, kind, text)
+    if together:
+        yield _together(together, size)
+
+
+def _together(files: list[Path], size: int) -> Part:
+    return Part(kind_of(files[0]) or "text", tuple(map(str, files)), size, facts=tuple(map(_fact, files)))
+
+
+def _text_size(path: Path) -> int:
+    """Bytes of text in a file, about."""
+    return _fact(path)[0] * (TEXT_OF_COMPRESSED if _is_compressed(path) else 1)
+
+
+def _is_compressed(path: Path) -> bool:
+    return path.suffix.lower() in COMPRESSED
+
+
+def _ranges(path: Path, kind: str, size: int) -> Iterator[Part]:
+    """A file cut about every PART bytes: between lines, or where paragraphs end."""
+    facts = (_fact(path),)
+    first = 0
+    with _readable(path) as file:
+        while first < size:
+            last = size
+            if first + 2 * PART < size:
+                file.seek(first + PART)
+                last = first + PART + _distance_to_cut(file, kind)
+            yield Part(kind, (str(path),), last - first, first, last, facts)
+            first = last
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise CorpusError(f"{path} can't be read: {error.strerror}") from error
+
+
+def _distance_to_cut(file: BinaryIO, kind: str) -> int:
+    """Bytes from where the file is to the next place where it can be cut."""
+    if kind == "rows":
+        return len(file.readline(LONGEST_LINE))  # a longer one is refused when it is read
+    start = file.read(2**20)
+    return cut_of(start, 0)
+
+
+def cut_of(text: bytes, least: int) -> int:
+    """Where a text can be cut, from `least` bytes on: after a paragraph, a line, a word, or just between characters."""
+    for sign in (b"\n\n", b"\n", b" "):
+        if (place := text.find(sign, least)) >= 0:
+            return place + len(sign)
+    end = min(least, len(text))
+    while end < len(text) and text[end] & 0xC0 == 0x80:
+        end += 1
+    return end
+
+
+def _row_groups(path: Path, column: str) -> Iterator[Part]:
+    """The row groups of a parquet file, as many together as make a part. Raises CorpusError."""
+    from groundup.prepare.parquet import sizes_of_row_groups
+
+    facts, first, size = (_fact(path),), 0, 0
+    sizes = sizes_of_row_groups(path, column)
+    for number, more in enumerate(sizes):
+        size += more
+        if size >= PART or number + 1 == len(sizes):
+            yield Part("parquet", (str(path),), size, first, number + 1, facts)
+            first, size = number + 1, 0
+
+
+def _fact(path: Path) -> tuple[int, int]:
+    """A file's size and the time of its last change. Raises CorpusError."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise CorpusError(f"{path} can't be read: {error.strerror}") from error
+    return stat.st_size, stat.st_mtime_ns

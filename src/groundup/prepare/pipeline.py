@@ -1,0 +1,212 @@
+"""`groundup prepare`: any text to shuffled, verified shards, in constant memory; stopped anywhere, it goes on.
+
+First every part of the input is encoded into runs, then every shard is gathered from the runs; the index comes last.
+"""
+
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol
+
+from filelock import FileLock, Timeout
+
+from groundup.console import report
+from groundup.data.shard_folder import INDEX, TOKENIZER_FOLDER, ShardFolder, open_folder, read_index
+from groundup.errors import CorpusError
+from groundup.machine.cores import usable_cores
+from groundup.prepare.encoding import token_dtype
+from groundup.prepare.hub_datasets import named_dataset
+from groundup.prepare.inputs import find_parts
+from groundup.prepare.plan import inputs_of
+from groundup.prepare.progress import Progress
+from groundup.prepare.steps import PLAN, WORK, Plan, Preparation, explained
+from groundup.prepare.workers import Call, Results, Workers, run_here
+from groundup.tokenizers.base import tokenizer_sha256
+from groundup.tokenizers.load import load_tokenizer
+
+LOCK_SECONDS = 1.0
+
+
+class Runner(Protocol):
+    """Whatever works off calls: this process, several, or a cluster."""
+
+    def __call__(self, calls: Iterable[Call]) -> Results: ...
+
+
+def prepare(preparation: Preparation, out: Path, workers: int = 0, ray: str = "") -> ShardFolder:
+    """Shards of a source in the folder `out`, and what was learned about them: the open folder.
+
+    workers: processes; 0 takes the cores there are. ray: the address of a cluster that shares the disk. A preparation
+    that was stopped goes on; one that is finished is only opened. Raises GroundupError.
+    """
+    out = out.expanduser().resolve()
+    _check_output(out, preparation)
+    if (out / INDEX).is_file():
+        _check_finished(out, preparation)
+    else:
+        with explained(out):
+            (out / WORK).mkdir(parents=True, exist_ok=True)
+        with _locked(out), runner(workers, ray) as run:
+            if not (out / INDEX).is_file():  # another process may have come first
+                _prepare(out, plan_in(out, preparation, run_here if ray else run), run)  # a path is of this machine
+    shutil.rmtree(out / WORK, ignore_errors=True)
+    return open_folder(out)
+
+
+def default_validation(source: str) -> float:
+    """The share of documents to keep for validation, where none is given: a corpus of the web has enough in less."""
+    return 0.001 if source in {"fineweb-edu", "openwebtext"} or source.startswith("hf://") else 0.1
+
+
+def _check_output(out: Path, preparation: Preparation) -> None:
+    """Raises CorpusError for a folder with something else in it, and for one that would be read itself."""
+    if out.exists() and not out.is_dir():
+        raise CorpusError(f"--out {out} is a file; give a folder")
+    if out.is_dir() and not (out / WORK).is_dir() and not (out / INDEX).is_file() and any(out.iterdir()):
+        raise CorpusError(f"--out {out} has something else in it; give an empty folder, or one that isn't there yet")
+    source = Path(preparation.source).expanduser().resolve()
+    if source.is_dir() and out.is_relative_to(source):
+        raise CorpusError(f"--out {out} lies in the source {source} and would be read itself; give a folder elsewhere")
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """One process at a time; what is refused before there is a plan leaves nothing behind. Raises CorpusError."""
+    try:
+        with FileLock(out / WORK / "lock", timeout=LOCK_SECONDS):
+            try:
+                yield
+            finally:
+                _remove_if_not_begun(out)
+    except PermissionError as error:
+        raise CorpusError(f"{error.filename} can't be written: {error.strerror}. Give another --out") from error
+    except Timeout as error:
+        raise CorpusError(f"another process is preparing {out}: wait for it, or end it") from error
+
+
+def _remove_if_not_begun(out: Path) -> None:
+    if not (out / WORK / PLAN).is_file() and not (out / INDEX).is_file():
+        shutil.rmtree(out / WORK)
+        shutil.rmtree(out / TOKENIZER_FOLDER, ignore_errors=True)
+        if not any(out.iterdir()):
+            out.rmdir()
+
+
+def _check_finished(out: Path, preparation: Preparation) -> None:
+    """Raises CorpusError if what is in `out` is another preparation, or its source has other files now."""
+    index = read_index(out / INDEX)
+    if not {"preparation", "inputs"} <= index.keys():
+        raise CorpusError(f"--out {out} has shards that `groundup prepare` didn't make: give another folder")
+    _check_same(out, Preparation(**index["preparation"]), index["tokenizer"]["sha256"], preparation)
+    if not is_remote(preparation) and index["inputs"] != inputs_of(find_parts(preparation.source, preparation.column)):
+        raise CorpusError(f"{out} was prepared from other files than {preparation.source} has now: give another --out")
+
+
+def is_remote(preparation: Preparation) -> bool:
+    """Whether the source is on the hub: then it was pinned when it was begun, and isn't listed again."""
+    return named_dataset(preparation.source, preparation.sample or None) is not None
+
+
+def _check_same(out: Path, before: Preparation, tokenizer: str, now: Preparation) -> None:
+    """Raises CorpusError unless it is the same preparation, by the same tokenizer under its name."""
+    for name, value in asdict(before).items():
+        if getattr(now, name) != value:
+            raise CorpusError(
+                f"{out} was begun with {name} = {value}, not {getattr(now, name)}: give another --out, or delete it"
+            )
+    if now.tokenizer != "characters" and tokenizer_sha256(load_tokenizer(now.tokenizer, report)) != tokenizer:
+        raise CorpusError(f"tokenizer {now.tokenizer} isn't the one that {out} was begun with: give another --out")
+
+
+def _check_disk(out: Path, plan: Plan) -> None:
+    """Raises CorpusError if what will be written can't have room."""
+    need = int(2.1 * plan.expected_tokens * token_dtype(plan.vocab_size).itemsize)  # runs and shards, for a while both
+    need += 2 * max(part.remote.size if part.remote else 0 for part in plan.parts)  # a file for each worker, about
+    need -= sum(path.stat().st_size for path in (out / WORK).rglob("*"))
+    free = shutil.disk_usage(out).free
+    if free < need:
+        raise CorpusError(
+            f"{out} needs about {need / 1e9:.1f} GB, half of it for the time of the preparation, but its disk has "
+            f"{free / 1e9:.1f} GB free. Make room, choose another disk with --out, or take less with --tokens"
+        )
+
+
+@contextmanager
+def runner(workers: int, ray: str) -> Iterator[Runner]:
+    """What works off the calls. Raises GroundupError."""
+    if ray:
+        from groundup.prepare.ray import on_cluster
+
+        yield on_cluster(ray)
+        return
+    if workers < 0:
+        raise CorpusError(f"--workers {workers} must be a number of processes, from 1")
+    count = workers or usable_cores()
+    if count == 1:
+        yield run_here
+    else:
+        with Workers(count) as processes:
+            yield processes.run
+
+
+def _prepare(out: Path, plan: Plan, run: Runner) -> None:
+    """Both phases, and the index."""
+    _check_disk(out, plan)
+    with Progress(plan) as progress:
+        taken = encode_parts(out, plan, run, progress)
+        calls = [("write_shard", {"out": str(out), "number": n, "parts": taken}) for n in range(plan.layout.shards)]
+        for done, _ in enumerate(run(calls)):
+            progress.shard(done + 1, len(calls))
+    _one(run, ("write_index", {"out": str(out), "parts": taken}))
+
+
+def plan_in(out: Path, preparation: Preparation, run: Runner) -> Plan:
+    """The plan that was begun, if it is of this preparation; else a new one. Raises GroundupError."""
+    if not (out / WORK / PLAN).is_file():
+        _one(run, ("make_plan", {"out": str(out), "preparation": asdict(preparation)}))
+        return Plan.read(out / WORK)
+    plan = Plan.read(out / WORK)
+    _check_same(out, plan.preparation, plan.made_by, preparation)
+    if not is_remote(preparation) and tuple(find_parts(preparation.source, preparation.column)) != plan.parts:
+        raise CorpusError(
+            f"{preparation.source} has changed since this preparation began: what is prepared already was another "
+            f"text. Delete {out} and prepare again, or restore the source"
+        )
+    return plan
+
+
+def _one(run: Runner, call: Call) -> None:
+    """Run a single call."""
+    for _ in run([call]):
+        pass
+
+
+def encode_parts(out: Path, plan: Plan, run: Runner, progress: Progress) -> int:
+    """Encode as many parts as it takes: their number. The last one ends with the document that reaches the limit."""
+    limit, taken, total, tokens = plan.preparation.limit, 0, 0, 0
+
+    def call(number: int, most: int) -> Call:
+        return "encode_part", {"out": str(out), "number": number, "limit": most}
+
+    while taken < len(plan.parts) and (not limit or total < limit):
+        found = {}
+        for done, result in run(call(number, limit) for number in _wave(plan, taken, limit - total)):
+            found[done[1]["number"]] = result["tokens"]
+            progress.part(plan.parts[done[1]["number"]], result)
+        while taken in found and (not limit or total < limit):
+            tokens = found[taken]
+            total, taken = total + tokens, taken + 1
+    if 0 < limit < total:
+        _one(run, call(taken - 1, limit - (total - tokens)))
+    return taken
+
+
+def _wave(plan: Plan, first: int, wanted: int) -> Iterator[int]:
+    """Parts from `first` on that are expected to have as many tokens as are wanted; all of them without a limit."""
+    for number in range(first, len(plan.parts)):
+        yield number
+        wanted -= int(plan.parts[number].size * plan.tokens_per_byte)
+        if plan.preparation.limit and wanted <= 0:
+            return

@@ -1,0 +1,132 @@
+"""Calls on several processes of this machine: started as commands, so that no script needs a main guard.
+
+A worker never imports the script or notebook that began the work; it ends when that process does, however it ends.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any
+
+from groundup import errors
+from groundup.errors import CorpusError, GroundupError
+from groundup.prepare.calls import CALLS
+
+Call = tuple[str, dict[str, Any]]  # the name of one of CALLS, and its arguments
+Results = Iterator[tuple[Call, dict[str, Any]]]
+
+
+def run_here(calls: Iterable[Call]) -> Results:
+    """Each call and its result, one after the other, in this process."""
+    for call in calls:
+        yield call, CALLS[call[0]](**call[1])
+
+
+class Workers:
+    """Processes that work off calls; a context that ends them."""
+
+    def __init__(self, count: int) -> None:
+        self.processes = [_start() for _ in range(count)]
+
+    def run(self, calls: Iterable[Call]) -> Results:
+        """Each call and its result, as they come; a call is only taken when a worker is free.
+
+        Raises what a call raised, and CorpusError where a worker died.
+        """
+        waiting, free = iter(calls), list(self.processes)
+        running: dict[Future[dict[str, Any]], tuple[subprocess.Popen[bytes], Call]] = {}
+        with ThreadPoolExecutor(len(free)) as threads:
+            try:
+                while True:
+                    while free and (call := next(waiting, None)) is not None:
+                        process = free.pop()
+                        running[threads.submit(_ask, process, call)] = (process, call)
+                    if not running:
+                        return
+                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        process, call = running.pop(future)
+                        free.append(process)
+                        yield call, future.result()
+            except BaseException:
+                self.end()  # threads that wait for other workers come back
+                raise
+
+    def end(self) -> None:
+        """Stop all, whatever they are doing: nothing that is half done has a final name."""
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+
+def _start() -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "groundup.prepare.workers"]
+    paths = os.pathsep.join(filter(None, sys.path))  # but not the folder that it happens to be in
+    environment = os.environ | {"PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,  # Ctrl-C goes to the process that began the work, which ends them
+    )
+
+
+def _ask(process: subprocess.Popen[bytes], call: Call) -> dict[str, Any]:
+    """Send a call and wait for its result. Raises what it raised."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(json.dumps(call).encode() + b"\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+    except OSError:
+        line = b""
+    if not line:
+        status = process.wait()
+        killed = f"was killed by signal {-status}, most likely for want of memory: try fewer --workers"
+        raise CorpusError(
+            f"a worker {killed if status < 0 else 'failed, see above'}. What is done is kept: the same command goes on"
+        )
+    answer = json.loads(line)
+    if "error" in answer:
+        kind = getattr(errors, answer["error"], None)
+        raise (kind or RuntimeError)(answer["message"])
+    return answer["result"]
+
+
+def main() -> None:
+    """A worker: calls come as lines of JSON, results go out so. The end of the input ends it at once."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what anything prints isn't an answer
+    calls: SimpleQueue[Call] = SimpleQueue()
+
+    def listen() -> None:
+        for line in sys.stdin.buffer:
+            calls.put(tuple(json.loads(line)))
+        os._exit(0)
+
+    Thread(target=listen, daemon=True).start()
+    while True:
+        name, arguments = calls.get()
+        try:
+            answer: dict[str, Any] = {"result": CALLS[name](**arguments)}
+        except GroundupError as error:
+            answer = {"error": type(error).__name__, "message": str(error)}
+        answers.write(json.dumps(answer).encode() + b"\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What a recipe costs: measured by `bench`, predicted by `plan`."""

@@ -1,0 +1,149 @@
+"""The run folder: the resolved recipe, metrics, samples and the picture of the losses."""
+
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from groundup.errors import RunError
+from groundup.files import write_whole
+from groundup.recipes.files import load_recipe, parse_toml
+from groundup.recipes.schema import Recipe
+
+RECIPE_FILE = "recipe.toml"
+FACTS = {"started", "parameters", "vocab_size", "corpus", "folder", "processes", "versions"}
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`runs/NAME/`: every file of a run, and who writes it."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def checkpoints(self) -> Path:
+        """`checkpoints/step-000500/` and so on, with `best` and `latest` pointing at two of them."""
+        return self.path / "checkpoints"
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """The recipe with everything that was automatic resolved."""
+        write_whole(self.path / RECIPE_FILE, recipe.to_toml())
+
+    def read_recipe(self) -> Recipe:
+        """What `write_recipe` wrote. Raises RecipeError or RunError."""
+        file = self.path / RECIPE_FILE
+        try:
+            return load_recipe(parse_toml(file.read_text("utf-8"), str(file)))
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunError(f"{file} can't be read: {error}. Without its recipe a run can't be resumed") from error
+
+    def write_facts(self, facts: dict[str, Any]) -> None:
+        """What the recipe can't know: the corpus's fingerprint, parameters, versions, the machine."""
+        write_whole(self.path / "run.json", json.dumps(facts, indent=2) + "\n")
+
+    def read_facts(self) -> dict[str, Any]:
+        """What `write_facts` wrote. Raises RunError."""
+        file = self.path / "run.json"
+        try:
+            facts = json.loads(file.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{file} can't be read: {error}") from error
+        if missing := FACTS - (facts.keys() if isinstance(facts, dict) else set()):
+            raise RunError(f"{file} lacks {', '.join(sorted(missing))}: it isn't what groundup wrote")
+        return facts
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """One more line of metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All lines of metrics.jsonl; a last line that a kill cut short is left out."""
+        file = self.path / "metrics.jsonl"
+        return list(_json_lines(file.read_text("utf-8", errors="replace"))) if file.is_file() else []
+
+    def forget_after(self, step: int) -> None:
+        """Drop the metrics and samples of steps that a resumed run will do again."""
+        kept = [line for line in self.read_metrics() if line["step"] <= step]
+        write_whole(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        samples = self.path / "samples.txt"
+        if samples.is_file():
+            text = samples.read_text("utf-8", errors="ignore")  # a kill may have cut the last character
+            starts = [match.start() for match in _SAMPLE_HEADER.finditer(text) if int(match[1]) > step]
+            complete, end, _cut_header = text[: min(starts, default=len(text))].rpartition("\n\n")
+            write_whole(samples, complete + end)
+
+    def append_sample(self, step: int, loss: float, text: str) -> None:
+        """One more text in samples.txt, under its step and loss."""
+        with (self.path / "samples.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{_SAMPLE_MARK}{step} (validation loss {loss:.4f})\n{text}\n\n")
+
+
+_SAMPLE_MARK = "======== step "
+_SAMPLE_HEADER = re.compile(rf"^{_SAMPLE_MARK}(\d+) \(validation loss .*\)$", re.MULTILINE)
+
+
+def check_new_name(name: str | None) -> None:
+    """Refuse a name that can't be a new run's. Raises RunError."""
+    if name is None:
+        return
+    if not name or Path(name).name != name or name.startswith((".", "-")):
+        raise RunError(f"run name {name!r} must be a plain folder name, without slashes or a leading dot or dash")
+    if os.path.lexists(RUNS / name):
+        raise RunError(f"{RUNS / name} already exists. Choose another --name, or go on with: --resume {name}")
+
+
+def create_run(recipe_name: str, name: str | None) -> RunFolder:
+    """A new folder, `RECIPE-N` with the first free N unless named; never one that exists. Raises RunError."""
+    check_new_name(name)
+    for candidate in [name] if name else (f"{recipe_name}-{number}" for number in itertools.count(1)):
+        try:
+            RUNS.mkdir(exist_ok=True)
+            (RUNS / candidate).mkdir()
+        except OSError as error:
+            if name is None and (RUNS / candidate).is_dir():
+                continue
+            raise RunError(f"can't make the folder {RUNS / candidate}: {error.strerror}") from error
+        return RunFolder(RUNS / candidate)
+    raise AssertionError("there is always a next number")
+
+
+def find_run(name: str) -> RunFolder:
+    """The run of that name or path. Raises RunError that lists what there is."""
+    path = run_or_path(name)
+    if (path / RECIPE_FILE).is_file():
+        return RunFolder(path)
+    existing = ", ".join(run.name for run in all_runs()) or "none yet"
+    raise RunError(f"no run named {name}. Runs here: {existing}")
+
+
+def all_runs() -> list[RunFolder]:
+    """The runs in this folder, by name."""
+    return [RunFolder(path.parent) for path in sorted(RUNS.glob(f"*/{RECIPE_FILE}"))]
+
+
+def _json_lines(text: str) -> Iterator[dict[str, Any]]:
+    for line in text.splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            return
+        if not isinstance(record, dict) or not {"kind", "step"} <= record.keys():
+            return
+        yield record
+
+
+RUNS = Path("runs")
+
+
+def run_or_path(name: str) -> Path:
+    """A run's name in `runs/`, or any path."""
+    return RUNS / name if (RUNS / name).is_dir() else Path(name)

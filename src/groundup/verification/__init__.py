@@ -1,0 +1,1 @@
+"""What groundup claims of its models, measured on the machine at hand."""

@@ -1,0 +1,65 @@
+"""The tokenizer's claim: every text comes back from its tokens as it was."""
+
+import random
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from groundup.tokenizers.base import Tokenizer
+from groundup.tokenizers.bytepair import BytePairTokenizer
+from groundup.tokenizers.characters import CharacterTokenizer
+from groundup.tokenizers.foreign import ForeignTokenizer
+from groundup.tokenizers.load import load_tokenizer
+from groundup.verification.model_under_test import Measured, Skipped, Subject
+
+HARD = (
+    "It's 3,14159\u00a0€ — don't.\r\n\r\n\tdef f(x):\n        return x  \n \n   trailing   \t"
+    "\u200b\u2028\u2029\x00\x1f\x7fe\u0301 é ǆ ﬁ Å ẞß İı ÅΩ 한글 각 中文字、。ひらがな カﾞ हिन्दी ไทย العربية עברית"
+    "👩‍👩‍👧‍👦🏳️‍🌈🇨🇿 𝔘𝔫𝔦 \ufeff\ufffd\uffff\U0010ffff <|endoftext|><unk>▁Ġ\\n"
+)
+RANDOM_CHARACTERS = 500
+
+
+def tokenizer_round_trip(subject: Subject) -> Iterator[Measured]:
+    """Characters that don't come back: whole, piece by piece, and from a saved tokenizer."""
+    tokenizer = subject.tokenizer
+    if tokenizer is None:
+        raise Skipped("the model has no tokenizer that groundup knows")
+    text = sample_for(tokenizer)
+    ids = tokenizer.encode(text).tolist()
+    outside = sum(not 0 <= token < min(tokenizer.vocab_size, subject.model.config.vocab_size) for token in ids)
+    yield Measured("unknown ids", outside, 0.0)
+    yield Measured("characters", unequal(tokenizer.decode(ids), text), 0.0)
+    pieces = b"".join(tokenizer.decode_bytes([token]) for token in ids)
+    yield Measured("pieces", unequal(pieces, text.encode("utf-8")), 0.0)
+    with TemporaryDirectory(prefix="groundup-verify-") as folder:
+        tokenizer.save(Path(folder))
+        again = load_tokenizer(folder, report=lambda _: None)
+    yield Measured("saved", unequal(again.encode(text).tolist(), ids), 0.0)
+
+
+def sample_for(tokenizer: Tokenizer) -> str:
+    """A hard text that the tokenizer promises to give back: in its own characters, or in its normal form."""
+    text = HARD + random_characters()
+    if isinstance(tokenizer, CharacterTokenizer):
+        known = set(tokenizer.characters)
+        return "".join(character for character in text if character in known) + "".join(tokenizer.characters)
+    if isinstance(tokenizer, BytePairTokenizer) and tokenizer.normal_form:
+        return unicodedata.normalize("NFC", text)
+    if isinstance(tokenizer, ForeignTokenizer) and tokenizer.contents.get("normalizer"):
+        return tokenizer.decode(tokenizer.encode(text))  # any normal form, so what it leaves of the text must stay
+    return text
+
+
+def random_characters() -> str:
+    """Characters from all over Unicode, half pairs left out: always the same ones."""
+    generator = random.Random(1)
+    points = (generator.randrange(0x10F800) for _ in range(RANDOM_CHARACTERS))
+    return "".join(chr(point if point < 0xD800 else point + 0x800) for point in points)
+
+
+def unequal(found: Sequence[object], expected: Sequence[object]) -> int:
+    """Places at which two sequences differ, and the difference of their lengths."""
+    common = sum(one != other for one, other in zip(found, expected, strict=False))
+    return common + abs(len(found) - len(expected))

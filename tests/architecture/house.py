@@ -1,0 +1,48 @@
+"""The plan of the house: its rooms, floor by floor. The tests hold the code and docs/design.md to it."""
+
+# From the street to the cellar. A room is a folder or a file beside the folders; one that isn't listed fails.
+FLOORS: list[dict[str, str]] = [
+    {"__main__": "`python -m groundup`"},
+    {"cli": "the command line: a file for each command; what the commands print"},
+    {
+        "profiling": "what a recipe costs: measured by `bench`, predicted by `plan`, estimated for other GPUs",
+        "verification": "what groundup claims of its models, measured on the machine at hand",
+    },
+    {
+        "export": "models for other programs: GGUF, ONNX, Hugging Face's hub with a model card",
+        "training": "from a recipe to a trained model: setting up, the trainer, its journal",
+    },
+    {
+        "evaluation": "how good a model is, alone or beside another",
+        "prepare": "from any text to shuffled, verified shards of tokens",
+    },
+    {
+        "checkpoints": "models on disk: folders written whole, Hugging Face's layouts, adapters, models found by name",
+        "data_inspection": "what a training run should know of its data",
+    },
+    {
+        "data": "what training reads: corpora, shards, windows, batches",
+        "generation": "texts from a model, a token at a time",
+        "runs": "what a run leaves behind: its folder, records and picture",
+    },
+    {
+        "optim": "which parameter goes to which optimizer; schedules of the learning rate",
+        "tokenizers": "text to tokens and back",
+    },
+    {
+        "hub": "files from elsewhere: HTTP, verified downloads, Hugging Face's hub",
+        "recipes": "what decides a run: fields, TOML files, flags, scaling; the packaged recipes",
+    },
+    {
+        "files": "small files written whole, JSON from anywhere",
+        "lessons": "how long the lessons train",
+        "machine": "devices, cores and memory",
+        "models": "the architectures, a file each, and what they share",
+    },
+    {
+        "console": "what answers are printed with",
+        "errors": "what a user can do wrong, a class each",
+        "parallel": "the processes that share a run; the one room that names torch.distributed",
+    },
+    {"__init__": "the public names, imported when they are used"},
+]

@@ -1,0 +1,116 @@
+"""What is read through a cache equals what is read whole, wherever a text is split and however it goes on."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import model_of, perturb
+from groundup.models.attention import causal_attention
+from groundup.models.cache import KVCache, LayerCache
+from groundup.models.config import GPTConfig
+from groundup.models.registry import hidden_after, new_cache
+
+CONFIG = GPTConfig(block_size=12, vocab_size=13, n_layer=3, n_head=4, n_embd=16)
+
+
+def made(architecture: str, dtype: torch.dtype = torch.float64) -> Any:
+    """A model with every tensor moved, in evaluation mode; the modern one shares keys and values among heads."""
+    torch.manual_seed(0)
+    model = model_of(architecture, CONFIG).to(dtype)
+    perturb(model, scale=0.3)
+    return model.eval()
+
+
+MODELS = {name: made(name) for name in ("gpt2", "modern")}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@given(data=st.data())
+@settings(max_examples=60)
+def test_every_split_of_a_text_computes_the_same(name: str, data: st.DataObject):
+    model = MODELS[name]
+    pieces = data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=6).filter(lambda sizes: sum(sizes) <= 12))
+    batch, seed = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 1000))
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(0, 13, (batch, sum(pieces)), generator=generator)
+    cache = KVCache(CONFIG.n_layer)
+    with torch.no_grad():
+        found = torch.cat([model.hidden(piece, cache) for piece in tokens.split(pieces, dim=1)], dim=1)
+        torch.testing.assert_close(found, model.hidden(tokens), rtol=0, atol=1e-12)
+    assert cache.length == sum(pieces)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@given(prefix=st.integers(1, 8), times=st.integers(1, 4), batch=st.integers(1, 3))
+@settings(max_examples=30)
+def test_a_prefix_computed_once_goes_on_in_several_ways(name: str, prefix: int, times: int, batch: int):
+    model, generator = MODELS[name], torch.Generator().manual_seed(prefix)
+    prefixes = torch.randint(0, 13, (batch, prefix), generator=generator)
+    rests = torch.randint(0, 13, (batch * times, 4), generator=generator)
+    rows = torch.randperm(batch * times, generator=generator) % batch
+    with torch.no_grad():
+        shared = KVCache(CONFIG.n_layer)
+        model.hidden(prefixes, shared)
+        whole = model.hidden(torch.cat([prefixes[rows], rests], dim=1))
+        for _ in range(2):  # what went on from a copy left the original as it was
+            found = model.hidden(rests, shared.rows(rows))
+            torch.testing.assert_close(found, whole[:, prefix:], rtol=0, atol=1e-12)
+    assert shared.length == prefix
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_cache_holds_no_more_than_the_context(name: str):
+    model, cache = MODELS[name], KVCache(CONFIG.n_layer)
+    with torch.no_grad():
+        model.hidden(torch.zeros(1, 12, dtype=torch.int64), cache)
+        with pytest.raises(AssertionError, match="13 tokens are more than block_size = 12"):
+            model.hidden(torch.zeros(1, 1, dtype=torch.int64), cache)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_usual_precisions_go_through_a_cache_too(name: str, dtype: torch.dtype):
+    model, tokens = made(name, dtype), torch.arange(12)[None] % 13
+    cache = KVCache(CONFIG.n_layer)
+    with torch.no_grad():
+        found = torch.cat([model.hidden(piece, cache) for piece in tokens.split([5, 4, 1, 2], dim=1)], dim=1)
+        expected = model.hidden(tokens)
+    assert found.dtype == expected.dtype
+    tolerance = 1e-5 if dtype == torch.float32 else 0.15
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", ["bigram", "readable"])
+def test_models_without_a_cache_are_read_whole(name: str):
+    model = made(name)
+    assert new_cache(model) is None
+    tokens = torch.arange(12)[None]
+    with torch.no_grad():
+        assert torch.equal(hidden_after(model, tokens, None), model.hidden(tokens))
+        with pytest.raises(AssertionError, match="without a cache"):
+            hidden_after(model, tokens, KVCache(3))
+
+
+@given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=8))
+def test_a_layer_keeps_everything_in_its_order(sizes: list[int]):
+    keys, cache = torch.randn(2, 3, sum(sizes), 4, dtype=torch.float64), LayerCache()
+    first = 0
+    for size in sizes:
+        piece = keys[:, :, first : first + size]
+        first += size
+        kept = cache.append(piece, -piece)
+        assert torch.equal(kept[0], keys[:, :, :first])
+        assert torch.equal(kept[1], -keys[:, :, :first])
+
+
+@given(cached=st.integers(1, 6), new=st.integers(1, 6), shared=st.sampled_from([1, 2]))
+def test_attention_after_a_cache_is_the_end_of_the_whole(cached: int, new: int, shared: int):
+    generator = torch.Generator().manual_seed(cached + 10 * new)
+    sizes = ((4, cached + new), (4 // shared, cached + new), (4 // shared, cached + new))
+    query, key, value = (torch.randn(2, *size, 8, generator=generator, dtype=torch.float64) for size in sizes)
+    whole = causal_attention(query, key, value, 0.0)
+    found = causal_attention(query[:, :, cached:], key, value, 0.0)
+    torch.testing.assert_close(found, whole[:, :, cached:], rtol=0, atol=1e-13)
