@@ -1,9 +1,10 @@
 """Claim: every part of the modern model and its training earns its time.
 
-    python benchmarks/ablations.py [RECIPE] [flags of groundup train] [--seeds 1 2 3] [--minutes 0.25]
+python benchmarks/ablations.py [RECIPE] [flags of groundup train] [--seeds 1 2 3] [--minutes 0.25]
 
-Each row takes one idea away from the recipe and trains for the same time; its difference is what the idea bought. The
-model has no switches for this: the parts are exchanged here, in the finished model.
+Each row takes one idea away from the recipe and trains for the same time; its difference is what
+the idea bought. The model has no switches for this: the parts are exchanged here, in the finished
+model.
 """
 
 import argparse
@@ -87,7 +88,9 @@ def without_zero_init(model: Model) -> None:
 
 def variants_of(recipe: Recipe) -> list[Variant]:
     """The recipe whole, and without each of its ideas."""
-    adamw = replace(recipe.optim, optimizer="adamw", learning_rate=3e-3, warmup_steps=50, betas=(0.9, 0.99))
+    adamw = replace(
+        recipe.optim, optimizer="adamw", learning_rate=3e-3, warmup_steps=50, betas=(0.9, 0.99)
+    )
     taken: dict[str, tuple[Recipe, Change | None]] = {
         "all of it": (recipe, None),
         "learned positions instead of RoPE": (recipe, without_rope),
@@ -95,15 +98,23 @@ def variants_of(recipe: Recipe) -> list[Variant]:
         "GELU instead of SwiGLU": (recipe, without_swiglu),
         "without zero-init": (recipe, without_zero_init),
         "AdamW at 3e-3 instead of Muon": (replace(recipe, optim=adamw), None),
-        "cosine instead of WSD": (replace(recipe, optim=replace(recipe.optim, schedule="cosine")), None),
-        "float32 instead of bfloat16": (replace(recipe, train=replace(recipe.train, precision="float32")), None),
+        "cosine instead of WSD": (
+            replace(recipe, optim=replace(recipe.optim, schedule="cosine")),
+            None,
+        ),
+        "float32 instead of bfloat16": (
+            replace(recipe, train=replace(recipe.train, precision="float32")),
+            None,
+        ),
     }
     return [Variant(name, changed, change) for name, (changed, change) in taken.items()]
 
 
 def main(words: list[str] | None = None) -> None:
     """Train all, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("recipe", nargs="?", default="shakespeare-fast")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--minutes", type=float, default=0.25)
@@ -111,9 +122,15 @@ def main(words: list[str] | None = None) -> None:
     recipe = recipe_with(given.recipe, [*flags, "--train.minutes", str(given.minutes)])
     found = compare(variants_of(recipe), given.seeds, text_of(recipe))
     print(markdown(found))
-    medians = {name: statistics.median(outcome.loss for outcome in outcomes) for name, outcomes in found.items()}
+    medians = {
+        name: statistics.median(outcome.loss for outcome in outcomes)
+        for name, outcomes in found.items()
+    }
     ours = medians.pop("all of it")
-    claim = "every idea of the modern model and its training earns its time (against the least useful one)"
+    claim = (
+        "every idea of the modern model and its training earns its time (against the least useful "
+        "one)"
+    )
     peer = min(medians.values())
     print(result_line(claim, ours=ours, peer=peer, ratio=peer / ours, unit="nats a token"))
 

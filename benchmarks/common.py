@@ -28,7 +28,9 @@ def processor() -> str:
 
 
 def recipe_with(name: str, flags: list[str]) -> Recipe:
-    """A packaged recipe with flags of `groundup train` over it: `--section.field value`, each by its whole name."""
+    """A packaged recipe with flags of `groundup train` over it: `--section.field value`, each by
+    its whole name.
+    """
     lines = []
     for flag, value in zip(flags[::2], flags[1::2], strict=True):
         section, _, key = flag.removeprefix("--").replace("-", "_").partition(".")
@@ -39,5 +41,12 @@ def recipe_with(name: str, flags: list[str]) -> Recipe:
 
 def result_line(claim: str, *, ours: float, peer: float, ratio: float, unit: str) -> str:
     """The last line of every benchmark. ratio: at least 1 where the claim holds."""
-    result = {"claim": claim, "ratio": ratio, "ours": ours, "peer": peer, "unit": unit, "machine": machine()}
+    result = {
+        "claim": claim,
+        "ratio": ratio,
+        "ours": ours,
+        "peer": peer,
+        "unit": unit,
+        "machine": machine(),
+    }
     return json.dumps(result)

@@ -1,9 +1,11 @@
-"""Claim: inside a bfloat16 model on a CPU, short attention is faster as batched products than by the fused kernel.
+"""Claim: inside a bfloat16 model on a CPU, short attention is faster as batched products than by
+the fused kernel.
 
     python benchmarks/cpu_attention.py [--repeat 15]
 
-Forward and backward, compiled and not, at several lengths: our two bfloat16 products with a float32 softmax against
-`F.scaled_dot_product_attention` in float32, which is the faster of its precisions there.
+Forward and backward, compiled and not, at several lengths: our two bfloat16 products with a float32
+softmax against `F.scaled_dot_product_attention` in float32, which is the faster of its precisions
+there.
 """
 
 import argparse
@@ -38,14 +40,17 @@ def by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 def by_kernel(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """The fused kernel in float32."""
-    return F.scaled_dot_product_attention(query.float(), key.float(), value.float(), is_causal=True).to(value.dtype)
+    return F.scaled_dot_product_attention(
+        query.float(), key.float(), value.float(), is_causal=True
+    ).to(value.dtype)
 
 
 def milliseconds(attend: Attention, shape: tuple[int, ...], repeat: int) -> float:
     """The median of a forward and backward pass."""
     batch, heads, length, head_dim = shape
     made = [torch.randn(batch, length, heads, head_dim, dtype=torch.bfloat16) for _ in range(3)]
-    inputs = [tensor.transpose(1, 2).requires_grad_() for tensor in made]  # as a model's projections leave them
+    # as a model's projections leave them
+    inputs = [tensor.transpose(1, 2).requires_grad_() for tensor in made]
     times = []
     for _ in range(repeat + 3):
         started = time.perf_counter()
@@ -56,11 +61,16 @@ def milliseconds(attend: Attention, shape: tuple[int, ...], repeat: int) -> floa
 
 def main(words: list[str] | None = None) -> None:
     """Measure and print the table in Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeat", type=int, default=15)
     given = parser.parse_args(words)
     keep_freed_memory()  # as training does
-    print("| batch, heads, time, head_dim | products | kernel | products, compiled | kernel, compiled |")
+    print(
+        "| batch, heads, time, head_dim | products | kernel | products, compiled | kernel, "
+        "compiled |"
+    )
     print("|---|---|---|---|---|")
     measured = {}
     for shape in SHAPES:
@@ -68,9 +78,16 @@ def main(words: list[str] | None = None) -> None:
         compiled = [torch.compile(attend, dynamic=False) for attend in plain]
         times = [milliseconds(attend, shape, given.repeat) for attend in (*plain, *compiled)]
         measured[shape] = times
-        print(f"| {', '.join(map(str, shape))} | {' | '.join(f'{value:.2f} ms' for value in times)} |", flush=True)
+        print(
+            f"| {', '.join(map(str, shape))} | {' | '.join(f'{value:.2f} ms' for value in times)} "
+            "|",
+            flush=True,
+        )
     ours, peer = measured[16, 6, 256, 64][2:]
-    claim = "compiled attention over 256 characters in a bfloat16 model is faster by products than by the kernel"
+    claim = (
+        "compiled attention over 256 characters in a bfloat16 model is faster by products than by "
+        "the kernel"
+    )
     print(result_line(claim, ours=ours, peer=peer, ratio=peer / ours, unit="milliseconds"))
 
 

@@ -1,12 +1,14 @@
-"""Claim: HellaSwag's items are scored at least twice as fast as by lm-evaluation-harness, at 124M parameters on a CPU.
+"""Claim: HellaSwag's items are scored at least twice as fast as by lm-evaluation-harness, at 124M
+parameters on a CPU.
 
     python benchmarks/hellaswag_throughput.py [--items 120] [--rounds 2] [--file ITEMS.jsonl]
 
-A folder with a random GPT-2 in float32, written by groundup; the harness's own Hugging Face model class (lm-eval, from
-the extra `peers`) scores it with batches of 1, 8 and 16 endings, groundup as `groundup evaluate` does. Both begin with
-texts and end with a sum for each ending, which must agree. The items, from all of the file, are dealt to rounds; in
-each, every contender scores the same ones, and another begins. The peer's best batch size counts. Without --file, the
-items are those of the official file.
+A folder with a random GPT-2 in float32, written by groundup; the harness's own Hugging Face model
+class (lm-eval, from the extra `peers`) scores it with batches of 1, 8 and 16 endings, groundup as
+`groundup evaluate` does. Both begin with texts and end with a sum for each ending, which must
+agree. The items, from all of the file, are dealt to rounds; in each, every contender scores the
+same ones, and another begins. The peer's best batch size counts. Without --file, the items are
+those of the official file.
 """
 
 import argparse
@@ -63,7 +65,9 @@ def ours(model: Model, tokenizer: Tokenizer, batch_size: int) -> Contender:
 
 
 def harness(folder: Path) -> list[Contender]:
-    """lm-evaluation-harness on the model in `folder`, once for each batch size; the weights are there once."""
+    """lm-evaluation-harness on the model in `folder`, once for each batch size; the weights are
+    there once.
+    """
     from lm_eval.api.instance import Instance  # pyright: ignore[reportMissingImports]
     from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
     from lm_eval.tasks.hellaswag.utils import preprocess  # pyright: ignore[reportMissingImports]
@@ -72,7 +76,9 @@ def harness(folder: Path) -> list[Contender]:
     first = load(pretrained=str(folder), dtype="float32", device="cpu", batch_size=1)
 
     def contender(batch_size: int) -> Contender:
-        scorer = load(pretrained=first.model, tokenizer=first.tokenizer, device="cpu", batch_size=batch_size)
+        scorer = load(
+            pretrained=first.model, tokenizer=first.tokenizer, device="cpu", batch_size=batch_size
+        )
         assert scorer.batch_size == batch_size
 
         def score(items: Sequence[Item]) -> list[float]:
@@ -81,7 +87,9 @@ def harness(folder: Path) -> list[Contender]:
                 for item in items
                 for ending in item.endings
             ]
-            requests = [Instance("loglikelihood", {}, text, place) for place, text in enumerate(texts)]
+            requests = [
+                Instance("loglikelihood", {}, text, place) for place, text in enumerate(texts)
+            ]
             return [total for total, _ in scorer.loglikelihood(requests, disable_tqdm=True)]
 
         return Contender(f"lm-evaluation-harness, batch {batch_size}", score)
@@ -90,15 +98,22 @@ def harness(folder: Path) -> list[Contender]:
 
 
 def compare(contenders: list[Contender], items: Sequence[Item], rounds: int) -> float:
-    """Every contender on each round's items, another one first in each; the largest difference of a sum, in nats."""
+    """Every contender on each round's items, another one first in each; the largest difference of a
+    sum, in nats.
+    """
     worst = 0.0
     for number in range(rounds):
         some = items[number::rounds]
         turn = number % len(contenders)
-        found = {contender.name: contender.run(some) for contender in contenders[turn:] + contenders[:turn]}
+        found = {
+            contender.name: contender.run(some)
+            for contender in contenders[turn:] + contenders[:turn]
+        }
         expected = found[contenders[0].name]
         for sums in found.values():
-            worst = max(worst, *(abs(one - other) for one, other in zip(sums, expected, strict=True)))
+            worst = max(
+                worst, *(abs(one - other) for one, other in zip(sums, expected, strict=True))
+            )
         speeds = ", ".join(f"{each.name} {len(some) / each.seconds[-1]:.2f}" for each in contenders)
         print(f"round {number + 1}, {len(some)} items, items/s: {speeds}", flush=True)
     return worst
@@ -106,19 +121,29 @@ def compare(contenders: list[Contender], items: Sequence[Item], rounds: int) -> 
 
 def main(words: list[str] | None = None) -> None:
     """Ours and the peer at each batch size, on the same items."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--items", type=int, default=120)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--file", type=Path)
     parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--batch-size", type=int, default=8, help="ours: as `groundup evaluate` has it")
+    parser.add_argument(
+        "--batch-size", type=int, default=8, help="ours: as `groundup evaluate` has it"
+    )
     given = parser.parse_args(words)
     if importlib.util.find_spec("lm_eval") is None:
-        parser.error("lm-evaluation-harness isn't installed: pip install -c constraints.txt -e '.[peers]'")
+        parser.error(
+            "lm-evaluation-harness isn't installed: pip install -c constraints.txt -e '.[peers]'"
+        )
     items = read_items(given.file or fetch(OFFICIAL))
-    chosen = items[:: max(1, len(items) // given.items)][: given.items]  # from all of the file: lengths differ
+    # from all of the file: lengths differ
+    chosen = items[:: max(1, len(items) // given.items)][: given.items]
     if any(item.parts for item in chosen):  # asked by both with the context as it is
-        chosen = [Item(item.number, item.context, item.endings, item.label, item.activity) for item in chosen]
+        chosen = [
+            Item(item.number, item.context, item.endings, item.label, item.activity)
+            for item in chosen
+        ]
     tokenizer = gpt2_tokenizer()
     torch.manual_seed(1)
     model = GPT2(GPTConfig(n_layer=given.layers)).eval()
@@ -132,11 +157,19 @@ def main(words: list[str] | None = None) -> None:
     assert difference < AGREE, "they scored different things"
     mine, *peers = (len(chosen) / sum(contender.seconds) for contender in contenders)
     claim = (
-        "HellaSwag at 124M parameters is scored at least 2.0 times as fast as by lm-evaluation-harness, at its best "
-        f"batch size of {', '.join(map(str, BATCHES))}"
+        "HellaSwag at 124M parameters is scored at least 2.0 times as fast as by "
+        f"lm-evaluation-harness, at its best batch size of {', '.join(map(str, BATCHES))}"
     )
     peer = max(peers)
-    print(result_line(claim, ours=mine, peer=2.0 * peer, ratio=mine / (2.0 * peer), unit="items/s, the peer's doubled"))
+    print(
+        result_line(
+            claim,
+            ours=mine,
+            peer=2.0 * peer,
+            ratio=mine / (2.0 * peer),
+            unit="items/s, the peer's doubled",
+        )
+    )
 
 
 if __name__ == "__main__":

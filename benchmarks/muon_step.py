@@ -1,8 +1,10 @@
-"""Claim: our batched Muon makes a step faster than torch.optim.Muon, at 0.8M and at 124M parameters.
+"""Claim: our batched Muon makes a step faster than torch.optim.Muon, at 0.8M and at 124M
+parameters.
 
     python benchmarks/muon_step.py [--repeat 5]
 
-The matrices of a modern model's blocks with random gradients; both orthogonalise in bfloat16, as torch's always does.
+The matrices of a modern model's blocks with random gradients; both orthogonalise in bfloat16, as
+torch's always does.
 """
 
 import argparse
@@ -35,24 +37,40 @@ def seconds_of_step(optimizer: torch.optim.Optimizer, repeat: int) -> float:
 
 def main(words: list[str] | None = None) -> None:
     """Time both at both sizes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeat", type=int, default=5)
     given = parser.parse_args(words)
     results = {}
     for name, config in SIZES.items():
         groups = group_parameters(Modern(config), RULES["modern"])
-        members = {name: parameter for rule, found in groups if rule.matrices for name, parameter in found.items()}
+        members = {
+            name: parameter
+            for rule, found in groups
+            if rule.matrices
+            for name, parameter in found.items()
+        }
         for parameter in members.values():
             parameter.grad = torch.randn_like(parameter)
-        matrices = [matrix for rule, found in groups if rule.matrices for matrix in matrices_of(rule, found)]
+        matrices = [
+            matrix for rule, found in groups if rule.matrices for matrix in matrices_of(rule, found)
+        ]
         ours = seconds_of_step(Muon(matrices, 0.02, 0.95, 0.0, torch.bfloat16), given.repeat)
         theirs = seconds_of_step(
-            torch.optim.Muon(list(members.values()), lr=0.02, momentum=0.95, weight_decay=0.0), given.repeat
+            torch.optim.Muon(list(members.values()), lr=0.02, momentum=0.95, weight_decay=0.0),
+            given.repeat,
         )
         results[name] = theirs / ours, ours, theirs
-        print(f"{name}: ours {1e3 * ours:,.1f} ms, torch.optim.Muon {1e3 * theirs:,.1f} ms", flush=True)
+        print(
+            f"{name}: ours {1e3 * ours:,.1f} ms, torch.optim.Muon {1e3 * theirs:,.1f} ms",
+            flush=True,
+        )
     ratio, ours, theirs = min(results.values())
-    claim = "the batched Muon is faster than torch's at 0.8M and at 124M parameters (the closer of both)"
+    claim = (
+        "the batched Muon is faster than torch's at 0.8M and at 124M parameters (the closer of "
+        "both)"
+    )
     print(result_line(claim, ours=ours, peer=theirs, ratio=ratio, unit="seconds a step"))
 
 

@@ -2,9 +2,9 @@
 
     python benchmarks/plan_accuracy.py [--seconds 12]
 
-Each recipe of a grid (model, batch, context, dtype) is planned, then trained for about `--seconds` in a process of its
-own; what that process's resident memory was at its highest, as the kernel counts it, and what its steps took are
-compared with the plan.
+Each recipe of a grid (model, batch, context, dtype) is planned, then trained for about `--seconds`
+in a process of its own; what that process's resident memory was at its highest, as the kernel
+counts it, and what its steps took are compared with the plan.
 """
 
 import argparse
@@ -22,7 +22,16 @@ from common import result_line
 
 MODERN = ["--model.architecture", "modern", "--optim.optimizer", "muon", "--model.dropout", "0.0"]
 FLOAT32, BFLOAT16 = ["--train.precision", "float32"], ["--train.precision", "bfloat16"]
-LARGE = ["--model.n-layer", "6", "--model.n-head", "6", "--model.n-embd", "384", "--model.block-size", "256"]
+LARGE = [
+    "--model.n-layer",
+    "6",
+    "--model.n-head",
+    "6",
+    "--model.n-embd",
+    "384",
+    "--model.block-size",
+    "256",
+]
 GRID = {
     "bigram": ["bigram"],
     "shakespeare-cpu": ["shakespeare-cpu"],
@@ -32,9 +41,12 @@ GRID = {
     ],
     "shakespeare-fast": ["shakespeare-fast"],
     "modern 4 x 4 x 192, context 128, batch 64": [
-        "shakespeare-cpu", *MODERN, "--model.n-embd", "192", "--model.block-size", "128", "--train.batch-size", "64",
+        "shakespeare-cpu", *MODERN, "--model.n-embd", "192", "--model.block-size", "128",
+        "--train.batch-size", "64",
     ],
-    "readable, dropout": ["shakespeare-cpu", "--model.architecture", "readable", "--model.dropout", "0.1", *FLOAT32],
+    "readable, dropout": [
+        "shakespeare-cpu", "--model.architecture", "readable", "--model.dropout", "0.1", *FLOAT32,
+    ],
     "modern 6 x 6 x 384, batch 8": ["shakespeare-cpu", *MODERN, *LARGE, "--train.batch-size", "8"],
     "gpt2 6 x 6 x 384, batch 16 by 4, float32": [
         "shakespeare", "--train.batch-size", "16", "--train.micro-batch-size", "4", *FLOAT32,
@@ -57,11 +69,15 @@ def planned(words: list[str], folder: str) -> Run:
     command = [sys.executable, "-m", "groundup", "plan", *words, "--json"]
     finished = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
     found = json.loads(finished.stdout.splitlines()[-1])
-    return Run(found["memory"]["peak"], found["time"]["step"], found["machine"].endswith("compiled"))
+    return Run(
+        found["memory"]["peak"], found["time"]["step"], found["machine"].endswith("compiled")
+    )
 
 
 def trained(words: list[str], plan: Run, about: float, folder: str) -> Run:
-    """What `groundup train` takes, for about so many seconds, compiled if the whole training would be."""
+    """What `groundup train` takes, for about so many seconds, compiled if the whole training would
+    be.
+    """
     steps = max(20, int(about / plan.step))
     shorter = ["--steps", str(steps), "--name", "measured", "--eval.every", "0"]
     shorter += ["--train.compile", "on" if plan.compiled else "off"]
@@ -69,7 +85,10 @@ def trained(words: list[str], plan: Run, about: float, folder: str) -> Run:
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0, command
-    lines = map(json.loads, (Path(folder) / "runs" / "measured" / "metrics.jsonl").read_text("utf-8").splitlines())
+    lines = map(
+        json.loads,
+        (Path(folder) / "runs" / "measured" / "metrics.jsonl").read_text("utf-8").splitlines(),
+    )
     seconds = [line["seconds"] for line in lines if line["kind"] == "step"]
     steps_alone = [after - before for before, after in pairwise(seconds)]
     return Run(usage.ru_maxrss * 1024, statistics.median(steps_alone), plan.compiled)
@@ -77,7 +96,9 @@ def trained(words: list[str], plan: Run, about: float, folder: str) -> Run:
 
 def main(words: list[str] | None = None) -> None:
     """Plan, train and compare each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=12.0)
     given = parser.parse_args(words)
     print("| recipe | memory planned | measured | off by | step planned | measured | off by |")
@@ -90,12 +111,15 @@ def main(words: list[str] | None = None) -> None:
         memory, step = plan.memory / run.memory - 1.0, plan.step / run.step - 1.0
         worst_memory, worst_time = max(worst_memory, abs(memory)), max(worst_time, abs(step))
         print(
-            f"| {name} | {plan.memory / 2**20:,.0f} MiB | {run.memory / 2**20:,.0f} MiB | {memory:+.1%} "
-            f"| {1e3 * plan.step:,.1f} ms | {1e3 * run.step:,.1f} ms | {step:+.1%} |",
+            f"| {name} | {plan.memory / 2**20:,.0f} MiB | {run.memory / 2**20:,.0f} MiB | "
+            f"{memory:+.1%} | {1e3 * plan.step:,.1f} ms | {1e3 * run.step:,.1f} ms | {step:+.1%} |",
             flush=True,
         )
     print(f"at worst: memory off by {worst_memory:.1%}, time by {worst_time:.1%}")
-    claim = "plan is off by at most 10% in memory and 15% in time (the worse of both, as a share of what is allowed)"
+    claim = (
+        "plan is off by at most 10% in memory and 15% in time (the worse of both, as a share of "
+        "what is allowed)"
+    )
     worst = max(worst_memory / 0.10, worst_time / 0.15)
     print(result_line(claim, ours=worst, peer=1.0, ratio=1.0 / worst, unit="of the allowed error"))
 

@@ -1,12 +1,14 @@
-"""Claim: `groundup prepare` encodes at 0.85 of raw tiktoken's speed a process, parquet included at 0.7 of it.
+"""Claim: `groundup prepare` encodes at 0.85 of raw tiktoken's speed a process, parquet included at
+0.7 of it.
 
     python benchmarks/prepare_throughput.py [--megabytes 200] [--workers 2] [--rounds 3]
 
-The peer is a loop of tiktoken's `encode_ordinary` over the same documents, held in memory, in one process: nothing is
-read, hashed, examined or kept. Ours is the encoding of a part, as a worker does it: JSON lines or parquet read from the
-disk, tokens and their documents in runs on it; then all parts by as many workers as asked for, which are started, and
-load their tokenizer, within that time. Rounds alternate; the medians count. With --memory GIGABYTES nothing is timed:
-the largest memory of all processes together is stated for an input of that size.
+The peer is a loop of tiktoken's `encode_ordinary` over the same documents, held in memory, in one
+process: nothing is read, hashed, examined or kept. Ours is the encoding of a part, as a worker does
+it: JSON lines or parquet read from the disk, tokens and their documents in runs on it; then all
+parts by as many workers as asked for, which are started, and load their tokenizer, within that
+time. Rounds alternate; the medians count. With --memory GIGABYTES nothing is timed: the largest
+memory of all processes together is stated for an input of that size.
 """
 
 import argparse
@@ -38,8 +40,13 @@ ROWS_AT_ONCE = 2000
 
 
 def some_documents(megabytes: float, seed: int = 1) -> Iterator[str]:
-    """Documents of 500 to 5,000 characters: Tiny Shakespeare and Python's documentation, repeated with variation."""
-    text, generator = load_corpus("shakespeare").text + load_corpus("python-docs").text, random.Random(seed)
+    """Documents of 500 to 5,000 characters: Tiny Shakespeare and Python's documentation, repeated
+    with variation.
+    """
+    text, generator = (
+        load_corpus("shakespeare").text + load_corpus("python-docs").text,
+        random.Random(seed),
+    )
     left = int(1e6 * megabytes)
     while left > 0:
         start, length = generator.randrange(len(text) - 5000), generator.randrange(500, 5000)
@@ -99,11 +106,23 @@ def speed_of_workers(source: Path, folder: Path, workers: int) -> float:
 
 
 def _command(source: Path, out: Path, workers: int) -> list[str]:
-    return [sys.executable, "-m", "groundup", "prepare", str(source), "--out", str(out), "--workers", str(workers)]
+    return [
+        sys.executable,
+        "-m",
+        "groundup",
+        "prepare",
+        str(source),
+        "--out",
+        str(out),
+        "--workers",
+        str(workers),
+    ]
 
 
 def largest_memory(source: Path, folder: Path, workers: int) -> float:
-    """Megabytes that all processes of `groundup prepare` have resident together, at the most; sampled."""
+    """Megabytes that all processes of `groundup prepare` have resident together, at the most;
+    sampled.
+    """
     process = subprocess.Popen(_command(source, folder / "out", workers), stdout=subprocess.DEVNULL)
     most = 0.0
     while process.poll() is None:
@@ -139,7 +158,9 @@ def _resident(pid: int) -> float:
 
 def main(words: list[str] | None = None) -> None:
     """All figures; the line of JSON is of one process's encoding."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--megabytes", type=float, default=400.0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
@@ -160,9 +181,16 @@ def measure_memory(folder: Path, gigabytes: float, workers: int) -> None:
         source = write(folder / f"a{suffix}", 1000 * gigabytes)
         (folder / suffix).mkdir()
         found = largest_memory(source, folder / suffix, workers)
-        print(f"{gigabytes:g} GB of {suffix}, {workers} workers: {found:,.0f} MB at the most, all processes together")
+        print(
+            f"{gigabytes:g} GB of {suffix}, {workers} workers: {found:,.0f} MB at the most, all "
+            "processes together"
+        )
         most = max(most, found)
-    print(result_line("prepare takes under 600 MB", ours=most, peer=600.0, ratio=600.0 / most, unit="MB"))
+    print(
+        result_line(
+            "prepare takes under 600 MB", ours=most, peer=600.0, ratio=600.0 / most, unit="MB"
+        )
+    )
 
 
 def measure_speed(folder: Path, megabytes: float, workers: int, rounds: int) -> None:
@@ -183,10 +211,18 @@ def measure_speed(folder: Path, megabytes: float, workers: int, rounds: int) -> 
         speed = statistics.median(speeds)
         print(f"a part of {suffix}: {speed:.2f} MB/s, {speed / peer:.2f} of it")
     together = statistics.median(several)
-    print(f"{workers} workers, their start included: {together:.2f} MB/s, {together / peer:.2f} of it")
+    print(
+        f"{workers} workers, their start included: {together:.2f} MB/s, {together / peer:.2f} of it"
+    )
     speed = statistics.median(ours[".jsonl"])
     print(
-        result_line("prepare encodes at raw tiktoken's speed", ours=speed, peer=peer, ratio=speed / peer, unit="MB/s")
+        result_line(
+            "prepare encodes at raw tiktoken's speed",
+            ours=speed,
+            peer=peer,
+            ratio=speed / peer,
+            unit="MB/s",
+        )
     )
 
 

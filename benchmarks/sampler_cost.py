@@ -1,11 +1,14 @@
-"""Claim: a sampler batch costs under 2% of a step of the smallest recipe; ten billion tokens open in under a second.
+"""Claim: a sampler batch costs under 2% of a step of the smallest recipe; ten billion tokens open
+in under a second.
 
-    python benchmarks/sampler_cost.py [--recipe bigram] [--streams 32] [--steps 200] [--tokens N] [--shards 300]
+python benchmarks/sampler_cost.py [--recipe bigram] [--streams 32] [--steps 200] [--tokens N]
+[--shards 300]
 
-The bigram has the shortest step. Its own trainer steps on random tokens, and between two steps the sampler
-makes a batch of the same shape from that many shards on the disk: the cost is the ratio of their medians. The ten
-billion tokens are shards with headers and nothing behind them (sparse files); opening them is what a run does before it
-reads: the index, each header, each map, and the sampler's first batch.
+The bigram has the shortest step. Its own trainer steps on random tokens, and between two steps the
+sampler makes a batch of the same shape from that many shards on the disk: the cost is the ratio of
+their medians. The ten billion tokens are shards with headers and nothing behind them (sparse
+files); opening them is what a run does before it reads: the index, each header, each map, and the
+sampler's first batch.
 """
 
 import argparse
@@ -32,7 +35,9 @@ VOCAB_SIZE = 65
 TOKENS_OF_A_STREAM = 1_000_000
 
 
-def seconds_of_a_batch(recipe: Recipe, streams: int, steps: int, folder: Path) -> tuple[float, float]:
+def seconds_of_a_batch(
+    recipe: Recipe, streams: int, steps: int, folder: Path
+) -> tuple[float, float]:
     """The medians of a step, and of a batch from shards."""
     tokens = Tokens(tuple(random_shards(folder, streams)), tuple(map(str, range(streams))))
     sampler = Sampler(tokens, recipe.model.block_size, recipe.train.batch_size, recipe.train.seed)
@@ -54,7 +59,11 @@ def random_shards(folder: Path, streams: int) -> list[np.ndarray]:
     for number in range(streams):
         path = folder / f"{number}.bin"
         with ShardWriter(path, DTYPES[2], VOCAB_SIZE, MAKER) as writer:
-            writer.append(np.random.default_rng(number).integers(VOCAB_SIZE, size=TOKENS_OF_A_STREAM).astype("<u2"))
+            writer.append(
+                np.random.default_rng(number)
+                .integers(VOCAB_SIZE, size=TOKENS_OF_A_STREAM)
+                .astype("<u2")
+            )
             writer.publish()
         found.append(open_shard(path).tokens)
     return found
@@ -64,7 +73,8 @@ def write_sparse(folder: Path, tokens: int, shards: int) -> None:
     """A corpus of headers and holes, and its index."""
     count = tokens // shards
     entries = [
-        {"file": f"{number:05d}.bin", "tokens": count, "documents": 1, "sha256": MAKER} for number in range(shards)
+        {"file": f"{number:05d}.bin", "tokens": count, "documents": 1, "sha256": MAKER}
+        for number in range(shards)
     ]
     for entry in entries:
         with (folder / entry["file"]).open("wb") as file:
@@ -72,11 +82,22 @@ def write_sparse(folder: Path, tokens: int, shards: int) -> None:
             file.truncate(HEADER.size + 2 * count)
     parts = {"train": entries[1:], "validation": entries[:1]}
     splits = {
-        name: {"tokens": count * len(part), "documents": len(part), "bytes": 4 * count * len(part), "shards": part}
+        name: {
+            "tokens": count * len(part),
+            "documents": len(part),
+            "bytes": 4 * count * len(part),
+            "shards": part,
+        }
         for name, part in parts.items()
     }
     tokenizer = {"name": "none", "sha256": MAKER, "vocab_size": VOCAB_SIZE}
-    index = {"format": FORMAT, "version": VERSION, "fingerprint": MAKER, "tokenizer": tokenizer, "splits": splits}
+    index = {
+        "format": FORMAT,
+        "version": VERSION,
+        "fingerprint": MAKER,
+        "tokenizer": tokenizer,
+        "splits": splits,
+    }
     (folder / INDEX).write_text(json.dumps(index), "utf-8")
 
 
@@ -91,7 +112,9 @@ def seconds_to_open(folder: Path, recipe: Recipe) -> tuple[float, int]:
 
 def main(words: list[str] | None = None) -> None:
     """Both claims; the line of JSON is of the one that holds by less."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--recipe", default="bigram")
     parser.add_argument("--streams", type=int, default=32)
     parser.add_argument("--steps", type=int, default=200)
@@ -101,14 +124,23 @@ def main(words: list[str] | None = None) -> None:
     recipe = recipe_with(given.recipe, flags)
     with tempfile.TemporaryDirectory() as folder:
         step, batch = seconds_of_a_batch(recipe, given.streams, given.steps, Path(folder))
-    print(f"{given.recipe}: a step {1e3 * step:.2f} ms, a batch from {given.streams} shards {1e6 * batch:.0f} us")
+    print(
+        f"{given.recipe}: a step {1e3 * step:.2f} ms, a batch from {given.streams} shards "
+        f"{1e6 * batch:.0f} us"
+    )
     with tempfile.TemporaryDirectory() as folder:
         write_sparse(Path(folder), given.tokens, given.shards)
         seconds, tokens = seconds_to_open(Path(folder), recipe)
-    print(f"{tokens:,} tokens in {given.shards} shards open, first batch included, in {seconds:.3f} s")
+    print(
+        f"{tokens:,} tokens in {given.shards} shards open, first batch included, in {seconds:.3f} s"
+    )
     if 0.02 / (batch / step) <= 1.0 / seconds:
         claim = f"a sampler batch costs under 2% of a step of {given.recipe}"
-        print(result_line(claim, ours=batch / step, peer=0.02, ratio=0.02 / (batch / step), unit="of a step"))
+        print(
+            result_line(
+                claim, ours=batch / step, peer=0.02, ratio=0.02 / (batch / step), unit="of a step"
+            )
+        )
     else:
         claim = f"{given.tokens:,} tokens open in under a second"
         print(result_line(claim, ours=seconds, peer=1.0, ratio=1.0 / seconds, unit="seconds"))

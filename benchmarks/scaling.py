@@ -1,10 +1,12 @@
-"""Claim: a step costs what the formula says, from 1 to 100 times the work (fitted exponents beside the theory's).
+"""Claim: a step costs what the formula says, from 1 to 100 times the work (fitted exponents beside
+the theory's).
 
     python benchmarks/scaling.py [--repeat 5] [flags of groundup train]
 
-One thing at a time is made larger, up to 100 times: layers, width, context, vocabulary, batch. The measured exponent is
-the slope of log(seconds of a step) over log(size), the theory's that of the formula's operations, both by least squares
-through the same points. Not compiled, in float32, with AdamW: the plainest training there is.
+One thing at a time is made larger, up to 100 times: layers, width, context, vocabulary, batch. The
+measured exponent is the slope of log(seconds of a step) over log(size), the theory's that of the
+formula's operations, both by least squares through the same points. Not compiled, in float32, with
+AdamW: the plainest training there is.
 """
 
 import argparse
@@ -17,7 +19,14 @@ from groundup.training.journal import Journal
 from groundup.training.setup import assemble
 
 PLAIN = ["--train.compile", "off", "--train.precision", "float32", "--optim.optimizer", "adamw"]
-SHAPE = {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 32, "batch_size": 4, "vocab_size": 256}
+SHAPE = {
+    "n_layer": 2,
+    "n_head": 2,
+    "n_embd": 64,
+    "block_size": 32,
+    "batch_size": 4,
+    "vocab_size": 256,
+}
 GROWING = {
     "n_layer": (1, 10, 100),
     "n_embd": (16, 160, 1600),
@@ -32,8 +41,12 @@ def measure(shape: dict[str, int], flags: list[str], repeat: int) -> tuple[float
     model = {f"--model.{name.replace('_', '-')}": value for name, value in shape.items()}
     batch_size, vocab_size = model.pop("--model.batch-size"), model.pop("--model.vocab-size")
     words = [word for flag, value in model.items() for word in (flag, str(value))]
-    recipe = recipe_with("shakespeare-cpu", [*PLAIN, *words, "--train.batch-size", str(batch_size), *flags])
-    found = bench(assemble(recipe, synthetic_text(recipe, vocab_size), None, alone(Journal())), repeat)
+    recipe = recipe_with(
+        "shakespeare-cpu", [*PLAIN, *words, "--train.batch-size", str(batch_size), *flags]
+    )
+    found = bench(
+        assemble(recipe, synthetic_text(recipe, vocab_size), None, alone(Journal())), repeat
+    )
     return found.step_seconds, found.operations_per_token * found.tokens_per_step
 
 
@@ -47,7 +60,9 @@ def slope(sizes: tuple[int, ...], values: list[float]) -> float:
 
 def main(words: list[str] | None = None) -> None:
     """Measure and print the table in Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeat", type=int, default=5)
     given, flags = parser.parse_known_args(words)
     print("| growing | sizes | milliseconds a step | exponent | of the operations |")
@@ -59,9 +74,17 @@ def main(words: list[str] | None = None) -> None:
         exponent, theory = slope(sizes, seconds), slope(sizes, operations)
         worst = max(worst, exponent / theory)
         times = ", ".join(f"{1e3 * value:,.1f}" for value in seconds)
-        print(f"| {name} | {', '.join(map(str, sizes))} | {times} | {exponent:.2f} | {theory:.2f} |", flush=True)
-    claim = "the cost of a step grows no faster than its operations (largest exponent over the theory's)"
-    print(result_line(claim, ours=worst, peer=1.0, ratio=1.0 / worst, unit="exponent over exponent"))
+        print(
+            f"| {name} | {', '.join(map(str, sizes))} | {times} | {exponent:.2f} | {theory:.2f} |",
+            flush=True,
+        )
+    claim = (
+        "the cost of a step grows no faster than its operations (largest exponent over the "
+        "theory's)"
+    )
+    print(
+        result_line(claim, ours=worst, peer=1.0, ratio=1.0 / worst, unit="exponent over exponent")
+    )
 
 
 if __name__ == "__main__":

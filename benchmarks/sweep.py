@@ -3,8 +3,8 @@
     python benchmarks/sweep.py RECIPE [flags over RECIPE, for all] \\
         --vary "momentum 0.95: --optim.muon-momentum 0.95" --vary ... [--seeds 1 2 3]
 
-The first row of the table is the recipe itself. Flags are those of `groundup train`; with --train.minutes all get
-equal training time, else equal steps.
+The first row of the table is the recipe itself. Flags are those of `groundup train`; with
+--train.minutes all get equal training time, else equal steps.
 """
 
 import argparse
@@ -17,7 +17,9 @@ from trained import Variant, compare, markdown, text_of
 
 def main(words: list[str] | None = None) -> None:
     """Train the recipe and its variants, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("recipe")
     parser.add_argument("--vary", action="append", default=[], help="NAME: FLAGS")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
@@ -28,7 +30,10 @@ def main(words: list[str] | None = None) -> None:
         variants.append(Variant(name, recipe_with(given.recipe, [*flags, *shlex.split(changes)])))
     found = compare(variants, given.seeds, text_of(variants[0].recipe))
     print(markdown(found))
-    medians = {name: statistics.median(outcome.loss for outcome in outcomes) for name, outcomes in found.items()}
+    medians = {
+        name: statistics.median(outcome.loss for outcome in outcomes)
+        for name, outcomes in found.items()
+    }
     ours = medians.pop("the recipe")
     best = min(medians.values(), default=ours)
     claim = f"the settings of {given.recipe} are no worse than their neighbours"

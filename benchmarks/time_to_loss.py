@@ -1,12 +1,14 @@
-"""Claim: groundup reaches nanoGPT's laptop loss on Tiny Shakespeare at least 6 times sooner (4, start-up included).
+"""Claim: groundup reaches nanoGPT's laptop loss on Tiny Shakespeare at least 6 times sooner (4,
+start-up included).
 
     python benchmarks/time_to_loss.py [--seeds 1 2 3] [RECIPE]
 
-The peer is a Hugging Face GPT2LMHeadModel trained as nanoGPT's command for a CPU does: 4 x 4 x 128, context 64, batch
-12, no dropout, 2000 steps of AdamW at 1e-3. L is its final loss over the whole validation split, the median over the
-seeds. Ours is `groundup train shakespeare-fast`, a command in a process of its own; it has reached L at its first
-evaluation at or below it. Two ratios: of pure training time, and of whole processes with start-up, compilation,
-evaluations and, on our side, checkpoints, samples and pictures.
+The peer is a Hugging Face GPT2LMHeadModel trained as nanoGPT's command for a CPU does: 4 x 4 x 128,
+context 64, batch 12, no dropout, 2000 steps of AdamW at 1e-3. L is its final loss over the whole
+validation split, the median over the seeds. Ours is `groundup train shakespeare-fast`, a command in
+a process of its own; it has reached L at its first evaluation at or below it. Two ratios: of pure
+training time, and of whole processes with start-up, compilation, evaluations and, on our side,
+checkpoints, samples and pictures.
 """
 
 import argparse
@@ -37,7 +39,9 @@ class Side:
 
 
 def train_peer(seed: int) -> tuple[float, float]:
-    """(loss over the validation split, seconds of training), with nothing of groundup but its corpus."""
+    """(loss over the validation split, seconds of training), with nothing of groundup but its
+    corpus.
+    """
     import numpy as np
     import torch
     from torch.nn import functional as F
@@ -93,7 +97,10 @@ def train_peer(seed: int) -> tuple[float, float]:
     with torch.no_grad():
         windows = (len(validation) - 1) // CONTEXT  # every token but a rest shorter than a context
         starts = np.arange(windows) * CONTEXT
-        batches = [validation[part[:, None] + np.arange(CONTEXT + 1)] for part in np.array_split(starts, windows // 64)]
+        batches = [
+            validation[part[:, None] + np.arange(CONTEXT + 1)]
+            for part in np.array_split(starts, windows // 64)
+        ]
         total = sum(float(loss_of(batch, "sum")) for batch in batches)
     return total / (windows * CONTEXT), seconds
 
@@ -109,14 +116,29 @@ def peer(seed: int) -> Side:
 
 
 def ours(recipe: str, seed: int, loss: float, cache: str | None) -> Side:
-    """Our command in a process of its own, to its first evaluation at or below `loss`; its whole time in all."""
+    """Our command in a process of its own, to its first evaluation at or below `loss`; its whole
+    time in all.
+    """
     environment = os.environ | ({"TORCHINDUCTOR_CACHE_DIR": cache} if cache else {})
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "groundup", "train", recipe, "--seed", str(seed), "--name", "ours"]
+        command = [
+            sys.executable,
+            "-m",
+            "groundup",
+            "train",
+            recipe,
+            "--seed",
+            str(seed),
+            "--name",
+            "ours",
+        ]
         started = time.perf_counter()
         subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
         whole = time.perf_counter() - started
-        lines = map(json.loads, (Path(folder) / "runs" / "ours" / "metrics.jsonl").read_text("utf-8").splitlines())
+        lines = map(
+            json.loads,
+            (Path(folder) / "runs" / "ours" / "metrics.jsonl").read_text("utf-8").splitlines(),
+        )
         evaluations = [line for line in lines if line["kind"] == "evaluation" and line["step"] > 0]
     reached = next((line for line in evaluations if line["validation_loss"] <= loss), None)
     best = min(line["validation_loss"] for line in evaluations)
@@ -125,15 +147,27 @@ def ours(recipe: str, seed: int, loss: float, cache: str | None) -> Side:
 
 def medians(sides: list[Side]) -> Side:
     """Of each measurement by itself."""
-    return Side(*(statistics.median(values) for values in zip(*(asdict(side).values() for side in sides), strict=True)))
+    return Side(
+        *(
+            statistics.median(values)
+            for values in zip(*(asdict(side).values() for side in sides), strict=True)
+        )
+    )
 
 
 def main(words: list[str] | None = None) -> None:
     """Train both sides by turns and print the two ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("recipe", nargs="?", default="shakespeare-fast")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--peer", type=int, metavar="SEED", help="train the peer here, and print its loss and seconds")
+    parser.add_argument(
+        "--peer",
+        type=int,
+        metavar="SEED",
+        help="train the peer here, and print its loss and seconds",
+    )
     given = parser.parse_args(words)
     if given.peer is not None:
         print(json.dumps(train_peer(given.peer)))
@@ -151,10 +185,20 @@ def main(words: list[str] | None = None) -> None:
     one, other = medians(mine), medians(theirs)
     losses = [side.loss for side in mine]
     print(f"L = {target:.4f}; ours ends at {one.loss:.4f} ({min(losses):.4f} to {max(losses):.4f})")
-    print(f"whole processes: {other.whole:.1f} s against {one.whole:.1f} s, a ratio of {other.whole / one.whole:.1f}")
-    claim = "training reaches the laptop loss of nanoGPT on Tiny Shakespeare at least 6 times sooner than the peer"
+    print(
+        f"whole processes: {other.whole:.1f} s against {one.whole:.1f} s, a ratio of "
+        f"{other.whole / one.whole:.1f}"
+    )
+    claim = (
+        "training reaches the laptop loss of nanoGPT on Tiny Shakespeare at least 6 times sooner "
+        "than the peer"
+    )
     ratio = other.training / one.training
-    print(result_line(claim, ours=one.training, peer=other.training, ratio=ratio, unit="seconds of training"))
+    print(
+        result_line(
+            claim, ours=one.training, peer=other.training, ratio=ratio, unit="seconds of training"
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Claim: learning a tokenizer of 32,768 tokens from 100 MB is at least as fast as with Hugging Face's `tokenizers`.
+"""Claim: learning a tokenizer of 32,768 tokens from 100 MB is at least as fast as with Hugging
+Face's `tokenizers`.
 
     python benchmarks/tokenizer_training.py [--megabytes 100] [--vocab-size 32768]
 
-The text: the Python source code of this installation, its packages included, file by file. Each learns in a process
-of its own, whose resident memory at its highest is stated; ours includes turning what was learned into a tokenizer.
+The text: the Python source code of this installation, its packages included, file by file. Each
+learns in a process of its own, whose resident memory at its highest is stated; ours includes
+turning what was learned into a tokenizer.
 """
 
 import argparse
@@ -72,7 +74,9 @@ def measured(learner: str, megabytes: float, vocab_size: int) -> dict[str, float
 
 def main(words: list[str] | None = None) -> None:
     """Both, one after the other."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--megabytes", type=float, default=100.0)
     parser.add_argument("--vocab-size", type=int, default=32_768)
     parser.add_argument("--only", choices=LEARNERS)
@@ -87,11 +91,14 @@ def main(words: list[str] | None = None) -> None:
     found = {learner: measured(learner, given.megabytes, given.vocab_size) for learner in LEARNERS}
     for learner, result in found.items():
         print(
-            f"{learner}: {result['tokens']:,.0f} tokens from {result['characters']:.0f} million characters in "
-            f"{result['seconds']:.1f} s, {result['memory']:,.0f} MiB at the most"
+            f"{learner}: {result['tokens']:,.0f} tokens from {result['characters']:.0f} million "
+            f"characters in {result['seconds']:.1f} s, {result['memory']:,.0f} MiB at the most"
         )
     ours, peer = (found[learner]["seconds"] for learner in LEARNERS)
-    claim = f"learning {given.vocab_size:,} tokens from {given.megabytes:g} MB is at least as fast as with `tokenizers`"
+    claim = (
+        f"learning {given.vocab_size:,} tokens from {given.megabytes:g} MB is at least as fast as "
+        "with `tokenizers`"
+    )
     print(result_line(claim, ours=ours, peer=peer, ratio=peer / ours, unit="seconds"))
 
 

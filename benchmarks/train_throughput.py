@@ -1,12 +1,15 @@
-"""Claim: `groundup train` gets no fewer tokens/s from a machine than Hugging Face's GPT-2 of the same size.
+"""Claim: `groundup train` gets no fewer tokens/s from a machine than Hugging Face's GPT-2 of the
+same size.
 
     python benchmarks/train_throughput.py [RECIPE] [--steps 50] [--rounds 9] [--corpus TEXT]
 
-Our training step, as `groundup train` puts it together, runs twice: with whatever precision and compilation the machine
-gets by itself, and in float32 uncompiled. The peer is a GPT2LMHeadModel as its users train it: float32, uncompiled,
-torch's defaults, AdamW and clipping with the recipe's settings. It begins with the same weights and is handed the same
-batches, already made, while ours are sampled, hashed and logged inside the measured time. All take turns in blocks of
-`--steps` steps, so that a machine that slows down slows down all; a ratio compares the two blocks of one round.
+Our training step, as `groundup train` puts it together, runs twice: with whatever precision and
+compilation the machine gets by itself, and in float32 uncompiled. The peer is a GPT2LMHeadModel as
+its users train it: float32, uncompiled, torch's defaults, AdamW and clipping with the recipe's
+settings. It begins with the same weights and is handed the same batches, already made, while ours
+are sampled, hashed and logged inside the measured time. All take turns in blocks of `--steps`
+steps, so that a machine that slows down slows down all; a ratio compares the two blocks of one
+round.
 """
 
 import argparse
@@ -86,10 +89,17 @@ def peer(trainer: Trainer, steps: int) -> Contender:
     model, section = hugging_face_twin(trainer), trainer.recipe.optim
     matrices = [parameter for parameter in model.parameters() if parameter.ndim == 2]
     others = [parameter for parameter in model.parameters() if parameter.ndim != 2]
-    groups = [{"params": matrices, "weight_decay": section.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": section.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
     peak = {"initial_lr": section.learning_rate}
-    optimizer = torch.optim.AdamW([group | peak for group in groups], lr=section.learning_rate, betas=section.betas)
-    batches = [trainer.batches.source.batch(number).to(trainer.machine.device) for number in range(steps)]
+    optimizer = torch.optim.AdamW(
+        [group | peak for group in groups], lr=section.learning_rate, betas=section.betas
+    )
+    batches = [
+        trainer.batches.source.batch(number).to(trainer.machine.device) for number in range(steps)
+    ]
 
     def step(number: int) -> float:
         trainer.schedule.apply([optimizer], number)
@@ -105,7 +115,9 @@ def peer(trainer: Trainer, steps: int) -> Contender:
 
 
 def hugging_face_twin(trainer: Trainer) -> GPT2LMHeadModel:
-    """A GPT2LMHeadModel of the recipe's shape in training mode, with the trainer's weights where it is a GPT-2 too."""
+    """A GPT2LMHeadModel of the recipe's shape in training mode, with the trainer's weights where it
+    is a GPT-2 too.
+    """
     shape = trainer.recipe.model
     config = GPT2Config(
         vocab_size=trainer.text.tokenizer.vocab_size,
@@ -139,11 +151,15 @@ def take_turns(contenders: list[Contender], steps: int, rounds: int, tokens_per_
 
 def paired_ratio(one: Contender, other: Contender) -> float:
     """The median over the rounds of one's tokens/s through the other's."""
-    return statistics.median(mine / theirs for mine, theirs in zip(one.blocks, other.blocks, strict=True))
+    return statistics.median(
+        mine / theirs for mine, theirs in zip(one.blocks, other.blocks, strict=True)
+    )
 
 
 def compare(recipe: Recipe, steps: int, rounds: int) -> tuple[list[Contender], Trainer]:
-    """All contenders, after their rounds: ours as it comes, ours in float32 uncompiled, the peer; and our trainer."""
+    """All contenders, after their rounds: ours as it comes, ours in float32 uncompiled, the peer;
+    and our trainer.
+    """
     plain = replace(recipe, train=replace(recipe.train, precision="float32", compile="off"))
     text = text_of(recipe)
     trainer = assemble(recipe, text)
@@ -164,7 +180,9 @@ def report(contenders: list[Contender], trainer: Trainer) -> None:
     operations = operations_per_token(trainer.recipe.model.architecture, trainer.model.config)
     peaks = {
         name: matmul_peak(getattr(torch, name), trainer.machine.device)
-        for name in dict.fromkeys(("float32", "bfloat16", *(contender.precision for contender in contenders)))
+        for name in dict.fromkeys(
+            ("float32", "bfloat16", *(contender.precision for contender in contenders))
+        )
     }
     for contender in contenders:
         speed = statistics.median(contender.blocks)
@@ -172,7 +190,8 @@ def report(contenders: list[Contender], trainer: Trainer) -> None:
         print(
             f"{contender.name:<36} {speed:>9,.0f} tokens/s ({min(contender.blocks):,.0f} to "
             f"{max(contender.blocks):,.0f})  ratio {paired_ratio(contender, theirs):.2f}  "
-            f"{share:6.1%} of the {contender.precision} peak  loss {contender.loss:.4f} at step {contender.done}"
+            f"{share:6.1%} of the {contender.precision} peak  loss {contender.loss:.4f} at step "
+            f"{contender.done}"
         )
     measured = ", ".join(f"{name} {peak / 1e9:,.0f}" for name, peak in peaks.items())
     print(f"operations a token: 6 N + 12 n_layer n_embd block_size = {operations:,.0f}")
@@ -181,7 +200,9 @@ def report(contenders: list[Contender], trainer: Trainer) -> None:
 
 def main(words: list[str] | None = None) -> None:
     """Run the comparison that the words of the command line ask for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("recipe", nargs="?", default="shakespeare-cpu")
     parser.add_argument("--steps", type=int, default=50, help="steps of a block")
     parser.add_argument("--rounds", type=int, default=9, help="blocks of each contender")

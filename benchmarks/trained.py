@@ -1,4 +1,6 @@
-"""Training a recipe inside a benchmark: the package's own trainer, without a run folder, and what came of it."""
+"""Training a recipe inside a benchmark: the package's own trainer, without a run folder, and what
+came of it.
+"""
 
 import statistics
 from collections.abc import Callable
@@ -22,7 +24,9 @@ Change = Callable[[Model], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished training: loss in nats a token over the whole validation split, seconds without evaluations."""
+    """A finished training: loss in nats a token over the whole validation split, seconds without
+    evaluations.
+    """
 
     loss: float
     steps: int
@@ -36,7 +40,9 @@ def text_of(recipe: Recipe) -> Text:
 
 
 def train(recipe: Recipe, text: Text, change: Change | None = None) -> Outcome:
-    """Train to the end, from the recipe's own weights or from them changed; a length in minutes is training time."""
+    """Train to the end, from the recipe's own weights or from them changed; a length in minutes is
+    training time.
+    """
     torch._dynamo.reset()  # every training compiles for itself, as in a process of its own
     recipe = replace(recipe, eval=replace(recipe.eval, every=0, tokens=0, train_tokens=0))
     torch.manual_seed(recipe.train.seed)
@@ -45,7 +51,9 @@ def train(recipe: Recipe, text: Text, change: Change | None = None) -> Outcome:
         change(model)
     trainer = assemble(recipe, text, model, alone(Journal()))
     recipe = resolve_length(trainer)
-    trainer = replace(trainer, recipe=recipe, schedule=Schedule.of(recipe.optim, recipe.train.steps))
+    trainer = replace(
+        trainer, recipe=recipe, schedule=Schedule.of(recipe.optim, recipe.train.steps)
+    )
     seconds = 0.0
     for step in range(recipe.train.steps):
         seconds += trainer.train_step(step).seconds
@@ -72,16 +80,21 @@ def compare(variants: list[Variant], seeds: list[int], text: Text) -> dict[str, 
             outcome = train(seeded, text, variant.change)
             found[variant.name].append(outcome)
             print(
-                f"{variant.name}, seed {seed}: loss {outcome.loss:.4f} after {outcome.steps:,} steps, "
-                f"{outcome.tokens:,} tokens and {outcome.seconds:.1f} s",
+                f"{variant.name}, seed {seed}: loss {outcome.loss:.4f} after {outcome.steps:,} "
+                f"steps, {outcome.tokens:,} tokens and {outcome.seconds:.1f} s",
                 flush=True,
             )
     return found
 
 
 def markdown(found: dict[str, list[Outcome]]) -> str:
-    """A table in Markdown: medians with the spread over the seeds, and the difference to the first row."""
-    lines = ["| variant | loss | from .. to | difference | tokens | seconds |", "|---|---|---|---|---|---|"]
+    """A table in Markdown: medians with the spread over the seeds, and the difference to the first
+    row.
+    """
+    lines = [
+        "| variant | loss | from .. to | difference | tokens | seconds |",
+        "|---|---|---|---|---|---|",
+    ]
     first = statistics.median(outcome.loss for outcome in next(iter(found.values())))
     for name, outcomes in found.items():
         losses = sorted(outcome.loss for outcome in outcomes)
@@ -89,7 +102,7 @@ def markdown(found: dict[str, list[Outcome]]) -> str:
         tokens = statistics.median(outcome.tokens for outcome in outcomes)
         seconds = statistics.median(outcome.seconds for outcome in outcomes)
         lines.append(
-            f"| {name} | {loss:.4f} | {losses[0]:.4f} .. {losses[-1]:.4f} | {loss - first:+.4f} | {tokens:,.0f} "
-            f"| {seconds:.1f} |"
+            f"| {name} | {loss:.4f} | {losses[0]:.4f} .. {losses[-1]:.4f} | {loss - first:+.4f} | "
+            f"{tokens:,.0f} | {seconds:.1f} |"
         )
     return "\n".join(lines)

@@ -1,9 +1,10 @@
-"""Claim: two processes that train together end cleanly, every time: gloo's threads abort none of them at exit.
+"""Claim: two processes that train together end cleanly, every time: gloo's threads abort none of
+them at exit.
 
     python benchmarks/two_process_exits.py [--runs 20]
 
-Starts that many short runs of `torchrun --nproc-per-node 2 -m groundup train`, one after the other, and counts those
-that exit with 0.
+Starts that many short runs of `torchrun --nproc-per-node 2 -m groundup train`, one after the other,
+and counts those that exit with 0.
 """
 
 import argparse
@@ -19,7 +20,16 @@ from common import result_line
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 TINY = (
-    *("--model.block-size", "16", "--model.n-layer", "2", "--model.n-head", "2", "--model.n-embd", "16"),
+    *(
+        "--model.block-size",
+        "16",
+        "--model.n-layer",
+        "2",
+        "--model.n-head",
+        "2",
+        "--model.n-embd",
+        "16",
+    ),
     *("--train.batch-size", "4", "--train.device", "cpu", "--train.compile", "off", "--steps", "6"),
     *("--eval.every", "3", "--eval.sample-length", "10", "--corpus", "text.txt"),
 )
@@ -42,7 +52,9 @@ def exits(runs: int, folder: Path) -> Iterator[subprocess.CompletedProcess[str]]
 
 def main(words: list[str] | None = None) -> None:
     """Run as often as the words of the command line ask for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=20)
     given = parser.parse_args(words)
     clean = 0

@@ -1,4 +1,6 @@
-"""Run lessons in full and keep what they show: `python notebooks/remake.py [NAME.ipynb ...]`, by default all."""
+"""Run lessons in full and keep what they show: `python notebooks/remake.py [NAME.ipynb ...]`, by
+default all.
+"""
 
 import os
 import sys
@@ -12,10 +14,14 @@ from groundup.lessons import BUDGET
 
 
 def remake(path: Path) -> None:
-    """Run a lesson from its first cell to its last, and write it back with its outputs. Raises CellExecutionError."""
+    """Run a lesson from its first cell to its last, and write it back with its outputs. Raises
+    CellExecutionError.
+    """
     notebook = nbformat.read(path, as_version=4)
     began = time.perf_counter()
-    NotebookClient(notebook, kernel_name="python3", record_timing=False, timeout=None).execute(cwd=str(path.parent))
+    NotebookClient(notebook, kernel_name="python3", record_timing=False, timeout=None).execute(
+        cwd=str(path.parent)
+    )
     for number, cell in enumerate(notebook.cells, start=1):
         cell["id"], cell["metadata"] = f"cell-{number}", {}
     nbformat.write(notebook, path)

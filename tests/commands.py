@@ -1,4 +1,6 @@
-"""Runs the command line many times over: each run in a process of its own, forked from one that knows torch already."""
+"""Runs the command line many times over: each run in a process of its own, forked from one that
+knows torch already.
+"""
 
 import json
 import multiprocessing
@@ -17,19 +19,31 @@ from safetensors import safe_open
 
 from conftest import TINY, some_text
 
-# What a training run imports before it is over (torch._inductor belongs to torch's deterministic mode), and what this
+# What a training run imports before it is over (torch._inductor belongs to torch's deterministic
+# mode), and what this
 # file and conftest.py do.
 PRELOADED = [
     *("groundup.cli.main", "groundup.cli.train", "groundup.cli.generate"),
-    *("torch._inductor", "matplotlib.figure", "matplotlib.backends.backend_agg", "pytest", "hypothesis"),
+    *(
+        "torch._inductor",
+        "matplotlib.figure",
+        "matplotlib.backends.backend_agg",
+        "pytest",
+        "hypothesis",
+    ),
 ]
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(PRELOADED)
 
 
 def flags(changes: dict[str, object] | None = None) -> list[str]:
-    """The tiny recipe of conftest.py on `text.txt`, with some of its flags changed; no evaluation but the last."""
-    chosen = dict(zip(TINY[::2], TINY[1::2], strict=True)) | {"--corpus": "text.txt", "--eval.every": "0"}
+    """The tiny recipe of conftest.py on `text.txt`, with some of its flags changed; no evaluation
+    but the last.
+    """
+    chosen = dict(zip(TINY[::2], TINY[1::2], strict=True)) | {
+        "--corpus": "text.txt",
+        "--eval.every": "0",
+    }
     chosen |= {flag: str(value) for flag, value in (changes or {}).items()}
     return [word for pair in chosen.items() for word in pair]
 
@@ -42,7 +56,9 @@ def write_text(folder: Path) -> Path:
 
 
 def _command_line(args: list[str], folder: str, output: str, memory: int, file_size: int) -> None:
-    """What `python -m groundup ARGS...` does, in `folder`, its output in files, under the limits given."""
+    """What `python -m groundup ARGS...` does, in `folder`, its output in files, under the limits
+    given.
+    """
     os.chdir(folder)
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         os.dup2(os.open(f"{output}/.{os.getpid()}.{name}", os.O_WRONLY | os.O_CREAT), descriptor)
@@ -89,10 +105,13 @@ def started(
 ) -> Iterator[Running]:
     """`groundup ARGS...` in `folder`, while the body runs; killed after it if it still lives.
 
-    Its output goes to hidden files in `output`, or in `folder`; `memory` and `file_size` limit it, in bytes.
+    Its output goes to hidden files in `output`, or in `folder`; `memory` and `file_size` limit it,
+    in bytes.
     """
     words, files = list(map(str, args)), output or folder
-    process = FORKED.Process(target=_command_line, args=(words, str(folder), str(files), memory, file_size))
+    process = FORKED.Process(
+        target=_command_line, args=(words, str(folder), str(files), memory, file_size)
+    )
     process.start()
     try:
         yield Running(words, files, process)
@@ -140,7 +159,9 @@ def checkpoint(run: Path, step: int) -> Path:
 
 
 def steps_once(run: Path, steps: int) -> list[tuple[float, int]]:
-    """The loss and the hash of the batch of each step, of which metrics.jsonl must hold each exactly once, in order."""
+    """The loss and the hash of the batch of each step, of which metrics.jsonl must hold each
+    exactly once, in order.
+    """
     lines = metrics(run)
     assert [line["step"] for line in lines] == list(range(1, steps + 1))
     return [(line["loss"], line["batch_hash"]) for line in lines]
@@ -149,8 +170,14 @@ def steps_once(run: Path, steps: int) -> list[tuple[float, int]]:
 def final_files(run: Path, steps: int) -> dict[str, bytes]:
     """What a run learned: the bytes of its last weights and optimizer state."""
     folder = checkpoint(run, steps)
-    weights = "model.safetensors" if (folder / "model.safetensors").exists() else "adapter_model.safetensors"
-    return {name: (folder / name).read_bytes() for name in (weights, "training/optimizer.safetensors")}
+    weights = (
+        "model.safetensors"
+        if (folder / "model.safetensors").exists()
+        else "adapter_model.safetensors"
+    )
+    return {
+        name: (folder / name).read_bytes() for name in (weights, "training/optimizer.safetensors")
+    }
 
 
 def assert_same_training(run: Path, other: Path, steps: int) -> None:

@@ -16,11 +16,13 @@ from groundup.verification.random_models import model_of, perturb
 
 __all__ = ["model_of", "perturb"]  # the models that `groundup verify` makes are those of the tests
 
-# Two test processes share two cores: oversubscribed OpenMP threads would make everything ten times slower.
+# Two test processes share two cores: oversubscribed OpenMP threads would make everything ten times
+# slower.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
-# No test fails for being slow on a busy machine. `pytest --hypothesis-profile thorough` searches fifty times longer.
+# No test fails for being slow on a busy machine. `pytest --hypothesis-profile thorough` searches
+# fifty times longer.
 settings.register_profile("quick", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", settings.get_profile("quick"), max_examples=5000)
 settings.load_profile("quick")
@@ -30,9 +32,36 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 # The smallest GPT that still has several of everything, as flags of `groundup train`.
 TINY = [
     *("--model.architecture", "gpt2", "--optim.optimizer", "adamw", "--optim.clip-norm", "1.0"),
-    *("--model.block-size", "16", "--model.n-layer", "2", "--model.n-head", "2", "--model.n-embd", "16"),
-    *("--train.batch-size", "4", "--train.precision", "float32", "--train.compile", "off", "--train.threads", "1"),
-    *("--optim.warmup-steps", "2", "--eval.every", "5", "--eval.train-tokens", "64", "--eval.sample-length", "20"),
+    *(
+        "--model.block-size",
+        "16",
+        "--model.n-layer",
+        "2",
+        "--model.n-head",
+        "2",
+        "--model.n-embd",
+        "16",
+    ),
+    *(
+        "--train.batch-size",
+        "4",
+        "--train.precision",
+        "float32",
+        "--train.compile",
+        "off",
+        "--train.threads",
+        "1",
+    ),
+    *(
+        "--optim.warmup-steps",
+        "2",
+        "--eval.every",
+        "5",
+        "--eval.train-tokens",
+        "64",
+        "--eval.sample-length",
+        "20",
+    ),
 ]
 
 
@@ -40,7 +69,9 @@ TINY = [
 def cli(tmp_path: Path) -> Cli:
     """Run `groundup ARGS...` in the test's own folder; the finished process, its output as text."""
 
-    def run(*args: str | Path, timeout: float = 120, **options: object) -> subprocess.CompletedProcess[str]:
+    def run(
+        *args: str | Path, timeout: float = 120, **options: object
+    ) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"COLUMNS": "120"} | dict(options.pop("env", {}))  # type: ignore[call-overload]
         return subprocess.run(
             [sys.executable, "-m", "groundup", *map(str, args)],
@@ -74,7 +105,9 @@ def text_file(tmp_path: Path) -> Path:
 
 @contextmanager
 def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
-    """A file system of its own of that size, in `folder`, while the body runs; skips where nobody may mount one."""
+    """A file system of its own of that size, in `folder`, while the body runs; skips where nobody
+    may mount one.
+    """
     disk = folder / "disk"
     disk.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(disk)]
@@ -87,7 +120,9 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
 
 
 def error_line(finished: subprocess.CompletedProcess[str], status: int = 2) -> str:
-    """The one line that a refused command prints; asserts that it is one, without a traceback, and the status."""
+    """The one line that a refused command prints; asserts that it is one, without a traceback, and
+    the status.
+    """
     assert finished.returncode == status, (finished.returncode, finished.stdout, finished.stderr)
     assert "Traceback" not in finished.stderr
     lines = finished.stderr.strip().splitlines()

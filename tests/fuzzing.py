@@ -1,4 +1,6 @@
-"""Loads hostile model files by the thousand, in a process that can be watched: for crashes, hangs and memory."""
+"""Loads hostile model files by the thousand, in a process that can be watched: for crashes, hangs
+and memory.
+"""
 
 import json
 import random
@@ -25,7 +27,9 @@ from shard_files import learned
 MEMORY = 400 << 20  # address space that loading a file of a few kilobytes may take, at most
 SILENCE = 60.0  # seconds without an answer: a hang, on any machine
 LONGEST = 2000  # characters of a message
-WORDS = r"(?i:'s|'t)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+WORDS = (
+    r"(?i:'s|'t)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 TRIED = "the quick\n\n  fox čtyři 中 😀 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac <|endoftext|>"
 Verdict = str | None
 KINDS = ("config", "tokenizer", "weights", "index")
@@ -35,7 +39,13 @@ def bases(folder: Path) -> dict[str, list[Path]]:
     """The valid folders that are changed, by the kind of file that is."""
     torch.manual_seed(0)
     config, modern = GPTConfig(8, 5, 1, 2, 4), ModernConfig(8, 5, 1, 2, 1, 4, 2, 4, tied=False)
-    models = [GPT2(config), Modern(modern), Bigram(config), ReadableGPT(config), GPT2(config).bfloat16()]
+    models = [
+        GPT2(config),
+        Modern(modern),
+        Bigram(config),
+        ReadableGPT(config),
+        GPT2(config).bfloat16(),
+    ]
     for number, model in enumerate(models):
         save(folder / f"model-{number}", model, CharacterTokenizer("abcde"))
         shutil.copytree(folder / f"model-{number}", folder / f"shards-{number}")
@@ -51,7 +61,9 @@ def bases(folder: Path) -> dict[str, list[Path]]:
         change(contents)
         file.write_text(json.dumps(contents), "utf-8")
     folders = sorted(path for path in folder.iterdir())
-    models, shards = ([path for path in folders if path.name.startswith(name)] for name in ("model", "shards"))
+    models, shards = (
+        [path for path in folders if path.name.startswith(name)] for name in ("model", "shards")
+    )
     return {
         "config": models,
         "tokenizer": [path for path in folders if path not in (*models, *shards)],
@@ -68,12 +80,28 @@ def _split(contents: dict) -> None:
 
 
 def _slow(contents: dict) -> None:
-    contents["model"] |= {"ignore_merges": True, "dropout": None, "unk_token": None, "byte_fallback": False}
-    contents["added_tokens"].append(contents["added_tokens"][0] | {"id": 300, "content": "<x>", "special": False})
-    contents["truncation"] = {"max_length": 8, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
+    contents["model"] |= {
+        "ignore_merges": True,
+        "dropout": None,
+        "unk_token": None,
+        "byte_fallback": False,
+    }
+    contents["added_tokens"].append(
+        contents["added_tokens"][0] | {"id": 300, "content": "<x>", "special": False}
+    )
+    contents["truncation"] = {
+        "max_length": 8,
+        "strategy": "LongestFirst",
+        "stride": 0,
+        "direction": "Right",
+    }
 
 
-TOKENIZERS: dict[str, Callable[[dict], None]] = {"gpt2": lambda _: None, "split": _split, "slow": _slow}
+TOKENIZERS: dict[str, Callable[[dict], None]] = {
+    "gpt2": lambda _: None,
+    "split": _split,
+    "slow": _slow,
+}
 
 
 def make(kind: str, number: int, base: Path, folder: Path) -> Path:
@@ -134,7 +162,9 @@ def verdict(kind: str, folder: Path) -> Verdict:
 
 
 def watched(kind: str, numbers: range, folder: str, sent: Connection) -> None:
-    """Load the files of these numbers, one by one; say before each which, after each what was wrong."""
+    """Load the files of these numbers, one by one; say before each which, after each what was
+    wrong.
+    """
     warnings.simplefilter("error")
     found = bases(Path(folder))[kind]
     places = []
@@ -158,14 +188,18 @@ def watched(kind: str, numbers: range, folder: str, sent: Connection) -> None:
 
 
 def fuzz(kind: str, numbers: range, folder: Path) -> dict[int, str]:
-    """What was wrong, by the number of the file: nothing, if each was loaded or refused as it should be."""
+    """What was wrong, by the number of the file: nothing, if each was loaded or refused as it
+    should be.
+    """
     complaints: dict[int, str] = {}
     number = numbers.start
     while number < numbers.stop:
         received, sent = FORKED.Pipe(duplex=False)
         home = folder / f"from-{number}"
         home.mkdir()
-        process = FORKED.Process(target=watched, args=(kind, range(number, numbers.stop), str(home), sent))
+        process = FORKED.Process(
+            target=watched, args=(kind, range(number, numbers.stop), str(home), sent)
+        )
         process.start()
         sent.close()
         try:

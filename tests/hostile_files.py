@@ -1,7 +1,8 @@
-"""Model files that lie, a number each: valid ones changed where a parser, a size or a shape can be led astray.
+"""Model files that lie, a number each: valid ones changed where a parser, a size or a shape can be
+led astray.
 
-JSON is changed as a tree whose objects are lists of pairs, so that keys can come twice, and whose numbers can be any
-text; then, at times, its bytes are.
+JSON is changed as a tree whose objects are lists of pairs, so that keys can come twice, and whose
+numbers can be any text; then, at times, its bytes are.
 """
 
 import json
@@ -11,8 +12,25 @@ from collections.abc import Callable
 from typing import Any
 
 HUGE = [2**31, 2**32, 2**53, 2**62, 2**63 - 1, 2**63, 2**64 - 1, 2**64, 10**30, int("7" * 4000)]
-NUMBERS = ["0", "-1", "1", "2", "3", "-0.0", "0.5", "1.5", "1e-300", "1e308", "1e999", "NaN", "Infinity", "-Infinity"]
-NUMBERS += [str(number) for number in HUGE] + [f"-{number}" for number in HUGE] + ["9" * 5000, "1e5", "-5"]
+NUMBERS = [
+    "0",
+    "-1",
+    "1",
+    "2",
+    "3",
+    "-0.0",
+    "0.5",
+    "1.5",
+    "1e-300",
+    "1e308",
+    "1e999",
+    "NaN",
+    "Infinity",
+    "-Infinity",
+]
+NUMBERS += (
+    [str(number) for number in HUGE] + [f"-{number}" for number in HUGE] + ["9" * 5000, "1e5", "-5"]
+)
 TEXTS = [
     "",
     "x",
@@ -28,8 +46,31 @@ TEXTS = [
     "../../etc/passwd",
     "A" * 3000,
 ]
-TEXTS += ["gpt2", "qwen3", "modern", "bigram", "readable", "BPE", "WordLevel", "Unigram", "WordPiece", "ByteLevel"]
-TEXTS += ["Sequence", "Split", "NFC", "Isolated", "Removed", "F32", "I64", "BF16", "F8_E4M3", "U64", "__metadata__"]
+TEXTS += [
+    "gpt2",
+    "qwen3",
+    "modern",
+    "bigram",
+    "readable",
+    "BPE",
+    "WordLevel",
+    "Unigram",
+    "WordPiece",
+    "ByteLevel",
+]
+TEXTS += [
+    "Sequence",
+    "Split",
+    "NFC",
+    "Isolated",
+    "Removed",
+    "F32",
+    "I64",
+    "BF16",
+    "F8_E4M3",
+    "U64",
+    "__metadata__",
+]
 TEXTS += [
     "transformer.wte.weight",
     "lm_head.weight",
@@ -51,7 +92,16 @@ PATTERNS = [
     r"\p{L}+",
     r"\p{Q}",
 ]
-PATTERNS += [r"(?:\s|\S)", r"\1", "(?=a)", "(?<=b)a", "[[:alpha:]]", "(" * 500 + "a" + ")" * 500, r"[^\s\S]", "(?P>x)"]
+PATTERNS += [
+    r"(?:\s|\S)",
+    r"\1",
+    "(?=a)",
+    "(?<=b)a",
+    "[[:alpha:]]",
+    "(" * 500 + "a" + ")" * 500,
+    r"[^\s\S]",
+    "(?P>x)",
+]
 PATTERNS += [
     r"(\s*)*x",
     "(.|a)+$",
@@ -111,11 +161,15 @@ def any_value(chosen: random.Random) -> Any:
         return Text(left * depth + "1" * (left != "[") + right * depth)
     if kind == 10:
         return chosen.choice([[], [[]], [1, 2], ["a", "b"], [None], [[1]], [0] * 1000])
-    return chosen.choice([Pairs(), Pairs([("type", "x")]), Pairs([("a", Pairs())]), Pairs([("Regex", "(")])])
+    return chosen.choice(
+        [Pairs(), Pairs([("type", "x")]), Pairs([("a", Pairs())]), Pairs([("Regex", "(")])]
+    )
 
 
 def places(tree: Any, chosen: random.Random) -> tuple[Any, int] | None:
-    """A container and the index of something in it, found by walking down from the root by chance."""
+    """A container and the index of something in it, found by walking down from the root by
+    chance.
+    """
     place = None
     while isinstance(tree, list) and tree:
         index = chosen.randrange(len(tree))
@@ -126,7 +180,9 @@ def places(tree: Any, chosen: random.Random) -> tuple[Any, int] | None:
     return place
 
 
-def changed(tree: Any, chosen: random.Random, value: Callable[[random.Random], Any] = any_value) -> Any:
+def changed(
+    tree: Any, chosen: random.Random, value: Callable[[random.Random], Any] = any_value
+) -> Any:
     """The tree with one thing in it changed, in place or as a whole."""
     place = places(tree, chosen)
     if place is None or chosen.random() < 0.02:
@@ -142,9 +198,13 @@ def changed(tree: Any, chosen: random.Random, value: Callable[[random.Random], A
     elif kind == 5:
         new = str(old) if not isinstance(old, list) else Text(written(old))
     elif kind == 6 and type(old) in (int, float):
-        new = chosen.choice([old + 1, old - 1, -old, 2 * old, 0, old * 2**32, float(old), bool(old)])
+        new = chosen.choice(
+            [old + 1, old - 1, -old, 2 * old, 0, old * 2**32, float(old), bool(old)]
+        )
     elif kind == 7 and (other := places(tree, chosen)):
-        new = Text(written(other[0][other[1]][1] if isinstance(other[0], Pairs) else other[0][other[1]]))
+        new = Text(
+            written(other[0][other[1]][1] if isinstance(other[0], Pairs) else other[0][other[1]])
+        )
     if kind == 0:
         del where[index]
     elif kind == 1:
@@ -159,7 +219,9 @@ def changed(tree: Any, chosen: random.Random, value: Callable[[random.Random], A
 
 
 def hurt(content: bytes, chosen: random.Random) -> bytes:
-    """The bytes with some flipped, cut, doubled or put in; or read as another encoding writes them."""
+    """The bytes with some flipped, cut, doubled or put in; or read as another encoding
+    writes them.
+    """
     begin = chosen.randrange(len(content) + 1)
     end = min(len(content), begin + chosen.choice([1, 1, 2, 8, 100]))
     kind = chosen.randrange(7)
@@ -173,7 +235,12 @@ def hurt(content: bytes, chosen: random.Random) -> bytes:
         return content[:begin] + chosen.randbytes(chosen.randrange(1, 9)) + content[end:]
     if kind == 4:
         return chosen.choice(
-            [b"\xef\xbb\xbf" + content, content + b"}", content + b"\0", content.decode("latin-1").encode("utf-16")]
+            [
+                b"\xef\xbb\xbf" + content,
+                content + b"}",
+                content + b"\0",
+                content.decode("latin-1").encode("utf-16"),
+            ]
         )
     flipped = bytearray(content)
     for _ in range(chosen.choice([1, 1, 3])):
@@ -192,13 +259,25 @@ def hostile_json(content: bytes, chosen: random.Random) -> bytes:
 
 
 def hostile_tokenizer(content: bytes, chosen: random.Random) -> bytes:
-    """A `tokenizer.json` that was changed: in a quarter of them, the pattern that cuts words, where there is one."""
+    """A `tokenizer.json` that was changed: in a quarter of them, the pattern that cuts words, where
+    there is one.
+    """
     if chosen.random() < 0.25:
         contents = json.loads(content)
-        pattern = {"Regex": chosen.choice(PATTERNS)} if chosen.random() < 0.9 else any_value(random.Random(0))
+        pattern = (
+            {"Regex": chosen.choice(PATTERNS)}
+            if chosen.random() < 0.9
+            else any_value(random.Random(0))
+        )
         split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
-        split["behavior"] = chosen.choice(["Isolated", "Isolated", "Removed", "MergedWithNext", "Contiguous", None])
-        letters = {"type": "ByteLevel", "add_prefix_space": chosen.random() < 0.1, "use_regex": False}
+        split["behavior"] = chosen.choice(
+            ["Isolated", "Isolated", "Removed", "MergedWithNext", "Contiguous", None]
+        )
+        letters = {
+            "type": "ByteLevel",
+            "add_prefix_space": chosen.random() < 0.1,
+            "use_regex": False,
+        }
         letters["trim_offsets"] = True
         contents["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, letters]}
         content = json.dumps(contents).encode("utf-8")
@@ -228,7 +307,15 @@ def hostile_safetensors(content: bytes, chosen: random.Random) -> bytes:
     length = len(header)
     if chosen.random() < 0.1:
         length = chosen.choice(
-            [0, 1, 7, length - 1, length + 1, length + len(data), *(2**bits - 1 for bits in range(8, 65, 8))]
+            [
+                0,
+                1,
+                7,
+                length - 1,
+                length + 1,
+                length + len(data),
+                *(2**bits - 1 for bits in range(8, 65, 8)),
+            ]
         )
     whole = struct.pack("<Q", max(0, length)) + header + data
     return whole[: chosen.randrange(12)] if chosen.random() < 0.02 else whole
@@ -236,13 +323,18 @@ def hostile_safetensors(content: bytes, chosen: random.Random) -> bytes:
 
 def _changed_header(tree: Any, chosen: random.Random) -> Any:
     """The header with a tensor's entry or anything else changed."""
-    entries = [entry for _, entry in tree if isinstance(entry, Pairs)] if isinstance(tree, Pairs) else []
+    entries = (
+        [entry for _, entry in tree if isinstance(entry, Pairs)] if isinstance(tree, Pairs) else []
+    )
     if not entries or chosen.random() < 0.25:
         return changed(tree, chosen, any_value if chosen.random() < 0.5 else any_number)
     entry, kind = chosen.choice(entries), chosen.randrange(8)
     at = {key: index for index, (key, _) in enumerate(entry)}
     if kind == 0 and "shape" in at:
-        entry[at["shape"]] = ("shape", [any_number(chosen) for _ in range(chosen.choice([0, 1, 2, 2, 3, 9]))])
+        entry[at["shape"]] = (
+            "shape",
+            [any_number(chosen) for _ in range(chosen.choice([0, 1, 2, 2, 3, 9]))],
+        )
     elif kind == 5 and "shape" in at:  # as many numbers, in another form
         shape = entry[at["shape"]][1]
         forms = [shape[::-1], [*shape, 1], [1, *shape]] if isinstance(shape, list) else []
@@ -250,7 +342,11 @@ def _changed_header(tree: Any, chosen: random.Random) -> Any:
     elif kind == 6:  # a tensor of nothing, for which there is room anywhere
         place = chosen.choice([0, 0, 0, *PLACES])
         shape = [any_number(chosen), 0, any_number(chosen)]
-        pairs = [("dtype", chosen.choice(["F32", "I64", "F4"])), ("shape", shape), ("data_offsets", [place, place])]
+        pairs = [
+            ("dtype", chosen.choice(["F32", "I64", "F4"])),
+            ("shape", shape),
+            ("data_offsets", [place, place]),
+        ]
         tree.append((chosen.choice(TEXTS), Pairs(pairs)))
     elif kind == 7:  # the tensors, under each other's names
         one, other = chosen.randrange(len(tree)), chosen.randrange(len(tree))

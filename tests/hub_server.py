@@ -1,4 +1,6 @@
-"""A hub of Hugging Face on this machine: repositories of files, a file server behind it, and faults on request."""
+"""A hub of Hugging Face on this machine: repositories of files, a file server behind it, and faults
+on request.
+"""
 
 import hashlib
 import json
@@ -11,7 +13,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-LARGE = (".parquet", ".safetensors", ".bin", ".gguf")  # what the hub keeps in LFS, as it does by .gitattributes
+# what the hub keeps in LFS, as it does by .gitattributes
+LARGE = (".parquet", ".safetensors", ".bin", ".gguf")
 NEVER_MIND = 20.0  # seconds that a hanging answer hangs
 
 
@@ -19,9 +22,10 @@ NEVER_MIND = 20.0  # seconds that a hanging answer hangs
 class Fault:
     """What happens to the next `times` requests whose path contains `where`.
 
-    kind: "drop" sends bytes up to position `at` of the file and cuts the line; "hang" does so and falls silent (at = -1
-    is before the headers); "status" answers `status` with `headers`; "wrong" sends other bytes; "deaf" ignores the
-    range; "shifted" sends all again and calls it a part; "short" answers with another, short page.
+    kind: "drop" sends bytes up to position `at` of the file and cuts the line; "hang" does so and
+    falls silent (at = -1 is before the headers); "status" answers `status` with `headers`; "wrong"
+    sends other bytes; "deaf" ignores the range; "shifted" sends all again and calls it a part;
+    "short" answers with another, short page.
     """
 
     where: str
@@ -45,9 +49,11 @@ class Asked:
 
 
 class Hub(ThreadingHTTPServer):
-    """`repositories[kind, name][revision]` is a dictionary of path to content; the commit is made from it.
+    """`repositories[kind, name][revision]` is a dictionary of path to content; the commit is made
+    from it.
 
-    Large files are redirected to another host name (localhost), as the hub's are to its file servers.
+    Large files are redirected to another host name (localhost), as the hub's are to its file
+    servers.
     """
 
     daemon_threads = True
@@ -61,7 +67,8 @@ class Hub(ThreadingHTTPServer):
         self.page_size = 1000
         self.token: str | None = None  # what the hub itself demands, where it demands one
         self.closing = threading.Event()
-        self.mistakes: list[BaseException | None] = []  # of this file; a test that makes one must fail
+        # of this file; a test that makes one must fail
+        self.mistakes: list[BaseException | None] = []
 
     @property
     def url(self) -> str:
@@ -88,7 +95,9 @@ class Hub(ThreadingHTTPServer):
 
     def ranges(self, where: str = "/files/") -> list[str | None]:
         """The Range headers of the requests for files so far."""
-        return [asked.range for asked in self.asked if where in asked.path and asked.method == "GET"]
+        return [
+            asked.range for asked in self.asked if where in asked.path and asked.method == "GET"
+        ]
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that gives up in the middle is part of these tests; any other error is ours."""
@@ -108,7 +117,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         host, asked = self.headers["Host"], self.headers.get("Range")
         token = self.headers.get("Authorization")
-        self.server.asked.append(Asked(self.command, host, self.path, asked, token, time.monotonic()))
+        self.server.asked.append(
+            Asked(self.command, host, self.path, asked, token, time.monotonic())
+        )
         self.fault = self.server.fault_for(unquote(self.path))
         path = urlsplit(self.path).path
         if self.fault and self.fault.kind == "hang" and self.fault.at < 0:
@@ -125,41 +136,69 @@ class Handler(BaseHTTPRequestHandler):
             self.resolve(path.split("/")[1:])
 
     def files(self, kind: str, name: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
-        """The commit that a revision is, and its files; what there isn't is refused as the hub does."""
+        """The commit that a revision is, and its files; what there isn't is refused as the hub
+        does.
+        """
         branches = self.server.repositories.get((kind, name))
         if branches is None:
             return self.refuse(401, "RepoNotFound", "Repository not found")
         if (files := branches.get(unquote(revision))) is None:
             return self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-        return next(name for name, other in branches.items() if other is files and len(name) == 40), files
+        return next(
+            name for name, other in branches.items() if other is files and len(name) == 40
+        ), files
 
     def api(self, parts: list[str]) -> None:
-        """/api/KIND/OWNER/NAME[/revision/REVISION] and .../tree/REVISION/FOLDER, slashes of the last two as %2F."""
+        """/api/KIND/OWNER/NAME[/revision/REVISION] and .../tree/REVISION/FOLDER, slashes of the
+        last two as %2F.
+        """
         if parts[0] not in ("models", "datasets"):  # huggingface_hub asks more of a hub than we do
             self.refuse(404, "EntryNotFound", "Not found")
             return
-        kind, owner, name, verb, revision, *folder = parts if len(parts) > 3 else [*parts, "revision", "main"]
+        kind, owner, name, verb, revision, *folder = (
+            parts if len(parts) > 3 else [*parts, "revision", "main"]
+        )
         if (found := self.files(kind, f"{owner}/{name}", revision)) is None:
             return
         commit, files = found
         if verb == "revision":
             siblings = [{"rfilename": path} for path in sorted(files)]
-            described = {"id": f"{owner}/{name}", "sha": commit, "private": False, "tags": [], "siblings": siblings}
+            described = {
+                "id": f"{owner}/{name}",
+                "sha": commit,
+                "private": False,
+                "tags": [],
+                "siblings": siblings,
+            }
             self.answer(200, json.dumps(described).encode(), {})
         else:
             self.tree(files, unquote("/".join(folder)).strip("/"))
 
     def tree(self, files: dict[str, bytes], folder: str) -> None:
         """A page of what is below a folder, with the address of the next one."""
-        below = {path: content for path, content in files.items() if not folder or path.startswith(f"{folder}/")}
+        below = {
+            path: content
+            for path, content in files.items()
+            if not folder or path.startswith(f"{folder}/")
+        }
         if not below:
             return self.refuse(404, "EntryNotFound", f"{folder} does not exist")
-        folders = {"/".join(path.split("/")[:depth]) for path in below for depth in range(1, path.count("/") + 1)}
+        folders = {
+            "/".join(path.split("/")[:depth])
+            for path in below
+            for depth in range(1, path.count("/") + 1)
+        }
         entries: list[dict[str, object]] = [
-            {"type": "directory", "oid": "0" * 40, "size": 0, "path": path} for path in sorted(folders - {folder})
+            {"type": "directory", "oid": "0" * 40, "size": 0, "path": path}
+            for path in sorted(folders - {folder})
         ]
         for path, content in reversed(below.items()):  # not in the order of paths
-            entry: dict[str, object] = {"type": "file", "oid": git_hash(content), "size": len(content), "path": path}
+            entry: dict[str, object] = {
+                "type": "file",
+                "oid": git_hash(content),
+                "size": len(content),
+                "path": path,
+            }
             if path.endswith(LARGE):
                 digest = hashlib.sha256(content).hexdigest()
                 entry["lfs"] = {"oid": digest, "size": len(content), "pointerSize": 134}
@@ -187,7 +226,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.content(content, headers | {"ETag": f'"{git_hash(content)}"'})
         digest = hashlib.sha256(content).hexdigest()
         headers |= {"X-Linked-Size": str(len(content)), "X-Linked-ETag": f'"{digest}"'}
-        location = f"http://localhost:{self.server.server_address[1]}/files/{quote(digest)}?signature=once"
+        location = (
+            f"http://localhost:{self.server.server_address[1]}/files/{quote(digest)}?signature=once"
+        )
         return self.answer(302, b"Found", headers | {"Location": location})
 
     def content(self, content: bytes, headers: dict[str, str]) -> None:
@@ -202,7 +243,9 @@ class Handler(BaseHTTPRequestHandler):
         if first >= len(content) and first:
             return self.answer(416, b"", {"Content-Range": f"bytes */{len(content)}"})
         if kind == "shifted":
-            return self.answer(206, content, {"Content-Range": f"bytes 0-{len(content) - 1}/{len(content)}"})
+            return self.answer(
+                206, content, {"Content-Range": f"bytes 0-{len(content) - 1}/{len(content)}"}
+            )
         if first:
             headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
         end = max(at, first) if kind in ("drop", "hang") else len(content)
@@ -215,7 +258,9 @@ class Handler(BaseHTTPRequestHandler):
     def refuse(self, status: int, code: str, message: str) -> None:
         self.answer(status, b"{}", {"X-Error-Code": code, "X-Error-Message": message})
 
-    def answer(self, status: int, body: bytes, headers: dict[str, str], announced: int | None = None) -> None:
+    def answer(
+        self, status: int, body: bytes, headers: dict[str, str], announced: int | None = None
+    ) -> None:
         """Headers and body; `announced` is its length where not all of it is sent."""
         self.send_response(status)
         headers = {"Content-Length": str(len(body) if announced is None else announced), **headers}
@@ -223,7 +268,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body[: len(body) // 2] if self.fault and self.fault.kind == "cut" else body)
+            self.wfile.write(
+                body[: len(body) // 2] if self.fault and self.fault.kind == "cut" else body
+            )
 
     def log_message(self, *args: object) -> None:
         """Nothing: the tests read what came."""

@@ -1,4 +1,6 @@
-"""Items in HellaSwag's format, with what its sources put into texts: brackets, titles, two spaces, accents."""
+"""Items in HellaSwag's format, with what its sources put into texts: brackets, titles, two spaces,
+accents.
+"""
 
 import json
 import random
@@ -29,7 +31,9 @@ WORDS = [
 
 
 def invented(count: int, seed: int = 0, **fields: Any) -> list[dict[str, Any]]:
-    """Items of random words, each third without ctx_a and ctx_b, each fourth with an empty ctx_b."""
+    """Items of random words, each third without ctx_a and ctx_b, each fourth with an empty
+    ctx_b.
+    """
     draw, items = random.Random(seed), []
     for number in range(count):
         first, second = (" ".join(draw.choices(WORDS, k=draw.randint(2, 12))) for _ in range(2))

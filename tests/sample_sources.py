@@ -24,12 +24,17 @@ def some_documents(count: int = 60, seed: int = 1) -> list[str]:
     """Different documents of 1 to 400 characters, not all of them ASCII."""
     text, generator = some_text(), random.Random(seed)
     starts = [generator.randrange(len(text) - 400) for _ in range(count)]
-    return [f"{number} {text[start : start + generator.randrange(1, 400)]}" for number, start in enumerate(starts)]
+    return [
+        f"{number} {text[start : start + generator.randrange(1, 400)]}"
+        for number, start in enumerate(starts)
+    ]
 
 
 def write_rows(path: Path, documents: list[str], column: str = "text") -> Path:
     """A file of documents, in the format that its name says."""
-    lines = "".join(json.dumps({"id": 1, column: document}) + "\n" for document in documents).encode()
+    lines = "".join(
+        json.dumps({"id": 1, column: document}) + "\n" for document in documents
+    ).encode()
     if path.suffix == ".parquet":
         table = pyarrow.table({"id": [1] * len(documents), column: documents})
         pyarrow.parquet.write_table(table, path, row_group_size=7)

@@ -26,20 +26,30 @@ def documents(size: int = 60, text: str = "") -> list[str]:
 
 def encoded(tokenizer: Tokenizer, texts: list[str]) -> np.ndarray:
     """Documents as tokens, the end-of-text token before each where there is one."""
-    start = [tokenizer.special_tokens[END_OF_TEXT]] if END_OF_TEXT in tokenizer.special_tokens else []
+    start = (
+        [tokenizer.special_tokens[END_OF_TEXT]] if END_OF_TEXT in tokenizer.special_tokens else []
+    )
     return np.concatenate([[*start, *tokenizer.encode(text)] for text in texts])
 
 
 def write_shards(folder: Path, tokenizer: Tokenizer, texts: list[str], *, shards: int = 3) -> Path:
-    """A folder of shards: of every ten documents one validates, the others are dealt out to `shards` for training."""
+    """A folder of shards: of every ten documents one validates, the others are dealt out to
+    `shards` for training.
+    """
     (folder / "tokenizer").mkdir(parents=True)
     tokenizer.save(folder / "tokenizer")
     validation = texts[::10]
     training = [text for number, text in enumerate(texts) if number % 10]
-    groups = {"train": [training[number::shards] for number in range(shards)], "validation": [validation]}
+    groups = {
+        "train": [training[number::shards] for number in range(shards)],
+        "validation": [validation],
+    }
     splits = {}
     for split, parts in groups.items():
-        listed = [_write(folder, f"{split}-{number:05d}.bin", tokenizer, part) for number, part in enumerate(parts)]
+        listed = [
+            _write(folder, f"{split}-{number:05d}.bin", tokenizer, part)
+            for number, part in enumerate(parts)
+        ]
         splits[split] = {
             "tokens": sum(entry["tokens"] for entry in listed),
             "documents": sum(entry["documents"] for entry in listed),
@@ -51,7 +61,11 @@ def write_shards(folder: Path, tokenizer: Tokenizer, texts: list[str], *, shards
         "format": "groundup shards",
         "version": 1,
         "fingerprint": hashlib.sha256(hashes.encode("ascii")).hexdigest(),
-        "tokenizer": {"name": "mine", "sha256": tokenizer_sha256(tokenizer), "vocab_size": tokenizer.vocab_size},
+        "tokenizer": {
+            "name": "mine",
+            "sha256": tokenizer_sha256(tokenizer),
+            "vocab_size": tokenizer.vocab_size,
+        },
         "splits": splits,
     }
     (folder / "index.json").write_text(json.dumps(index, indent=2), "utf-8")
@@ -60,10 +74,17 @@ def write_shards(folder: Path, tokenizer: Tokenizer, texts: list[str], *, shards
 
 def _write(folder: Path, name: str, tokenizer: Tokenizer, texts: list[str]) -> dict[str, object]:
     dtype = DTYPES[2 if tokenizer.vocab_size <= 2**16 else 4]
-    with ShardWriter(folder / name, dtype, tokenizer.vocab_size, tokenizer_sha256(tokenizer)) as writer:
+    with ShardWriter(
+        folder / name, dtype, tokenizer.vocab_size, tokenizer_sha256(tokenizer)
+    ) as writer:
         tokens = encoded(tokenizer, texts).astype(dtype)
         writer.append(tokens)
-        return {"file": name, "tokens": len(tokens), "documents": len(texts), "sha256": writer.publish()}
+        return {
+            "file": name,
+            "tokens": len(tokens),
+            "documents": len(texts),
+            "sha256": writer.publish(),
+        }
 
 
 def characters() -> CharacterTokenizer:

@@ -1,4 +1,6 @@
-"""The slow way to score an item: one ending at a time, the whole text through the model, no batch, no cache."""
+"""The slow way to score an item: one ending at a time, the whole text through the model, no batch,
+no cache.
+"""
 
 import re
 from typing import Any
@@ -7,7 +9,9 @@ import torch
 
 
 def log_probability(model: Any, context: list[int], ending: list[int]) -> float:
-    """The sum over the ending's tokens, from full logits; the beginning goes where the context is too short."""
+    """The sum over the ending's tokens, from full logits; the beginning goes where the context is
+    too short.
+    """
     tokens = torch.tensor((context + ending)[-(model.block_size + 1) :])
     with torch.no_grad():
         logits = model(tokens[None, :-1])[0][0]
@@ -59,6 +63,11 @@ def choices(model: Any, tokenizer: Any, item: dict[str, Any], convention: str) -
         lengths = {"acc_norm": [len(ending) for _, ending in completion_pairs(item, tokenizer)]}
     else:
         texts = [preprocess(ending) for ending in item["endings"]]
-        lengths = {"acc_norm": [len(text) for text in texts], "acc_bytes": [len(text.encode()) for text in texts]}
+        lengths = {
+            "acc_norm": [len(text) for text in texts],
+            "acc_bytes": [len(text.encode()) for text in texts],
+        }
     chosen = {"acc": int(found.argmax())}
-    return chosen | {measure: int((found / torch.tensor(size)).argmax()) for measure, size in lengths.items()}
+    return chosen | {
+        measure: int((found / torch.tensor(size)).argmax()) for measure, size in lengths.items()
+    }

@@ -1,4 +1,6 @@
-"""A terminal for the command line: a test reads what a person would see there, and types what a person would type."""
+"""A terminal for the command line: a test reads what a person would see there, and types what a
+person would type.
+"""
 
 import fcntl
 import os
@@ -14,7 +16,9 @@ from pathlib import Path
 
 
 class Terminal:
-    """`groundup ARGS...` on a pseudo-terminal of 120 columns; `shown` is all that it printed so far."""
+    """`groundup ARGS...` on a pseudo-terminal of 120 columns; `shown` is all that it printed so
+    far.
+    """
 
     def __init__(self, process: int, controller: int) -> None:
         self.process, self.controller = process, controller
@@ -29,15 +33,20 @@ class Terminal:
         """Read on until `text` is shown: what came since the last expectation, up to its end."""
         deadline = time.monotonic() + timeout
         while (found := self.shown.find(text, self.seen)) < 0:
-            assert time.monotonic() < deadline, f"{text!r} was not shown in {timeout} s: {self.shown[self.seen :]!r}"
-            assert self._read(0.2), f"the command ended without {text!r}: {self.shown[self.seen :]!r}"
+            assert time.monotonic() < deadline, (
+                f"{text!r} was not shown in {timeout} s: {self.shown[self.seen :]!r}"
+            )
+            assert self._read(0.2), (
+                f"the command ended without {text!r}: {self.shown[self.seen :]!r}"
+            )
         before, self.seen = self.seen, found + len(text)
         return self.shown[before : self.seen]
 
     def interrupt(self, text: str) -> None:
         """Press Ctrl-C until `text` is shown.
 
-        Python loses a Ctrl-C that comes between a question and the reading of its answer; a person presses it again.
+        Python loses a Ctrl-C that comes between a question and the reading of its answer; a person
+        presses it again.
         """
         for _ in range(5):
             self.type("\x03")
@@ -50,7 +59,9 @@ class Terminal:
         """Read on until so many more characters were shown, whatever they are."""
         deadline = time.monotonic() + timeout
         while len(self.shown) < self.seen + characters:
-            assert time.monotonic() < deadline, f"only {self.shown[self.seen :]!r} was shown in {timeout} s"
+            assert time.monotonic() < deadline, (
+                f"only {self.shown[self.seen :]!r} was shown in {timeout} s"
+            )
             assert self._read(0.2), f"the command ended after {self.shown[self.seen :]!r}"
         self.seen += characters
 

@@ -1,4 +1,6 @@
-"""`from groundup import ...`: the public names are there, arrive when they are used, and lead to a model and back."""
+"""`from groundup import ...`: the public names are there, arrive when they are used, and lead to a
+model and back.
+"""
 
 import subprocess
 import sys
@@ -39,11 +41,15 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_importing_the_package_imports_nothing_large():
-    code = "import sys, groundup; dir(groundup); groundup.GPTConfig; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, groundup; dir(groundup); groundup.GPTConfig; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_run_is_loaded_by_its_path(tmp_path: Path, text_file: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_is_loaded_by_its_path(
+    tmp_path: Path, text_file: Path, monkeypatch: pytest.MonkeyPatch
+):
     trained("--corpus", text_file, "--steps", 3, "--name", "NAME", *TINY, folder=tmp_path)
     monkeypatch.chdir(tmp_path)
     with warnings.catch_warnings():

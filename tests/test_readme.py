@@ -1,4 +1,6 @@
-"""The README: no placeholder, no missing picture, and every command and snippet in it runs as it stands."""
+"""The README: no placeholder, no missing picture, and every command and snippet in it runs as it
+stands.
+"""
 
 import json
 import re
@@ -25,7 +27,12 @@ def commands() -> list[list[str]]:
 
 
 PLACES = {
-    **{"path/to/your/text": "text.txt", "path/to/much/text": "much.txt", "5000": "4", "4096": "300"},
+    **{
+        "path/to/your/text": "text.txt",
+        "path/to/much/text": "much.txt",
+        "5000": "4",
+        "4096": "300",
+    },
     "data/mine:0.7,data/other:0.3": "data/mine",
 }
 
@@ -35,7 +42,8 @@ def shrunk(words: list[str]) -> list[str]:
     words = [PLACES.get(word, word) for word in words]
     if words == ["verify"]:
         return [*words, "quickstart-1"]
-    if words[0] in ("generate", "evaluate", "compare") or "--init" in words:  # the hub's models have tests of their own
+    # the hub's models have tests of their own
+    if words[0] in ("generate", "evaluate", "compare") or "--init" in words:
         words = ["quickstart-1" if word == "gpt2" else word for word in words]
     if (words[0] == "evaluate" and "--task" not in words) or "hellaswag" in words:
         return [*words, "--file", "items.jsonl"]
@@ -52,7 +60,8 @@ def shrunk(words: list[str]) -> list[str]:
 
 
 def test_nothing_is_left_to_fill_in_and_every_link_leads_somewhere():
-    own_words = re.sub(r"^```\w*\n.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)  # not what a model wrote
+    # not what a model wrote
+    own_words = re.sub(r"^```\w*\n.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
     capitals = set(re.findall(r"\b[A-Z]{8,}\b", own_words)) - {"CHANGELOG", "CONTRIBUTING"}
     assert not capitals, "a placeholder, or a text in capitals"
     for target in re.findall(r"\]\(([^)#]+)\)", README):
@@ -61,8 +70,16 @@ def test_nothing_is_left_to_fill_in_and_every_link_leads_somewhere():
 
 def test_every_command_and_snippet_runs_in_its_order(tmp_path: Path):
     (tmp_path / "text.txt").write_text(some_text() + "Return the: .\n", "utf-8")
-    (tmp_path / "much.txt").write_text("\n\n".join(f"{n} {some_text()}" for n in range(40)), "utf-8")
-    item = {"ind": 1, "activity_label": "a text", "ctx": "Return", "endings": ["a", "the", "text", "that"], "label": 1}
+    (tmp_path / "much.txt").write_text(
+        "\n\n".join(f"{n} {some_text()}" for n in range(40)), "utf-8"
+    )
+    item = {
+        "ind": 1,
+        "activity_label": "a text",
+        "ctx": "Return",
+        "endings": ["a", "the", "text", "that"],
+        "label": 1,
+    }
     (tmp_path / "items.jsonl").write_text(json.dumps(item) + "\n", "utf-8")
     ran = commands()
     assert len(ran) >= 8

@@ -1,4 +1,6 @@
-"""What the hub answers to an upload, in addition to `hub_server.py`: a repository made, its large files, a commit."""
+"""What the hub answers to an upload, in addition to `hub_server.py`: a repository made, its large
+files, a commit.
+"""
 
 import base64
 import hashlib
@@ -20,7 +22,9 @@ class UploadHandler(Handler):
             self.answer(self.fault.status, b'{"error": "as the test wants it"}', self.fault.headers)
         elif self.fault and self.fault.kind == "hang":
             self.server.closing.wait(20)
-        elif self.server.token and self.headers.get("Authorization") != f"Bearer {self.server.token}":
+        elif (
+            self.server.token and self.headers.get("Authorization") != f"Bearer {self.server.token}"
+        ):
             self.refuse(401, "", "Invalid username or password.")
         else:
             self.posted(body)
@@ -35,10 +39,19 @@ class UploadHandler(Handler):
         elif parts[-2:] == ["preupload", "main"]:
             paths = [file["path"] for file in json.loads(body)["files"]]
             modes = {path: "lfs" if path.endswith(LARGE) else "regular" for path in paths}
-            self.send({"files": [{"path": p, "uploadMode": m, "shouldIgnore": False} for p, m in modes.items()]})
+            self.send(
+                {
+                    "files": [
+                        {"path": p, "uploadMode": m, "shouldIgnore": False}
+                        for p, m in modes.items()
+                    ]
+                }
+            )
         elif parts[-1] == "batch":
             listed = json.loads(body)["objects"]
-            self.send({"objects": [entry | {"actions": self.actions(entry["oid"])} for entry in listed]})
+            self.send(
+                {"objects": [entry | {"actions": self.actions(entry["oid"])} for entry in listed]}
+            )
         else:
             assert parts[-2:] == ["commit", "main"], self.path
             self.commit("/".join(parts[2:4]), [json.loads(line) for line in body.splitlines()])
@@ -49,7 +62,10 @@ class UploadHandler(Handler):
     def create(self, asked: dict[str, Any]) -> None:
         name = f"{asked['organization']}/{asked['name']}"
         if ("models", name) in self.server.repositories:
-            known = {"error": "You already created this model repo", "url": f"{self.server.url}/{name}"}
+            known = {
+                "error": "You already created this model repo",
+                "url": f"{self.server.url}/{name}",
+            }
             return self.answer(409, json.dumps(known).encode(), {})
         self.server.add("models", name, {})
         self.server.visibility[name] = asked.get("visibility")  # type: ignore[attr-defined]
@@ -95,7 +111,9 @@ class UploadHandler(Handler):
 
 @contextmanager
 def receiving_hub() -> Iterator[Hub]:
-    """A hub that takes uploads; `visibility` is what was asked for each new repository, `posts` what was posted to."""
+    """A hub that takes uploads; `visibility` is what was asked for each new repository, `posts`
+    what was posted to.
+    """
     with running_hub() as hub:
         hub.RequestHandlerClass = UploadHandler
         hub.visibility, hub.posts = {}, []  # type: ignore[attr-defined]

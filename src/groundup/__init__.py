@@ -2,7 +2,8 @@
 
     from groundup import Bigram, GPT2, GPTConfig, ReadableGPT, load
 
-Names are imported when they are first used, so that `import groundup` is instant and doesn't import torch.
+Names are imported when they are first used, so that `import groundup` is instant and doesn't import
+torch.
 """
 
 from importlib import import_module

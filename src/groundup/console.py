@@ -1,4 +1,6 @@
-"""What every answer is printed with: a console as wide as its lines, tables without lines, or one JSON object."""
+"""What every answer is printed with: a console as wide as its lines, tables without lines, or one
+JSON object.
+"""
 
 import json
 import sys

@@ -6,8 +6,8 @@ LONGEST = 2000  # characters of a message
 class GroundupError(ValueError):
     """Bad input at the border: the command line prints it as one line and exits with `exit_status`.
 
-    What it quotes may come from a file that means harm: a terminal's control characters are written out, and of a value
-    that goes on for pages there is the beginning, and the remedy after it.
+    What it quotes may come from a file that means harm: a terminal's control characters are written
+    out, and of a value that goes on for pages there is the beginning, and the remedy after it.
     """
 
     exit_status = 2
@@ -33,7 +33,9 @@ class CorpusError(GroundupError):
 
 
 class TokenizerError(GroundupError):
-    """A character or a token id that the vocabulary lacks, or a tokenizer file that isn't one of ours."""
+    """A character or a token id that the vocabulary lacks, or a tokenizer file that isn't one of
+    ours.
+    """
 
 
 class ForeignTokenizerError(TokenizerError):
@@ -53,7 +55,9 @@ class GenerationError(GroundupError):
 
 
 class EvaluationError(GroundupError):
-    """A model that a task can't be put to, or a task that is asked for in a way that it isn't defined."""
+    """A model that a task can't be put to, or a task that is asked for in a way that it isn't
+    defined.
+    """
 
 
 class ExportError(GroundupError):
@@ -82,7 +86,9 @@ def _line(message: str) -> str:
     """The message on one line, printable as it is."""
     if not message.isprintable():
         message = " ".join(message.splitlines())
-        message = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in message)
+        message = "".join(
+            c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in message
+        )
     if len(message) > LONGEST:
         message = f"{message[: LONGEST - 520]} ... {message[-500:]}"
     return message

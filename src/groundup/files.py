@@ -13,7 +13,9 @@ from groundup.errors import ExportError
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write beside the place, make it durable, then give it its name. Raises OSError; then nothing is left behind."""
+    """Write beside the place, make it durable, then give it its name. Raises OSError; then nothing
+    is left behind.
+    """
     temporary = path.with_name(f".{path.name}.writing")
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -37,7 +39,14 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("its values are nested too deeply") from None
     level = [value]
     for _ in range(DEEPEST):
-        if not (level := [inner for outer in level for inner in _inside(outer) if isinstance(inner, list | dict)]):
+        if not (
+            level := [
+                inner
+                for outer in level
+                for inner in _inside(outer)
+                if isinstance(inner, list | dict)
+            ]
+        ):
             return value
     raise ValueError(f"its values are nested more than {DEEPEST} levels deep")
 
@@ -51,16 +60,21 @@ TEMPORARY = ".exporting-"
 
 
 def refuse_existing(target: Path, force: bool) -> None:
-    """Raise ExportError where there is something already; `force` allows to replace a file, never a folder."""
+    """Raise ExportError where there is something already; `force` allows to replace a file, never a
+    folder.
+    """
     if target.is_dir():
         raise ExportError(f"{target} is a folder that exists already. Choose another --out")
     if os.path.lexists(target) and not force:
-        raise ExportError(f"{target} exists already. Choose another --out, or replace it with --force")
+        raise ExportError(
+            f"{target} exists already. Choose another --out, or replace it with --force"
+        )
 
 
 @contextmanager
 def appearing_whole(target: Path) -> Iterator[Path]:
-    """A path to write to in place of `target`; all that lies beside it afterwards moves beside `target`, it last.
+    """A path to write to in place of `target`; all that lies beside it afterwards moves beside
+    `target`, it last.
 
     Raises ExportError where the system refuses; then nothing is left behind.
     """

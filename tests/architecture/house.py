@@ -1,11 +1,17 @@
-"""The plan of the house: its rooms, floor by floor. The tests hold the code and docs/design.md to it."""
+"""The plan of the house: its rooms, floor by floor. The tests hold the code and docs/design.md to
+it.
+"""
 
-# From the street to the cellar. A room is a folder or a file beside the folders; one that isn't listed fails.
+# From the street to the cellar. A room is a folder or a file beside the folders; one that isn't
+# listed fails.
 FLOORS: list[dict[str, str]] = [
     {"__main__": "`python -m groundup`"},
     {"cli": "the command line: a file for each command; what the commands print"},
     {
-        "profiling": "what a recipe costs: measured by `bench`, predicted by `plan`, estimated for other GPUs",
+        "profiling": (
+            "what a recipe costs: measured by `bench`, predicted by `plan`, estimated for other "
+            "GPUs"
+        ),
         "verification": "what groundup claims of its models, measured on the machine at hand",
     },
     {
@@ -17,7 +23,10 @@ FLOORS: list[dict[str, str]] = [
         "prepare": "from any text to shuffled, verified shards of tokens",
     },
     {
-        "checkpoints": "models on disk: folders written whole, Hugging Face's layouts, adapters, models found by name",
+        "checkpoints": (
+            "models on disk: folders written whole, Hugging Face's layouts, adapters, models "
+            "found by name"
+        ),
         "data_inspection": "what a training run should know of its data",
     },
     {

@@ -1,4 +1,6 @@
-"""The plan of the house as a test: imports go down only, torch.distributed has one room, models know nobody above."""
+"""The plan of the house as a test: imports go down only, torch.distributed has one room, models
+know nobody above.
+"""
 
 import ast
 from collections.abc import Iterator
@@ -46,12 +48,16 @@ def room_of(module: str) -> str:
 
 
 def imported(node: ast.AST, within: str = "") -> Iterator[str]:
-    """Every module that the code below a node imports, whether at the top, inside a function or for types only."""
+    """Every module that the code below a node imports, whether at the top, inside a function or for
+    types only.
+    """
     for statement in ast.walk(node):
         if isinstance(statement, ast.Import):
             yield from (alias.name for alias in statement.names)
         elif isinstance(statement, ast.ImportFrom):
-            assert statement.level == 0, f"{within}: relative imports hide the room that they lead to"
+            assert statement.level == 0, (
+                f"{within}: relative imports hide the room that they lead to"
+            )
             for alias in statement.names:
                 deeper = f"{statement.module}.{alias.name}"
                 yield deeper if deeper in MODULES else statement.module or ""
@@ -71,7 +77,8 @@ def test_every_room_is_on_a_floor():
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_imports_go_down_only(path: Path):
     module = module_name(path)
-    if module == "groundup":  # lazy: the names of the house's front door, imported for type checkers alone
+    # lazy: the names of the house's front door, imported for type checkers alone
+    if module == "groundup":
         return
     for name in ours(path):
         if (module, name) in UPWARD_DOORS:
@@ -86,7 +93,11 @@ def test_doors_upwards_are_local_to_one_function():
     """At the top of a file they would drag the house in with a model."""
     for module, name in UPWARD_DOORS:
         tree = tree_of(SOURCE.parent.joinpath(*module.split(".")).with_suffix(".py"))
-        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and name in imported(node)]
+        functions = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef) and name in imported(node)
+        ]
         assert [function.name for function in functions] == ["from_pretrained"]
         at_once = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
         assert name not in {other for node in at_once for other in imported(node)}
@@ -98,7 +109,9 @@ def test_rooms_on_one_floor_do_not_need_each_other_in_a_circle():
         room = room_of(module_name(path))
         if room != "__init__":
             doors = {name for module, name in UPWARD_DOORS if module == module_name(path)}
-            needs.setdefault(room, set()).update({room_of(name) for name in ours(path) - doors} - {room})
+            needs.setdefault(room, set()).update(
+                {room_of(name) for name in ours(path) - doors} - {room}
+            )
             needs[room] -= {upper for lower, upper in STILL_UPWARD if lower == room}
     order = list(TopologicalSorter(needs).static_order())  # raises CycleError
     assert order.index("errors") < order.index("cli")
@@ -114,14 +127,26 @@ def test_the_front_door_is_lazy():
 def test_torch_distributed_has_one_room(path: Path):
     text = path.read_text("utf-8")
     mentions = any(
-        name in text for name in ("torch.distributed", "DistributedDataParallel", "torch import distributed")
+        name in text
+        for name in ("torch.distributed", "DistributedDataParallel", "torch import distributed")
     )
     assert not mentions or path.parent.name == "parallel"
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.parent.name == "models"], ids=module_name)
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.parent.name == "models"], ids=module_name
+)
 def test_models_import_torch_config_and_each_other(path: Path):
-    allowed = {"torch", "math", "typing", "collections", "functools", "dataclasses", "re", "pathlib"}
+    allowed = {
+        "torch",
+        "math",
+        "typing",
+        "collections",
+        "functools",
+        "dataclasses",
+        "re",
+        "pathlib",
+    }
     for name in imported(tree_of(path)):
         if (module_name(path), name) in UPWARD_DOORS:
             continue
@@ -140,13 +165,24 @@ def test_nothing_runs_on_import(path: Path):
             assert ast.unparse(node.test) in {"TYPE_CHECKING", "__name__ == '__main__'"}
         else:
             is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-            definitions = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef, ast.Assign, ast.AnnAssign)
-            assert is_docstring or isinstance(node, (*definitions, ast.AugAssign)), ast.unparse(node)
+            definitions = (
+                ast.Import,
+                ast.ImportFrom,
+                ast.ClassDef,
+                ast.FunctionDef,
+                ast.Assign,
+                ast.AnnAssign,
+            )
+            assert is_docstring or isinstance(node, (*definitions, ast.AugAssign)), ast.unparse(
+                node
+            )
 
 
 def test_no_pickle_is_read():
     for path in FILES:
         names = {name.split(".")[0] for name in imported(tree_of(path))}
         assert not names & {"pickle", "dill", "joblib", "shelve", "marshal"}, path
-        calls = {ast.unparse(node.func) for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)}
+        calls = {
+            ast.unparse(node.func) for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)
+        }
         assert "torch.load" not in calls, path

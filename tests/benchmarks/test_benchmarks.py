@@ -1,4 +1,6 @@
-"""The benchmarks measure what they say: the peer trains the same model, and the last line can be read."""
+"""The benchmarks measure what they say: the peer trains the same model, and the last line can be
+read.
+"""
 
 import json
 from collections.abc import Iterator
@@ -35,7 +37,9 @@ def recipe(text_file: Path) -> Recipe:
         model=replace(plain.model, block_size=16, n_layer=2, n_head=2, n_embd=16),
         data=replace(plain.data, corpus=str(text_file)),
         optim=replace(plain.optim, warmup_steps=2, clip_norm=0.5),
-        train=replace(plain.train, batch_size=4, device="cpu", precision="float32", compile="off", threads=1),
+        train=replace(
+            plain.train, batch_size=4, device="cpu", precision="float32", compile="off", threads=1
+        ),
     )
 
 
@@ -59,8 +63,12 @@ def test_the_peer_trains_the_same_model_on_the_same_batches(
 
 
 def test_a_ratio_compares_the_blocks_of_one_round(benchmark: ModuleType) -> None:
-    fast, slow = (benchmark.Contender(name, float, "float32", deterministic=False) for name in ("fast", "slow"))
-    slow.blocks, fast.blocks = [100.0, 10.0, 1.0], [200.0, 20.0, 3.0]  # a machine that gets slower and slower
+    fast, slow = (
+        benchmark.Contender(name, float, "float32", deterministic=False)
+        for name in ("fast", "slow")
+    )
+    # a machine that gets slower and slower
+    slow.blocks, fast.blocks = [100.0, 10.0, 1.0], [200.0, 20.0, 3.0]
     assert benchmark.paired_ratio(fast, slow) == 2.0
 
 
@@ -70,7 +78,16 @@ def test_recipe_loss_trains_every_seed_and_ends_with_a_line_of_json(
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import recipe_loss
 
-    flags = ["--corpus", str(text_file), "--steps", "2", "--eval.train-tokens", "0", "--eval.sample-length", "0"]
+    flags = [
+        "--corpus",
+        str(text_file),
+        "--steps",
+        "2",
+        "--eval.train-tokens",
+        "0",
+        "--eval.sample-length",
+        "0",
+    ]
     recipe_loss.main(["bigram", "--seeds", "1", "2", *flags])
     lines = capsys.readouterr().out.splitlines()
     losses = [float(line.rpartition(" ")[2]) for line in lines[:2]]
@@ -87,7 +104,8 @@ def test_flags_become_a_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     from common import recipe_with
 
     found = recipe_with(
-        "shakespeare-fast", ["--optim.muon-momentum", "0.5", "--train.steps", "7", "--data.corpus", "a"]
+        "shakespeare-fast",
+        ["--optim.muon-momentum", "0.5", "--train.steps", "7", "--data.corpus", "a"],
     )
     assert (found.optim.muon_momentum, found.train.steps, found.data.corpus) == (0.5, 7, "a")
     assert found.model.architecture == "modern"
@@ -112,7 +130,9 @@ def test_a_sweep_is_a_table_with_a_row_for_each_variant(
     assert json.loads(lines[-1])["ratio"] <= 1.0
 
 
-def test_every_ablation_changes_the_training(monkeypatch: pytest.MonkeyPatch, recipe: Recipe, text_file: Path) -> None:
+def test_every_ablation_changes_the_training(
+    monkeypatch: pytest.MonkeyPatch, recipe: Recipe, text_file: Path
+) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import ablations
     import trained
@@ -137,7 +157,18 @@ def test_the_sampler_is_timed_over_shards_and_sparse_ones_are_opened(
     import sampler_cost
 
     monkeypatch.setattr(sampler_cost, "TOKENS_OF_A_STREAM", 1000)
-    quick = ["--streams", "3", "--steps", "3", "--tokens", "1000000000", "--shards", "10", "--train.threads", "1"]
+    quick = [
+        "--streams",
+        "3",
+        "--steps",
+        "3",
+        "--tokens",
+        "1000000000",
+        "--shards",
+        "10",
+        "--train.threads",
+        "1",
+    ]
     sampler_cost.main(quick)
     step, opened, result = capsys.readouterr().out.splitlines()
     assert step.startswith("bigram: a step ")

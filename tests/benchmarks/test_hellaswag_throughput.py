@@ -1,4 +1,6 @@
-"""The benchmark of HellaSwag's throughput: every contender scores the same texts, each at its own batch size."""
+"""The benchmark of HellaSwag's throughput: every contender scores the same texts, each at its own
+batch size.
+"""
 
 import importlib.util
 import json
@@ -9,10 +11,25 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 ITEMS = [
     {"ind": 1, "activity_label": "Canoeing", "ctx": "Two people sit in a canoe. they", "label": 0},
-    {"ind": 2, "activity_label": "How to nap", "ctx": "[header] How to nap [title] Lie down.", "label": 3},
-    {"ind": 3, "activity_label": "High jump", "ctx": "A boy is running down a track. the boy", "label": 2},
+    {
+        "ind": 2,
+        "activity_label": "How to nap",
+        "ctx": "[header] How to nap [title] Lie down.",
+        "label": 3,
+    },
+    {
+        "ind": 3,
+        "activity_label": "High jump",
+        "ctx": "A boy is running down a track. the boy",
+        "label": 2,
+    },
 ]
-ENDINGS = ["paddle.", "close both eyes [step] and sleep.", "runs into a car, again and again.", "jump  over it."]
+ENDINGS = [
+    "paddle.",
+    "close both eyes [step] and sleep.",
+    "runs into a car, again and again.",
+    "jump  over it.",
+]
 
 
 @pytest.fixture
@@ -20,7 +37,9 @@ def items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file of three items; the benchmarks can be imported."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     path = tmp_path / "items.jsonl"
-    path.write_text("".join(json.dumps(item | {"endings": ENDINGS}) + "\n" for item in ITEMS), "utf-8")
+    path.write_text(
+        "".join(json.dumps(item | {"endings": ENDINGS}) + "\n" for item in ITEMS), "utf-8"
+    )
     return path
 
 
@@ -28,9 +47,14 @@ def items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_contender_scores_the_same(items: Path, capsys: pytest.CaptureFixture[str]):
     import hellaswag_throughput
 
-    hellaswag_throughput.main(["--items", "3", "--rounds", "2", "--layers", "1", "--file", str(items)])
+    hellaswag_throughput.main(
+        ["--items", "3", "--rounds", "2", "--layers", "1", "--file", str(items)]
+    )
     *rounds, difference, result = capsys.readouterr().out.splitlines()
-    names = ["groundup, 8 items at once", *(f"lm-evaluation-harness, batch {size}" for size in (1, 8, 16))]
+    names = [
+        "groundup, 8 items at once",
+        *(f"lm-evaluation-harness, batch {size}" for size in (1, 8, 16)),
+    ]
     assert [line.partition(",")[0] for line in rounds[-2:]] == ["round 1", "round 2"]
     assert all(name in line for name in names for line in rounds[-2:])
     assert float(difference.split()[-2]) < 1e-3

@@ -35,18 +35,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hub(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    """A hub with one model and what nobody asks for; no proxy, no token, no patience, and a cache of the test's own."""
+    """A hub with one model and what nobody asks for; no proxy, no token, no patience, and a cache
+    of the test's own.
+    """
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     with running_hub() as running:
-        others = {"README.md": b"# GPT-2", "pytorch_model.bin": pickle.dumps(0), "onnx/model.safetensors": b"other"}
+        others = {
+            "README.md": b"# GPT-2",
+            "pytorch_model.bin": pickle.dumps(0),
+            "onnx/model.safetensors": b"other",
+        }
         running.add("models", NAME, contents(folder) | others)
         monkeypatch.setenv("HF_ENDPOINT", running.url)
         monkeypatch.setenv("GROUNDUP_NETWORK_TIMEOUT", str(LIMIT))
         monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
         monkeypatch.setenv("no_proxy", "*")
         monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "huggingface"))
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "huggingface"))  # read on import
+        # read on import
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "huggingface"))
         monkeypatch.chdir(tmp_path)
         yield running
 
@@ -75,7 +82,9 @@ def test_gpt2_comes_once_and_then_without_a_network(
     assert found == tmp_path / "cache" / "hub" / NAME / commit
     assert commit in hub.repositories["models", NAME]
     needed = {"config.json", WHOLE, "tokenizer.json", "tokenizer_config.json"}
-    assert contents(found) == {name: content for name, content in contents(folder).items() if name in needed}
+    assert contents(found) == {
+        name: content for name, content in contents(folder).items() if name in needed
+    }
     assert len(told) == 1
     assert f"downloading model {NAME}@{commit[:12]}" in told[0]
     requests = len(hub.asked)
@@ -84,7 +93,8 @@ def test_gpt2_comes_once_and_then_without_a_network(
     assert_equal(GPT2.from_pretrained(NAME), GPT2.from_pretrained(folder))
     assert load("gpt2")[1] is not None
     assert len(hub.asked) == requests
-    hub.add("models", NAME, {"config.json": b"{}"})  # main moves on; the name means what was fetched
+    # main moves on; the name means what was fetched
+    hub.add("models", NAME, {"config.json": b"{}"})
     assert find_model("gpt2", told.append) == found
     assert len(told) == 1
 
@@ -111,15 +121,28 @@ def test_a_folder_and_a_run_win_over_the_hub(hub: Hub, folder: Path, tmp_path: P
         with pytest.raises(CorpusError, match="HTTP 401"):
             fetched(name)
     hub.asked.clear()
-    for name in ("runs/typo", "typo", "./gpt3", "a/b/c", "../a", "someone/model.pt", "someone/x.safetensors", "a b/c"):
-        with pytest.raises(CheckpointError, match=r"is neither a run nor a model folder, nor a model of the hub"):
+    for name in (
+        "runs/typo",
+        "typo",
+        "./gpt3",
+        "a/b/c",
+        "../a",
+        "someone/model.pt",
+        "someone/x.safetensors",
+        "a b/c",
+    ):
+        with pytest.raises(
+            CheckpointError, match=r"is neither a run nor a model folder, nor a model of the hub"
+        ):
             fetched(name)
     assert hub.asked == []
     assert str(on_hub("Qwen/Qwen3-0.6B@v1.0")) == "model Qwen/Qwen3-0.6B@v1.0"
     assert str(on_hub("gpt2-xl")) == "model openai-community/gpt2-xl"
 
 
-def test_shards_a_revision_and_a_token(hub: Hub, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_a_revision_and_a_token(
+    hub: Hub, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy = tmp_path / "copy"
     model_folder.save(copy, GPT2.from_pretrained(folder), None)
     shard(copy, 3)
@@ -147,15 +170,27 @@ def test_shards_a_revision_and_a_token(hub: Hub, folder: Path, tmp_path: Path, m
 FAULTS = {
     "a 404": ({"where": "resolve", "kind": "status", "status": 404}, r"HTTP 404 .*check it on"),
     "a 401": ({"where": "resolve", "kind": "status", "status": 401}, r"HTTP 401 .*HF_TOKEN"),
-    "a 500 that stays": ({"where": "/files/", "kind": "status", "times": 9}, r"HTTP 500 .*Run again later"),
-    "wrong bytes": ({"where": "/files/", "kind": "wrong"}, r"has SHA-256 .* instead of .* is removed"),
-    "wrong bytes of a small file": ({"where": "tokenizer.json", "kind": "wrong"}, r"has git's SHA-1 .* instead of"),
+    "a 500 that stays": (
+        {"where": "/files/", "kind": "status", "times": 9},
+        r"HTTP 500 .*Run again later",
+    ),
+    "wrong bytes": (
+        {"where": "/files/", "kind": "wrong"},
+        r"has SHA-256 .* instead of .* is removed",
+    ),
+    "wrong bytes of a small file": (
+        {"where": "tokenizer.json", "kind": "wrong"},
+        r"has git's SHA-1 .* instead of",
+    ),
     "a refusal by the server of files": (
         {"where": "/files/", "kind": "status", "status": 403},
         r"localhost:\d+ answers",
     ),
     "silence": ({"where": "/files/", "kind": "hang", "times": 9, "at": 2000}, r"timed out"),
-    "silence before headers": ({"where": "/api/", "kind": "hang", "times": 9, "at": -1}, r"timed out"),
+    "silence before headers": (
+        {"where": "/api/", "kind": "hang", "times": 9, "at": -1},
+        r"timed out",
+    ),
     "a log-in page": ({"where": "/files/", "kind": "short"}, r"another file answers there"),
 }
 
@@ -174,12 +209,15 @@ def test_a_fault_is_one_line_and_leaves_no_model(
     assert "signature" not in str(raised.value)
     assert complete_folders(tmp_path) == []
     hub.faults.clear()
-    assert_equal(GPT2.from_pretrained("gpt2"), GPT2.from_pretrained(folder))  # the next try finds nothing in its way
+    # the next try finds nothing in its way
+    assert_equal(GPT2.from_pretrained("gpt2"), GPT2.from_pretrained(folder))
     assert len(complete_folders(tmp_path)) == 1
     assert not list((tmp_path / "cache").rglob("*.part"))
 
 
-def test_what_came_of_a_commit_that_is_no_longer_meant_goes(hub: Hub, folder: Path, tmp_path: Path) -> None:
+def test_what_came_of_a_commit_that_is_no_longer_meant_goes(
+    hub: Hub, folder: Path, tmp_path: Path
+) -> None:
     hub.fail("/files/", "status", times=9)
     with pytest.raises(CorpusError):
         fetched("gpt2")
@@ -210,7 +248,14 @@ def test_what_other_programs_have_fetched_is_used_where_it_is(
     assert fetched("gpt2") == theirs
     assert_equal(GPT2.from_pretrained("gpt2"), GPT2.from_pretrained(folder))
     finished = cli(
-        "generate", "gpt2", "--prompt", "the quick", "--length", "5", "--greedy", env={"HF_HUB_OFFLINE": "1"}
+        "generate",
+        "gpt2",
+        "--prompt",
+        "the quick",
+        "--length",
+        "5",
+        "--greedy",
+        env={"HF_HUB_OFFLINE": "1"},
     )
     assert finished.returncode == 0, finished.stderr
     assert f"from {theirs}" in finished.stderr
@@ -221,7 +266,9 @@ def test_what_other_programs_have_fetched_is_used_where_it_is(
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_whole_folder_says_where_its_texts_end(hub: Hub, folder: Path, cli: Cli, tmp_path: Path) -> None:
+def test_a_whole_folder_says_where_its_texts_end(
+    hub: Hub, folder: Path, cli: Cli, tmp_path: Path
+) -> None:
     """As chat models have it, whose last token isn't that of their documents."""
     files = contents(folder)
     settings = json.loads(files["config.json"]) | {"bos_token_id": 3, "eos_token_id": [4, 5]}
@@ -232,7 +279,9 @@ def test_a_whole_folder_says_where_its_texts_end(hub: Hub, folder: Path, cli: Cl
     assert (written["bos_token_id"], written["eos_token_id"]) == (3, [4, 5])
 
 
-def test_the_card_of_a_model_of_somebody_else_claims_nothing(hub: Hub, cli: Cli, tmp_path: Path) -> None:
+def test_the_card_of_a_model_of_somebody_else_claims_nothing(
+    hub: Hub, cli: Cli, tmp_path: Path
+) -> None:
     finished = cli("export", "gpt2", "--to", "hub", "me/mine", "--out", "shown")
     assert finished.returncode == 0, finished.stderr
     card = (tmp_path / "shown" / "README.md").read_text("utf-8")
@@ -254,13 +303,17 @@ def test_offline_and_without_a_network_it_is_one_line(
     hub: Hub, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(CorpusError, match=f"model {NAME} has to be downloaded, and HF_HUB_OFFLINE=1 forbids it"):
+    with pytest.raises(
+        CorpusError, match=f"model {NAME} has to be downloaded, and HF_HUB_OFFLINE=1 forbids it"
+    ):
         fetched("gpt2")
     assert "HF_HUB_OFFLINE=1" in error_line(cli("train", "finetune", "--steps", "1"))
     assert not (tmp_path / "cache").exists()
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(CorpusError, match=r"can't be had from http://127.0.0.1:9: .*refused. Check the network"):
+    with pytest.raises(
+        CorpusError, match=r"can't be had from http://127.0.0.1:9: .*refused. Check the network"
+    ):
         fetched("gpt2")
     assert hub.asked == []
 
@@ -269,9 +322,13 @@ def test_a_repository_of_pickles_is_refused_by_name(hub: Hub, folder: Path, tmp_
     files = contents(folder)
     del files[WHOLE]
     hub.add("models", "someone/old", files | {"pytorch_model.bin": pickle.dumps(0)})
-    with pytest.raises(CheckpointError, match=r"save_pretrained\(NEW\) writes safetensors") as raised:
+    with pytest.raises(
+        CheckpointError, match=r"save_pretrained\(NEW\) writes safetensors"
+    ) as raised:
         fetched("someone/old")
-    assert "model someone/old, pytorch_model.bin, is a pickle, which can run any code" in str(raised.value)
+    assert "model someone/old, pytorch_model.bin, is a pickle, which can run any code" in str(
+        raised.value
+    )
     assert complete_folders(tmp_path) == hub.ranges() == NOTHING
 
 
@@ -280,8 +337,14 @@ def test_what_groundup_does_not_load_is_refused_before_its_weights_are_fetched(
 ) -> None:
     files = contents(folder)
     settings = json.loads(files["config.json"])
-    hub.add("models", "someone/llama", files | {"config.json": json.dumps(settings | {"model_type": "llama"}).encode()})
-    with pytest.raises(CheckpointError, match="model_type is 'llama'; groundup loads 'gpt2', 'qwen3'"):
+    hub.add(
+        "models",
+        "someone/llama",
+        files | {"config.json": json.dumps(settings | {"model_type": "llama"}).encode()},
+    )
+    with pytest.raises(
+        CheckpointError, match="model_type is 'llama'; groundup loads 'gpt2', 'qwen3'"
+    ):
         fetched("someone/llama")
     assert not list((tmp_path / "cache").rglob(".fetching-*"))
     hub.add("models", "someone/notes", {"README.md": b"# Notes"})
@@ -297,13 +360,26 @@ def test_what_groundup_does_not_load_is_refused_before_its_weights_are_fetched(
     assert hub.ranges() == NOTHING
 
 
-def test_every_command_takes_a_name_of_the_hub(hub: Hub, folder: Path, cli: Cli, tmp_path: Path) -> None:
+def test_every_command_takes_a_name_of_the_hub(
+    hub: Hub, folder: Path, cli: Cli, tmp_path: Path
+) -> None:
     """And a file that is written is called as the repository is, not as its commit."""
     files = contents(folder)
     for revision in ("main", "v2"):  # one commit
         hub.add("models", "someone/small", files, revision)
     (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog " * 9, "utf-8")
-    finetune = ("train", "finetune", "--corpus", "text.txt", "--steps", "1", "--eval.every", "0", "--name", "tuned")
+    finetune = (
+        "train",
+        "finetune",
+        "--corpus",
+        "text.txt",
+        "--steps",
+        "1",
+        "--eval.every",
+        "0",
+        "--name",
+        "tuned",
+    )
     commands = [
         ("evaluate", "someone/small", "--task", "loss", "--corpus", "text.txt", "--json"),
         ("verify", "someone/small", "--json"),
@@ -314,6 +390,9 @@ def test_every_command_takes_a_name_of_the_hub(hub: Hub, folder: Path, cli: Cli,
         finished = cli(*arguments)
         assert finished.returncode == 0, (arguments, finished.stderr)
         said = finished.stdout + finished.stderr
-        assert ("downloading model someone/small" in said) == (arguments[0] == "evaluate"), (arguments, said)
+        assert ("downloading model someone/small" in said) == (arguments[0] == "evaluate"), (
+            arguments,
+            said,
+        )
     assert {path.name for path in tmp_path.glob("small*")} == {"small-f32.gguf"}
     assert sum(asked.path.startswith("/files/") for asked in hub.asked) == 1

@@ -22,7 +22,9 @@ SIZE = len(set(some_text()))
 CONFIGS: dict[str, ModelConfig] = {
     "gpt2": GPTConfig(block_size=32, vocab_size=SIZE, n_layer=2, n_head=2, n_embd=32),
     "modern": ModernConfig(32, SIZE, 2, n_head=4, n_kv_head=2, n_embd=32, head_dim=12, n_inner=40),
-    "modern, untied": ModernConfig(32, SIZE, 2, n_head=4, n_kv_head=2, n_embd=32, head_dim=12, n_inner=40, tied=False),
+    "modern, untied": ModernConfig(
+        32, SIZE, 2, n_head=4, n_kv_head=2, n_embd=32, head_dim=12, n_inner=40, tied=False
+    ),
 }
 TARGETS = {"gpt2": ["c_attn", "mlp.c_proj"], "modern": ["q_proj", "v_proj", "down_proj"]}
 
@@ -55,10 +57,26 @@ def theirs(model: Any) -> Tensor:
 
 def run_of_adapters(folder: Path, rank: int) -> Path:
     """A run's newest checkpoint: what trained adapters leave behind."""
-    changes = {"--train.init": "base", "--lora.rank": rank, "--lora.alpha": 9, "--optim.learning-rate": 1e-2}
+    changes = {
+        "--train.init": "base",
+        "--lora.rank": rank,
+        "--lora.alpha": 9,
+        "--optim.learning-rate": 1e-2,
+    }
     words = flags(changes | {"--steps": 6, "--name": "run"})
-    shape = ("--model.architecture", "--model.block-size", "--model.n-layer", "--model.n-head", "--model.n-embd")
-    words = [word for pair in zip(words[::2], words[1::2], strict=True) if pair[0] not in shape for word in pair]
+    shape = (
+        "--model.architecture",
+        "--model.block-size",
+        "--model.n-layer",
+        "--model.n-head",
+        "--model.n-embd",
+    )
+    words = [
+        word
+        for pair in zip(words[::2], words[1::2], strict=True)
+        if pair[0] not in shape
+        for word in pair
+    ]
     trained("finetune", *words, folder=folder)
     return folder / "runs" / "run" / "checkpoints" / "step-000006"
 
@@ -70,11 +88,13 @@ def test_peft_reads_a_run_of_adapters(base: str, tmp_path: Path) -> None:
     checkpoint = run_of_adapters(tmp_path, rank=3)
     expected = ours(tmp_path / "runs" / "run")
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)  # what peft says of a file; of each other its authors say more
+        # what peft says of a file; of each other its authors say more
+        warnings.simplefilter("error", UserWarning)
         frozen = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
         assert (theirs(frozen) - expected).abs().max() > 1e-3
         adapted = peft.PeftModel.from_pretrained(frozen, str(checkpoint))
-        by_name = peft.AutoPeftModelForCausalLM.from_pretrained(str(checkpoint))  # finds the base by itself
+        # finds the base by itself
+        by_name = peft.AutoPeftModelForCausalLM.from_pretrained(str(checkpoint))
         at_once = transformers.AutoModelForCausalLM.from_pretrained(checkpoint)  # finds both
         tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
     for model in (adapted, by_name, at_once):
@@ -112,7 +132,9 @@ def test_we_read_what_peft_wrote(rank_stabilised: bool, base: str, tmp_path: Pat
 
 
 def test_the_names_and_settings_are_those_that_peft_writes(base: str, tmp_path: Path) -> None:
-    """Read and written again by peft, a checkpoint has the same tensors under the same names, and the same settings."""
+    """Read and written again by peft, a checkpoint has the same tensors under the same names, and
+    the same settings.
+    """
     import json
 
     import peft
@@ -122,12 +144,16 @@ def test_the_names_and_settings_are_those_that_peft_writes(base: str, tmp_path: 
     checkpoint = run_of_adapters(tmp_path, rank=2)
     frozen = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     peft.PeftModel.from_pretrained(frozen, str(checkpoint)).save_pretrained(tmp_path / "again")
-    written, again = (load_file(folder / "adapter_model.safetensors") for folder in (checkpoint, tmp_path / "again"))
+    written, again = (
+        load_file(folder / "adapter_model.safetensors")
+        for folder in (checkpoint, tmp_path / "again")
+    )
     assert written.keys() == again.keys()
     assert all(torch.equal(tensor, again[name]) for name, tensor in written.items())
     said, repeated = (
-        json.loads((folder / "adapter_config.json").read_text("utf-8")) for folder in (checkpoint, tmp_path / "again")
+        json.loads((folder / "adapter_config.json").read_text("utf-8"))
+        for folder in (checkpoint, tmp_path / "again")
     )
-    assert {key: sorted(value) if key == "target_modules" else value for key, value in said.items()} == {
-        key: sorted(repeated[key]) if key == "target_modules" else repeated[key] for key in said
-    }
+    assert {
+        key: sorted(value) if key == "target_modules" else value for key, value in said.items()
+    } == {key: sorted(repeated[key]) if key == "target_modules" else repeated[key] for key in said}

@@ -1,4 +1,6 @@
-"""checkpoint.py by itself: whatever happens between two of its steps, there is a checkpoint to go on from."""
+"""checkpoint.py by itself: whatever happens between two of its steps, there is a checkpoint to go
+on from.
+"""
 
 import json
 import os
@@ -13,11 +15,28 @@ from hypothesis import strategies as st
 
 from commands import flip_bit
 from groundup.checkpoints import publish as checkpoint
-from groundup.checkpoints.publish import newest_valid, point, prune, publish, step_folder, verify, write
+from groundup.checkpoints.publish import (
+    newest_valid,
+    point,
+    prune,
+    publish,
+    step_folder,
+    verify,
+    write,
+)
 from groundup.errors import CheckpointError, TrainingError
 
 CRASHED = 77
-BOUNDARIES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "shutil.rmtree", "os.scandir"}
+BOUNDARIES = {
+    "open",
+    "os.mkdir",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.symlink",
+    "shutil.rmtree",
+    "os.scandir",
+}
 
 
 def filler(content: str, *more: str) -> Callable[[Path], None]:
@@ -34,12 +53,20 @@ def filler(content: str, *more: str) -> Callable[[Path], None]:
 
 
 def save(
-    parent: Path, step: int, *, best: bool = False, keep: int = 2, protected: Path | None = None, content: str = ""
+    parent: Path,
+    step: int,
+    *,
+    best: bool = False,
+    keep: int = 2,
+    protected: Path | None = None,
+    content: str = "",
 ) -> list[str]:
     """Publish a step; what was reported."""
     said: list[str] = []
     text = content or f"step {step}"
-    publish(parent, step, filler(text), best=best, keep=keep, protected=protected, report=said.append)
+    publish(
+        parent, step, filler(text), best=best, keep=keep, protected=protected, report=said.append
+    )
     return said
 
 
@@ -60,7 +87,13 @@ def snapshot(parent: Path) -> dict[str, bytes | str | None]:
     found: dict[str, bytes | str | None] = {}
     for path in parent.rglob("*"):
         name = path.relative_to(parent).as_posix()
-        found[name] = str(path.readlink()) if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        found[name] = (
+            str(path.readlink())
+            if path.is_symlink()
+            else path.read_bytes()
+            if path.is_file()
+            else None
+        )
     return found
 
 
@@ -69,7 +102,9 @@ def step_numbers(parent: Path) -> list[int]:
 
 
 def test_a_written_folder_holds_the_files_and_their_manifest(tmp_path: Path) -> None:
-    """The manifest against hashlib's own answer: SHA-256("abc") is a published test vector (FIPS 180-2)."""
+    """The manifest against hashlib's own answer: SHA-256("abc") is a published test vector (FIPS
+    180-2).
+    """
     folder = tmp_path / "new" / "step-000001"
     write(folder, lambda temporary: (temporary / "abc").write_text("abc", "utf-8") and None)
     assert {path.name for path in folder.iterdir()} == {"abc", "manifest.json"}
@@ -79,8 +114,12 @@ def test_a_written_folder_holds_the_files_and_their_manifest(tmp_path: Path) -> 
     verify(folder)
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("I/O error (os error 28)")])
-def test_a_full_disk_in_a_fill_leaves_everything_as_it_was(tmp_path: Path, error: Exception) -> None:
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), RuntimeError("I/O error (os error 28)")]
+)
+def test_a_full_disk_in_a_fill_leaves_everything_as_it_was(
+    tmp_path: Path, error: Exception
+) -> None:
     save(tmp_path, 1, best=True)
     before = snapshot(tmp_path)
 
@@ -88,13 +127,17 @@ def test_a_full_disk_in_a_fill_leaves_everything_as_it_was(tmp_path: Path, error
         filler("half")(folder)
         raise error
 
-    with pytest.raises(TrainingError, match=r"can't write .*step-000002: the disk is full\. Earlier checkpoints"):
+    with pytest.raises(
+        TrainingError, match=r"can't write .*step-000002: the disk is full\. Earlier checkpoints"
+    ):
         publish(tmp_path, 2, fill, best=True, keep=1, protected=None, report=pytest.fail)
     assert snapshot(tmp_path) == before
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), MemoryError()])
-def test_any_other_failing_fill_leaves_everything_as_it_was(tmp_path: Path, error: Exception) -> None:
+def test_any_other_failing_fill_leaves_everything_as_it_was(
+    tmp_path: Path, error: Exception
+) -> None:
     save(tmp_path, 1, best=True)
     save(tmp_path, 2)
     before = snapshot(tmp_path)
@@ -180,7 +223,9 @@ def test_a_file_replaced_by_a_folder_or_moved_away_is_missing(tmp_path: Path) ->
         verify(step_folder(tmp_path, 1))
 
 
-@pytest.mark.parametrize("manifest", ["", "{}", "[]", "null", '{"files": []}', '{"files": {}}', '{"files": 1}', "\0"])
+@pytest.mark.parametrize(
+    "manifest", ["", "{}", "[]", "null", '{"files": []}', '{"files": {}}', '{"files": 1}', "\0"]
+)
 def test_a_manifest_of_another_shape_is_damaged(tmp_path: Path, manifest: str) -> None:
     """`{"files": {}}` would else be the manifest under which everything is intact."""
     save(tmp_path, 1)
@@ -193,14 +238,22 @@ def test_a_manifest_of_another_shape_is_damaged(tmp_path: Path, manifest: str) -
 @given(
     keep=st.integers(1, 3),
     saves=st.lists(
-        st.fixed_dictionaries({"best": st.booleans(), "damaged": st.booleans(), "half": st.booleans()}), max_size=8
+        st.fixed_dictionaries(
+            {"best": st.booleans(), "damaged": st.booleans(), "half": st.booleans()}
+        ),
+        max_size=8,
     ),
     protected=st.none() | st.integers(1, 8),
 )
 def test_pruning(
-    tmp_path_factory: pytest.TempPathFactory, keep: int, saves: list[dict[str, bool]], protected: int | None
+    tmp_path_factory: pytest.TempPathFactory,
+    keep: int,
+    saves: list[dict[str, bool]],
+    protected: int | None,
 ) -> None:
-    """The model of pruning: the newest `keep` valid steps, the best, the protected one, and all damaged ones stay."""
+    """The model of pruning: the newest `keep` valid steps, the best, the protected one, and all
+    damaged ones stay.
+    """
     parent = tmp_path_factory.mktemp("pruned")
     spared = step_folder(parent, protected) if protected else None
     there: dict[int, bool] = {}  # step -> whether it is valid
@@ -217,7 +270,9 @@ def test_pruning(
         }
         assert step_numbers(parent) == sorted(there, reverse=True)
         assert len(said) == sum(not intact for intact in there.values())
-        assert all(is_valid(step_folder(parent, number)) is intact for number, intact in there.items())
+        assert all(
+            is_valid(step_folder(parent, number)) is intact for number, intact in there.items()
+        )
         if chosen["damaged"]:
             damage(step_folder(parent, step))
         elif chosen["half"]:
@@ -246,7 +301,9 @@ def test_a_dangling_best_protects_nothing_and_harms_nothing(tmp_path: Path) -> N
 
 
 def crash_after(operations: int, action: Callable[[], object]) -> bool:
-    """Do `action` in a child that dies before its next file operation after so many; whether it died."""
+    """Do `action` in a child that dies before its next file operation after so many; whether it
+    died.
+    """
     child = os.fork()
     if child == 0:
         left = operations
@@ -267,8 +324,11 @@ def crash_after(operations: int, action: Callable[[], object]) -> bool:
 
 
 @pytest.mark.parametrize("newest_is_damaged", [False, True])
-def test_a_crash_before_any_file_operation_loses_no_step(tmp_path: Path, newest_is_damaged: bool) -> None:
-    """A process that dies at each point of publishing step 3: the steps before it stay, and step 3 is whole or absent.
+def test_a_crash_before_any_file_operation_loses_no_step(
+    tmp_path: Path, newest_is_damaged: bool
+) -> None:
+    """A process that dies at each point of publishing step 3: the steps before it stay, and step 3
+    is whole or absent.
 
     Then the same is published again, and the folder is as if nothing had happened.
     """
@@ -298,7 +358,11 @@ def test_a_crash_before_any_file_operation_loses_no_step(tmp_path: Path, newest_
         assert is_valid(step_folder(parent, 2))  # the step resumed from
         assert is_valid((parent / "best").resolve())
         assert is_valid((parent / "latest").resolve()) or newest_is_damaged
-        assert newest_is_damaged or found == step_folder(parent, 3) or not step_folder(parent, 3).exists()
+        assert (
+            newest_is_damaged
+            or found == step_folder(parent, 3)
+            or not step_folder(parent, 3).exists()
+        )
         finish(parent)
         assert snapshot(parent) == snapshot(smooth)
     assert operations > 40

@@ -1,4 +1,6 @@
-"""The command line as a newcomer meets it: what it prints, what it makes, and that what it suggests works."""
+"""The command line as a newcomer meets it: what it prints, what it makes, and that what it suggests
+works.
+"""
 
 import json
 import re
@@ -19,7 +21,15 @@ from terminal import terminal
 
 
 @pytest.mark.parametrize(
-    "args", [["--help"], ["train", "--help"], ["generate", "--help"], ["verify", "--help"], ["recipes"], ["runs"]]
+    "args",
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["generate", "--help"],
+        ["verify", "--help"],
+        ["recipes"],
+        ["runs"],
+    ],
 )
 def test_what_needs_no_model_imports_no_torch(args: list[str], tmp_path: Path, text_file: Path):
     run = tmp_path / "runs" / "one"
@@ -34,7 +44,9 @@ def test_what_needs_no_model_imports_no_torch(args: list[str], tmp_path: Path, t
         text=True,
         check=True,
     )
-    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in finished.stderr.splitlines()}
+    imported = {
+        line.rpartition("|")[2].strip().partition(".")[0] for line in finished.stderr.splitlines()
+    }
     assert "cyclopts" in imported  # the list is really one of imports
     assert not imported & {"torch", "numpy", "matplotlib", "safetensors"}
     assert finished.stdout.strip()
@@ -75,7 +87,9 @@ def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, str]
     """A run whose name a shell would take apart, and what its training printed."""
     folder = tmp_path_factory.mktemp("first")
     (folder / "text.txt").write_text(some_text(), "utf-8")
-    finished = trained("--corpus", "text.txt", "--steps", 12, "--name", "my run; $1", *TINY, folder=folder)
+    finished = trained(
+        "--corpus", "text.txt", "--steps", 12, "--name", "my run; $1", *TINY, folder=folder
+    )
     assert finished.stderr == ""
     return RunFolder(folder / "runs" / "my run; $1"), finished.stdout
 
@@ -83,7 +97,14 @@ def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, str]
 def test_a_run_folder_holds_all_that_happened(first_run: tuple[RunFolder, str]):
     run, printed = first_run
     names = {path.name for path in run.path.iterdir()}
-    assert names == {"recipe.toml", "run.json", "metrics.jsonl", "samples.txt", "loss.png", "checkpoints"}
+    assert names == {
+        "recipe.toml",
+        "run.json",
+        "metrics.jsonl",
+        "samples.txt",
+        "loss.png",
+        "checkpoints",
+    }
 
     recipe = run.read_recipe()
     assert (recipe.train.steps, recipe.train.minutes, recipe.model.n_embd) == (12, 0.0, 16)
@@ -94,13 +115,24 @@ def test_a_run_folder_holds_all_that_happened(first_run: tuple[RunFolder, str]):
     steps, evaluations = metrics(run.path), metrics(run.path, "evaluation")
     assert [line["step"] for line in steps] == list(range(1, 13))
     assert [line["step"] for line in evaluations] == [0, 5, 10, 12]
-    expected = {"step", "tokens", "loss", "learning_rate", "gradient_norm", "tokens_per_second", "seconds"}
+    expected = {
+        "step",
+        "tokens",
+        "loss",
+        "learning_rate",
+        "gradient_norm",
+        "tokens_per_second",
+        "seconds",
+    }
     assert expected < set(steps[0])
     assert [line["tokens"] for line in steps] == [4 * 16 * step for step in range(1, 13)]
     assert steps == sorted(steps, key=lambda line: line["seconds"])
     assert all(line["train_loss"] > 0 and line["validation_loss"] > 0 for line in evaluations)
 
-    samples = re.split(r"======== step (\d+) \(validation loss ([\d.]+)\)\n", (run.path / "samples.txt").read_text())
+    samples = re.split(
+        r"======== step (\d+) \(validation loss ([\d.]+)\)\n",
+        (run.path / "samples.txt").read_text(),
+    )
     assert samples[1::3] == ["5", "10", "12"]
     assert samples[2::3] == [f"{line['validation_loss']:.4f}" for line in evaluations[1:]]
     assert [len(sample) - 2 for sample in samples[3::3]] == [20, 20, 20]
@@ -125,7 +157,8 @@ def test_the_picture_is_one_and_draws_in_colour(first_run: tuple[RunFolder, str]
     from matplotlib.image import imread
 
     pixels = imread(first_run[0].path / "loss.png")[..., :3]
-    for colour in ((0x0B, 0x6B, 0xCB), (0xD9, 0x48, 0x0F), (0x86, 0x8E, 0x96)):  # training, validation, learning rate
+    # training, validation, learning rate
+    for colour in ((0x0B, 0x6B, 0xCB), (0xD9, 0x48, 0x0F), (0x86, 0x8E, 0x96)):
         columns = (abs(pixels * 255 - colour).max(axis=-1) < 2).any(axis=0)
         assert columns.sum() > width / 2, f"no curve from end to end in {colour}"
 
@@ -144,7 +177,9 @@ def test_the_links_point_beside_themselves(first_run: tuple[RunFolder, str]):
     }
 
 
-def test_every_command_that_training_suggests_works(first_run: tuple[RunFolder, str], tmp_path: Path, cli: Cli):
+def test_every_command_that_training_suggests_works(
+    first_run: tuple[RunFolder, str], tmp_path: Path, cli: Cli
+):
     shutil.copytree(first_run[0].path.parent.parent, tmp_path, symlinks=True, dirs_exist_ok=True)
     run, printed = RunFolder(tmp_path / "runs" / first_run[0].name), first_run[1]
     assert f"\n{run.name} writes:\n\n" in printed
@@ -158,12 +193,15 @@ def test_every_command_that_training_suggests_works(first_run: tuple[RunFolder, 
             finished = groundup(*command[1:], folder=tmp_path)
         assert finished.returncode == 0, (command, finished.stderr)
         assert finished.stdout.strip()
-    assert [line["step"] for line in metrics(run.path)] == list(range(1, 25))  # the third trained twice as long
+    # the third trained twice as long
+    assert [line["step"] for line in metrics(run.path)] == list(range(1, 25))
     for path in re.findall(r"runs/[^,\n]+\.\w+", tail[-1]):
         assert (tmp_path / path).is_file()
 
 
-@pytest.mark.parametrize("text", ["0123456789\n" * 60, "--a -b\n" * 90, "\n \t" * 200, "'\"$`\\ " * 100])
+@pytest.mark.parametrize(
+    "text", ["0123456789\n" * 60, "--a -b\n" * 90, "\n \t" * 200, "'\"$`\\ " * 100]
+)
 def test_the_suggested_prompt_is_in_the_vocabulary_of_any_text(text: str, tmp_path: Path):
     (tmp_path / "odd.txt").write_text(text, "utf-8")
     printed = trained("--corpus", "odd.txt", "--steps", 1, *TINY, folder=tmp_path).stdout
@@ -173,13 +211,17 @@ def test_the_suggested_prompt_is_in_the_vocabulary_of_any_text(text: str, tmp_pa
 
 
 def test_runs_are_numbered_and_never_written_over(tmp_path: Path, text_file: Path):
-    (tmp_path / "mine.toml").write_text('[model]\narchitecture = "bigram"\n[train]\nsteps = 1\n', "utf-8")
+    (tmp_path / "mine.toml").write_text(
+        '[model]\narchitecture = "bigram"\n[train]\nsteps = 1\n', "utf-8"
+    )
     for args in (["bigram"], ["bigram"], ["--config", "mine.toml"], ["bigram", "--name", "named"]):
         trained(*args, "--corpus", text_file, "--steps", 1, *TINY, folder=tmp_path)
     runs = tmp_path / "runs"
     assert {path.name for path in runs.iterdir()} == {"bigram-1", "bigram-2", "mine-1", "named"}
     before = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
-    refused = groundup("train", "bigram", "--corpus", text_file, "--steps", 2, "--name", "named", folder=tmp_path)
+    refused = groundup(
+        "train", "bigram", "--corpus", text_file, "--steps", 2, "--name", "named", folder=tmp_path
+    )
     line = error_line(refused)
     assert "runs/named already exists" in line
     assert "--resume named" in line
@@ -203,14 +245,17 @@ def test_a_pipe_gets_plain_lines_and_a_terminal_a_bar(tmp_path: Path, text_file:
     args = ["train", "--corpus", text_file, "--steps", 60, *TINY]
     piped = groundup(*args, folder=tmp_path)
     assert piped.stderr == ""
-    assert not re.search(r"[\x00-\x09\x0b-\x1f]", piped.stdout)  # no escape code, no carriage return, no tab
+    # no escape code, no carriage return, no tab
+    assert not re.search(r"[\x00-\x09\x0b-\x1f]", piped.stdout)
     assert "tokens/s" not in piped.stdout
 
     with terminal(*args, folder=tmp_path) as shown:
         assert shown.end() == 0
     assert re.search(r"\x1b\[[\d;]*m?", shown.shown)
     plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown.shown)
-    assert re.search(r"quickstart-2 .*━.* +\d+/60 +loss +[\d.]+ +[\d,]+ +tokens/s +\d+:\d\d:\d\d", plain)
+    assert re.search(
+        r"quickstart-2 .*━.* +\d+/60 +loss +[\d.]+ +[\d,]+ +tokens/s +\d+:\d\d:\d\d", plain
+    )
     sample = (tmp_path / "runs/quickstart-2/samples.txt").read_text().splitlines()[1]
     assert sample.strip() in plain  # the text on the way is shown to a person, not to a pipe
     loss = metrics(tmp_path / "runs/quickstart-2", "evaluation")[-1]["validation_loss"]
@@ -237,7 +282,8 @@ def test_the_table_of_runs_has_the_best_first(tmp_path: Path, text_file: Path):
         assert "gpt2" in row
         assert " 7.46K " in row
 
-    cut.write_text("", "utf-8")  # a run that was killed before its first evaluation comes last, and says so
+    # a run that was killed before its first evaluation comes last, and says so
+    cut.write_text("", "utf-8")
     row = groundup("runs", folder=tmp_path).stdout.strip().splitlines()[-1].split()
     assert row[0] == "a-little"
     assert "0 of 1" in " ".join(row)
@@ -258,12 +304,19 @@ def test_a_damaged_run_is_named_and_the_others_are_listed(tmp_path: Path, text_f
 def test_tensorboard_reads_what_metrics_jsonl_says(tmp_path: Path, text_file: Path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    trained("--corpus", text_file, "--steps", 7, "--train.log", "tensorboard", *TINY, folder=tmp_path)
+    trained(
+        "--corpus", text_file, "--steps", 7, "--train.log", "tensorboard", *TINY, folder=tmp_path
+    )
     run = tmp_path / "runs" / "quickstart-1"
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
     names = {
-        "step": ["loss/step", "optimizer/learning_rate", "optimizer/gradient_norm", "speed/tokens_per_second"],
+        "step": [
+            "loss/step",
+            "optimizer/learning_rate",
+            "optimizer/gradient_norm",
+            "speed/tokens_per_second",
+        ],
         "evaluation": ["loss/train", "loss/validation"],
     }
     fields = {
@@ -274,11 +327,15 @@ def test_tensorboard_reads_what_metrics_jsonl_says(tmp_path: Path, text_file: Pa
     for kind, tags in names.items():
         for tag, field in zip(tags, fields[kind], strict=True):
             drawn = [(event.step, event.value) for event in events.Scalars(tag)]
-            written = [(line["step"], pytest.approx(line[field], rel=1e-6)) for line in metrics(run, kind)]
+            written = [
+                (line["step"], pytest.approx(line[field], rel=1e-6)) for line in metrics(run, kind)
+            ]
             assert drawn == written
 
 
-def test_a_missing_extra_is_one_line_before_anything_is_made(cli: Cli, tmp_path: Path, text_file: Path):
+def test_a_missing_extra_is_one_line_before_anything_is_made(
+    cli: Cli, tmp_path: Path, text_file: Path
+):
     blocked = tmp_path / "blocked"
     blocked.mkdir()
     (blocked / "tensorboard.py").write_text("raise ImportError('not installed')\n", "utf-8")

@@ -1,4 +1,6 @@
-"""`groundup generate` as a user meets it: the text on stdout alone, streamed; every wrong flag one line."""
+"""`groundup generate` as a user meets it: the text on stdout alone, streamed; every wrong flag one
+line.
+"""
 
 import json
 import os
@@ -38,7 +40,9 @@ def written(folder: Path, *args: object) -> str:
 
 
 def test_stdout_is_the_text_and_stderr_the_rest(folder: Path):
-    finished = groundup("generate", "run", "--prompt", "the ", "--length", 30, "--seed", 5, folder=folder)
+    finished = groundup(
+        "generate", "run", "--prompt", "the ", "--length", 30, "--seed", 5, folder=folder
+    )
     model, tokenizer = package.load(folder / "runs" / "run")
     expected = write_text(model, tokenizer, SamplingSettings(length=30, seed=5), "the ")
     assert finished.stdout == "the " + expected + "\n"
@@ -47,18 +51,33 @@ def test_stdout_is_the_text_and_stderr_the_rest(folder: Path):
 
 def test_a_run_is_found_by_name_path_and_checkpoint(folder: Path):
     args = ["--length", 20, "--seed", 1]
-    names = ["run", "runs/run", folder / "runs" / "run", "runs/run/checkpoints/latest", "runs/run/checkpoints/best"]
+    names = [
+        "run",
+        "runs/run",
+        folder / "runs" / "run",
+        "runs/run/checkpoints/latest",
+        "runs/run/checkpoints/best",
+    ]
     texts = {written(folder, name, *args) for name in names}
     assert len(texts) == 1
 
 
 def test_a_model_of_documents_begins_as_they_do(tmp_path: Path):
-    """Trained on shards, its config says with which token documents began; trained on plain text, it says none."""
+    """Trained on shards, its config says with which token documents began; trained on plain text,
+    it says none.
+    """
     write_shards(tmp_path / "shards", learned(), documents())
     (tmp_path / "text.txt").write_text(some_text(), "utf-8")
     end = learned().special_tokens[END_OF_TEXT]
     for corpus, start in (("shards", end), ("text.txt", None)):
-        chosen = flags({"--corpus": corpus, "--steps": 3, "--data.tokenizer": "shards/tokenizer", "--name": corpus[:4]})
+        chosen = flags(
+            {
+                "--corpus": corpus,
+                "--steps": 3,
+                "--data.tokenizer": "shards/tokenizer",
+                "--name": corpus[:4],
+            }
+        )
         trained(*chosen, folder=tmp_path)
         folder = tmp_path / "runs" / corpus[:4] / "checkpoints" / "latest"
         config = json.loads((folder / "config.json").read_text("utf-8"))
@@ -74,14 +93,21 @@ def test_a_text_ends_where_the_models_config_says(several: bool, folder: Path, t
     """As chat models have it, whose last token isn't that of their documents."""
     model, tokenizer = package.load(folder / "runs" / "run")
     assert tokenizer is not None
-    prompt, settings = start_of("a", tokenizer), SamplingSettings(length=20, temperature=2.0, seed=5)
+    prompt, settings = (
+        start_of("a", tokenizer),
+        SamplingSettings(length=20, temperature=2.0, seed=5),
+    )
     tokens = list(stream_tokens(model, prompt, settings))
     end = tokens[7]
     model_folder.save(tmp_path / "model", model, tokenizer)
     config = tmp_path / "model" / "config.json"
     stated = [10**6, end] if several else end
-    config.write_text(json.dumps(json.loads(config.read_text("utf-8")) | {"eos_token_id": stated}), "utf-8")
-    found = written(tmp_path, "model", "--prompt", "a", "--length", 20, "--temperature", 2, "--seed", 5)
+    config.write_text(
+        json.dumps(json.loads(config.read_text("utf-8")) | {"eos_token_id": stated}), "utf-8"
+    )
+    found = written(
+        tmp_path, "model", "--prompt", "a", "--length", 20, "--temperature", 2, "--seed", 5
+    )
     assert found == "a" + tokenizer.decode(tokens[: tokens.index(end)]) + "\n"
 
 
@@ -93,9 +119,16 @@ def test_without_a_seed_one_is_taken_and_said(folder: Path):
 
 
 def test_each_of_several_samples_is_the_text_of_its_own_seed(folder: Path):
-    together = written(folder, "run", "--prompt", "fox", "--length", 15, "--seed", 8, "--samples", 3)
-    alone = [written(folder, "run", "--prompt", "fox", "--length", 15, "--seed", seed) for seed in (8, 9, 10)]
-    assert together == "".join(f"======== {number} of 3\n{text}" for number, text in enumerate(alone, 1))
+    together = written(
+        folder, "run", "--prompt", "fox", "--length", 15, "--seed", 8, "--samples", 3
+    )
+    alone = [
+        written(folder, "run", "--prompt", "fox", "--length", 15, "--seed", seed)
+        for seed in (8, 9, 10)
+    ]
+    assert together == "".join(
+        f"======== {number} of 3\n{text}" for number, text in enumerate(alone, 1)
+    )
 
 
 def test_greedy_needs_no_seed(folder: Path):
@@ -137,21 +170,32 @@ def test_a_setting_out_of_range_is_one_line(args: list[str], said: str, folder: 
 
 
 def test_what_is_no_model_is_one_line(folder: Path, tmp_path: Path):
-    assert "nothing is neither a run nor a model folder" in error_line(groundup("generate", "nothing", folder=folder))
+    assert "nothing is neither a run nor a model folder" in error_line(
+        groundup("generate", "nothing", folder=folder)
+    )
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "config.json" in error_line(groundup("generate", empty, folder=folder)).replace("is no ", "")
+    assert "config.json" in error_line(groundup("generate", empty, folder=folder)).replace(
+        "is no ", ""
+    )
 
 
 def test_a_long_prompt_keeps_its_end_and_says_so(folder: Path):
     prompt = "the quick brown fox jumps"
-    finished = groundup("generate", "run", "--prompt", prompt, "--length", 9, "--seed", 3, folder=folder)
+    finished = groundup(
+        "generate", "run", "--prompt", prompt, "--length", 9, "--seed", 3, folder=folder
+    )
     assert "the prompt has 25 tokens: the model sees the newest 16" in finished.stderr
     shown = finished.stdout.removeprefix(prompt)
-    assert written(folder, "run", "--prompt", prompt[-16:], "--length", 9, "--seed", 3) == prompt[-16:] + shown
+    assert (
+        written(folder, "run", "--prompt", prompt[-16:], "--length", 9, "--seed", 3)
+        == prompt[-16:] + shown
+    )
     refused = groundup("generate", "run", "--prompt", prompt, "--strict", folder=folder)
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert "the prompt has 25 tokens, but the model's context is 16" in refused.stderr.splitlines()[-1]
+    assert (
+        "the prompt has 25 tokens, but the model's context is 16" in refused.stderr.splitlines()[-1]
+    )
 
 
 def test_an_unknown_character_is_named_before_anything_is_written(folder: Path):
@@ -161,14 +205,19 @@ def test_an_unknown_character_is_named_before_anything_is_written(folder: Path):
 
 
 def test_text_flows_while_it_is_made_and_a_closed_pipe_is_no_crash(folder: Path):
-    """The reader takes what is there, piece after piece, and goes; the writer stops without a word."""
+    """The reader takes what is there, piece after piece, and goes; the writer stops without
+    a word.
+    """
     args = [sys.executable, "-m", "groundup", "generate", "run", "--length", "3000", "--seed", "1"]
-    process = subprocess.Popen(args, cwd=folder, env=BUFFERED, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        args, cwd=folder, env=BUFFERED, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert process.stdout is not None
     assert process.stderr is not None
     pieces = [os.read(process.stdout.fileno(), 65536) for _ in range(3)]
     assert all(pieces)
-    assert len(b"".join(pieces)) < 3000  # a buffer that is written at the end would have come at once
+    # a buffer that is written at the end would have come at once
+    assert len(b"".join(pieces)) < 3000
     process.stdout.close()
     said = process.stderr.read().decode()
     process.stderr.close()
@@ -178,8 +227,12 @@ def test_text_flows_while_it_is_made_and_a_closed_pipe_is_no_crash(folder: Path)
 
 
 def test_head_takes_what_it_wants(folder: Path):
-    line = f"{sys.executable} -m groundup generate run --length 400 --seed 1 2>errors.txt | head -c 5"
-    finished = subprocess.run(["bash", "-c", line], cwd=folder, env=BUFFERED, capture_output=True, check=True)
+    line = (
+        f"{sys.executable} -m groundup generate run --length 400 --seed 1 2>errors.txt | head -c 5"
+    )
+    finished = subprocess.run(
+        ["bash", "-c", line], cwd=folder, env=BUFFERED, capture_output=True, check=True
+    )
     assert len(finished.stdout) == 5
     assert "Traceback" not in (folder / "errors.txt").read_text()
     assert "BrokenPipe" not in (folder / "errors.txt").read_text()
@@ -203,7 +256,11 @@ def test_a_conversation_by_pipe(folder: Path, cli: Cli):
         "Length (1 to 1e+06) [12]:",
         "Prompt [fox]:",
     ]
-    for wrong in ("'warm' is not a number from 0.1 to 2", "'9' is not a number", "'0' is not a whole number from 1"):
+    for wrong in (
+        "'warm' is not a number from 0.1 to 2",
+        "'9' is not a number",
+        "'0' is not a whole number from 1",
+    ):
         assert wrong in finished.stdout
     model, tokenizer = package.load(folder / "runs" / "run")
     for settings in (SamplingSettings(12, 0.5, seed=4), SamplingSettings(7, 0.1, seed=5)):

@@ -1,4 +1,6 @@
-"""A conversation at a terminal: answers are remembered, Ctrl-C stops a text and nothing else, Ctrl-D leaves."""
+"""A conversation at a terminal: answers are remembered, Ctrl-C stops a text and nothing else,
+Ctrl-D leaves.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,6 @@
-"""Texts by name and by path: the same content gives the same corpus, and what can't be read is named."""
+"""Texts by name and by path: the same content gives the same corpus, and what can't be read is
+named.
+"""
 
 import hashlib
 import re
@@ -40,11 +42,18 @@ def test_the_documentation_is_what_help_shows(documentation: str):
     from pydoc_data.topics import topics
 
     assert documentation.startswith(topics[min(topics)].strip())
-    assert documentation.index(topics[max(topics)].strip()) < documentation.index("\n\n__future__\n")
+    assert documentation.index(topics[max(topics)].strip()) < documentation.index(
+        "\n\n__future__\n"
+    )
     for documented, name in ((json_module, "json"), (argparse, "argparse")):
-        indented = "\n".join(f"    {line}".rstrip() for line in (inspect.getdoc(documented) or "").splitlines())
+        indented = "\n".join(
+            f"    {line}".rstrip() for line in (inspect.getdoc(documented) or "").splitlines()
+        )
         assert f"\n\n{name}\n{indented}\n\n" in documentation
-    assert "\n\ntextwrap.dedent(text)\n    Remove any common leading whitespace from every line in" in documentation
+    assert (
+        "\n\ntextwrap.dedent(text)\n    Remove any common leading whitespace from every line in"
+        in documentation
+    )
     assert "\n\nasyncio.events.AbstractEventLoop.run_forever(self)\n" in documentation
 
 
@@ -53,9 +62,20 @@ def test_what_distributions_change_is_left_out(documentation: str):
     assert len(headings) > 5000
     rooms = {heading.partition(".")[0] for heading in headings}
     assert {"json", "asyncio", "unittest", "argparse"} <= rooms
-    absent = {"test", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip", "site-packages", "pip"}
+    absent = {
+        "test",
+        "idlelib",
+        "tkinter",
+        "turtledemo",
+        "lib2to3",
+        "ensurepip",
+        "site-packages",
+        "pip",
+    }
     assert not rooms & absent
-    assert not [heading for heading in headings if re.search(r"\.tests\.|site-packages|config-", heading)]
+    assert not [
+        heading for heading in headings if re.search(r"\.tests\.|site-packages|config-", heading)
+    ]
 
 
 def test_the_library_is_read_and_not_run(tmp_path: Path):
@@ -65,15 +85,21 @@ def test_the_library_is_read_and_not_run(tmp_path: Path):
         '    async def m(self, *, x: int = 1) -> str:\n        """Its method."""\n',
         "bad.py": "def (:\n",
         "pydoc_data/topics.py": "topics = {'zebra': 'Last topic\\n', 'apple': '\\nFirst topic'}\n",
-        **{f"{room}/x.py": '"""Left out."""' for room in ("test", "a/tests", "idlelib", "tkinter", "turtledemo")},
-        **{f"{room}/x.py": '"""Left out."""' for room in ("lib2to3", "ensurepip", "site-packages", "config-3.11-x86")},
+        **{
+            f"{room}/x.py": '"""Left out."""'
+            for room in ("test", "a/tests", "idlelib", "tkinter", "turtledemo")
+        },
+        **{
+            f"{room}/x.py": '"""Left out."""'
+            for room in ("lib2to3", "ensurepip", "site-packages", "config-3.11-x86")
+        },
     }
     for name, source in sources.items():
         (tmp_path / "lib" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "lib" / name).write_text(source, "utf-8")
     assert python_docs(library=tmp_path / "lib") == (
-        "First topic\n\nLast topic\n\na\n    First.\n\na.C\n    A class.\n\na.C.m(self, *, x: int=1)\n"
-        "    Its method.\n\nb\n    Second.\n"
+        "First topic\n\nLast topic\n\na\n    First.\n\na.C\n    A class.\n\na.C.m(self, *, x: "
+        "int=1)\n    Its method.\n\nb\n    Second.\n"
     )
     assert not (tmp_path / "ran").exists()
 
@@ -93,7 +119,9 @@ def reachable(url: str) -> bool:
 
 
 def test_shakespeare_is_the_text_that_it_should_be():
-    if not (cache_folder() / TINY_SHAKESPEARE.path).is_file() and not reachable(TINY_SHAKESPEARE.url):
+    if not (cache_folder() / TINY_SHAKESPEARE.path).is_file() and not reachable(
+        TINY_SHAKESPEARE.url
+    ):
         pytest.skip("Tiny Shakespeare is neither in the cache nor on the network")
     corpus = load_corpus("shakespeare")
     assert corpus.fingerprint == "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -115,7 +143,16 @@ def test_a_fingerprint_is_of_the_content_alone(tmp_path: Path):
 
 def test_a_folder_is_its_text_files_in_order(tmp_path: Path):
     folder = tmp_path / "texts"
-    for name in ("b.txt", "a/z.md", "a/b.TXT", "a.txt", "c/.hidden/x.txt", ".x.txt", "picture.png", "d/e/f.py"):
+    for name in (
+        "b.txt",
+        "a/z.md",
+        "a/b.TXT",
+        "a.txt",
+        "c/.hidden/x.txt",
+        ".x.txt",
+        "picture.png",
+        "d/e/f.py",
+    ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name, "utf-8")
     assert load_corpus(str(folder)).text == "a/b.TXT\na/z.md\na.txt\nb.txt\nd/e/f.py"
@@ -158,12 +195,20 @@ def write_bad(folder: Path) -> None:
     ],
 )
 def test_what_is_no_corpus_is_one_line(
-    name: str, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str,
+    said: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     write_bad(tmp_path)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CorpusError) as raised:
-        app(["train", "bigram", "--corpus", name, "--steps", "1"], exit_on_error=False, print_error=False)
+        app(
+            ["train", "bigram", "--corpus", name, "--steps", "1"],
+            exit_on_error=False,
+            print_error=False,
+        )
     for part in said:
         assert part in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -173,7 +218,9 @@ def test_what_is_no_corpus_is_one_line(
 def test_the_command_names_a_missing_corpus(tmp_path: Path):
     from commands import groundup
 
-    line = error_line(groundup("train", "--corpus", "no/such.txt", "--steps", "1", *TINY, folder=tmp_path))
+    line = error_line(
+        groundup("train", "--corpus", "no/such.txt", "--steps", "1", *TINY, folder=tmp_path)
+    )
     assert "no/such.txt" in line
 
 

@@ -1,4 +1,6 @@
-"""What a run says of a mixture: means by the shares, bits per byte of both texts, and the corpora one by one."""
+"""What a run says of a mixture: means by the shares, bits per byte of both texts, and the corpora
+one by one.
+"""
 
 import json
 import math
@@ -20,10 +22,14 @@ from shard_files import characters, documents, encoded, learned, write_shards
 def test_the_losses_of_a_mixture_are_means_by_its_shares(tmp_path: Path) -> None:
     shards = write_shards(tmp_path / "shards", learned(), documents())
     (tmp_path / "text.txt").write_text("the lazy dog " * 300, "utf-8")
-    finished = trained(*flags({"--corpus": "shards:3,text.txt:1", "--steps": 2, "--name": "run"}), folder=tmp_path)
+    finished = trained(
+        *flags({"--corpus": "shards:3,text.txt:1", "--steps": 2, "--name": "run"}), folder=tmp_path
+    )
     (last,) = metrics(tmp_path / "runs" / "run", "evaluation")
     losses = last["validation_losses"]
-    assert last["validation_loss"] == pytest.approx(0.75 * losses["shards"] + 0.25 * losses["text.txt"])
+    assert last["validation_loss"] == pytest.approx(
+        0.75 * losses["shards"] + 0.25 * losses["text.txt"]
+    )
     validation = documents()[::10]
     in_shards = len("".join(validation).encode("utf-8")) / len(encoded(learned(), validation))
     tokens = learned().encode("the lazy dog " * 300)

@@ -1,4 +1,6 @@
-"""What is prepared ahead is what would be computed on the spot, in whatever order it is asked for."""
+"""What is prepared ahead is what would be computed on the spot, in whatever order it is
+asked for.
+"""
 
 import zlib
 
@@ -36,7 +38,9 @@ def test_any_order_gives_the_samplers_rows(asked: list[tuple[int, int]], rank: i
 def test_all_slices_of_all_processes_are_the_batch(rows: int, size: int) -> None:
     worlds = [batches(rows, rank, size) for rank in range(size)]
     for step in range(3):
-        slices = [world.take(step, micro) for micro in range(worlds[0].micro_steps) for world in worlds]
+        slices = [
+            world.take(step, micro) for micro in range(worlds[0].micro_steps) for world in worlds
+        ]
         assert torch.equal(torch.cat([part.tokens for part in slices]), SAMPLER.batch(step))
         assert sum(part.batch_hash for part in slices) == hash_rows(SAMPLER.batch(step), 0)
 
@@ -54,11 +58,16 @@ def test_a_failure_of_the_thread_is_raised_where_the_batch_is_taken() -> None:
     damaged = Tokens((np.arange(500, dtype=np.uint16),), ("shard",), limit=300)
     ahead = Batches(Sampler(damaged, 7, 12, 0), 3, 0, 2, torch.device("cpu"))
     for micro_step in (0, 1):
-        with pytest.raises(CorpusError, match=r"shard has token \d+ at position \d+, but the vocabulary ends at 299"):
+        with pytest.raises(
+            CorpusError,
+            match=r"shard has token \d+ at position \d+, but the vocabulary ends at 299",
+        ):
             ahead.take(0, micro_step)
 
 
 def test_the_hash_knows_rows_and_places() -> None:
     batch = SAMPLER.batch(0)
-    assert hash_rows(batch, 5) == sum(zlib.crc32(row.numpy().tobytes(), 5 + place) for place, row in enumerate(batch))
+    assert hash_rows(batch, 5) == sum(
+        zlib.crc32(row.numpy().tobytes(), 5 + place) for place, row in enumerate(batch)
+    )
     assert hash_rows(batch, 0) != hash_rows(batch.flip(0), 0)

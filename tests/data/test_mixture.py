@@ -1,4 +1,6 @@
-"""Mixtures: shares that are exact, corpora that each go through their own epochs, and names that can't be misread."""
+"""Mixtures: shares that are exact, corpora that each go through their own epochs, and names that
+can't be misread.
+"""
 
 import re
 
@@ -19,7 +21,12 @@ seeds = st.integers(0, 2**63 - 1)
 def mixture_of(shares: tuple[float, ...], seed: int = 3, batch_size: int = 12) -> Mixture:
     """Corpora of 100, 200, ... tokens; the thousands of a token say which corpus it is of."""
     samplers = tuple(
-        Sampler(Tokens.of(1000 * place + np.arange(100 * (place + 1))), 7, batch_size, seed_of(seed, place))
+        Sampler(
+            Tokens.of(1000 * place + np.arange(100 * (place + 1))),
+            7,
+            batch_size,
+            seed_of(seed, place),
+        )
         for place in range(len(shares))
     )
     return Mixture(samplers, shares, seed)
@@ -38,7 +45,8 @@ def test_a_period_has_each_share_rounded(shares: tuple[float, ...], seed: int) -
     owners, places = mixture.origins(np.arange(2 * PERIOD))
     for corpus, share in enumerate(shares):
         mine = places[owners == corpus]
-        assert mine.tolist() == list(range(len(mine)))  # its examples in their order, none twice, none left out
+        # its examples in their order, none twice, none left out
+        assert mine.tolist() == list(range(len(mine)))
         assert abs(len(mine) / 2 - share * PERIOD) <= 1 + 1e-6
 
 
@@ -80,16 +88,33 @@ def test_each_corpus_goes_through_its_own_epochs(seed: int) -> None:
 
 
 def test_other_seeds_are_other_orders_and_places_other_seeds() -> None:
-    orders = {mixture_of((0.5, 0.5), seed).origins(np.arange(64))[0].tobytes() for seed in range(50)}
+    orders = {
+        mixture_of((0.5, 0.5), seed).origins(np.arange(64))[0].tobytes() for seed in range(50)
+    }
     assert len(orders) == 50
     assert len({seed_of(seed, place) for seed in range(20) for place in range(20)}) == 400
 
 
 def test_the_order_is_the_one_of_every_earlier_release() -> None:
-    """Golden numbers: a change of the order would make old runs go on with other batches, without a word."""
+    """Golden numbers: a change of the order would make old runs go on with other batches, without a
+    word.
+    """
     mixture = mixture_of((0.7, 0.3), 1337)
     assert mixture.batch(0)[:, 0].tolist() == [0, 1185, 28, 1150, 56, 77, 7, 1003, 35, 1045, 42, 70]
-    assert mixture.batch(123_456)[:, 0].tolist() == [44, 37, 1143, 65, 1080, 58, 30, 1115, 23, 1171, 2, 86]
+    assert mixture.batch(123_456)[:, 0].tolist() == [
+        44,
+        37,
+        1143,
+        65,
+        1080,
+        58,
+        30,
+        1115,
+        23,
+        1171,
+        2,
+        86,
+    ]
 
 
 def parsed(given: str, *existing: str) -> list[Share]:
@@ -99,7 +124,8 @@ def parsed(given: str, *existing: str) -> list[Share]:
 def test_a_mixture_is_names_with_weights() -> None:
     assert parsed("a:0.7,b:0.3") == [Share("a", 0.7), Share("b", 0.3)]
     assert parsed("data/a:3, b.txt:1") == [Share("data/a", 0.75), Share("b.txt", 0.25)]
-    assert parsed("a:0.7,b:0.3", "a:0.7,b:0.3") == [Share("a:0.7,b:0.3", 1.0)]  # a file of that name
+    # a file of that name
+    assert parsed("a:0.7,b:0.3", "a:0.7,b:0.3") == [Share("a:0.7,b:0.3", 1.0)]
     for name in ("shakespeare", "a,b", "c:/texts", "a:b,c:d"):
         assert parsed(name) == [Share(name, 1.0)]
 

@@ -1,4 +1,6 @@
-"""Batch k is a function of (tokens, seed, k): which tokens it holds, how often, and that nothing else decides."""
+"""Batch k is a function of (tokens, seed, k): which tokens it holds, how often, and that nothing
+else decides.
+"""
 
 import random
 
@@ -35,7 +37,8 @@ def epoch_of(sampler: Sampler, epoch: int) -> np.ndarray:
 @st.composite
 def samplers(draw: st.DrawFn) -> Sampler:
     block_size = draw(st.integers(1, 12))
-    length = draw(st.integers(block_size + 1, 400))  # the shortest text that the corpus check lets through
+    # the shortest text that the corpus check lets through
+    length = draw(st.integers(block_size + 1, 400))
     return sampler_of(length, block_size, draw(st.integers(1, 9)), draw(seeds))
 
 
@@ -53,20 +56,32 @@ def test_permute_is_a_bijection(size: int, key: np.ndarray) -> None:
 def test_permute_is_a_bijection_around_powers_of_two(power: int, beside: int) -> None:
     """Where the number of bits changes, and with it how far a walk may go."""
     size = 2**power + beside
-    assert len(np.unique(permute(np.arange(size), size, np.array([power], dtype=np.uint64)))) == size
+    assert (
+        len(np.unique(permute(np.arange(size), size, np.array([power], dtype=np.uint64)))) == size
+    )
 
 
-@given(size=st.integers(1, 2**62), key=keys, picks=st.lists(st.floats(0, 1, exclude_max=True), min_size=1, unique=True))
-def test_permute_needs_only_the_indices_it_is_asked_for(size: int, key: np.ndarray, picks: list[float]) -> None:
+@given(
+    size=st.integers(1, 2**62),
+    key=keys,
+    picks=st.lists(st.floats(0, 1, exclude_max=True), min_size=1, unique=True),
+)
+def test_permute_needs_only_the_indices_it_is_asked_for(
+    size: int, key: np.ndarray, picks: list[float]
+) -> None:
     indices = np.unique([min(int(pick * size), size - 1) for pick in picks])
     together = permute(indices, size, key)
     assert ((together >= 0) & (together < size)).all()
     assert len(np.unique(together)) == len(indices)
-    assert together.tolist() == [int(permute(indices[i : i + 1], size, key)[0]) for i in range(len(indices))]
+    assert together.tolist() == [
+        int(permute(indices[i : i + 1], size, key)[0]) for i in range(len(indices))
+    ]
 
 
 def test_permutations_reach_everywhere() -> None:
-    """Over 4,000 keys, each of 10 places gets each of 10 values about 400 times (six standard deviations)."""
+    """Over 4,000 keys, each of 10 places gets each of 10 values about 400 times (six standard
+    deviations).
+    """
     counts = np.zeros((10, 10))
     for key in range(4000):
         counts[np.arange(10), permute(np.arange(10), 10, np.array([key], dtype=np.uint64))] += 1
@@ -83,13 +98,17 @@ def test_a_batch_is_rows_of_consecutive_tokens(sampler: Sampler, step: int) -> N
 
 
 @given(sampler=samplers(), step=st.integers(0, 10**6), data=st.data())
-def test_rows_of_a_batch_are_the_batchs_rows(sampler: Sampler, step: int, data: st.DataObject) -> None:
+def test_rows_of_a_batch_are_the_batchs_rows(
+    sampler: Sampler, step: int, data: st.DataObject
+) -> None:
     rows = data.draw(st.slices(sampler.batch_size).filter(lambda rows: (rows.step or 1) > 0))
     assert torch.equal(sampler.batch(step, rows), sampler.batch(step)[rows])
 
 
 @given(sampler=samplers(), epoch=st.integers(0, 2000))
-def test_an_epoch_sees_each_target_at_most_once_and_nearly_all(sampler: Sampler, epoch: int) -> None:
+def test_an_epoch_sees_each_target_at_most_once_and_nearly_all(
+    sampler: Sampler, epoch: int
+) -> None:
     starts = epoch_of(sampler, epoch)
     targets = (starts[:, None] + 1 + np.arange(sampler.block_size)).flatten()
     assert len(np.unique(targets)) == len(targets)
@@ -99,8 +118,11 @@ def test_an_epoch_sees_each_target_at_most_once_and_nearly_all(sampler: Sampler,
 
 
 def test_every_epoch_has_an_offset_and_an_order_of_its_own() -> None:
-    """200 epochs of one text: each possible offset is used, every target is seen, and no order comes twice."""
-    sampler = sampler_of(length=101, block_size=10, batch_size=9)  # 9 windows an epoch, offsets 0 to 10
+    """200 epochs of one text: each possible offset is used, every target is seen, and no order
+    comes twice.
+    """
+    # 9 windows an epoch, offsets 0 to 10
+    sampler = sampler_of(length=101, block_size=10, batch_size=9)
     epochs = [epoch_of(sampler, epoch) for epoch in range(200)]
     assert {int(starts.min()) for starts in epochs} == set(range(11))
     orders = {tuple((starts - starts.min()) // 10) for starts in epochs}
@@ -110,7 +132,9 @@ def test_every_epoch_has_an_offset_and_an_order_of_its_own() -> None:
 
 
 def test_another_seed_is_another_order() -> None:
-    batches = {tuple(sampler_of(1000, 8, 4, seed).batch(0).flatten().tolist()) for seed in range(50)}
+    batches = {
+        tuple(sampler_of(1000, 8, 4, seed).batch(0).flatten().tolist()) for seed in range(50)
+    }
     assert len(batches) == 50
 
 
@@ -120,13 +144,20 @@ def test_a_batch_does_not_depend_on_what_was_asked_before(sampler: Sampler, seed
     in_order = {step: sampler.batch(step) for step in steps}
     random.Random(seed).shuffle(steps)
     torch.manual_seed(seed)  # nor on what else draws random numbers
-    fresh = Sampler(Tokens.of(sampler.tokens.streams[0].copy()), sampler.block_size, sampler.batch_size, sampler.seed)
+    fresh = Sampler(
+        Tokens.of(sampler.tokens.streams[0].copy()),
+        sampler.block_size,
+        sampler.batch_size,
+        sampler.seed,
+    )
     for step in steps:
         assert torch.equal(fresh.batch(step), in_order[step])
 
 
 @given(sampler=samplers(), other=st.integers(1, 20))
-def test_another_batch_size_reads_the_same_windows_in_the_same_order(sampler: Sampler, other: int) -> None:
+def test_another_batch_size_reads_the_same_windows_in_the_same_order(
+    sampler: Sampler, other: int
+) -> None:
     """So accumulation, processes and batch size are questions of how the one stream is cut."""
     regrouped = Sampler(sampler.tokens, sampler.block_size, other, sampler.seed)
     count = sampler.batch_size * other
@@ -145,32 +176,60 @@ def test_the_type_of_the_stored_tokens_changes_nothing(dtype: type) -> None:
 
 
 def test_the_mixer_is_splitmix64() -> None:
-    """The first outputs of the reference implementation (prng.di.unimi.it/splitmix64.c) from state 0."""
+    """The first outputs of the reference implementation (prng.di.unimi.it/splitmix64.c) from state
+    0.
+    """
     states = np.arange(3, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     assert mix(states).tolist() == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
 
 
 def test_the_order_is_the_one_of_every_earlier_release() -> None:
-    """Golden numbers: a change of the order would make old runs go on with other batches, without a word."""
+    """Golden numbers: a change of the order would make old runs go on with other batches, without a
+    word.
+    """
     sampler = sampler_of(length=10_000, block_size=64, batch_size=8, seed=1337)
     assert sampler.windows_per_epoch == 155
     assert sampler.batch(0)[:, 0].tolist() == [796, 2460, 1116, 8348, 1756, 9052, 1820, 2268]
-    assert sampler.batch(19)[:, 0].tolist() == [5340, 6172, 7644, 5926, 4774, 6758, 806, 5414]  # 3 of epoch 0
+    # 3 of epoch 0
+    assert sampler.batch(19)[:, 0].tolist() == [5340, 6172, 7644, 5926, 4774, 6758, 806, 5414]
     assert sampler.batch(123_456)[:, 0].tolist() == [1296, 4688, 6736, 6992, 6224, 3536, 9040, 4880]
-    assert permute(np.arange(10), 10, np.array([42], dtype=np.uint64)).tolist() == [1, 3, 6, 4, 2, 9, 8, 0, 7, 5]
+    assert permute(np.arange(10), 10, np.array([42], dtype=np.uint64)).tolist() == [
+        1,
+        3,
+        6,
+        4,
+        2,
+        9,
+        8,
+        0,
+        7,
+        5,
+    ]
 
 
 @pytest.mark.parametrize(
     ("shape", "hashes", "measured"),
     [
-        ((10_000, 64, 8, 1337), [20677247654, 19555634494, 13921857691, 15382781530], [351957319231, 14596795917]),
-        ((1_000_003, 256, 12, 7), [19617895639, 29032807970, 24084807717, 26305988234], [8353848828302, 25974751391]),
+        (
+            (10_000, 64, 8, 1337),
+            [20677247654, 19555634494, 13921857691, 15382781530],
+            [351957319231, 14596795917],
+        ),
+        (
+            (1_000_003, 256, 12, 7),
+            [19617895639, 29032807970, 24084807717, 26305988234],
+            [8353848828302, 25974751391],
+        ),
         (
             (70_000, 1, 5, 2**63 - 1),
             [11902396673, 10319145656, 6372269208, 15396130149],
             [150321996084664, 1093563122263],
         ),
-        ((30, 16, 4, 0), [9170575785, 4142281488, 9811802697, 6450486389], [6675008781, 6675008781]),
+        (
+            (30, 16, 4, 0),
+            [9170575785, 4142281488, 9811802697, 6450486389],
+            [6675008781, 6675008781],
+        ),
     ],
 )
 def test_the_batches_of_one_stream_are_those_of_every_earlier_release(
@@ -194,8 +253,12 @@ def test_the_batches_of_one_stream_are_those_of_every_earlier_release(
 def test_an_epoch_of_many_streams_sees_each_target_at_most_once(
     lengths: list[int], block_size: int, seed: int, epoch: int
 ) -> None:
-    """No window crosses two streams, one that is shorter than a window has none, and little of the others is left."""
-    streams = [1000 * place + np.arange(length) for place, length in enumerate([*lengths, 2 * block_size])]
+    """No window crosses two streams, one that is shorter than a window has none, and little of the
+    others is left.
+    """
+    streams = [
+        1000 * place + np.arange(length) for place, length in enumerate([*lengths, 2 * block_size])
+    ]
     sampler = Sampler(Tokens(tuple(streams), tuple(map(str, streams))), block_size, 3, seed)
     rows = sampler.windows(epoch * sampler.windows_per_epoch + np.arange(sampler.windows_per_epoch))
     assert (np.diff(rows) == 1).all()
@@ -217,7 +280,11 @@ def test_every_stream_has_an_offset_of_its_own() -> None:
     assert len(epochs) == 50
 
 
-@given(lengths=st.lists(st.integers(0, 60), max_size=5), block_size=st.integers(1, 20), batch_size=st.integers(1, 8))
+@given(
+    lengths=st.lists(st.integers(0, 60), max_size=5),
+    block_size=st.integers(1, 20),
+    batch_size=st.integers(1, 8),
+)
 def test_evaluation_of_many_streams_counts_every_target_once(
     lengths: list[int], block_size: int, batch_size: int
 ) -> None:
@@ -245,9 +312,14 @@ def test_evaluation_counts_every_target_once(length: int, block_size: int, batch
 
 
 @given(
-    length=st.integers(2, 300), block_size=st.integers(1, 20), batch_size=st.integers(1, 8), most=st.integers(1, 320)
+    length=st.integers(2, 300),
+    block_size=st.integers(1, 20),
+    batch_size=st.integers(1, 8),
+    most=st.integers(1, 320),
 )
-def test_a_sampled_evaluation_is_spread_evenly(length: int, block_size: int, batch_size: int, most: int) -> None:
+def test_a_sampled_evaluation_is_spread_evenly(
+    length: int, block_size: int, batch_size: int, most: int
+) -> None:
     tokens = np.arange(1000, 1000 + length, dtype=np.uint16)
     batches = list(evaluation_batches(Tokens.of(tokens), block_size, batch_size, most))
     assert {batch.shape for batch in batches} == {(batch_size, block_size + 1)}
@@ -263,6 +335,7 @@ def test_a_sampled_evaluation_is_spread_evenly(length: int, block_size: int, bat
         assert 1 <= counted <= max(most, block_size)
         assert len(starts) == max(1, most // block_size)
     if len(starts) > 1:
-        assert starts[0] == 1000  # from the first window to the last, the gaps within a window of each other
+        # from the first window to the last, the gaps within a window of each other
+        assert starts[0] == 1000
         assert starts[-1] == 1000 + (length - 2) // block_size * block_size
         assert int(starts.diff().max() - starts.diff().min()) <= block_size

@@ -1,4 +1,6 @@
-"""Shards: what was written is read, in three formats, and what isn't whole or is another's is refused by name."""
+"""Shards: what was written is read, in three formats, and what isn't whole or is another's is
+refused by name.
+"""
 
 import json
 import re
@@ -23,7 +25,9 @@ TOKENIZER = "ab" * 32
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A shard of 1,000 tokens as it lies on the disk."""
-    return written(tmp_path_factory.mktemp("whole") / "shard.bin", np.arange(1000, dtype="<u2")).read_bytes()
+    return written(
+        tmp_path_factory.mktemp("whole") / "shard.bin", np.arange(1000, dtype="<u2")
+    ).read_bytes()
 
 
 def written(path: Path, tokens: np.ndarray, pieces: int = 1, vocab_size: int = 2**16) -> Path:
@@ -36,7 +40,9 @@ def written(path: Path, tokens: np.ndarray, pieces: int = 1, vocab_size: int = 2
 
 
 @given(
-    itemsize=st.sampled_from([2, 4]), values=st.lists(st.integers(0, 2**16 - 1), max_size=50), pieces=st.integers(1, 4)
+    itemsize=st.sampled_from([2, 4]),
+    values=st.lists(st.integers(0, 2**16 - 1), max_size=50),
+    pieces=st.integers(1, 4),
 )
 def test_what_was_written_is_read(
     itemsize: int, values: list[int], pieces: int, tmp_path_factory: pytest.TempPathFactory
@@ -53,7 +59,14 @@ def test_what_was_written_is_read(
 
 def test_the_header_is_as_documented(whole: bytes) -> None:
     magic, version, itemsize, count, vocab_size, largest = struct.unpack_from("<8sIIQII", whole)
-    assert (magic, version, itemsize, count, vocab_size, largest) == (b"groundup", 1, 2, 1000, 65536, 999)
+    assert (magic, version, itemsize, count, vocab_size, largest) == (
+        b"groundup",
+        1,
+        2,
+        1000,
+        65536,
+        999,
+    )
     assert whole[32:64].hex() == TOKENIZER
     assert whole[96:] == np.arange(1000, dtype="<u2").tobytes()
 
@@ -70,7 +83,9 @@ def test_a_truncated_shard_names_both_sizes(length: int, whole: bytes, tmp_path:
     (tmp_path / "cut.bin").write_bytes(whole[:length])
     with pytest.raises(CorpusError) as refusal:
         open_shard(tmp_path / "cut.bin")
-    assert f"cut.bin {'is cut off: ' if length < 96 else 'has '}{length:,} bytes" in str(refusal.value)
+    assert f"cut.bin {'is cut off: ' if length < 96 else 'has '}{length:,} bytes" in str(
+        refusal.value
+    )
     assert ("96" if length < 96 else "2,096") in str(refusal.value)
 
 
@@ -94,10 +109,15 @@ def test_a_flipped_bit_is_found(position: int, bit: int, whole: bytes, tmp_path:
 
 
 def test_nanogpts_and_llmcs_files_are_read(tmp_path: Path) -> None:
-    """nanoGPT: ids.tofile. llm.c: 256 numbers of 4 bytes (magic, version, tokens), then the tokens."""
+    """nanoGPT: ids.tofile. llm.c: 256 numbers of 4 bytes (magic, version, tokens), then the
+    tokens.
+    """
     tokens = np.arange(5000)
     tokens.astype(np.uint16).tofile(tmp_path / "val.bin")
-    for name, magic, dtype in (("a_train_000001.bin", 20240520, "<u2"), ("b_train_000002.bin", 20240801, "<u4")):
+    for name, magic, dtype in (
+        ("a_train_000001.bin", 20240520, "<u2"),
+        ("b_train_000002.bin", 20240801, "<u4"),
+    ):
         header = np.zeros(256, dtype="<i4")
         header[:3] = magic, 1, len(tokens)
         (tmp_path / name).write_bytes(header.tobytes() + tokens.astype(dtype).tobytes())
@@ -109,7 +129,9 @@ def test_nanogpts_and_llmcs_files_are_read(tmp_path: Path) -> None:
     before = folder.fingerprint
     flip_bit(tmp_path / "val.bin", 3)
     assert open_folder(tmp_path).fingerprint != before
-    (tmp_path / "b_train_000002.bin").write_bytes((tmp_path / "b_train_000002.bin").read_bytes()[:-4])
+    (tmp_path / "b_train_000002.bin").write_bytes(
+        (tmp_path / "b_train_000002.bin").read_bytes()[:-4]
+    )
     with pytest.raises(CorpusError, match=re.escape("an llm.c file of 5,000 tokens")):
         open_folder(tmp_path)
 
@@ -131,7 +153,9 @@ def test_a_folder_gives_its_streams_by_split(tmp_path: Path) -> None:
 
 
 def test_what_the_index_and_the_headers_say_must_agree(tmp_path: Path) -> None:
-    """A shard of another corpus, one of another tokenizer, one that is missing, and an index that is no index."""
+    """A shard of another corpus, one of another tokenizer, one that is missing, and an index that
+    is no index.
+    """
     mine = write_shards(tmp_path / "mine", learned(), documents())
     other = write_shards(tmp_path / "other", characters(), documents(90))
     shard, index = mine / "train-00001.bin", mine / "index.json"
@@ -141,7 +165,9 @@ def test_what_the_index_and_the_headers_say_must_agree(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"train-00001.bin has .* it belongs to another corpus"):
         open_folder(mine)
     shard.write_bytes(good_shard[:32] + bytes(32) + good_shard[64:])
-    with pytest.raises(CorpusError, match=r"train-00001.bin was made by the tokenizer 000000000000\.\.\."):
+    with pytest.raises(
+        CorpusError, match=r"train-00001.bin was made by the tokenizer 000000000000\.\.\."
+    ):
         open_folder(mine)
     shard.unlink()
     with pytest.raises(CorpusError, match=r"train-00001.bin can't be read: No such file"):
@@ -161,23 +187,34 @@ def test_what_the_index_and_the_headers_say_must_agree(tmp_path: Path) -> None:
         open_folder(mine)
 
 
-def test_a_flipped_bit_is_found_at_opening_or_when_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small corpus is verified whole; of a large one each window's ids are checked. faults.md, 14."""
+def test_a_flipped_bit_is_found_at_opening_or_when_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small corpus is verified whole; of a large one each window's ids are checked. faults.md,
+    14.
+    """
     path = write_shards(tmp_path / "shards", learned(), documents())
-    flip_bit(path / "train-00000.bin", HEADER.size + 2 * 70 + 1, 7)  # the 70th token becomes one above 32,767
+    # the 70th token becomes one above 32,767
+    flip_bit(path / "train-00000.bin", HEADER.size + 2 * 70 + 1, 7)
     with pytest.raises(CorpusError, match=r"train-00000.bin is damaged: the SHA-256"):
         open_folder(path).tokens("train", 300)
     monkeypatch.setattr(shard_folder, "READ_WHOLE", 0)
     tokens = open_folder(path).tokens("train", 300)
     tokens.read(np.array([0, 1]), np.array([0, 70]), 70)
-    with pytest.raises(CorpusError, match=r"train-00000.bin has token 32\d+ at position 70, but the vocabulary ends"):
+    with pytest.raises(
+        CorpusError,
+        match=r"train-00000.bin has token 32\d+ at position 70, but the vocabulary ends",
+    ):
         tokens.read(np.array([1, 0]), np.array([70, 69]), 70)
 
 
-def test_ids_above_the_vocabulary_are_found_by_the_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_above_the_vocabulary_are_found_by_the_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shard_folder, "READ_WHOLE", 0)
     path = write_shards(tmp_path / "shards", learned(), documents())
     with pytest.raises(
-        CorpusError, match=r"train-00000.bin has token 299 at position 0, but the vocabulary ends at 298"
+        CorpusError,
+        match=r"train-00000.bin has token 299 at position 0, but the vocabulary ends at 298",
     ):
         open_folder(path).tokens("train", 299)

@@ -14,7 +14,9 @@ END = 7
 
 
 def stream_of(lengths: list[int], first: bool) -> np.ndarray:
-    """Documents of these lengths, each begun by END; without `first`, the stream begins in the middle of one."""
+    """Documents of these lengths, each begun by END; without `first`, the stream begins in the
+    middle of one.
+    """
     parts = [np.concatenate([[END], np.arange(100, 99 + length)]) for length in lengths]
     stream = np.concatenate(parts).astype(np.uint16)
     return stream if first else stream[1:]
@@ -40,9 +42,13 @@ def test_every_document_that_fits_is_whole_and_every_token_is_a_target(
     documents = sorted({0, *np.flatnonzero(stream == END).tolist()})
     for begin, end in zip(documents, [*documents[1:], len(stream)], strict=True):
         if end - begin <= block_size:  # with what follows it, which is its last target
-            assert any(start <= begin and min(end, len(stream) - 1) <= start + block_size for start in starts)
+            assert any(
+                start <= begin and min(end, len(stream) - 1) <= start + block_size
+                for start in starts
+            )
     ends = dict(zip(documents, [*documents[1:], len(stream)], strict=True))
-    for start in starts[:-1].tolist():  # the last window ends with the stream; others begin or go on with a document
+    # the last window ends with the stream; others begin or go on with a document
+    for start in starts[:-1].tolist():
         if start not in ends:
             begin = max(document for document in documents if document < start)
             assert ends[begin] - begin > block_size
@@ -67,5 +73,9 @@ def test_an_epoch_has_each_window_once(lengths: list[list[int]], seed: int) -> N
     for epoch in range(2):
         numbers = epoch * sampler.windows_per_epoch + np.arange(sampler.windows_per_epoch)
         found = sampler.windows(numbers).tolist()
-        expected = [streams[stream][start : start + 6].tolist() for stream, part in enumerate(starts) for start in part]
+        expected = [
+            streams[stream][start : start + 6].tolist()
+            for stream, part in enumerate(starts)
+            for start in part
+        ]
         assert sorted(found) == sorted(expected)

@@ -32,13 +32,17 @@ def tokens_of(documents: Sequence[str], tokenizer: Tokenizer) -> np.ndarray:
 
 def repaired(text: str) -> str:
     """U+FFFD for each lone surrogate."""
-    return "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in text)
+    return "".join(
+        "\ufffd" if "\ud800" <= character <= "\udfff" else character for character in text
+    )
 
 
 def write_prepared(
     folder: Path, train: Sequence[str], validation: Sequence[str], shards: int = 2, **changes: Any
 ) -> Path:
-    """What `groundup prepare` leaves for these documents; changes: keys of the index with other values."""
+    """What `groundup prepare` leaves for these documents; changes: keys of the index with other
+    values.
+    """
     folder.mkdir()
     tokenizer, splits, statistics = small_tokenizer(), {}, {}
     for split, documents in (("train", train), ("validation", validation)):
@@ -47,7 +51,9 @@ def write_prepared(
             gathered.examine(text, repaired(text).encode(), f"{split}.txt:{number + 1}")
         count = shards if split == "train" else 1
         for number in range(count):
-            entries.append(_write(folder, f"{split}-{number:05d}.bin", documents[number::count], tokenizer))
+            entries.append(
+                _write(folder, f"{split}-{number:05d}.bin", documents[number::count], tokenizer)
+            )
         splits[split] = {
             "tokens": sum(entry["tokens"] for entry in entries),
             "documents": len(documents),
@@ -62,7 +68,11 @@ def write_prepared(
         "format": "groundup shards",
         "version": 1,
         "fingerprint": hashlib.sha256(json.dumps(splits).encode()).hexdigest(),
-        "tokenizer": {"name": "small", "sha256": tokenizer_sha256(tokenizer), "vocab_size": tokenizer.vocab_size},
+        "tokenizer": {
+            "name": "small",
+            "sha256": tokenizer_sha256(tokenizer),
+            "vocab_size": tokenizer.vocab_size,
+        },
         "splits": splits,
         "statistics": statistics,
     }
@@ -70,9 +80,13 @@ def write_prepared(
     return folder
 
 
-def _write(folder: Path, name: str, documents: Sequence[str], tokenizer: Tokenizer) -> dict[str, Any]:
+def _write(
+    folder: Path, name: str, documents: Sequence[str], tokenizer: Tokenizer
+) -> dict[str, Any]:
     tokens = tokens_of(documents, tokenizer)
-    with ShardWriter(folder / name, tokens.dtype, tokenizer.vocab_size, tokenizer_sha256(tokenizer)) as writer:
+    with ShardWriter(
+        folder / name, tokens.dtype, tokenizer.vocab_size, tokenizer_sha256(tokenizer)
+    ) as writer:
         writer.append(tokens)
         sha256 = writer.publish()
     return {"file": name, "tokens": len(tokens), "documents": len(documents), "sha256": sha256}

@@ -12,7 +12,12 @@ from prepared_folders import WORDS, change_index, small_tokenizer, tokens_of, wr
 from commands import flip_bit, groundup
 from conftest import error_line
 
-ITEM = {"ind": 7, "ctx": "A man sits on a very high roof. he", "label": 1, "endings": ["x", "starts pulling it up."]}
+ITEM = {
+    "ind": 7,
+    "ctx": "A man sits on a very high roof. he",
+    "label": 1,
+    "endings": ["x", "starts pulling it up."],
+}
 
 
 def texts(seed: int, count: int, words: int = 400) -> list[str]:
@@ -21,9 +26,19 @@ def texts(seed: int, count: int, words: int = 400) -> list[str]:
     return [" ".join(generator.choice(WORDS.split(), words)) + ".\n" for _ in range(count)]
 
 
-def clean(folder: Path, train: list[str] | None = None, validation: list[str] | None = None, **changes: Any) -> Path:
+def clean(
+    folder: Path,
+    train: list[str] | None = None,
+    validation: list[str] | None = None,
+    **changes: Any,
+) -> Path:
     """A folder in which nothing is wrong, with some documents added."""
-    return write_prepared(folder / "shards", texts(1, 60) + (train or []), texts(2, 70) + (validation or []), **changes)
+    return write_prepared(
+        folder / "shards",
+        texts(1, 60) + (train or []),
+        texts(2, 70) + (validation or []),
+        **changes,
+    )
 
 
 def items_file(folder: Path, *items: object) -> Path:
@@ -51,7 +66,12 @@ def test_a_sound_folder_has_no_warning(tmp_path: Path):
     assert lines[-1] == [f"{shards}: 0 warnings"]
     rows = {line[1]: line for line in lines[:-1]}
     assert rows["documents"][2] == "train 60, validation 70"
-    assert rows["duplicates"][2] == rows["encoding damage"][2] == rows["characters unseen in training"][2] == "none"
+    assert (
+        rows["duplicates"][2]
+        == rows["encoding damage"][2]
+        == rows["characters unseen in training"][2]
+        == "none"
+    )
     assert rows["validation in training"][2] == "0% mostly, 0% in part, of 70 documents"
     assert rows["HellaSwag"][2] == "0 of 1 items in training, 0 in validation"
     assert rows["shards"][2].startswith("3 of 3 verified")
@@ -75,7 +95,10 @@ def test_every_finding_on_texts_is_seen_where_it_was_planted(tmp_path: Path):
     assert {kind: rows[kind]["facts"]["count"] for kind in expected} == expected
     assert {rows[kind]["facts"]["example"] for kind in expected} == {"train.txt:65"}
     assert rows["longest lines"]["level"] == "note"
-    assert rows["longest lines"]["facts"]["lines"][0] == {"characters": 150_000, "origin": "train.txt:66"}
+    assert rows["longest lines"]["facts"]["lines"][0] == {
+        "characters": 150_000,
+        "origin": "train.txt:66",
+    }
     assert rows["characters unseen in training"]["facts"]["characters"] == "zółż中".replace("z", "")
     assert "中 (U+4E2D)" in rows["characters unseen in training"]["value"]
 
@@ -98,7 +121,9 @@ def test_a_warning_counts_only_when_strict(tmp_path: Path):
         (["ab"], "validation: documents", "only 1"),
     ],
 )
-def test_a_validation_split_too_small_to_trust(tmp_path: Path, validation: list[str], name: str, value: str):
+def test_a_validation_split_too_small_to_trust(
+    tmp_path: Path, validation: list[str], name: str, value: str
+):
     rows = check(write_prepared(tmp_path / "shards", texts(1, 3), validation))
     assert rows[name]["level"] == "warning"
     assert rows[name]["value"].startswith(value)
@@ -117,7 +142,9 @@ def test_validation_documents_in_training_are_found(tmp_path: Path):
 def test_an_item_of_hellaswag_in_training_is_found(tmp_path: Path, start: str):
     text = f"{start}{ITEM['ctx']} {ITEM['endings'][1]} And more."
     other = ITEM | {"ind": 8, "ctx": "Nothing of this is there; she", "label": 0}
-    row = check(clean(tmp_path, [text]), "--hellaswag", items_file(tmp_path, other, ITEM))["HellaSwag"]
+    row = check(clean(tmp_path, [text]), "--hellaswag", items_file(tmp_path, other, ITEM))[
+        "HellaSwag"
+    ]
     assert row["level"] == "warning"
     assert row["facts"]["training"] == [7]
     assert "A man sits on" in row["meaning"]
@@ -140,16 +167,30 @@ def test_a_flipped_bit_is_named(tmp_path: Path):
 @pytest.mark.parametrize(
     ("keys", "value", "named"),
     [
-        (("splits", "train", "documents"), 3, "index.json says 3 documents for train, its shards have 60"),
+        (
+            ("splits", "train", "documents"),
+            3,
+            "index.json says 3 documents for train, its shards have 60",
+        ),
         (("splits", "train", "tokens"), 3, "index.json says 3 tokens for train"),
-        (("splits", "train", "shards", 0, "documents"), 3, "train-00000.bin has 30 documents, but index.json says 3"),
+        (
+            ("splits", "train", "shards", 0, "documents"),
+            3,
+            "train-00000.bin has 30 documents, but index.json says 3",
+        ),
         (("splits", "train", "shards", 0, "tokens"), 3, "train-00000.bin"),
-        (("tokenizer", "vocab_size"), 70, "index.json says 70 tokens in the vocabulary, its tokenizer has 3"),
+        (
+            ("tokenizer", "vocab_size"),
+            70,
+            "index.json says 70 tokens in the vocabulary, its tokenizer has 3",
+        ),
         (("tokenizer", "sha256"), "00" * 32, "belongs to another corpus"),
         (("statistics", "train"), 3, "statistics.train is damaged"),
     ],
 )
-def test_an_index_that_lies_is_refused(tmp_path: Path, keys: tuple[str | int, ...], value: object, named: str):
+def test_an_index_that_lies_is_refused(
+    tmp_path: Path, keys: tuple[str | int, ...], value: object, named: str
+):
     shards = clean(tmp_path)
     change_index(shards, *keys, value=value)
     assert named in error_line(printed(shards))
@@ -200,7 +241,9 @@ def test_what_is_not_there_and_what_is_not_needed_are_said(tmp_path: Path):
 def test_a_foreign_text_without_separators_has_no_documents_to_count(tmp_path: Path):
     shards = foreign(tmp_path)
     for name, seed in (("train", 1), ("val", 2)):
-        small_tokenizer().encode("".join(texts(seed, 60))).astype("<u2").tofile(shards / f"{name}.bin")
+        small_tokenizer().encode("".join(texts(seed, 60))).astype("<u2").tofile(
+            shards / f"{name}.bin"
+        )
     rows = check(shards, "--tokenizer", tmp_path / "tokenizer.json", "--strict")
     assert not {"documents", "duplicates", "validation: documents"} & rows.keys()
     assert rows["encoding damage"]["value"] == "none"

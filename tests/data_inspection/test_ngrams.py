@@ -37,7 +37,12 @@ def write(path: Path, tokens: np.ndarray, dtype: str = "<u2") -> Path:
 
 
 @settings(max_examples=40)
-@given(seed=st.integers(0, 2**32), n=st.integers(1, 6), chunk=st.integers(1, 50), dtype=st.sampled_from(["<u2", "<u4"]))
+@given(
+    seed=st.integers(0, 2**32),
+    n=st.integers(1, 6),
+    chunk=st.integers(1, 50),
+    dtype=st.sampled_from(["<u2", "<u4"]),
+)
 def test_shares_are_those_of_sets_of_tuples(
     tmp_path_factory: pytest.TempPathFactory, seed: int, n: int, chunk: int, dtype: str
 ):
@@ -45,14 +50,24 @@ def test_shares_are_those_of_sets_of_tuples(
     train = [generator.integers(0, 5, generator.integers(0, 120)) for _ in range(3)]
     validation = generator.integers(0, 5, 80)
     validation[0] = SEPARATOR
-    seen = {gram for shard in train for document in documents_in(shard.tolist()) for gram in ngrams(document, n)}
+    seen = {
+        gram
+        for shard in train
+        for document in documents_in(shard.tolist())
+        for gram in ngrams(document, n)
+    }
     expected = [
         np.mean([gram in seen for gram in ngrams(document, n)]) if len(document) >= n else np.nan
         for document in documents_in(validation.tolist())
     ]
-    shards = [open_shard(write(folder / f"train-{number}.bin", tokens, dtype)) for number, tokens in enumerate(train)]
+    shards = [
+        open_shard(write(folder / f"train-{number}.bin", tokens, dtype))
+        for number, tokens in enumerate(train)
+    ]
     hasher = NgramHash(n)
-    sought = sample([open_shard(write(folder / "validation.bin", validation, dtype))], SEPARATOR, hasher)
+    sought = sample(
+        [open_shard(write(folder / "validation.bin", validation, dtype))], SEPARATOR, hasher
+    )
     table = NgramTable(sought.hashes)
     found = np.zeros(len(table.hashes), bool)
     for shard in shards:
@@ -63,7 +78,9 @@ def test_shares_are_those_of_sets_of_tuples(
 
 
 def test_planted_copies_are_found_and_nothing_else(tmp_path: Path):
-    """A million random tokens; copies of 13 tokens at a chunk's border, and of 12, which is too little."""
+    """A million random tokens; copies of 13 tokens at a chunk's border, and of 12, which is too
+    little.
+    """
     generator = np.random.default_rng(1)
     train, sought = generator.integers(1, 50_000, 2**20), generator.integers(1, 50_000, (50, 100))
     border = overlap.CHUNK
@@ -90,7 +107,10 @@ def test_no_hash_is_shared_by_permutations_and_repetitions():
     """What sums of powers are weak at, were the base or the numbers badly chosen."""
     generator = np.random.default_rng(1)
     rows = np.concatenate(
-        [np.array([generator.permutation(13) for _ in range(30_000)]), generator.integers(0, 2, (8192, 13))]
+        [
+            np.array([generator.permutation(13) for _ in range(30_000)]),
+            generator.integers(0, 2, (8192, 13)),
+        ]
     )
     grams = np.unique(rows, axis=0)
     hashes = NgramHash()(grams.ravel())[::13]
@@ -103,11 +123,16 @@ def test_documents_are_what_lies_between_separators(tokens: list[int]):
     assert found == documents_in(tokens)
 
 
-def test_a_sample_is_spread_evenly_and_of_the_size_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_sample_is_spread_evenly_and_of_the_size_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(overlap, "STRETCH", 100)
     numbers = np.arange(1, 60_001)
     numbers[::50] = SEPARATOR
-    shards = [open_shard(write(tmp_path / f"{part}.bin", numbers[part * 30_000 :][:30_000])) for part in range(2)]
+    shards = [
+        open_shard(write(tmp_path / f"{part}.bin", numbers[part * 30_000 :][:30_000]))
+        for part in range(2)
+    ]
     documents = list(overlap._documents(shards, SEPARATOR, 3000, 60_000))
     firsts = np.array([document[0] for document in documents])
     assert 2000 < sum(map(len, documents)) <= 3000

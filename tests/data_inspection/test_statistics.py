@@ -1,4 +1,6 @@
-"""What the data doctor gathers, against plain Python that splits, counts and compares every character."""
+"""What the data doctor gathers, against plain Python that splits, counts and compares every
+character.
+"""
 
 import json
 
@@ -66,7 +68,11 @@ def test_everything_is_what_plain_counting_gives(texts: list[str]):
     assert statistics.documents == len(texts)
     assert statistics.size == sum(len(repaired(text).encode()) for text in texts)
     assert statistics.characters == set(repaired("".join(texts)))
-    lines = [(len(line), f"text {number}") for number, text in enumerate(texts) for line in lines_of(text)]
+    lines = [
+        (len(line), f"text {number}")
+        for number, text in enumerate(texts)
+        for line in lines_of(text)
+    ]
     longest = sorted(lines, key=lambda line: -line[0])[:5]
     assert [(line.characters, line.origin) for line in statistics.longest_lines] == longest
     for kind in KINDS:
@@ -89,7 +95,8 @@ def test_parts_merge_to_the_whole_however_they_are_grouped(texts: list[str], dat
         place = data.draw(st.integers(0, len(parts) - 2))
         parts[place].merge(parts.pop(place + 1))
     assert parts[0].to_json() == gathered(texts).to_json()
-    parts[0].examine("é\x01Ã©", "é\x01Ã©".encode(), "one more")  # what was merged goes on as if it had seen it all
+    # what was merged goes on as if it had seen it all
+    parts[0].examine("é\x01Ã©", "é\x01Ã©".encode(), "one more")
     whole = gathered(texts)
     whole.examine("é\x01Ã©", "é\x01Ã©".encode(), "one more")
     assert parts[0].to_json() == whole.to_json()

@@ -1,4 +1,6 @@
-"""What `readable.py` and `gpt2.py` must agree on: shared by the proof, and by the tests that break it on purpose."""
+"""What `readable.py` and `gpt2.py` must agree on: shared by the proof, and by the tests that break
+it on purpose.
+"""
 
 from dataclasses import dataclass
 
@@ -24,7 +26,9 @@ class Twins:
 
 
 def twins(config: GPTConfig, seed: int = 0) -> Twins:
-    """A readable model with every tensor moved far from its initial value, and the GPT-2 that it maps to."""
+    """A readable model with every tensor moved far from its initial value, and the GPT-2 that it
+    maps to.
+    """
     torch.manual_seed(seed)
     readable = ReadableGPT(config).double()
     perturb(readable, seed, scale=0.5)  # so large that attention is sharp
@@ -34,7 +38,9 @@ def twins(config: GPTConfig, seed: int = 0) -> Twins:
 
 
 def as_gpt2(weights: correspondence.Weights, config: GPTConfig) -> correspondence.Weights:
-    """Readable tensors under GPT-2's names; through the module, so that a test can break the map."""
+    """Readable tensors under GPT-2's names; through the module, so that a test can break
+    the map.
+    """
     return correspondence.gpt2_from_readable(weights, config.n_layer, config.n_head)
 
 
@@ -47,13 +53,19 @@ def batch_for(config: GPTConfig, batch: int, time: int, seed: int = 0) -> tuple[
 
 def assert_close(found: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
     """Equal shapes, and no difference above `tolerance`; a NaN anywhere is a difference."""
-    assert found.shape == expected.shape, f"{what}: {list(found.shape)} against {list(expected.shape)}"
+    assert found.shape == expected.shape, (
+        f"{what}: {list(found.shape)} against {list(expected.shape)}"
+    )
     difference = (found - expected).abs().max().item()
     assert difference <= tolerance, f"{what} differ by {difference:.3g}, more than {tolerance:g}"
 
 
-def assert_same_computation(pair: Twins, tokens: Tensor, targets: Tensor, tolerance: float = 1e-12) -> None:
-    """Logits, loss and every gradient, one that is large in relation to its size: a narrow layer norm makes it 30."""
+def assert_same_computation(
+    pair: Twins, tokens: Tensor, targets: Tensor, tolerance: float = 1e-12
+) -> None:
+    """Logits, loss and every gradient, one that is large in relation to its size: a narrow layer
+    norm makes it 30.
+    """
     pair.readable.zero_grad()
     pair.gpt2.zero_grad()
     logits, loss = pair.readable(tokens, targets)
@@ -77,11 +89,17 @@ def assert_same_training(
     rules: tuple[Rule, ...] = RULES["gpt2"],
     fast_clip_norm: float | None = None,
 ) -> None:
-    """Every weight after 20 clipped steps, to 1e-10; what comes by keyword is there to be broken, for GPT-2."""
+    """Every weight after 20 clipped steps, to 1e-10; what comes by keyword is there to be broken,
+    for GPT-2.
+    """
     config = pair.readable.config
     fast_clip_norm = section.clip_norm if fast_clip_norm is None else fast_clip_norm
     sides = [
-        (pair.readable, build_optimizers(pair.readable, RULES["readable"], section, torch.float64), section.clip_norm),
+        (
+            pair.readable,
+            build_optimizers(pair.readable, RULES["readable"], section, torch.float64),
+            section.clip_norm,
+        ),
         (pair.gpt2, build_optimizers(pair.gpt2, rules, section, torch.float64), fast_clip_norm),
     ]
     steps, clipped = 20, 0
@@ -90,7 +108,9 @@ def assert_same_training(
         for model, optimizers, clip_norm in sides:
             _, loss = model(tokens, targets)
             loss.backward()
-            clipped += int(nn.utils.clip_grad_norm_(model.parameters(), clip_norm) > section.clip_norm)
+            clipped += int(
+                nn.utils.clip_grad_norm_(model.parameters(), clip_norm) > section.clip_norm
+            )
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
@@ -101,9 +121,13 @@ def assert_same_training(
 
 
 def assert_same_text(pair: Twins, prompt: Tensor, length: int = 64) -> None:
-    """The same greedy tokens, from models that don't repeat one for ever (random weights mostly do: choose a seed)."""
+    """The same greedy tokens, from models that don't repeat one for ever (random weights mostly do:
+    choose a seed).
+    """
     readable = pair.readable.generate(prompt, length, temperature=0.0)
     assert readable.shape == (prompt.size(0), prompt.size(1) + length)
     written = readable[:, prompt.size(1) :]
     assert (written[:, 1:] != written[:, :-1]).sum() > 50, "such monotonous text shows nothing"
-    assert torch.equal(pair.gpt2.generate(prompt, length, temperature=0.0), readable), "greedy tokens differ"
+    assert torch.equal(pair.gpt2.generate(prompt, length, temperature=0.0), readable), (
+        "greedy tokens differ"
+    )

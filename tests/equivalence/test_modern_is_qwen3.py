@@ -1,4 +1,6 @@
-"""The modern model is Qwen3: the same names, logits and gradients as transformers' own, on perturbed weights."""
+"""The modern model is Qwen3: the same names, logits and gradients as transformers' own, on
+perturbed weights.
+"""
 
 import pytest
 import torch
@@ -12,9 +14,15 @@ from groundup import Modern, ModernConfig
 from groundup.errors import ConfigError
 
 SHAPES = [
-    pytest.param(ModernConfig(24, 37, 2, 4, 4, 32, 8, 48, 10_000.0, tied=True), id="plain heads, tied"),
-    pytest.param(ModernConfig(24, 37, 2, 4, 2, 32, 16, 40, 1e6, tied=False), id="grouped heads, untied"),
-    pytest.param(ModernConfig(24, 37, 1, 6, 1, 24, 4, 64, 10_000.0, tied=True), id="one head of keys, tied"),
+    pytest.param(
+        ModernConfig(24, 37, 2, 4, 4, 32, 8, 48, 10_000.0, tied=True), id="plain heads, tied"
+    ),
+    pytest.param(
+        ModernConfig(24, 37, 2, 4, 2, 32, 16, 40, 1e6, tied=False), id="grouped heads, untied"
+    ),
+    pytest.param(
+        ModernConfig(24, 37, 1, 6, 1, 24, 4, 64, 10_000.0, tied=True), id="one head of keys, tied"
+    ),
 ]
 
 
@@ -108,7 +116,9 @@ def test_a_block_starts_as_nothing() -> None:
 
 
 def test_only_the_distance_between_positions_matters() -> None:
-    """What rotary positions promise: a text moved along gives the same attention, where it sees the same tokens."""
+    """What rotary positions promise: a text moved along gives the same attention, where it sees the
+    same tokens.
+    """
     model = Modern(ModernConfig(32, 11, 1, 2, 2, 8, 4, 16)).double()
     perturb(model)
     rotary = model.model.rotary
@@ -116,7 +126,9 @@ def test_only_the_distance_between_positions_matters() -> None:
     turned_query, turned_key = rotary(query.expand(1, 1, 32, 4)), rotary(key.expand(1, 1, 32, 4))
     scores = turned_query[0, 0] @ turned_key[0, 0].mT
     for distance in (0, 1, 7):
-        torch.testing.assert_close(scores.diagonal(-distance), scores[distance, 0].expand(32 - distance))
+        torch.testing.assert_close(
+            scores.diagonal(-distance), scores[distance, 0].expand(32 - distance)
+        )
 
 
 @pytest.mark.parametrize(
@@ -134,11 +146,17 @@ def test_a_shape_that_cannot_be_is_refused_by_name(fields: dict[str, float], sai
 
 
 def test_rotations_survive_a_detour_through_bfloat16_and_are_exact_in_float64() -> None:
-    """The tables are computed anew for every dtype: angles rounded to bfloat16 would be off by up to 0.4%."""
+    """The tables are computed anew for every dtype: angles rounded to bfloat16 would be off by up
+    to 0.4%.
+    """
     model = Modern(ModernConfig(64, 11, 1, 2, 2, 8, head_dim=4, n_inner=8))
     rotary, expected = model.model.rotary, model.model.rotary.cosine.clone()
     assert not torch.equal(model.bfloat16().model.rotary.cosine.float(), expected)
     assert torch.equal(model.float().model.rotary.cosine, expected)
-    angles = torch.arange(64, dtype=torch.float64)[:, None] * torch.tensor([1.0, 1e-2], dtype=torch.float64)
-    torch.testing.assert_close(model.double().model.rotary.sine[:, :2], angles.sin(), rtol=0, atol=1e-15)
+    angles = torch.arange(64, dtype=torch.float64)[:, None] * torch.tensor(
+        [1.0, 1e-2], dtype=torch.float64
+    )
+    torch.testing.assert_close(
+        model.double().model.rotary.sine[:, :2], angles.sin(), rtol=0, atol=1e-15
+    )
     assert rotary is model.model.rotary

@@ -1,11 +1,20 @@
-"""Tests of the tests: break one thing in one of the two models, and the check that proves them equal must go red."""
+"""Tests of the tests: break one thing in one of the two models, and the check that proves them
+equal must go red.
+"""
 
 import math
 from collections.abc import Callable
 
 import pytest
 import torch
-from agreement import Twins, assert_same_computation, assert_same_text, assert_same_training, batch_for, twins
+from agreement import (
+    Twins,
+    assert_same_computation,
+    assert_same_text,
+    assert_same_training,
+    batch_for,
+    twins,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,21 +32,33 @@ def computes_the_same(pair: Twins) -> None:
     assert_same_computation(pair, *batch_for(CONFIG, batch=3, time=CONFIG.block_size))
 
 
-def attention(allowed: Callable[[Tensor], Tensor], scale: float | None = None) -> Callable[..., Tensor]:
-    """GPT-2's attention with a mask of `allowed` distances (query's position minus key's), or another scale."""
+def attention(
+    allowed: Callable[[Tensor], Tensor], scale: float | None = None
+) -> Callable[..., Tensor]:
+    """GPT-2's attention with a mask of `allowed` distances (query's position minus key's), or
+    another scale.
+    """
 
     def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
         positions = torch.arange(query.size(-2))
         mask = allowed(positions[:, None] - positions[None, :])
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale)
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale
+        )
 
     return attend
 
 
 def interleaved_heads(layer: int, n_head: int, kind: str) -> list[str]:
-    """Query, key and value of a head side by side, as GPT-NeoX stacks them; GPT-2 stacks all queries first."""
+    """Query, key and value of a head side by side, as GPT-NeoX stacks them; GPT-2 stacks all
+    queries first.
+    """
     parts = correspondence.STACKED
-    return [f"blocks.{layer}.attention.heads.{head}.{part}.{kind}" for head in range(n_head) for part in parts]
+    return [
+        f"blocks.{layer}.attention.heads.{head}.{part}.{kind}"
+        for head in range(n_head)
+        for part in parts
+    ]
 
 
 def transposing(suffix: str) -> Callable[..., correspondence.Weights]:
@@ -46,7 +67,9 @@ def transposing(suffix: str) -> Callable[..., correspondence.Weights]:
 
     def transposed(*args: object) -> correspondence.Weights:
         mapped = original(*args)
-        return {name: tensor.T if name.endswith(suffix) else tensor for name, tensor in mapped.items()}
+        return {
+            name: tensor.T if name.endswith(suffix) else tensor for name, tensor in mapped.items()
+        }
 
     return transposed
 
@@ -66,10 +89,16 @@ def detached_attention(query: Tensor, key: Tensor, value: Tensor, dropout: float
     return attention(lambda distance: distance >= 0)(query.detach(), key, value, dropout)
 
 
-# What is patched before the models are built: (where, name, the broken one, what the check must find different).
+# What is patched before the models are built: (where, name, the broken one, what the check must
+# find different).
 PATCHES = {
     "mask shows the next token": (gpt2, "causal_attention", attention(lambda d: d >= -1), "logits"),
-    "mask hides the token itself": (gpt2, "causal_attention", attention(lambda d: d >= 1), "logits"),
+    "mask hides the token itself": (
+        gpt2,
+        "causal_attention",
+        attention(lambda d: d >= 1),
+        "logits",
+    ),
     "mask hides the first token from the last": (
         *(gpt2, "causal_attention"),
         *(attention(lambda d: (d >= 0) & (d < CONFIG.block_size - 1)), "logits"),
@@ -97,7 +126,11 @@ PATCHES = {
     ),
     "norms swapped": (
         *(correspondence, "BLOCK"),
-        *(correspondence.BLOCK | {"attention_norm.scale": "ln_2.weight", "mlp_norm.scale": "ln_1.weight"}, "logits"),
+        *(
+            correspondence.BLOCK
+            | {"attention_norm.scale": "ln_2.weight", "mlp_norm.scale": "ln_1.weight"},
+            "logits",
+        ),
     ),
 }
 
@@ -160,7 +193,8 @@ def test_every_number_counts() -> None:
     for name, parameter in pair.gpt2.named_parameters():
         for index in range(parameter.numel()):
             if name.endswith("c_attn.bias") and CONFIG.n_embd <= index < 2 * CONFIG.n_embd:
-                continue  # a key's bias adds the same to all scores of a query: softmax takes it out again
+                # a key's bias adds the same to all scores of a query: softmax takes it out again
+                continue
             if index % 7 and parameter.ndim == 2:
                 continue  # of the matrices every seventh number is enough
             kept = parameter.data.flatten()[index].clone()

@@ -1,4 +1,6 @@
-"""The readable model is the oracle of the fast one: in float64 both compute, learn and write the same."""
+"""The readable model is the oracle of the fast one: in float64 both compute, learn and write the
+same.
+"""
 
 import pytest
 import torch
@@ -55,7 +57,15 @@ def test_logits_loss_and_gradients_agree(shape: str) -> None:
     seed=st.integers(0, 2**31),
 )
 def test_logits_loss_and_gradients_agree_in_any_shape(
-    *, n_head: int, head_dim: int, n_layer: int, vocab_size: int, batch: int, time: int, unused: int, seed: int
+    *,
+    n_head: int,
+    head_dim: int,
+    n_layer: int,
+    vocab_size: int,
+    batch: int,
+    time: int,
+    unused: int,
+    seed: int,
 ) -> None:
     config = GPTConfig(time + unused, vocab_size, n_layer, n_head, n_head * head_dim)
     assert_same_computation(twins(config, seed), *batch_for(config, batch, time, seed))
@@ -64,12 +74,16 @@ def test_logits_loss_and_gradients_agree_in_any_shape(
 @of_every_shape
 def test_twenty_clipped_steps_of_adamw_agree(shape: str) -> None:
     config, _, _ = SHAPES[shape]
-    assert_same_training(twins(config), OptimSection(learning_rate=1e-3, weight_decay=0.1, clip_norm=1.0))
+    assert_same_training(
+        twins(config), OptimSection(learning_rate=1e-3, weight_decay=0.1, clip_norm=1.0)
+    )
 
 
 @of_every_shape
 def test_twenty_steps_of_muon_agree(shape: str) -> None:
-    """Heads stored one by one or stacked are orthogonalised together; queries, keys and values never are."""
+    """Heads stored one by one or stacked are orthogonalised together; queries, keys and values
+    never are.
+    """
     config, _, _ = SHAPES[shape]
     section = OptimSection(optimizer="muon", learning_rate=1e-3, weight_decay=0.1, clip_norm=1.0)
     assert_same_training(twins(config), section)
@@ -81,10 +95,15 @@ def test_the_same_parameters_decay() -> None:
     decays: dict[str, dict[str, bool]] = {}
     for architecture, model in {"readable": pair.readable, "gpt2": pair.gpt2}.items():
         groups = group_parameters(model, RULES[architecture])
-        by_identity = {id(member): rule.decays for rule, members in groups for member in members.values()}
+        by_identity = {
+            id(member): rule.decays for rule, members in groups for member in members.values()
+        }
         named = model.named_parameters(remove_duplicate=False)
         decays[architecture] = {name: by_identity[id(parameter)] for name, parameter in named}
-    as_tensors = {name: torch.full_like(tensor, decays["readable"][name]) for name, tensor in _state(pair.readable)}
+    as_tensors = {
+        name: torch.full_like(tensor, decays["readable"][name])
+        for name, tensor in _state(pair.readable)
+    }
     mapped = as_gpt2(as_tensors, config)
     assert {name: bool(tensor.all()) for name, tensor in mapped.items()} == decays["gpt2"]
     assert {name: bool(tensor.any()) for name, tensor in mapped.items()} == decays["gpt2"]
@@ -92,12 +111,17 @@ def test_the_same_parameters_decay() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "seed"),
-    [("several of everything", 0), ("one head, a short text", 4), ("odd head width, large vocabulary", 1)],
+    [
+        ("several of everything", 0),
+        ("one head, a short text", 4),
+        ("odd head width, large vocabulary", 1),
+    ],
 )
 def test_both_write_the_same_64_greedy_tokens(shape: str, seed: int) -> None:
     config, _, _ = SHAPES[shape]
     prompt, _ = batch_for(config, batch=3, time=4)
-    assert_same_text(twins(config, seed), prompt)  # 68 tokens: far past every block_size, so the window slides
+    # 68 tokens: far past every block_size, so the window slides
+    assert_same_text(twins(config, seed), prompt)
 
 
 @of_every_shape
@@ -122,7 +146,8 @@ def test_the_map_is_exact_both_ways(shape: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", MODELS)
-@pytest.mark.parametrize("vocab_size", [8, 16, 97], ids=["narrow", "square", "wide"])  # n_embd is 16
+# n_embd is 16
+@pytest.mark.parametrize("vocab_size", [8, 16, 97], ids=["narrow", "square", "wide"])
 def test_the_objective_is_the_models_own_loss(architecture: str, vocab_size: int) -> None:
     config = GPTConfig(12, vocab_size, n_layer=2, n_head=2, n_embd=16)
     torch.manual_seed(0)

@@ -1,4 +1,6 @@
-"""Every folder that groundup writes is a Hugging Face model, silently and exactly; and theirs are ours."""
+"""Every folder that groundup writes is a Hugging Face model, silently and exactly; and theirs are
+ours.
+"""
 
 import json
 import logging
@@ -28,7 +30,8 @@ from groundup.models.config import GPTConfig
 from groundup.models.registry import MODELS, Model
 from groundup.tokenizers.characters import CharacterTokenizer
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported: nothing here may ask the network
+# read when transformers is imported: nothing here may ask the network
+os.environ["HF_HUB_OFFLINE"] = "1"
 transformers = pytest.importorskip("transformers")
 
 ALPHABET = "x.y, \n\r\t\0\"'\\`/<unk>|[]é\u0301ß中文字\u00a0\u2028\ufeff😀👩\u200d🚀▁Ġ"
@@ -38,7 +41,9 @@ of_every_model = pytest.mark.parametrize("architecture", MODELS)
 
 @contextmanager
 def no_warning(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """Nothing from Python's warnings or the libraries' loggers (a loading report is logged), and nothing printed."""
+    """Nothing from Python's warnings or the libraries' loggers (a loading report is logged), and
+    nothing printed.
+    """
     records: list[logging.LogRecord] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = records.append  # type: ignore[method-assign]
@@ -56,15 +61,21 @@ def no_warning(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.removeHandler(handler)
-    messages = [record.getMessage() for record in records] + [str(warning.message) for warning in caught]
+    messages = [record.getMessage() for record in records] + [
+        str(warning.message) for warning in caught
+    ]
     assert not messages, f"transformers warned: {messages}"
     assert capfd.readouterr() == ("", "")
 
 
 def perturbed(architecture: str, vocab_size: int, dropout: float = 0.0) -> Model:
-    """A small model, no two of its dimensions equal, every tensor of it moved; in evaluation mode."""
+    """A small model, no two of its dimensions equal, every tensor of it moved; in
+    evaluation mode.
+    """
     torch.manual_seed(0)
-    config = GPTConfig(block_size=40, vocab_size=vocab_size, n_layer=3, n_head=2, n_embd=12, dropout=dropout)
+    config = GPTConfig(
+        block_size=40, vocab_size=vocab_size, n_layer=3, n_head=2, n_embd=12, dropout=dropout
+    )
     model = model_of(architecture, config)
     perturb(model, scale=0.3)
     return model.eval()
@@ -76,7 +87,9 @@ def random_tokens(vocab_size: int, time: int = 40) -> Tensor:
 
 def assert_transformers_computes_the_same(folder: Path, model: Model) -> None:
     """Nothing missing, unexpected or reshaped on loading, and equal logits."""
-    peer, report = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    peer, report = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, output_loading_info=True
+    )
     assert not any(report.values()), f"transformers reports {report}"
     tokens = random_tokens(model.config.vocab_size)
     with torch.no_grad():
@@ -113,13 +126,16 @@ def test_our_folder_loads_in_ours_bit_for_bit(architecture: str, tmp_path: Path)
     assert loaded_tokenizer is not None
     assert loaded_tokenizer.characters == tokenizer.characters
     assert not loaded.training
-    assert loaded.config == model.config or architecture == "bigram"  # which has no layers to remember
+    # which has no layers to remember
+    assert loaded.config == model.config or architecture == "bigram"
     assert_equal_weights(loaded.state_dict(), model.state_dict())
 
 
 @of_every_model
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_a_folder_keeps_its_precision(architecture: str, dtype: torch.dtype, tmp_path: Path) -> None:
+def test_a_folder_keeps_its_precision(
+    architecture: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
     model = perturbed(architecture, 9).to(dtype)
     model_folder.save(tmp_path, model, None)
     assert_equal_weights(groundup.load(tmp_path)[0].state_dict(), model.state_dict())
@@ -127,7 +143,9 @@ def test_a_folder_keeps_its_precision(architecture: str, dtype: torch.dtype, tmp
 
 
 @of_every_model
-def test_a_folder_says_what_older_releases_of_transformers_ask_for(architecture: str, tmp_path: Path) -> None:
+def test_a_folder_says_what_older_releases_of_transformers_ask_for(
+    architecture: str, tmp_path: Path
+) -> None:
     model_folder.save(tmp_path, perturbed(architecture, 9), None)
     settings = json.loads((tmp_path / CONFIG_FILE).read_text("utf-8"))
     assert settings["groundup_model"] == architecture
@@ -151,7 +169,9 @@ def test_dropout_is_the_same_in_transformers(architecture: str, tmp_path: Path) 
 
 
 def test_a_float64_bigram_is_a_zero_layer_gpt2(tmp_path: Path) -> None:
-    """The last norm, undone by its scale and shift, gives the one-hot vector back: the same table to 1e-12."""
+    """The last norm, undone by its scale and shift, gives the one-hot vector back: the same table
+    to 1e-12.
+    """
     model = perturbed("bigram", 11).double()
     model_folder.save(tmp_path, model, None)
     peer = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
@@ -185,7 +205,9 @@ def test_ids_and_text_are_equal(tokenizers: tuple[CharacterTokenizer, Callable],
 
 @settings(max_examples=25)
 @given(text=st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1))
-def test_ids_and_text_are_equal_over_any_vocabulary(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+def test_ids_and_text_are_equal_over_any_vocabulary(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
     ours = CharacterTokenizer(text)
     folder = tmp_path_factory.mktemp("tokenizer")
     model_folder.save(folder, perturbed("bigram", ours.vocab_size), ours)
@@ -204,22 +226,30 @@ def test_a_character_outside_the_vocabulary_is_an_error_there_too(
 
 
 def assert_saved_back_bit_for_bit(model: Model, peer: Any, tmp_path: Path) -> None:
-    """What was loaded from `theirs` computes the same, and saved to `ours` is the same file and the same model."""
+    """What was loaded from `theirs` computes the same, and saved to `ours` is the same file and the
+    same model.
+    """
     tokens = random_tokens(23)
     with torch.no_grad():
         assert_close(model(tokens)[0], peer(tokens).logits, 1e-5, "logits")
 
     model_folder.save(tmp_path / "ours", model, None)
-    assert_equal_weights(load_file(tmp_path / "ours" / WEIGHTS_FILE), load_file(tmp_path / "theirs" / WEIGHTS_FILE))
+    assert_equal_weights(
+        load_file(tmp_path / "ours" / WEIGHTS_FILE), load_file(tmp_path / "theirs" / WEIGHTS_FILE)
+    )
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
     assert_equal_weights(again.state_dict(), peer.state_dict())
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.3], ids=["as initialised", "perturbed"])
-def test_their_model_loads_in_ours_and_is_saved_back_bit_for_bit(scale: float, tmp_path: Path) -> None:
+def test_their_model_loads_in_ours_and_is_saved_back_bit_for_bit(
+    scale: float, tmp_path: Path
+) -> None:
     shape = {"n_positions": 40, "vocab_size": 23, "n_layer": 3, "n_head": 2, "n_embd": 12}
     torch.manual_seed(3)
-    peer = transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape, bos_token_id=None, eos_token_id=None)).eval()
+    peer = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(**shape, bos_token_id=None, eos_token_id=None)
+    ).eval()
     if scale:
         perturb(peer, scale=scale)
     peer.save_pretrained(tmp_path / "theirs")
@@ -227,16 +257,26 @@ def test_their_model_loads_in_ours_and_is_saved_back_bit_for_bit(scale: float, t
     model, tokenizer = groundup.load(tmp_path / "theirs")
     assert isinstance(model, groundup.GPT2)
     assert tokenizer is None
-    assert model.config == GPTConfig(40, 23, n_layer=3, n_head=2, n_embd=12, dropout=0.1)  # GPT2Config's own dropout
+    # GPT2Config's own dropout
+    assert model.config == GPTConfig(40, 23, n_layer=3, n_head=2, n_embd=12, dropout=0.1)
     assert_saved_back_bit_for_bit(model, peer, tmp_path)
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_their_qwen3_loads_in_ours_and_is_saved_back_bit_for_bit(tied: bool, tmp_path: Path) -> None:
+def test_their_qwen3_loads_in_ours_and_is_saved_back_bit_for_bit(
+    tied: bool, tmp_path: Path
+) -> None:
     shape = {"vocab_size": 23, "hidden_size": 12, "num_hidden_layers": 2, "intermediate_size": 20}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6, "max_position_embeddings": 40}
+    heads = {
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 6,
+        "max_position_embeddings": 40,
+    }
     rotations = {"rope_type": "default", "rope_theta": 50_000.0}
-    config = transformers.Qwen3Config(**shape, **heads, rope_parameters=rotations, tie_word_embeddings=tied)
+    config = transformers.Qwen3Config(
+        **shape, **heads, rope_parameters=rotations, tie_word_embeddings=tied
+    )
     torch.manual_seed(3)
     peer = transformers.Qwen3ForCausalLM(config).eval()
     perturb(peer, scale=0.3)
@@ -244,7 +284,9 @@ def test_their_qwen3_loads_in_ours_and_is_saved_back_bit_for_bit(tied: bool, tmp
 
     model, _ = groundup.load(tmp_path / "theirs")
     assert isinstance(model, groundup.Modern)
-    assert model.config == groundup.ModernConfig(40, 23, 2, 4, 2, 12, 6, 20, rope_theta=50_000.0, tied=tied)
+    assert model.config == groundup.ModernConfig(
+        40, 23, 2, 4, 2, 12, 6, 20, rope_theta=50_000.0, tied=tied
+    )
     assert_saved_back_bit_for_bit(model, peer, tmp_path)
 
 
@@ -252,7 +294,10 @@ def test_their_qwen3_loads_in_ours_and_is_saved_back_bit_for_bit(tied: bool, tmp
     ("change", "said"),
     [
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "default rotations"),
-        ({"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}}, "default rotations"),
+        (
+            {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}},
+            "default rotations",
+        ),
         ({"rope_theta": 5e5}, "rope_theta must be one number"),
         ({"groundup_dropout": "some"}, "groundup_dropout must be a number"),
         ({"use_sliding_window": True}, "use_sliding_window = True"),
@@ -266,7 +311,9 @@ def test_their_qwen3_loads_in_ours_and_is_saved_back_bit_for_bit(tied: bool, tmp
         ({"groundup_model": "gpt2"}, "for qwen3 this version knows modern"),
     ],
 )
-def test_another_kind_of_qwen3_is_refused_by_name(change: dict[str, object], said: str, tmp_path: Path) -> None:
+def test_another_kind_of_qwen3_is_refused_by_name(
+    change: dict[str, object], said: str, tmp_path: Path
+) -> None:
     model_folder.save(tmp_path, perturbed("modern", 9), None)
     settings = json.loads((tmp_path / CONFIG_FILE).read_text("utf-8"))
     (tmp_path / CONFIG_FILE).write_text(json.dumps(settings | change), "utf-8")
@@ -274,13 +321,20 @@ def test_another_kind_of_qwen3_is_refused_by_name(change: dict[str, object], sai
         groundup.load(tmp_path)
 
 
-@pytest.mark.parametrize("kept_in_order", ["attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight"])
+@pytest.mark.parametrize(
+    "kept_in_order", ["attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight"]
+)
 def test_a_missing_transpose_goes_red(
-    kept_in_order: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    kept_in_order: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """A test of the test: ours would still load such a folder, and only the peer can tell."""
     matrices = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
-    monkeypatch.setattr(gpt2_layout, "TRANSPOSED", tuple(name for name in matrices if name != kept_in_order))
+    monkeypatch.setattr(
+        gpt2_layout, "TRANSPOSED", tuple(name for name in matrices if name != kept_in_order)
+    )
     model = perturbed("gpt2", 9)
     model_folder.save(tmp_path, model, None)
     assert_equal_weights(groundup.load(tmp_path)[0].state_dict(), model.state_dict())
@@ -313,7 +367,9 @@ def test_another_activation_goes_red(tmp_path: Path) -> None:
     model = perturbed("gpt2", 9)
     model_folder.save(tmp_path, model, None)
     settings = json.loads((tmp_path / CONFIG_FILE).read_text("utf-8"))
-    (tmp_path / CONFIG_FILE).write_text(json.dumps(settings | {"activation_function": "gelu"}), "utf-8")
+    (tmp_path / CONFIG_FILE).write_text(
+        json.dumps(settings | {"activation_function": "gelu"}), "utf-8"
+    )
     with pytest.raises(AssertionError, match="logits differ"):
         assert_transformers_computes_the_same(tmp_path, model)
 

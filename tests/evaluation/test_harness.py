@@ -1,4 +1,6 @@
-"""lm-evaluation-harness itself scores our folders: the same log-likelihoods and choices, command line against it."""
+"""lm-evaluation-harness itself scores our folders: the same log-likelihoods and choices, command
+line against it.
+"""
 
 import json
 import os
@@ -21,7 +23,8 @@ from groundup.tokenizers.gpt2 import gpt2_tokenizer
 from groundup.tokenizers.train import learn_tokenizer
 from invented_items import invented, small_model, tokenizer, write_items
 
-pytestmark = [pytest.mark.peers, pytest.mark.timeout(600)]  # a processor's 10 seconds each; more on a busy machine
+# a processor's 10 seconds each; more on a busy machine
+pytestmark = [pytest.mark.peers, pytest.mark.timeout(600)]
 
 TEXT_EDITION = "hellaswag/text_edition.jsonl"  # the items with ctx, but without ctx_a and ctx_b
 TASK = Path(__file__).parent / "harness_task"
@@ -29,8 +32,14 @@ MEASURES = ("acc", "acc_norm", "acc_bytes")
 
 
 def harness(folder: Path) -> tuple[dict[int, dict[str, Any]], dict[str, float]]:
-    """What the harness finds with `model` and `items.jsonl`: each item by its `ind`, and the accuracies."""
-    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "datasets")}
+    """What the harness finds with `model` and `items.jsonl`: each item by its `ind`, and the
+    accuracies.
+    """
+    offline = {
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_DATASETS_CACHE": str(folder / "datasets"),
+    }
     finished = subprocess.run(
         [sys.executable, str(TASK / "run.py")],
         cwd=folder,
@@ -47,7 +56,9 @@ def harness(folder: Path) -> tuple[dict[int, dict[str, Any]], dict[str, float]]:
 
 
 def assert_agreement(folder: Path, count: int, within: float) -> dict[str, Any]:
-    """`groundup evaluate` and the harness, on `model` and `items.jsonl`, find the same; what groundup printed."""
+    """`groundup evaluate` and the harness, on `model` and `items.jsonl`, find the same; what
+    groundup printed.
+    """
     flags = ("--file", "items.jsonl", "--convention", "harness", "--device", "cpu", "--json")
     finished = groundup("evaluate", "model", *flags, "--per-item", "each.jsonl", folder=folder)
     assert finished.returncode == 0, finished.stderr
@@ -60,25 +71,42 @@ def assert_agreement(folder: Path, count: int, within: float) -> dict[str, Any]:
         found = np.array([float(total) for ((total, _greedy),) in peer["resps"]])
         worst = max(worst, np.abs(found - line["harness"]["log_probabilities"]).max())
         endings = peer["doc"]["choices"]
-        lengths = [np.ones(4), [len(text) for text in endings], [len(text.encode()) for text in endings]]
-        chosen = {m: int((found / length).argmax()) for m, length in zip(MEASURES, lengths, strict=True)}
+        lengths = [
+            np.ones(4),
+            [len(text) for text in endings],
+            [len(text.encode()) for text in endings],
+        ]
+        chosen = {
+            m: int((found / length).argmax()) for m, length in zip(MEASURES, lengths, strict=True)
+        }
         assert line["harness"]["choices"] == chosen, line["ind"]
         right = {measure: float(choice == line["label"]) for measure, choice in chosen.items()}
-        assert {measure: peer[measure] for measure in MEASURES} == right  # the harness chose by these lengths too
+        # the harness chose by these lengths too
+        assert {measure: peer[measure] for measure in MEASURES} == right
     assert worst < within
     printed = json.loads(finished.stdout)
-    assert {row["measure"]: row["accuracy"] for row in printed["results"]} == pytest.approx(accuracies)
+    assert {row["measure"]: row["accuracy"] for row in printed["results"]} == pytest.approx(
+        accuracies
+    )
     return printed
 
 
 @pytest.mark.parametrize(
-    ("architecture", "block_size", "within"), [("gpt2", 256, 1e-9), ("gpt2", 40, 1e-9), ("modern", 256, 1e-4)]
+    ("architecture", "block_size", "within"),
+    [("gpt2", 256, 1e-9), ("gpt2", 40, 1e-9), ("modern", 256, 1e-4)],
 )
-def test_invented_items_with_brackets_and_titles(architecture: str, block_size: int, within: float, tmp_path: Path):
+def test_invented_items_with_brackets_and_titles(
+    architecture: str, block_size: int, within: float, tmp_path: Path
+):
     """40 tokens are too few for many: those lose their beginning, as they do there."""
     model_folder.save(tmp_path / "model", small_model(architecture, block_size), tokenizer())
-    items = [item for item in invented(200, seed=4) if len(set(map(straightforward.preprocess, item["endings"]))) == 4]
-    write_items(tmp_path / "items.jsonl", items[:120])  # of endings that are the same, rounding would choose
+    items = [
+        item
+        for item in invented(200, seed=4)
+        if len(set(map(straightforward.preprocess, item["endings"]))) == 4
+    ]
+    # of endings that are the same, rounding would choose
+    write_items(tmp_path / "items.jsonl", items[:120])
     printed = assert_agreement(tmp_path, 120, within)
     assert (printed["cut"]["harness"] > 20) == (block_size == 40)
 
@@ -90,11 +118,14 @@ def test_items_of_hellaswag(tokens: str, count: int, tmp_path: Path):
     if not cached.is_file():
         pytest.skip("HellaSwag's text edition is not in the cache")
     lines = cached.read_text("utf-8").splitlines()
-    lines = lines[:: len(lines) // count][:count]  # from all of the file: both of its sources, every length
+    # from all of the file: both of its sources, every length
+    lines = lines[:: len(lines) // count][:count]
     (tmp_path / "items.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
     reader = gpt2_tokenizer() if tokens == "GPT-2's" else learn_tokenizer(lines, 2000)
     torch.manual_seed(1337)
-    config = GPTConfig(block_size=1024, vocab_size=reader.vocab_size, n_layer=2, n_head=2, n_embd=32)
+    config = GPTConfig(
+        block_size=1024, vocab_size=reader.vocab_size, n_layer=2, n_head=2, n_embd=32
+    )
     model = model_of("gpt2", config).double()
     perturb(model, seed=0, scale=0.1)
     model_folder.save(tmp_path / "model", model.eval(), reader)

@@ -1,4 +1,6 @@
-"""HellaSwag against a scorer that is slow and simple, against closed forms, and at the command line."""
+"""HellaSwag against a scorer that is slow and simple, against closed forms, and at the command
+line.
+"""
 
 import copy
 import json
@@ -31,12 +33,20 @@ def items_of(folder: Path, items: list[dict[str, Any]]) -> list[Item]:
 @pytest.mark.parametrize("convention", CONVENTIONS)
 @pytest.mark.parametrize(
     ("architecture", "block_size", "batch_size"),
-    [("gpt2", 256, 8), ("modern", 256, 5), ("readable", 256, 8), ("bigram", 256, 1), ("gpt2", 40, 7)],
+    [
+        ("gpt2", 256, 8),
+        ("modern", 256, 5),
+        ("readable", 256, 8),
+        ("bigram", 256, 1),
+        ("gpt2", 40, 7),
+    ],
 )
 def test_every_score_and_choice_is_that_of_the_simple_scorer(
     convention: str, architecture: str, block_size: int, batch_size: int, tmp_path: Path
 ):
-    """A context of 40 tokens is too short for some: these lose their beginning, as they do there."""
+    """A context of 40 tokens is too short for some: these lose their beginning, as they do
+    there.
+    """
     model, raw = small_model(architecture, block_size), invented(40)
     sitting = ask(model, tokenizer(), items_of(tmp_path, raw), convention, batch_size=batch_size)
     for answer, item in zip(sitting.answers, raw, strict=True):
@@ -45,17 +55,26 @@ def test_every_score_and_choice_is_that_of_the_simple_scorer(
         assert answer.choices == straightforward.choices(model, tokenizer(), item, convention)
         assert answer.question.item.number == item["ind"]
     pairs = [straightforward.PAIRS[convention](item, tokenizer()) for item in raw]
-    assert sitting.cut == sum(max(len(context) + len(end) - 1 for context, end in four) > block_size for four in pairs)
+    assert sitting.cut == sum(
+        max(len(context) + len(end) - 1 for context, end in four) > block_size for four in pairs
+    )
     assert (sitting.cut > 0) == (block_size == 40)
     for accuracy in sitting.accuracies:
-        right = [straightforward.choices(model, tokenizer(), item, convention)[accuracy.measure] for item in raw]
-        assert accuracy.right == sum(choice == item["label"] for choice, item in zip(right, raw, strict=True))
+        right = [
+            straightforward.choices(model, tokenizer(), item, convention)[accuracy.measure]
+            for item in raw
+        ]
+        assert accuracy.right == sum(
+            choice == item["label"] for choice, item in zip(right, raw, strict=True)
+        )
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "modern"])
 def test_a_result_does_not_depend_on_its_neighbours(architecture: str, tmp_path: Path):
     items, model = items_of(tmp_path, invented(30)), small_model(architecture)
-    alone = np.array([answer.sums for answer in ask(model, tokenizer(), items, "harness", batch_size=1).answers])
+    alone = np.array(
+        [answer.sums for answer in ask(model, tokenizer(), items, "harness", batch_size=1).answers]
+    )
     for batch_size in (2, 7, 30):
         together = ask(model, tokenizer(), items, "harness", batch_size=batch_size).answers
         assert np.abs(np.array([answer.sums for answer in together]) - alone).max() < 1e-10
@@ -67,13 +86,20 @@ TOKENS = st.lists(st.integers(0, 339), min_size=1, max_size=12)
 
 
 @given(
-    asked=st.lists(st.tuples(TOKENS, st.lists(TOKENS, min_size=1, max_size=4)), min_size=1, max_size=6),
+    asked=st.lists(
+        st.tuples(TOKENS, st.lists(TOKENS, min_size=1, max_size=4)), min_size=1, max_size=6
+    ),
     batch_size=st.integers(1, 6),
 )
 @settings(max_examples=40)
-def test_any_contexts_with_any_endings_in_any_batch(asked: list[tuple[list[int], list[list[int]]]], batch_size: int):
+def test_any_contexts_with_any_endings_in_any_batch(
+    asked: list[tuple[list[int], list[list[int]]]], batch_size: int
+):
     model = small_model("gpt2", 16)
-    given_arrays = [Continuations(np.array(context), tuple(map(np.array, endings))) for context, endings in asked]
+    given_arrays = [
+        Continuations(np.array(context), tuple(map(np.array, endings)))
+        for context, endings in asked
+    ]
     found = sums_of_endings(model, given_arrays, batch_size)
     for (context, endings), sums in zip(asked, found, strict=True):
         expected = [straightforward.log_probability(model, context, ending) for ending in endings]
@@ -82,14 +108,19 @@ def test_any_contexts_with_any_endings_in_any_batch(asked: list[tuple[list[int],
 
 def test_the_context_is_read_once_for_its_four_endings(tmp_path: Path):
     model, read = small_model("gpt2"), []
-    handle = model.transformer.register_forward_hook(lambda _module, inputs, _output: read.append(inputs[0].numel()))
+    handle = model.transformer.register_forward_hook(
+        lambda _module, inputs, _output: read.append(inputs[0].numel())
+    )
     try:
-        sitting = ask(model, tokenizer(), items_of(tmp_path, invented(1)), "completion", batch_size=8)
+        sitting = ask(
+            model, tokenizer(), items_of(tmp_path, invented(1)), "completion", batch_size=8
+        )
     finally:
         handle.remove()
     question = sitting.answers[0].question
     assert read[0] == len(question.context)
-    lengths = [len(ending) - 1 for ending in question.endings]  # an ending's last token predicts nothing
+    # an ending's last token predicts nothing
+    lengths = [len(ending) - 1 for ending in question.endings]
     assert sum(lengths) <= sum(read[1:]) <= 4 * max(lengths)
 
 
@@ -117,22 +148,37 @@ def test_what_can_not_be_asked_is_said(tmp_path: Path):
     raw = invented(3)
     del raw[1]["activity_label"]
     items = items_of(tmp_path, raw)
-    with pytest.raises(EvaluationError, match=r"item 10 has no activity_label.* --convention completion"):
+    with pytest.raises(
+        EvaluationError, match=r"item 10 has no activity_label.* --convention completion"
+    ):
         ask(small_model(), tokenizer(), items, "harness", batch_size=8)
     assert len(ask(small_model(), tokenizer(), items, "completion", batch_size=8).answers) == 3
     empty = items_of(tmp_path, invented(1, ctx=""))
     with pytest.raises(EvaluationError, match="item 0 of HellaSwag has no tokens"):
         ask(small_model(), tokenizer(), empty, "completion", batch_size=8)
-    with pytest.raises(EvaluationError, match=r"an ending has \d+ tokens, but the model's context is 8"):
-        ask(small_model("gpt2", 8), tokenizer(), items_of(tmp_path, invented(9)), "completion", batch_size=8)
+    with pytest.raises(
+        EvaluationError, match=r"an ending has \d+ tokens, but the model's context is 8"
+    ):
+        ask(
+            small_model("gpt2", 8),
+            tokenizer(),
+            items_of(tmp_path, invented(9)),
+            "completion",
+            batch_size=8,
+        )
 
 
 @given(items=st.integers(1, 20_000), data=st.data(), confidence=st.sampled_from([0.5, 0.95, 0.99]))
-def test_the_ends_of_the_interval_solve_their_equation(items: int, data: st.DataObject, confidence: float):
+def test_the_ends_of_the_interval_solve_their_equation(
+    items: int, data: st.DataObject, confidence: float
+):
     """Wilson's ends are the p with (share - p)^2 = z^2 p (1 - p) / n."""
     right = data.draw(st.integers(0, items))
     low, high = wilson(right, items, confidence)
-    share, z = right / items, math.sqrt(2) * float(torch.erfinv(torch.tensor(confidence, dtype=torch.float64)))
+    share, z = (
+        right / items,
+        math.sqrt(2) * float(torch.erfinv(torch.tensor(confidence, dtype=torch.float64))),
+    )
     assert 0 <= low <= share + 1e-12
     assert share - 1e-12 <= high <= 1
     for end in (low, high):
@@ -140,7 +186,8 @@ def test_the_ends_of_the_interval_solve_their_equation(items: int, data: st.Data
 
 
 def test_known_intervals():
-    assert wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)  # in any table of Wilson's intervals
+    # in any table of Wilson's intervals
+    assert wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
     assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
     low, high = wilson(2500, 10_000)
     assert (low, high) == pytest.approx((0.2416, 0.2586), abs=1e-4)
@@ -188,7 +235,14 @@ def test_the_table_says_what_a_reader_must_know(folder: Path):
     flags = ("--file", "items.jsonl", "--limit", 12)
     finished = groundup("evaluate", "model", *flags, folder=folder)
     assert finished.returncode == 0, finished.stderr
-    for said in ("UNOFFICIAL", "12, evenly spread, of the 400", "29.55%", "31.14%", "items a second", "95% interval"):
+    for said in (
+        "UNOFFICIAL",
+        "12, evenly spread, of the 400",
+        "29.55%",
+        "31.14%",
+        "items a second",
+        "95% interval",
+    ):
         assert said in finished.stdout, said
     one = groundup("evaluate", "model", *flags, "--convention", "harness", folder=folder).stdout
     assert "31.14%" in one
@@ -201,14 +255,20 @@ def test_faults_are_one_line(folder: Path):
 
     items = ("--file", "items.jsonl")
     assert "nothing.jsonl can't be read: No such file" in refused("--file", "nothing.jsonl")
-    (folder / "broken.jsonl").write_text((folder / "items.jsonl").read_text("utf-8") + "{]\n", "utf-8")
+    (folder / "broken.jsonl").write_text(
+        (folder / "items.jsonl").read_text("utf-8") + "{]\n", "utf-8"
+    )
     assert "broken.jsonl, line 401 is no item of HellaSwag" in refused("--file", "broken.jsonl")
     assert "--limit 0 must be at least 1" in refused(*items, "--limit", 0)
     assert "--batch-size 0 must be at least 1" in refused(*items, "--batch-size", 0)
     assert "neither a run nor a model folder" in refused(*items, name="nowhere")
     assert "--corpus belongs to --task loss" in refused(*items, "--corpus", "x.txt")
-    assert "--file belongs to --task hellaswag" in refused(*items, "--task", "loss", "--corpus", "x.txt")
-    assert "--per-item no/where.jsonl can't be written" in refused(*items, "--per-item", "no/where.jsonl")
+    assert "--file belongs to --task hellaswag" in refused(
+        *items, "--task", "loss", "--corpus", "x.txt"
+    )
+    assert "--per-item no/where.jsonl can't be written" in refused(
+        *items, "--per-item", "no/where.jsonl"
+    )
     model_folder.save(folder / "mute", small_model("gpt2"), None)
     assert "has no tokenizer that groundup knows" in refused(*items, name="mute")
 
@@ -219,7 +279,9 @@ def test_earlier_results_outlive_a_refusal(folder: Path):
     del item["activity_label"]
     (folder / "idle.jsonl").write_text(json.dumps(item) + "\n", "utf-8")
     (folder / "old.jsonl").write_text("earlier\n", "utf-8")
-    finished = groundup("evaluate", "model", "--file", "idle.jsonl", "--per-item", "old.jsonl", folder=folder)
+    finished = groundup(
+        "evaluate", "model", "--file", "idle.jsonl", "--per-item", "old.jsonl", folder=folder
+    )
     assert "no activity_label" in error_line_of_evaluate(finished)
     assert (folder / "old.jsonl").read_text("utf-8") == "earlier\n"
 
@@ -229,10 +291,14 @@ def test_what_a_model_gives_no_number_for_is_no_answer(folder: Path):
     with torch.no_grad():
         model.get_parameter("transformer.h.0.mlp.c_fc.bias")[3] = math.nan
     model_folder.save(folder / "broken", model, tokenizer())
-    finished = groundup("evaluate", "broken", "--file", "items.jsonl", "--limit", 2, "--json", folder=folder)
+    finished = groundup(
+        "evaluate", "broken", "--file", "items.jsonl", "--limit", 2, "--json", folder=folder
+    )
     assert "which are no numbers to choose by" in error_line_of_evaluate(finished)
     (folder / "text.txt").write_text("the cat sat on the mat", "utf-8")
-    finished = groundup("evaluate", "broken", "--task", "loss", "--corpus", "text.txt", folder=folder)
+    finished = groundup(
+        "evaluate", "broken", "--task", "loss", "--corpus", "text.txt", folder=folder
+    )
     assert "loss on the text is no number" in error_line_of_evaluate(finished)
 
 

@@ -1,4 +1,6 @@
-"""The loss through a sliding window against window after window by hand; its units and passages at the command line."""
+"""The loss through a sliding window against window after window by hand; its units and passages at
+the command line.
+"""
 
 import json
 import math
@@ -24,7 +26,9 @@ from invented_items import small_model, tokenizer
 
 
 def by_hand(model: Any, stream: np.ndarray, stride: int) -> np.ndarray:
-    """Each token from the earliest start that a window may have for it: one forward pass a token."""
+    """Each token from the earliest start that a window may have for it: one forward pass a
+    token.
+    """
     losses, tokens = [], torch.from_numpy(stream.astype(np.int64))
     for target in range(1, len(stream)):
         start = max(0, -(-(target - model.block_size) // stride)) * stride
@@ -37,17 +41,26 @@ def by_hand(model: Any, stream: np.ndarray, stride: int) -> np.ndarray:
 @pytest.mark.parametrize("architecture", ["gpt2", "modern", "readable", "bigram"])
 @given(length=st.integers(2, 60), stride=st.integers(1, 16), batch_size=st.integers(1, 4))
 @settings(max_examples=15)
-def test_every_token_is_scored_once_with_what_came_before(architecture: str, length: int, stride: int, batch_size: int):
+def test_every_token_is_scored_once_with_what_came_before(
+    architecture: str, length: int, stride: int, batch_size: int
+):
     model = small_model(architecture, 16)
     stream = np.random.default_rng(length).integers(0, 340, length).astype(np.uint16)
     found = list(sliding_losses(model, stream, stride, batch_size))
-    assert [first for first, _ in found] == np.cumsum([0, *(len(some) for _, some in found[:-1])]).tolist()
-    np.testing.assert_allclose(np.concatenate([some for _, some in found]), by_hand(model, stream, stride), atol=1e-10)
+    assert [first for first, _ in found] == np.cumsum(
+        [0, *(len(some) for _, some in found[:-1])]
+    ).tolist()
+    np.testing.assert_allclose(
+        np.concatenate([some for _, some in found]), by_hand(model, stream, stride), atol=1e-10
+    )
 
 
 def test_streams_do_not_see_each_other():
     model = small_model("gpt2", 16)
-    streams = tuple(np.random.default_rng(seed).integers(0, 339, 40 + seed).astype(np.uint16) for seed in range(3))
+    streams = tuple(
+        np.random.default_rng(seed).integers(0, 339, 40 + seed).astype(np.uint16)
+        for seed in range(3)
+    )
     streams = (*streams, streams[0][:1], streams[0][:0])
     found = text_loss(model, tokenizer(), Tokens(streams, tuple("abcde")), stride=5, batch_size=3)
     losses = np.concatenate([by_hand(model, stream, 5) for stream in streams[:3]])
@@ -82,7 +95,10 @@ def measured(folder: Path, *flags: object) -> dict[str, Any]:
 def test_a_text_at_the_command_line(folder: Path):
     text = (folder / "text.txt").read_text("utf-8")
     stream = tokenizer().encode(text)
-    result, losses = measured(folder, "--corpus", "text.txt"), by_hand(small_model("gpt2", 16), stream, 8)
+    result, losses = (
+        measured(folder, "--corpus", "text.txt"),
+        by_hand(small_model("gpt2", 16), stream, 8),
+    )
     assert (result["stride"], result["block_size"], result["part"]) == (8, 16, "the whole text")
     assert result["tokens"] == len(stream) - 1
     assert result["loss"] == pytest.approx(losses.mean(), abs=1e-6)
@@ -92,46 +108,81 @@ def test_a_text_at_the_command_line(folder: Path):
     assert result["perplexity"] == pytest.approx(math.exp(losses.mean()), rel=1e-5)
     means = losses[: len(losses) // 64 * 64].reshape(-1, 64).mean(axis=1)
     worst = result["worst"]
-    assert [passage["loss"] for passage in worst] == pytest.approx(sorted(means)[::-1][:3], abs=1e-5)
-    assert [passage["loss"] for passage in result["best"]] == pytest.approx(sorted(means)[:3], abs=1e-5)
+    assert [passage["loss"] for passage in worst] == pytest.approx(
+        sorted(means)[::-1][:3], abs=1e-5
+    )
+    assert [passage["loss"] for passage in result["best"]] == pytest.approx(
+        sorted(means)[:3], abs=1e-5
+    )
     place = worst[0]["place"]
     assert worst[0]["text"] == tokenizer().decode(stream[place : place + 64])
     shorter = measured(folder, "--corpus", "text.txt", "--limit", 100, "--stride", 16)
     assert shorter["tokens"] == 99
-    assert shorter["loss"] == pytest.approx(by_hand(small_model("gpt2", 16), stream[:100], 16).mean(), abs=1e-6)
+    assert shorter["loss"] == pytest.approx(
+        by_hand(small_model("gpt2", 16), stream[:100], 16).mean(), abs=1e-6
+    )
 
 
 def test_shards_at_the_command_line(folder: Path):
-    documents = "".join(json.dumps({"text": f"{number} {some_text()[:200]}"}) + "\n" for number in range(12))
+    documents = "".join(
+        json.dumps({"text": f"{number} {some_text()[:200]}"}) + "\n" for number in range(12)
+    )
     (folder / "documents.jsonl").write_text(documents, "utf-8")
     tokenizer().save(folder / "model")
     prepared = groundup(
-        *("prepare", "documents.jsonl", "--out", "shards", "--tokenizer", "model", "--validation", 0.3),
+        *(
+            "prepare",
+            "documents.jsonl",
+            "--out",
+            "shards",
+            "--tokenizer",
+            "model",
+            "--validation",
+            0.3,
+        ),
         *("--workers", 1),
         folder=folder,
     )
     assert prepared.returncode == 0, prepared.stderr
     result = measured(folder, "--corpus", "shards")
-    index = json.loads((folder / "shards" / "index.json").read_text("utf-8"))["splits"]["validation"]
+    index = json.loads((folder / "shards" / "index.json").read_text("utf-8"))["splits"][
+        "validation"
+    ]
     assert result["part"] == "the validation split"
     assert result["tokens"] == index["tokens"] - len(index["shards"])
     assert result["size"] == index["bytes"]  # the first token, which isn't scored, is end-of-text
-    assert tokenizer().special_tokens[END_OF_TEXT] not in tokenizer().encode(result["worst"][0]["text"]).tolist()
+    assert (
+        tokenizer().special_tokens[END_OF_TEXT]
+        not in tokenizer().encode(result["worst"][0]["text"]).tolist()
+    )
 
 
-def test_ids_above_the_vocabulary_never_reach_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_ids_above_the_vocabulary_never_reach_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """In a corpus so large that opening it doesn't read it."""
     monkeypatch.setattr("groundup.data.shard_folder.READ_WHOLE", 0)
     for name in ("train.bin", "val.bin"):
         np.arange(400, dtype="<u2").tofile(tmp_path / name)
-    with pytest.raises(CorpusError, match="token 352 at position 352, but the vocabulary ends at 351"):
+    with pytest.raises(
+        CorpusError, match="token 352 at position 352, but the vocabulary ends at 351"
+    ):
         shard_tokens(only_source(str(tmp_path)), tokenizer(), 352, "one")
 
 
 def test_a_reader_is_told_how_it_was_measured(folder: Path):
-    finished = groundup("evaluate", "model", "--task", "loss", "--corpus", "text.txt", folder=folder)
+    finished = groundup(
+        "evaluate", "model", "--task", "loss", "--corpus", "text.txt", folder=folder
+    )
     assert finished.returncode == 0, finished.stderr
-    for said in ("nats a token", "bits a byte", "perplexity", "stride 8", "worst passages", "best passages"):
+    for said in (
+        "nats a token",
+        "bits a byte",
+        "perplexity",
+        "stride 8",
+        "worst passages",
+        "best passages",
+    ):
         assert said in finished.stdout, said
 
 
@@ -144,6 +195,8 @@ def test_faults_of_a_text_are_one_line(folder: Path):
 
     assert "--task loss needs a text" in refused()
     assert "nowhere.txt is neither a file or folder" in refused("--corpus", "nowhere.txt")
-    assert "--stride 17 must be from 1 to the model's context, 16" in refused("--corpus", "text.txt", "--stride", 17)
+    assert "--stride 17 must be from 1 to the model's context, 16" in refused(
+        "--corpus", "text.txt", "--stride", 17
+    )
     assert "--stride 0 must be" in refused("--corpus", "text.txt", "--stride", 0)
     assert "has 1 tokens: a loss needs 2" in refused("--corpus", "text.txt", "--limit", 1)

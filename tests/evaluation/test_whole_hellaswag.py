@@ -31,7 +31,9 @@ def share_of(lines: list[dict[str, Any]], convention: str, measure: str) -> floa
     right = 0
     for line in lines:
         tokens = np.array(line[convention]["tokens"])
-        right += int(np.argmax(-tokens / line[convention].get(f"{measure}_lengths", 1))) == line["label"]
+        right += (
+            int(np.argmax(-tokens / line[convention].get(f"{measure}_lengths", 1))) == line["label"]
+        )
     return right / len(lines)
 
 
@@ -39,19 +41,33 @@ def share_of(lines: list[dict[str, Any]], convention: str, measure: str) -> floa
 def test_a_model_that_has_learned_nothing_guesses_on_all_10042_items(tmp_path: Path):
     """The seed is the recipes' own, not one that was chosen.
 
-    All tokens are about equally probable to such a model. By the mean of a token it guesses; by the other measures it
-    takes the ending of the fewest tokens, or of the fewest for its characters: a property of texts and tokenizer, not
-    of the model. With this tokenizer it is right in 25.3 to 25.8% (with GPT-2's in 25.3 to 25.6%), and that figure is
-    what each of them must be near to.
+    All tokens are about equally probable to such a model. By the mean of a token it guesses; by the
+    other measures it takes the ending of the fewest tokens, or of the fewest for its characters: a
+    property of texts and tokenizer, not of the model. With this tokenizer it is right in 25.3 to
+    25.8% (with GPT-2's in 25.3 to 25.6%), and that figure is what each of them must be near to.
     """
     items = cache_folder() / TEXT_EDITION
     if not items.is_file():
         pytest.skip("HellaSwag's text edition is not in the cache")
-    reader = learn_tokenizer([json.loads(line)["ctx"] for line in items.read_text("utf-8").splitlines()], 1000)
+    reader = learn_tokenizer(
+        [json.loads(line)["ctx"] for line in items.read_text("utf-8").splitlines()], 1000
+    )
     torch.manual_seed(Recipe().train.seed)
-    model = GPT2(GPTConfig(block_size=1024, vocab_size=reader.vocab_size, n_layer=1, n_head=2, n_embd=16))
+    model = GPT2(
+        GPTConfig(block_size=1024, vocab_size=reader.vocab_size, n_layer=1, n_head=2, n_embd=16)
+    )
     model_folder.save(tmp_path / "model", model, reader)
-    flags = ("--file", items, "--batch-size", 128, "--device", "cpu", "--json", "--per-item", "each.jsonl")
+    flags = (
+        "--file",
+        items,
+        "--batch-size",
+        128,
+        "--device",
+        "cpu",
+        "--json",
+        "--per-item",
+        "each.jsonl",
+    )
     finished = groundup("evaluate", "model", *flags, folder=tmp_path)
     assert finished.returncode == 0, finished.stderr
     result = json.loads(finished.stdout)
@@ -61,7 +77,9 @@ def test_a_model_that_has_learned_nothing_guesses_on_all_10042_items(tmp_path: P
         low, high = row["interval"]
         assert low < 0.25 < high, row
         if (row["convention"], row["measure"]) != ("completion", "acc_norm"):
-            assert row["accuracy"] == pytest.approx(share_of(lines, row["convention"], row["measure"]), abs=0.003), row
+            assert row["accuracy"] == pytest.approx(
+                share_of(lines, row["convention"], row["measure"]), abs=0.003
+            ), row
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
-"""A GGUF holds what the model holds: read back by the reader of the `gguf` package, name by name and value by value."""
+"""A GGUF holds what the model holds: read back by the reader of the `gguf` package, name by name
+and value by value.
+"""
 
 from pathlib import Path
 
@@ -18,14 +20,17 @@ from groundup.models.correspondence import gpt2_from_readable
 from groundup.models.modern import Modern
 from groundup.tokenizers.bytepair import BytePairTokenizer
 
-# The roundings that each form allows, as a share of the largest of the values that share a scale (q8_0's is an f16).
+# The roundings that each form allows, as a share of the largest of the values that share a scale
+# (q8_0's is an f16).
 BOUNDS = {"f32": 0.0, "f16": 2**-11, "bf16": 2**-8, "q8_0": 0.5 / 127 + 2**-10}
 SMALLEST = {"f16": 2**-25}  # half of the least f16
 
 
 def exported(folder: Path, *args: object) -> gguf.GGUFReader:
     """What `groundup export model --to gguf ARGS...` writes to `out.gguf`."""
-    finished = groundup("export", "model", "--to", "gguf", "--out", "out.gguf", *args, folder=folder)
+    finished = groundup(
+        "export", "model", "--to", "gguf", "--out", "out.gguf", *args, folder=folder
+    )
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.startswith("out.gguf: ")
     return gguf.GGUFReader(folder / "out.gguf")
@@ -56,15 +61,26 @@ def expected_tensors(model: object) -> dict[str, torch.Tensor]:
         }
         weights, prefix = model.state_dict(), "model.layers"
     else:
-        top = {"token_embd": "transformer.wte", "position_embd": "transformer.wpe", "output_norm": "transformer.ln_f"}
+        top = {
+            "token_embd": "transformer.wte",
+            "position_embd": "transformer.wpe",
+            "output_norm": "transformer.ln_f",
+        }
         top["output"] = "transformer.wte"
-        block = {"attn_qkv": "attn.c_attn", "attn_output": "attn.c_proj", "attn_norm": "ln_1", "ffn_norm": "ln_2"}
+        block = {
+            "attn_qkv": "attn.c_attn",
+            "attn_output": "attn.c_proj",
+            "attn_norm": "ln_1",
+            "ffn_norm": "ln_2",
+        }
         block |= {"ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"}
         weights, prefix = model.state_dict(), "transformer.h"  # type: ignore[attr-defined]
         if "token_embedding.weight" in weights:
             weights = gpt2_from_readable(weights, 2, 4)
     modules = top | {
-        f"blk.{layer}.{theirs}": f"{prefix}.{layer}.{ours}" for layer in range(2) for theirs, ours in block.items()
+        f"blk.{layer}.{theirs}": f"{prefix}.{layer}.{ours}"
+        for layer in range(2)
+        for theirs, ours in block.items()
     }
     return {
         f"{theirs}.{part}": weights[f"{ours}.{part}"]
@@ -79,7 +95,9 @@ def expected_tensors(model: object) -> dict[str, torch.Tensor]:
 def test_every_tensor_is_there_and_no_other(architecture: str, kind: str, tmp_path: Path):
     model, _ = saved(tmp_path / "model", architecture, "characters")
     reader = exported(tmp_path, "--type", kind)
-    assert field(reader, "general.architecture") == ("qwen3" if architecture == "modern" else "gpt2")
+    assert field(reader, "general.architecture") == (
+        "qwen3" if architecture == "modern" else "gpt2"
+    )
     expected = expected_tensors(model)
     assert {tensor.name for tensor in reader.tensors} == set(expected)
     for tensor in reader.tensors:
@@ -118,8 +136,13 @@ def test_what_does_not_come_in_blocks_of_32_is_f16_and_that_is_said(tmp_path: Pa
     saved(tmp_path / "model", "gpt2", "characters", n_embd=24)
     finished = groundup("export", "model", "--to", "gguf", "--type", "q8_0", folder=tmp_path)
     # of width 24 only ffn_down is read in rows of 96, which are three blocks
-    assert finished.stdout.endswith(" 19 tensors in f32, 8 tensors in f16, 2 tensors in q8_0\n"), finished.stdout
-    types = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(tmp_path / "model-q8_0.gguf").tensors}
+    assert finished.stdout.endswith(" 19 tensors in f32, 8 tensors in f16, 2 tensors in q8_0\n"), (
+        finished.stdout
+    )
+    types = {
+        tensor.name: tensor.tensor_type.name
+        for tensor in gguf.GGUFReader(tmp_path / "model-q8_0.gguf").tensors
+    }
     assert types["blk.1.ffn_down.weight"] == "Q8_0"
     assert types["blk.1.ffn_up.weight"] == types["token_embd.weight"] == "F16"
 
@@ -138,8 +161,15 @@ def test_byte_pairs_keep_letters_ids_merges_and_the_special_token(tmp_path: Path
     assert tokens[end:] == ["<|endoftext|>", *(f"[PAD{end + more}]" for more in (1, 2, 3))]
     assert field(reader, "tokenizer.ggml.token_type") == [1] * end + [3, 5, 5, 5]
     assert field(reader, "tokenizer.ggml.merges") == [" ".join(pair) for pair in merges]
-    assert field(reader, "tokenizer.ggml.eos_token_id") == field(reader, "tokenizer.ggml.bos_token_id") == end
-    assert (field(reader, "tokenizer.ggml.model"), field(reader, "tokenizer.ggml.pre")) == ("gpt2", "gpt-2")
+    assert (
+        field(reader, "tokenizer.ggml.eos_token_id")
+        == field(reader, "tokenizer.ggml.bos_token_id")
+        == end
+    )
+    assert (field(reader, "tokenizer.ggml.model"), field(reader, "tokenizer.ggml.pre")) == (
+        "gpt2",
+        "gpt-2",
+    )
     assert field(reader, "tokenizer.ggml.add_bos_token") is False
 
 
@@ -148,7 +178,10 @@ def test_characters_are_written_as_bytes_and_none_of_them_ends_a_text(tmp_path: 
     reader = exported(tmp_path)
     tokens = field(reader, "tokenizer.ggml.tokens")
     assert isinstance(tokens, list)
-    read = [token.encode("ascii").decode("unicode_escape").encode("latin-1").decode("utf-8") for token in tokens]
+    read = [
+        token.encode("ascii").decode("unicode_escape").encode("latin-1").decode("utf-8")
+        for token in tokens
+    ]
     assert read == [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
     assert set(TRICKY) <= set(read)
     assert reader.get_field("tokenizer.ggml.eos_token_id") is None
@@ -165,12 +198,18 @@ def changed(**changes: object) -> BytePairTokenizer:
 def split(pattern: str) -> dict[str, object]:
     """A pre-tokenizer that cuts by a pattern of its own."""
     step = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-    letters = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    letters = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": False,
+    }
     return {"type": "Sequence", "pretokenizers": [step, letters]}
 
 
 QWEN2 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
 
@@ -178,7 +217,10 @@ def test_words_are_called_as_llama_cpp_calls_them():
     found = vocabulary_of(changed(pre_tokenizer=split(QWEN2), normalizer={"type": "NFC"}), 320)
     assert (found.pre, "NFC" in found.note) == ("qwen2", True)
     assert (
-        vocabulary_of(changed(pre_tokenizer=split(QWEN2.replace(r"\p{N}| ", r"\p{N}{1,3}| "))), 320).pre == "llama-bpe"
+        vocabulary_of(
+            changed(pre_tokenizer=split(QWEN2.replace(r"\p{N}| ", r"\p{N}{1,3}| "))), 320
+        ).pre
+        == "llama-bpe"
     )
 
 
@@ -212,7 +254,11 @@ def test_what_gguf_cannot_hold_is_refused_before_anything_is_written(tmp_path: P
         large.head.weight[3, 5] = 70_000.0
     model_folder.save(tmp_path / "large", large, tokenizer)
     before = files_below(tmp_path)
-    for name, reason in (("bigram", "no layers"), ("mute", "without a tokenizer"), ("large", "--type bf16")):
+    for name, reason in (
+        ("bigram", "no layers"),
+        ("mute", "without a tokenizer"),
+        ("large", "--type bf16"),
+    ):
         args = ["export", name, "--to", "gguf", "--type", "f16"]
         assert reason in error_line(groundup(*args, folder=tmp_path))
     assert files_below(tmp_path) == before
@@ -238,8 +284,23 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path):
     out.write_text("old")
     (tmp_path / "model").mkdir()
     saved(tmp_path / "model", "gpt2", "characters")
-    finished = groundup("export", "model", "--to", "gguf", "--out", out, "--force", folder=tmp_path, file_size=10_000)
+    finished = groundup(
+        "export",
+        "model",
+        "--to",
+        "gguf",
+        "--out",
+        out,
+        "--force",
+        folder=tmp_path,
+        file_size=10_000,
+    )
     assert "can't write" in error_line(finished)
     assert out.read_text() == "old"
-    assert [path.name for path in files_below(tmp_path) if path.parent == tmp_path] == ["model", "out.gguf"]
-    assert export_gguf(model_for("gpt2", tokenizer), tokenizer, out, "f32", "x") == "29 tensors in f32"
+    assert [path.name for path in files_below(tmp_path) if path.parent == tmp_path] == [
+        "model",
+        "out.gguf",
+    ]
+    assert (
+        export_gguf(model_for("gpt2", tokenizer), tokenizer, out, "f32", "x") == "29 tensors in f32"
+    )

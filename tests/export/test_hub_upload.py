@@ -1,4 +1,6 @@
-"""`groundup export RUN --to hub`: what is uploaded, that it loads again, and how a refusal reads."""
+"""`groundup export RUN --to hub`: what is uploaded, that it loads again, and how a refusal
+reads.
+"""
 
 import json
 import re
@@ -22,7 +24,12 @@ from hub_server import Hub
 from upload_hub import receiving_hub
 
 STEPS = 20
-ENVIRONMENT = {"HF_TOKEN": "hf_test", "GROUNDUP_NETWORK_TIMEOUT": "0.5", "no_proxy": "*", "HF_HOME": "nowhere"}
+ENVIRONMENT = {
+    "HF_TOKEN": "hf_test",
+    "GROUNDUP_NETWORK_TIMEOUT": "0.5",
+    "no_proxy": "*",
+    "HF_HOME": "nowhere",
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +50,9 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def export(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """`groundup export run --to hub someone/small-gpt` in that folder with that hub, in this process."""
+    """`groundup export run --to hub someone/small-gpt` in that folder with that hub, in this
+    process.
+    """
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
@@ -52,14 +61,18 @@ def export(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     monkeypatch.chdir(folder)
 
     def run(*, force: bool = False, public: bool = False) -> None:
-        export_model("run", "hub", "someone/small-gpt", kind=None, out=None, force=force, public=public)
+        export_model(
+            "run", "hub", "someone/small-gpt", kind=None, out=None, force=force, public=public
+        )
 
     return run
 
 
 def written(folder: Path, out: str, *args: object) -> Path:
     """The folder that `--out` leaves in place of an upload."""
-    finished = groundup("export", *args, "--to", "hub", "someone/small-gpt", "--out", out, folder=folder)
+    finished = groundup(
+        "export", *args, "--to", "hub", "someone/small-gpt", "--out", out, folder=folder
+    )
     assert finished.returncode == 0, finished.stderr
     assert "nothing was" in finished.stdout
     return folder / out
@@ -67,11 +80,19 @@ def written(folder: Path, out: str, *args: object) -> Path:
 
 def test_what_would_be_uploaded_is_a_model_that_loads(folder: Path):
     found = written(folder, "shown", "run")
-    names = {"README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    names = {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
     assert {path.name for path in found.iterdir()} == names | {"recipe.toml", "loss.png"}
     assert (found / "loss.png").read_bytes().startswith(b"\x89PNG")
     ours, theirs = package.load(folder / "runs" / "run")[0], package.load(found)[0]
-    assert all(torch.equal(tensor, theirs.state_dict()[name]) for name, tensor in ours.state_dict().items())
+    assert all(
+        torch.equal(tensor, theirs.state_dict()[name]) for name, tensor in ours.state_dict().items()
+    )
     recipe = load_recipe(parse_toml((found / "recipe.toml").read_text("utf-8"), "recipe.toml"))
     assert recipe.train.steps == STEPS
 
@@ -79,20 +100,29 @@ def test_what_would_be_uploaded_is_a_model_that_loads(folder: Path):
 def test_the_card_says_what_the_run_has_on_record(folder: Path):
     card = (written(folder, "card", "run") / "README.md").read_text("utf-8")
     facts = json.loads((folder / "runs" / "run" / "run.json").read_text("utf-8"))
-    best = min(metrics(folder / "runs" / "run", "evaluation")[1:], key=lambda line: line["validation_loss"])
+    best = min(
+        metrics(folder / "runs" / "run", "evaluation")[1:], key=lambda line: line["validation_loss"]
+    )
     assert f"Validation loss {best['validation_loss']:.4f} nats a token" in card
     assert f"{best['bits_per_byte']:.3f} bits a byte" in card
-    assert f"{facts['parameters']:,} parameters: gpt2, 2 layers, 2 heads, width 16, context 16" in card
+    assert (
+        f"{facts['parameters']:,} parameters: gpt2, 2 layers, 2 heads, width 16, context 16" in card
+    )
     assert facts["corpus"]["fingerprint"] in card
     assert f"{facts['corpus']['training_tokens']:,} tokens to learn from" in card
     assert f"| steps | {best['step']} of {STEPS} |" in card
     assert "It began with random weights." in card
     assert "No licence is stated." in card
     assert card.startswith(
-        "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- groundup\n---\n\n# small-gpt"
+        "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- "
+        "groundup\n---\n\n# small-gpt"
     )
     rows = re.findall(r"^\| (\d+) \| [\d,]+ \| [\d.]+ \| ([\d.]+) \|$", card, re.MULTILINE)
-    measured = [line for line in metrics(folder / "runs" / "run", "evaluation") if line["step"] <= best["step"]]
+    measured = [
+        line
+        for line in metrics(folder / "runs" / "run", "evaluation")
+        if line["step"] <= best["step"]
+    ]
     assert [(int(step), loss) for step, loss in rows] == [
         (line["step"], f"{line['validation_loss']:.4f}") for line in measured
     ]
@@ -101,25 +131,37 @@ def test_the_card_says_what_the_run_has_on_record(folder: Path):
 def test_an_earlier_checkpoint_has_the_card_of_its_own_step(folder: Path):
     step = folder / "runs" / "run" / "checkpoints" / "step-000010"
     card = (written(folder, "earlier", step) / "README.md").read_text("utf-8")
-    line = next(line for line in metrics(folder / "runs" / "run", "evaluation") if line["step"] == 10)
+    line = next(
+        line for line in metrics(folder / "runs" / "run", "evaluation") if line["step"] == 10
+    )
     assert f"Validation loss {line['validation_loss']:.4f} nats" in card
     assert "| 20 |" not in card
 
 
 def test_the_card_of_a_folder_claims_no_training(folder: Path):
-    card = (written(folder, "again", written(folder, "first", "run")) / "README.md").read_text("utf-8")
+    card = (written(folder, "again", written(folder, "first", "run")) / "README.md").read_text(
+        "utf-8"
+    )
     assert "Nothing is on record" in card
     assert "Validation loss" not in card
     assert "loss.png" not in card
 
 
-def test_the_code_on_the_card_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_the_code_on_the_card_runs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     pytest.importorskip("transformers")
     found = written(folder, "usage", "run")
     code = re.search(r"```python\n(.*?)```", (found / "README.md").read_text("utf-8"), re.DOTALL)
     assert code
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    exec(code[1].replace("someone/small-gpt", str(found)).replace("a prompt", "the ").replace("=50", "=9"), {})
+    exec(
+        code[1]
+        .replace("someone/small-gpt", str(found))
+        .replace("a prompt", "the ")
+        .replace("=50", "=9"),
+        {},
+    )
     assert capsys.readouterr().out.startswith("the ")
 
 
@@ -129,12 +171,16 @@ def test_an_upload_is_one_commit_that_loads(cli: Cli, hub: Hub, folder: Path):
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.endswith(f"to {hub.url}/someone/small-gpt\n")
     files = hub.repositories["models", "someone/small-gpt"]["main"]
-    expected = {path.name: path.read_bytes() for path in written(folder, "compared", "run").iterdir()}
+    expected = {
+        path.name: path.read_bytes() for path in written(folder, "compared", "run").iterdir()
+    }
     assert files == expected
     assert hub.visibility == {"someone/small-gpt": "private"}  # type: ignore[attr-defined]
     assert sum("/commit/" in path for path in hub.posts) == 1  # type: ignore[attr-defined]
     hub.token = "hf_another"
-    refused = cli("export", "run", "--to", "hub", "someone/small-gpt", "--force", cwd=folder, env=environment)
+    refused = cli(
+        "export", "run", "--to", "hub", "someone/small-gpt", "--force", cwd=folder, env=environment
+    )
     assert "HF_TOKEN's account may not write" in error_line(refused)
 
 
@@ -149,7 +195,9 @@ def test_a_repository_that_exists_is_added_to_only_by_force(export: Callable[...
         export()
     assert set(hub.repositories["models", "someone/small-gpt"]["main"]) == {"notes.md"}
     export(force=True)
-    assert {"notes.md", "model.safetensors"} <= set(hub.repositories["models", "someone/small-gpt"]["main"])
+    assert {"notes.md", "model.safetensors"} <= set(
+        hub.repositories["models", "someone/small-gpt"]["main"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -169,7 +217,9 @@ def test_a_refused_upload_says_why(
         export()
 
 
-def test_nothing_is_uploaded_offline(export: Callable[..., None], hub: Hub, monkeypatch: pytest.MonkeyPatch):
+def test_nothing_is_uploaded_offline(
+    export: Callable[..., None], hub: Hub, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     huggingface_hub.close_session()  # a session keeps what it was made with
     with pytest.raises(ExportError, match="HF_HUB_OFFLINE"):
@@ -186,9 +236,13 @@ def test_nothing_is_uploaded_offline(export: Callable[..., None], hub: Hub, monk
         ("preupload", {"kind": "status", "status": 418}, "HTTP 418"),
     ],
 )
-def test_a_hub_that_fails_is_named(where: str, how: dict[str, Any], named: str, export: Callable[..., None], hub: Hub):
+def test_a_hub_that_fails_is_named(
+    where: str, how: dict[str, Any], named: str, export: Callable[..., None], hub: Hub
+):
     hub.fail(where, times=100, **how)
-    with pytest.raises(ExportError, match=f"someone/small-gpt can't be uploaded to .*{named}") as refused:
+    with pytest.raises(
+        ExportError, match=f"someone/small-gpt can't be uploaded to .*{named}"
+    ) as refused:
         export()
     assert "\n" not in str(refused.value)
 
@@ -230,12 +284,19 @@ def test_the_card_states_what_evaluate_found_of_these_weights(folder: Path, tmp_
     here = tmp_path / "here"
     run = Path(shutil.copytree(folder / "runs" / "run", here / "runs" / "run", symlinks=True))
     shutil.copyfile(folder / "text.txt", here / "text.txt")
-    item = {"ctx": "the quick brown", "endings": ["fox", "dog", "lazy", "over a"], "activity_label": "a"}
+    item = {
+        "ctx": "the quick brown",
+        "endings": ["fox", "dog", "lazy", "over a"],
+        "activity_label": "a",
+    }
     items = [json.dumps(item | {"ind": number, "label": number % 4}) + "\n" for number in range(12)]
     (here / "items.jsonl").write_text("".join(items), "utf-8")
-    sat = evaluated(here, "run", "--file", "items.jsonl", "--limit", 9, "--convention", "completion")
+    sat = evaluated(
+        here, "run", "--file", "items.jsonl", "--limit", 9, "--convention", "completion"
+    )
     lost = evaluated(here, "run", "--task", "loss", "--corpus", "text.txt", "--limit", 300)
-    assert evaluated(here, "run", "--task", "loss", "--corpus", "text.txt", "--limit", 300) == lost  # in its place
+    # in its place
+    assert evaluated(here, "run", "--task", "loss", "--corpus", "text.txt", "--limit", 300) == lost
     assert len(list((run / "evaluations").iterdir())) == 2
     card = (written(here, "card", "run") / "README.md").read_text("utf-8")
     found = json.loads(sat.read_text("utf-8"))
@@ -258,14 +319,18 @@ def test_the_card_states_what_evaluate_found_of_these_weights(folder: Path, tmp_
     assert "HellaSwag" not in card
     assert "Loss on `text.txt`" in card
     sat.write_text("{", "utf-8")
-    line = error_line(groundup("export", "run", "--to", "hub", "a/b", "--out", "damaged", folder=here))
+    line = error_line(
+        groundup("export", "run", "--to", "hub", "a/b", "--out", "damaged", folder=here)
+    )
     assert f"{sat.name} isn't a result that groundup kept" in line
 
 
 def test_of_a_plain_folder_nothing_is_kept(folder: Path, tmp_path: Path):
     plain = written(folder, f"{tmp_path}/plain", "run")
     before = sorted(plain.iterdir())
-    finished = groundup("evaluate", plain, "--task", "loss", "--corpus", folder / "text.txt", folder=tmp_path)
+    finished = groundup(
+        "evaluate", plain, "--task", "loss", "--corpus", folder / "text.txt", folder=tmp_path
+    )
     assert finished.returncode == 0
     assert "kept" not in finished.stderr
     assert sorted(plain.iterdir()) == before

@@ -1,4 +1,6 @@
-"""llama.cpp itself reads what we export: the same tokens for a text, and the same greedy tokens after it."""
+"""llama.cpp itself reads what we export: the same tokens for a text, and the same greedy tokens
+after it.
+"""
 
 import json
 import urllib.request
@@ -20,10 +22,17 @@ from groundup.tokenizers import BytePairTokenizer, Tokenizer, load_tokenizer
 
 pytestmark = pytest.mark.peers
 
-GREEDY = {"temperature": 0.0, "samplers": ["top_k"], "top_k": 1, "cache_prompt": False, "return_tokens": True}
+GREEDY = {
+    "temperature": 0.0,
+    "samplers": ["top_k"],
+    "top_k": 1,
+    "cache_prompt": False,
+    "return_tokens": True,
+}
 
 
-CLEAR = 0.02  # llama.cpp looks GELU up in a table of f16: where two logits are closer, either may be the larger
+# llama.cpp looks GELU up in a table of f16: where two logits are closer, either may be the larger
+CLEAR = 0.02
 
 
 class LlamaCpp:
@@ -36,7 +45,9 @@ class LlamaCpp:
         request = urllib.request.Request(
             self.address + path, json.dumps(question).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+            request, timeout=60
+        ) as answer:
             return json.load(answer)
 
     def encode(self, text: str) -> list[int]:
@@ -70,7 +81,9 @@ def llama_cpp(path: Path) -> Iterator[LlamaCpp]:
 
 
 def greedy(model: Model, prompt: list[int], length: int) -> tuple[list[int], float]:
-    """The greedy tokens after a prompt, and by how much the most probable one's logit led where that was closest."""
+    """The greedy tokens after a prompt, and by how much the most probable one's logit led where
+    that was closest.
+    """
     tokens = model.generate(torch.tensor([prompt]), length, temperature=0.0)
     with torch.no_grad():
         first, second = model(tokens[:, :-1])[0][0, len(prompt) - 1 :].topk(2).values.unbind(-1)
@@ -79,7 +92,9 @@ def greedy(model: Model, prompt: list[int], length: int) -> tuple[list[int], flo
 
 @pytest.mark.parametrize("architecture", ["gpt2", "readable", "modern"])
 @pytest.mark.parametrize(("kind", "padding"), [("characters", 0), ("pairs", 0), ("pairs", 5)])
-def test_the_same_tokens_and_the_same_32_greedy_ones(architecture: str, kind: str, padding: int, tmp_path: Path):
+def test_the_same_tokens_and_the_same_32_greedy_ones(
+    architecture: str, kind: str, padding: int, tmp_path: Path
+):
     model, tokenizer = saved(tmp_path / "model", architecture, kind, padding=padding)
     finished = groundup("export", "model", "--to", "gguf", folder=tmp_path)
     assert finished.returncode == 0, finished.stderr

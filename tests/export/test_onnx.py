@@ -22,10 +22,17 @@ def test_logits_agree_at_every_batch_and_length(architecture: str, tmp_path: Pat
     model, _ = saved(tmp_path / "model", architecture, "characters")
     finished = groundup("export", "model", "--to", "onnx", folder=tmp_path)
     assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.startswith("model.onnx: tokens [batch, time] int64, time up to 64 -> logits")
+    assert finished.stdout.startswith(
+        "model.onnx: tokens [batch, time] int64, time up to 64 -> logits"
+    )
     assert finished.stderr == ""
-    assert sorted(path.name for path in tmp_path.iterdir() if path.name[0] != ".") == ["model", "model.onnx"]
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name[0] != ".") == [
+        "model",
+        "model.onnx",
+    ]
+    session = onnxruntime.InferenceSession(
+        tmp_path / "model.onnx", providers=["CPUExecutionProvider"]
+    )
     generator = torch.Generator().manual_seed(1)
     for batch, time in SHAPES:
         tokens = torch.randint(0, model.config.vocab_size, (batch, time), generator=generator)
@@ -47,7 +54,9 @@ def test_bfloat16_becomes_float32(tmp_path: Path):
     model_folder.save(tmp_path / "model", model.bfloat16(), tokenizer)
     loaded, _ = model_folder.load(tmp_path / "model")
     export_onnx(loaded, tmp_path / "out.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "out.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        tmp_path / "out.onnx", providers=["CPUExecutionProvider"]
+    )
     tokens = torch.arange(12).view(2, 6)
     (found,) = session.run(["logits"], {"tokens": tokens.numpy()})
     expected, _ = model_folder.load(tmp_path / "model")
@@ -63,8 +72,13 @@ def test_large_weights_lie_beside_the_graph(tmp_path: Path, monkeypatch: pytest.
     model, _ = saved(tmp_path / "model", "gpt2", "characters")
     monkeypatch.setattr(onnx, "LARGEST_IN_ONE_FILE", 1000)
     onnx.export_onnx(model, tmp_path / "out" / "graph.onnx")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["graph.onnx", "graph.onnx.data"]
-    session = onnxruntime.InferenceSession(tmp_path / "out" / "graph.onnx", providers=["CPUExecutionProvider"])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "graph.onnx",
+        "graph.onnx.data",
+    ]
+    session = onnxruntime.InferenceSession(
+        tmp_path / "out" / "graph.onnx", providers=["CPUExecutionProvider"]
+    )
     tokens = torch.arange(12).view(2, 6)
     (found,) = session.run(["logits"], {"tokens": tokens.numpy()})
     with torch.no_grad():

@@ -1,4 +1,6 @@
-"""docs/interop.md: every command on it runs, in its order, on a small model in the place of gpt2."""
+"""docs/interop.md: every command on it runs, in its order, on a small model in the place of
+gpt2.
+"""
 
 import json
 import re
@@ -17,12 +19,29 @@ PAGE = (Path(__file__).parents[2] / "docs" / "interop.md").read_text("utf-8")
 
 def shrunk(words: list[str]) -> list[str]:
     """The same command on what is here, and over soon."""
-    words = [{"path/to/your/text": "text.txt", "OWNER/NAME": "someone/small"}.get(word, word) for word in words]
+    words = [
+        {"path/to/your/text": "text.txt", "OWNER/NAME": "someone/small"}.get(word, word)
+        for word in words
+    ]
     if words[0] == "train":
-        return [*words, "--steps", "1", "--eval.every", "0", "--name", "quickstart-1", "--train.batch-size", "2"]
+        return [
+            *words,
+            "--steps",
+            "1",
+            "--eval.every",
+            "0",
+            "--name",
+            "quickstart-1",
+            "--train.batch-size",
+            "2",
+        ]
     if words[0] == "generate":
         words[words.index("--length") + 1] = "3"
-    return [*words, "--file", "items.jsonl"] if words[0] == "evaluate" and "--task" not in words else words
+    return (
+        [*words, "--file", "items.jsonl"]
+        if words[0] == "evaluate" and "--task" not in words
+        else words
+    )
 
 
 def test_every_command_runs(tmp_path: Path) -> None:
@@ -30,7 +49,13 @@ def test_every_command_runs(tmp_path: Path) -> None:
     torch.manual_seed(0)
     save(tmp_path / "gpt2", GPT2(GPTConfig(16, tokenizer.vocab_size, 1, 2, 8)), tokenizer)
     write_text(tmp_path)
-    item = {"ind": 0, "label": 1, "ctx": "the quick", "endings": ["fox", "dog", "lazy", "a"], "activity_label": "x"}
+    item = {
+        "ind": 0,
+        "label": 1,
+        "ctx": "the quick",
+        "endings": ["fox", "dog", "lazy", "a"],
+        "activity_label": "x",
+    }
     (tmp_path / "items.jsonl").write_text(json.dumps(item) + "\n", "utf-8")
     lines = "".join(re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)).splitlines()
     assert len(lines) >= 8

@@ -1,4 +1,6 @@
-"""A text that can't be learned from is refused by name, size and place (faults.md, 11, 12 and 15)."""
+"""A text that can't be learned from is refused by name, size and place (faults.md, 11, 12
+and 15).
+"""
 
 from pathlib import Path
 
@@ -10,7 +12,9 @@ from conftest import error_line
 
 def refused(folder: Path, corpus: str, **changes: object) -> str:
     """The one line that a corpus is refused with; no run folder is left."""
-    line = error_line(groundup("train", *flags({"--steps": 2, "--corpus": corpus} | changes), folder=folder))
+    line = error_line(
+        groundup("train", *flags({"--steps": 2, "--corpus": corpus} | changes), folder=folder)
+    )
     assert not (folder / "runs").exists()
     return line
 
@@ -30,12 +34,17 @@ def test_a_folder_without_text_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("characters", [1, 10, 18])
-def test_a_corpus_shorter_than_the_context_names_both_numbers(tmp_path: Path, characters: int) -> None:
+def test_a_corpus_shorter_than_the_context_names_both_numbers(
+    tmp_path: Path, characters: int
+) -> None:
     """faults.md, 11: a context of 16 needs 17 tokens for training, and 2 for validation."""
     (tmp_path / "short.txt").write_text("ab" * (characters // 2) + "c" * (characters % 2), "utf-8")
     line = refused(tmp_path, "short.txt")
     training = int(characters * 0.9)
-    assert f"short.txt is too short: {training} tokens for training and {characters - training}" in line
+    assert (
+        f"short.txt is too short: {training} tokens for training and {characters - training}"
+        in line
+    )
     assert "model.block_size = 16 needs 17" in line
 
 
@@ -47,7 +56,9 @@ def test_the_shortest_corpus_that_is_long_enough_trains(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("in_folder", [False, True])
-def test_bytes_that_are_not_utf8_are_named_with_their_offset(tmp_path: Path, in_folder: bool) -> None:
+def test_bytes_that_are_not_utf8_are_named_with_their_offset(
+    tmp_path: Path, in_folder: bool
+) -> None:
     """faults.md, 12."""
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.txt").write_text("fine " * 100, "utf-8")
@@ -58,7 +69,9 @@ def test_bytes_that_are_not_utf8_are_named_with_their_offset(tmp_path: Path, in_
 
 
 def test_a_changed_corpus_is_refused_and_accepted_when_asked(tmp_path: Path) -> None:
-    """faults.md, 15: by fingerprint, so a copy under the same name with the same content is the same corpus."""
+    """faults.md, 15: by fingerprint, so a copy under the same name with the same content is the
+    same corpus.
+    """
     text = write_text(tmp_path)
     trained(*flags({"--steps": 3, "--name": "run"}), folder=tmp_path)
     run, content = tmp_path / "runs" / "run", text.read_text("utf-8")
@@ -83,5 +96,7 @@ def test_a_changed_corpus_with_a_new_character_names_it(tmp_path: Path) -> None:
     text = write_text(tmp_path)
     trained(*flags({"--steps": 3, "--name": "run"}), folder=tmp_path)
     text.write_text(text.read_text("utf-8")[:100] + "@" + text.read_text("utf-8")[100:], "utf-8")
-    finished = groundup("train", "--resume", "run", "--steps", 6, "--accept-changed-data", folder=tmp_path)
+    finished = groundup(
+        "train", "--resume", "run", "--steps", 6, "--accept-changed-data", folder=tmp_path
+    )
     assert "'@' (U+0040) at position 100" in error_line(finished)

@@ -1,4 +1,6 @@
-"""A model folder is data from anywhere: no file in it is executed, trusted or believed (faults.md, 21 to 23)."""
+"""A model folder is data from anywhere: no file in it is executed, trusted or believed (faults.md,
+21 to 23).
+"""
 
 import json
 import pickle
@@ -49,7 +51,9 @@ def test_the_trap_works(tmp_path: Path) -> None:
     assert (tmp_path / "sprung").exists()
 
 
-@pytest.mark.parametrize("name", ["model.pt", "model.bin", "model.pth", "model.pkl", "model.ckpt", "model.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["model.pt", "model.bin", "model.pth", "model.pkl", "model.ckpt", "model.safetensors"]
+)
 def test_a_pickle_is_refused_unopened(tmp_path: Path, name: str) -> None:
     """faults.md, 21: by itself, whatever it is called."""
     (tmp_path / name).write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
@@ -60,7 +64,9 @@ def test_a_pickle_is_refused_unopened(tmp_path: Path, name: str) -> None:
         assert "is a pickle, which can run any code" in line
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors", "config.json", "tokenizer.json"])
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "model.safetensors", "config.json", "tokenizer.json"]
+)
 def test_a_pickle_in_a_model_folder_is_refused_unopened(folder: Path, name: str) -> None:
     """faults.md, 21: as the only weights, and in place of each file."""
     sprung = folder / "sprung"
@@ -82,7 +88,9 @@ COMMANDS = {
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_no_command_opens_a_pickle(folder: Path, tmp_path: Path, name: str) -> None:
-    """faults.md, 21: given by itself, as the only weights of a folder, and as its weights under a trusted name."""
+    """faults.md, 21: given by itself, as the only weights of a folder, and as its weights under a
+    trusted name.
+    """
     sprung, file = tmp_path / "sprung", tmp_path / "model.pth"
     (tmp_path / "text.txt").write_text("abcde" * 9)
     pickled = pickle.dumps(Trap(sprung))
@@ -92,7 +100,10 @@ def test_no_command_opens_a_pickle(folder: Path, tmp_path: Path, name: str) -> N
     (tmp_path / "only" / "pytorch_model.bin").write_bytes(pickled)
     (folder / "model.safetensors").write_bytes(pickled)
     before = sorted(tmp_path.rglob("[!.]*"))
-    for model, named in ((file, "model.pth is a pickle"), (tmp_path / "only", "pytorch_model.bin is a pickle")):
+    for model, named in (
+        (file, "model.pth is a pickle"),
+        (tmp_path / "only", "pytorch_model.bin is a pickle"),
+    ):
         assert named in error_line(command(name, model, *COMMANDS[name], folder=tmp_path))
     line = error_line(command(name, folder, *COMMANDS[name], folder=tmp_path))
     assert "model.safetensors isn't a valid safetensors file" in line
@@ -110,7 +121,9 @@ def test_a_pickle_is_refused_for_training(tmp_path: Path, option: str) -> None:
 
 def test_the_package_never_reads_a_pickle() -> None:
     """faults.md, 21: the words don't appear in the source."""
-    forbidden = re.compile(r"torch\.load\b|\bimport (pickle|dill|joblib|shelve|marshal)\b|allow_pickle|weights_only")
+    forbidden = re.compile(
+        r"torch\.load\b|\bimport (pickle|dill|joblib|shelve|marshal)\b|allow_pickle|weights_only"
+    )
     sources = list(Path(groundup.__file__).parent.rglob("*.py"))
     assert len(sources) > 20
     for source in sources:
@@ -138,7 +151,9 @@ HOSTILE = {
     "no UTF-8": header(b'{"\xff\xfe": 1}'),
     "a list": header([1, 2]),
     "deep nesting": header(b"[" * 100_000),
-    "overlapping tensors": header({WTE: entry([5, 4], 0, 80), "b": entry([5, 4], 40, 120)}, bytes(120)),
+    "overlapping tensors": header(
+        {WTE: entry([5, 4], 0, 80), "b": entry([5, 4], 40, 120)}, bytes(120)
+    ),
     "a hole": header({WTE: entry([5, 4], 0, 80), "b": entry([1], 100, 104)}, bytes(104)),
     "offsets past the end": header({WTE: entry([5, 4], 0, 80)}, bytes(40)),
     "offsets backwards": header({WTE: entry([5, 4], 80, 0)}, bytes(80)),
@@ -168,16 +183,23 @@ def test_a_hostile_header_is_refused_in_little_memory(folder: Path) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
-def test_no_change_to_a_model_file_crashes(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """faults.md, 22: any file of a folder without a manifest, any splice: a model, or an error that users read."""
+def test_no_change_to_a_model_file_crashes(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """faults.md, 22: any file of a folder without a manifest, any splice: a model, or an error that
+    users read.
+    """
     folder = tmp_path_factory.getbasetemp() / "spliced"
     save(folder, GPT2(CONFIG), CharacterTokenizer("abcde"))
-    file = folder / data.draw(st.sampled_from(["model.safetensors", "config.json", "tokenizer.json"]))
+    file = folder / data.draw(
+        st.sampled_from(["model.safetensors", "config.json", "tokenizer.json"])
+    )
     content = file.read_bytes()
     border = len(content) if file.suffix == ".json" else 1200  # the header
     begin, length = data.draw(st.integers(0, border)), data.draw(st.integers(0, 20))
     spliced = content[:begin] + data.draw(st.binary(max_size=20)) + content[begin + length :]
-    assume(file.name != "config.json" or not re.search(rb"\d[\deE]{4}", spliced))  # a huge model takes its time
+    # a huge model takes its time
+    assume(file.name != "config.json" or not re.search(rb"\d[\deE]{4}", spliced))
     file.write_bytes(spliced)
     try:
         load(folder)
@@ -190,21 +212,34 @@ def test_no_change_to_a_model_file_crashes(tmp_path_factory: pytest.TempPathFact
 def test_no_change_to_shards_or_their_index_crashes(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    """faults.md, 22, over several files: any splice of the index or a header, and any JSON as the index."""
+    """faults.md, 22, over several files: any splice of the index or a header, and any JSON as the
+    index.
+    """
     folder = tmp_path_factory.getbasetemp() / "spliced-shards"
     save(folder, GPT2(CONFIG), None)
     shard(folder)
     file = data.draw(st.sampled_from([folder / INDEX, *sorted(folder.glob("model-*.safetensors"))]))
     if file.name == INDEX and data.draw(st.booleans()):
-        text = st.text(max_size=9) | st.sampled_from(["weight_map", WTE, "model-00001-of-00002.safetensors", "../x"])
+        text = st.text(max_size=9) | st.sampled_from(
+            ["weight_map", WTE, "model-00001-of-00002.safetensors", "../x"]
+        )
         leaves = st.none() | st.booleans() | st.integers() | st.floats() | text
-        trees = st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(text, inner), max_leaves=9)
-        index = data.draw(trees | st.fixed_dictionaries({"weight_map": trees | st.dictionaries(text, text)}))
+        trees = st.recursive(
+            leaves, lambda inner: st.lists(inner) | st.dictionaries(text, inner), max_leaves=9
+        )
+        index = data.draw(
+            trees | st.fixed_dictionaries({"weight_map": trees | st.dictionaries(text, text)})
+        )
         file.write_text(json.dumps(index), "utf-8")
     else:
         content = file.read_bytes()
-        begin, length = data.draw(st.integers(0, min(len(content), 1200))), data.draw(st.integers(0, 20))
-        file.write_bytes(content[:begin] + data.draw(st.binary(max_size=20)) + content[begin + length :])
+        begin, length = (
+            data.draw(st.integers(0, min(len(content), 1200))),
+            data.draw(st.integers(0, 20)),
+        )
+        file.write_bytes(
+            content[:begin] + data.draw(st.binary(max_size=20)) + content[begin + length :]
+        )
     try:
         load(folder)
     except CheckpointError as error:
@@ -224,7 +259,9 @@ def test_more_positions_than_rotations_are_computed_for_are_refused(tmp_path: Pa
     """They are in no file that would have to be as large."""
     save(tmp_path, Modern(ModernConfig(8, 5, 1, 2, 1, 4, 2, 4)), None)
     rewrite(tmp_path, max_position_embeddings=10**12)
-    with pytest.raises(CheckpointError, match=r"max_position_embeddings x head_dim = 2,000,000,000,000"):
+    with pytest.raises(
+        CheckpointError, match=r"max_position_embeddings x head_dim = 2,000,000,000,000"
+    ):
         load(tmp_path)
 
 
@@ -245,7 +282,9 @@ def rewrite(folder: Path, **changes: object) -> None:
         ({"n_head": 3}, ["n_embd = 4", "n_head = 3"]),
     ],
 )
-def test_weights_that_do_not_fit_the_config(folder: Path, changes: dict[str, object], named: list[str]) -> None:
+def test_weights_that_do_not_fit_the_config(
+    folder: Path, changes: dict[str, object], named: list[str]
+) -> None:
     """faults.md, 23: the tensor and both shapes."""
     rewrite(folder, **changes)
     line = error_line(command("generate", folder, folder=folder))
@@ -258,7 +297,9 @@ def test_a_surplus_tensor_is_named(folder: Path, tmp_path: Path) -> None:
     bigger = GPT2(GPTConfig(block_size=8, vocab_size=5, n_layer=2, n_head=2, n_embd=4))
     save(tmp_path / "bigger", bigger, None)
     (tmp_path / "bigger" / "model.safetensors").replace(folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"has a tensor that the model doesn't: transformer\.h\.1\."):
+    with pytest.raises(
+        CheckpointError, match=r"has a tensor that the model doesn't: transformer\.h\.1\."
+    ):
         load(folder)
 
 
@@ -293,5 +334,7 @@ def test_a_config_that_describes_more_than_the_file_holds_is_refused_before_it_i
     save(tmp_path, GPT2(CONFIG), None)
     config = json.loads((tmp_path / "config.json").read_text("utf-8"))
     (tmp_path / "config.json").write_text(json.dumps(config | {field: 10**12}), "utf-8")
-    with pytest.raises(CheckpointError, match=r"describes [\d,]+ parameters, more than model.safetensors has bytes"):
+    with pytest.raises(
+        CheckpointError, match=r"describes [\d,]+ parameters, more than model.safetensors has bytes"
+    ):
         load(tmp_path)

@@ -1,4 +1,6 @@
-"""What fuzzing found in config.json, tokenizer.json and safetensors headers, a case each: refused in one line."""
+"""What fuzzing found in config.json, tokenizer.json and safetensors headers, a case each: refused
+in one line.
+"""
 
 import json
 import struct
@@ -22,7 +24,11 @@ DEEP = "[" * 300 + "]" * 300
 
 def saved(folder: Path, kind: str) -> Path:
     """A valid folder of a kind: its config.json."""
-    model = {"gpt2": lambda: GPT2(GPT), "bigram": lambda: Bigram(GPT), "modern": lambda: Modern(QWEN)}[kind]()
+    model = {
+        "gpt2": lambda: GPT2(GPT),
+        "bigram": lambda: Bigram(GPT),
+        "modern": lambda: Modern(QWEN),
+    }[kind]()
     save(folder, model, CharacterTokenizer("abcde"))
     return folder / "config.json"
 
@@ -41,10 +47,26 @@ def saved(folder: Path, kind: str) -> Path:
         ("bigram", {"n_positions": 2**63 - 1}, r"block_size = 9223372036854775807 is above"),
         ("modern", {"layer_types": 5}, "layer_types has others"),
         ("modern", {"layer_types": [["full_attention"]]}, "layer_types has others"),
-        ("modern", {"rope_parameters": {"rope_type": []}}, "groundup computes the default rotations"),
-        ("modern", {"rope_parameters": {"rope_theta": [1]}}, r"rope_theta must be a number, not \[1\]"),
-        ("modern", {"rope_theta": 1, "rope_parameters": {"rope_theta": 2}}, r"one number, and is 1\.0 and 2\.0"),
-        ("modern", {"rope_theta": float("inf"), "rope_parameters": None}, "rope_theta = inf isn't a number above 0"),
+        (
+            "modern",
+            {"rope_parameters": {"rope_type": []}},
+            "groundup computes the default rotations",
+        ),
+        (
+            "modern",
+            {"rope_parameters": {"rope_theta": [1]}},
+            r"rope_theta must be a number, not \[1\]",
+        ),
+        (
+            "modern",
+            {"rope_theta": 1, "rope_parameters": {"rope_theta": 2}},
+            r"one number, and is 1\.0 and 2\.0",
+        ),
+        (
+            "modern",
+            {"rope_theta": float("inf"), "rope_parameters": None},
+            "rope_theta = inf isn't a number above 0",
+        ),
         ("modern", {"groundup_dropout": 10**400}, "groundup_dropout must be a number"),
         ("modern", {"max_position_embeddings": DIGITS, "head_dim": DIGITS - 1}, "block_size = 777"),
         ("gpt2", {"n_layer": "a\n\x1b[2J"}, r"n_layer must be a whole number, not 'a\\n\\x1b\[2J'"),
@@ -52,7 +74,9 @@ def saved(folder: Path, kind: str) -> Path:
         ("gpt2", {"n_layer": "A" * 10**6}, r"AAAA \.\.\. AAAA"),
     ],
 )
-def test_a_config_value_that_nobody_expects(tmp_path: Path, kind: str, changes: dict[str, object], said: str) -> None:
+def test_a_config_value_that_nobody_expects(
+    tmp_path: Path, kind: str, changes: dict[str, object], said: str
+) -> None:
     file = saved(tmp_path, kind)
     file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | changes), "utf-8")
     with pytest.raises(CheckpointError, match=said) as raised:
@@ -61,14 +85,20 @@ def test_a_config_value_that_nobody_expects(tmp_path: Path, kind: str, changes: 
     assert len(str(raised.value)) <= 2000
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "manifest.json", "model.safetensors.index.json"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer.json", "manifest.json", "model.safetensors.index.json"]
+)
 def test_json_nested_deeply(tmp_path: Path, name: str) -> None:
     """300 levels parse, and overflow the stack where they are shown, compared or walked through."""
     saved(tmp_path, "gpt2")
     if name == "model.safetensors.index.json":
         (tmp_path / "model.safetensors").unlink()
-    (tmp_path / name).write_text(f'{{"model": {{"type": {DEEP}, "vocab": {{}}}}, "files": {DEEP}}}', "utf-8")
-    with pytest.raises((CheckpointError, TokenizerError), match=f"{name} is.*(nested more than 64|damaged)"):
+    (tmp_path / name).write_text(
+        f'{{"model": {{"type": {DEEP}, "vocab": {{}}}}, "files": {DEEP}}}', "utf-8"
+    )
+    with pytest.raises(
+        (CheckpointError, TokenizerError), match=f"{name} is.*(nested more than 64|damaged)"
+    ):
         load(tmp_path)
 
 
@@ -79,7 +109,11 @@ def test_a_header_with_what_safetensors_passes_over(tmp_path: Path, value: str) 
     file = tmp_path / "model.safetensors"
     content = file.read_bytes()
     length = int.from_bytes(content[:8], "little")
-    header = content[8 : 8 + length].rstrip().replace(b'"dtype":', b'"x":' + value.encode() + b',"dtype":', 1)
+    header = (
+        content[8 : 8 + length]
+        .rstrip()
+        .replace(b'"dtype":', b'"x":' + value.encode() + b',"dtype":', 1)
+    )
     file.write_bytes(struct.pack("<Q", len(header)) + header + content[8 + length :])
     with pytest.raises(CheckpointError, match=r"model\.safetensors isn't a valid safetensors file"):
         load(tmp_path)
@@ -106,7 +140,12 @@ def with_pattern(folder: Path, pattern: str) -> Path:
     learned().save(folder)
     file = folder / "tokenizer.json"
     contents = json.loads(file.read_text("utf-8"))
-    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": pattern},
+        "behavior": "Isolated",
+        "invert": False,
+    }
     steps = [split, contents["decoder"] | {"use_regex": False}]
     contents["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
     file.write_text(json.dumps(contents), "utf-8")
@@ -138,7 +177,9 @@ def test_a_pattern_that_may_never_come_to_an_end(tmp_path: Path, pattern: str, s
 
 
 def test_a_pattern_of_nothing_loses_no_text(tmp_path: Path) -> None:
-    """tiktoken panics at a match without characters, which `(?=a)` is: `tokenizers` encodes, and that is said."""
+    """tiktoken panics at a match without characters, which `(?=a)` is: `tokenizers` encodes, and
+    that is said.
+    """
     told: list[str] = []
     tokenizer = load_tokenizer(with_pattern(tmp_path / "tokenizer", "(?=a)"), told.append)
     assert tokenizer.decode(tokenizer.encode("banana aa")) == "banana aa"
@@ -149,7 +190,11 @@ def test_a_pattern_of_nothing_loses_no_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pattern", "least"),
     [
-        (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s+(?!\S)|\s+", 1),
+        (
+            r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}"
+            r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s+(?!\S)|\s+",
+            1,
+        ),
         (r"\p{N}{1,3}(?=(?:\p{N}{3})*(?:\P{N}|$))", 1),
         (r"[!\[\\\]^][A-Za-z]+|[^(\s|[.,!])]+", 1),
         ("ab{2}(?:cd){2,}|efgh?", 3),
@@ -160,5 +205,7 @@ def test_a_pattern_of_nothing_loses_no_text(tmp_path: Path) -> None:
     ],
 )
 def test_patterns_in_use_are_understood(pattern: str, least: int) -> None:
-    """Of cl100k, of numbers cut from the right, of classes within classes; and how few characters each can match."""
+    """Of cl100k, of numbers cut from the right, of classes within classes; and how few characters
+    each can match.
+    """
     assert extent_of(pattern).least == least

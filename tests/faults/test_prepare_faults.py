@@ -1,4 +1,6 @@
-"""Bad sources, full disks and wrong flags: one line that names the thing, exit 2, nothing left under a final name."""
+"""Bad sources, full disks and wrong flags: one line that names the thing, exit 2, nothing left
+under a final name.
+"""
 
 import gzip
 import os
@@ -45,7 +47,9 @@ class TestRefused:
         assert "empty.txt is empty" in refusal(tmp_path, written(tmp_path / "empty.txt", b""))
 
     def test_a_file_without_documents(self, tmp_path: Path):
-        assert "has no documents" in refusal(tmp_path, written(tmp_path / "a.jsonl", b'\n{"text": ""}\n'))
+        assert "has no documents" in refusal(
+            tmp_path, written(tmp_path / "a.jsonl", b'\n{"text": ""}\n')
+        )
 
     def test_a_folder_without_texts(self, tmp_path: Path):
         (tmp_path / "pictures").mkdir()
@@ -70,23 +74,32 @@ class TestRefused:
         )
 
     def test_a_line_that_is_no_object(self, tmp_path: Path):
-        assert "line 1 has no text under 'text', but list" in refusal(tmp_path, written(tmp_path / "a.jsonl", b"[1]\n"))
+        assert "line 1 has no text under 'text', but list" in refusal(
+            tmp_path, written(tmp_path / "a.jsonl", b"[1]\n")
+        )
 
     def test_parquet_without_the_column(self, tmp_path: Path):
         path = write_rows(tmp_path / "a.parquet", ["x"], "body")
         assert "has no column 'text'; it has id, body" in refusal(tmp_path, path)
-        assert "column 'id' holds int64, not text. Of text: body" in refusal(tmp_path, path, "--column", "id")
+        assert "column 'id' holds int64, not text. Of text: body" in refusal(
+            tmp_path, path, "--column", "id"
+        )
 
     def test_parquet_that_is_cut_off_or_damaged(self, tmp_path: Path):
         whole = write_rows(tmp_path / "a.parquet", some_documents()).read_bytes()
-        assert "not a whole parquet file" in refusal(tmp_path, written(tmp_path / "b.parquet", whole[:-100]))
+        assert "not a whole parquet file" in refusal(
+            tmp_path, written(tmp_path / "b.parquet", whole[:-100])
+        )
         damaged = whole[:40] + bytes(2000) + whole[2040:]
-        assert "c.parquet is damaged after row" in refusal(tmp_path, written(tmp_path / "c.parquet", damaged))
+        assert "c.parquet is damaged after row" in refusal(
+            tmp_path, written(tmp_path / "c.parquet", damaged)
+        )
 
     @pytest.mark.parametrize("damage", ["cut", "flipped", "nothing"])
     def test_a_broken_compressed_file(self, damage: str, tmp_path: Path):
         lines = b"".join(b'{"text": "%d"}\n' % number for number in range(5000))
-        zst = zstandard.ZstdCompressor(write_checksum=True).compress(lines)  # as the command zstd writes it
+        # as the command zstd writes it
+        zst = zstandard.ZstdCompressor(write_checksum=True).compress(lines)
         for suffix, whole in ((".gz", gzip.compress(lines)), (".zst", zst)):
             middle = len(whole) // 2
             content = {
@@ -124,14 +137,18 @@ class TestRefused:
         (tmp_path / "mine").mkdir()
         kept = written(tmp_path / "mine" / "thesis.txt", b"x")
         for out, said in (("mine", "something else in it"), ("a.jsonl", "is a file")):
-            finished = groundup("prepare", path, "--out", out, "--tokenizer", "small", folder=tmp_path)
+            finished = groundup(
+                "prepare", path, "--out", out, "--tokenizer", "small", folder=tmp_path
+            )
             assert said in error_line(finished)
         assert kept.read_bytes() == b"x"
 
     def test_an_output_folder_within_the_source(self, tmp_path: Path):
         (tmp_path / "rows").mkdir()
         write_rows(tmp_path / "rows" / "a.jsonl", ["x"])
-        finished = groundup("prepare", "rows", "--out", "rows/out", "--tokenizer", "small", folder=tmp_path)
+        finished = groundup(
+            "prepare", "rows", "--out", "rows/out", "--tokenizer", "small", folder=tmp_path
+        )
         assert "would be read itself" in error_line(finished)
         assert not (tmp_path / "rows" / "out").exists()
 
@@ -148,14 +165,18 @@ class TestRefused:
     def test_names_that_are_no_text(self, tmp_path: Path):
         (tmp_path / "rows").mkdir()
         write_rows(tmp_path / "rows" / "caf\udce9.jsonl", some_documents())
-        finished = groundup("prepare", "rows", "--out", "out", "--tokenizer", "small", folder=tmp_path)
+        finished = groundup(
+            "prepare", "rows", "--out", "out", "--tokenizer", "small", folder=tmp_path
+        )
         assert finished.returncode == 0, finished.stderr
 
     def test_two_at_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         path = write_rows(tmp_path / "a.jsonl", ["x", "y", "z"])
         (tmp_path / "out" / ".work").mkdir(parents=True)
         with FileLock(tmp_path / "out" / ".work" / "lock"):
-            finished = groundup("prepare", path, "--out", "out", "--tokenizer", "small", folder=tmp_path)
+            finished = groundup(
+                "prepare", path, "--out", "out", "--tokenizer", "small", folder=tmp_path
+            )
         assert "another process is preparing" in error_line(finished)
         assert (tmp_path / "out" / ".work" / "lock").exists()
 
@@ -164,7 +185,9 @@ class TestRefused:
 def test_a_source_that_changed_since_it_was_begun_is_refused(tmp_path: Path):
     path = write_rows(tmp_path / "a.jsonl", some_documents(3000))
     limited = groundup(
-        *("prepare", path, "--out", "out", "--tokenizer", "small", "--workers", 1), folder=tmp_path, file_size=200_000
+        *("prepare", path, "--out", "out", "--tokenizer", "small", "--workers", 1),
+        folder=tmp_path,
+        file_size=200_000,
     )
     assert "can't write into" in error_line(limited)
     os.utime(path, ns=(1, 1))
@@ -201,7 +224,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.usefixtures("tokenizer")
 def test_a_disk_without_room_is_found_before_anything_is_encoded(tmp_path: Path, disk: Path):
     path = write_rows(tmp_path / "a.jsonl", some_documents(3000))
-    finished = groundup("prepare", path, "--out", disk / "out", "--tokenizer", "small", folder=tmp_path)
+    finished = groundup(
+        "prepare", path, "--out", disk / "out", "--tokenizer", "small", folder=tmp_path
+    )
     assert "GB free" in error_line(finished)
 
 

@@ -1,4 +1,6 @@
-"""`groundup prepare` killed at random moments: what has a final name is whole, and the end is always the same bytes."""
+"""`groundup prepare` killed at random moments: what has a final name is whole, and the end is
+always the same bytes.
+"""
 
 import json
 import random
@@ -25,8 +27,14 @@ def source(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(("workers", "kills"), [(1, KILLS - 10), (2, 10)])
-def test_killed_at_random_moments_it_ends_with_the_same_bytes(workers: int, kills: int, tmp_path: Path):
-    rows, tokenizer, generator = source(tmp_path), small_tokenizer(tmp_path / "small"), random.Random(workers)
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(
+    workers: int, kills: int, tmp_path: Path
+):
+    rows, tokenizer, generator = (
+        source(tmp_path),
+        small_tokenizer(tmp_path / "small"),
+        random.Random(workers),
+    )
     command = ("prepare", rows, "--tokenizer", tokenizer, "--workers", workers, "--out")
     begun = time.monotonic()
     assert groundup(*command, "whole", folder=tmp_path).returncode == 0
@@ -47,6 +55,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(workers: int, kill
                 open_shard(shard).verify()
             for results in out.glob(".work/*.json"):
                 json.loads(results.read_text("utf-8"))
-        assert groundup(*command, out, folder=tmp_path).returncode == 0  # a kill may have come after the index
+        # a kill may have come after the index
+        assert groundup(*command, out, folder=tmp_path).returncode == 0
         assert files_of(out) == wanted
     assert len(open_folder(tmp_path / "whole").index["splits"]["train"]["shards"]) == 1

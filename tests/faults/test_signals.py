@@ -1,4 +1,6 @@
-"""SIGTERM and Ctrl-C: training stops where it can go on, or at once if asked twice (faults.md, 2 to 4)."""
+"""SIGTERM and Ctrl-C: training stops where it can go on, or at once if asked twice (faults.md, 2 to
+4).
+"""
 
 import signal
 import subprocess
@@ -8,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from commands import Running, checkpoint, flags, groundup, metrics, started, trained, wait_for_step, write_text
+from commands import (
+    Running,
+    checkpoint,
+    flags,
+    groundup,
+    metrics,
+    started,
+    trained,
+    wait_for_step,
+    write_text,
+)
 from groundup.checkpoints.publish import steps, verify
 
 
@@ -29,7 +41,9 @@ def wait_for_output(running: Running, text: str, name: str = "stdout", timeout: 
 @pytest.mark.parametrize(
     ("number", "status", "name"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")]
 )
-def test_a_signal_finishes_the_step_and_saves(tmp_path: Path, number: int, status: int, name: str) -> None:
+def test_a_signal_finishes_the_step_and_saves(
+    tmp_path: Path, number: int, status: int, name: str
+) -> None:
     """faults.md, 2 and 4: in the middle of a step, since a step follows a step."""
     run = tmp_path / "runs" / "run"
     with started(*long_run(tmp_path), folder=tmp_path) as running:
@@ -41,13 +55,18 @@ def test_a_signal_finishes_the_step_and_saves(tmp_path: Path, number: int, statu
     folder = checkpoint(run, last)
     verify(folder)
     assert f"{name}: finishing this step, then saving" in finished.stderr
-    assert f"saved {folder.relative_to(tmp_path)}\ngo on with: groundup train --resume run\n" in finished.stdout
+    assert (
+        f"saved {folder.relative_to(tmp_path)}\ngo on with: groundup train --resume run\n"
+        in finished.stdout
+    )
     resumed = groundup("train", "--resume", "run", "--steps", last, folder=tmp_path)
     assert "fewer than the 100000 steps" in resumed.stderr  # the run knows its whole length
 
 
 def test_sigterm_stops_the_real_command(tmp_path: Path) -> None:
-    """faults.md, 2, once without the shortcuts of commands.py: a new interpreter and its exit status."""
+    """faults.md, 2, once without the shortcuts of commands.py: a new interpreter and its exit
+    status.
+    """
     run = tmp_path / "runs" / "run"
     process = subprocess.Popen(
         [sys.executable, "-m", "groundup", *long_run(tmp_path)],
@@ -84,13 +103,15 @@ import hashlib
 from groundup.training.stopping import stop_on_signals
 with stop_on_signals():
     print("begun", flush=True)
-    hashlib.pbkdf2_hmac("sha256", b"", b"", 100_000_000)  # a minute in C without the interpreter lock, as in torch
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 100_000_000)  # a minute in C, as in torch
 print("ended", flush=True)
 """
 
 
 def test_a_second_ctrl_c_ends_a_long_call_into_c(tmp_path: Path) -> None:
-    """faults.md, 4: Python's own signal handlers wait until a backward pass is over, and then take two for one."""
+    """faults.md, 4: Python's own signal handlers wait until a backward pass is over, and then take
+    two for one.
+    """
     process = subprocess.Popen(
         [sys.executable, "-c", LONG_CALL], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -108,7 +129,9 @@ def test_a_second_ctrl_c_ends_a_long_call_into_c(tmp_path: Path) -> None:
 def test_ctrl_c_twice_during_a_save_publishes_nothing_half(tmp_path: Path) -> None:
     """faults.md, 4: whatever is there under a step's name is whole, and the run goes on."""
     run = tmp_path / "runs" / "run"
-    with started(*long_run(tmp_path, {"--eval.every": 1, "--eval.sample-length": 1}), folder=tmp_path) as running:
+    with started(
+        *long_run(tmp_path, {"--eval.every": 1, "--eval.sample-length": 1}), folder=tmp_path
+    ) as running:
         wait_for_step(running, run, 5)
         while not list((run / "checkpoints").glob(".writing-step-*")):
             assert running.process.is_alive()
@@ -127,9 +150,16 @@ def test_ctrl_c_twice_during_a_save_publishes_nothing_half(tmp_path: Path) -> No
 
 
 def test_a_signal_while_minutes_are_measured_stops_after_a_step(tmp_path: Path) -> None:
-    """faults.md, 2: the measurement leaves no trace, so there is a step to do before there is something to save."""
+    """faults.md, 2: the measurement leaves no trace, so there is a step to do before there is
+    something to save.
+    """
     write_text(tmp_path)
-    slow = {"--train.minutes": 5, "--train.batch-size": 64, "--train.micro-batch-size": 8, "--name": "run"}
+    slow = {
+        "--train.minutes": 5,
+        "--train.batch-size": 64,
+        "--train.micro-batch-size": 8,
+        "--name": "run",
+    }
     with started("train", *flags(slow), folder=tmp_path) as running:
         wait_for_output(running, "reading ")
         running.send(signal.SIGTERM)

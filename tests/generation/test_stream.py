@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from conftest import model_of, perturb
 from groundup import Bigram, CharacterTokenizer, GPTConfig, ReadableGPT
 from groundup.errors import GenerationError, TokenizerError
-from groundup.generation.stream import SamplingSettings, fit_prompt, start_of, stream_text, stream_tokens, write_text
+from groundup.generation.stream import (
+    SamplingSettings,
+    fit_prompt,
+    start_of,
+    stream_text,
+    stream_tokens,
+    write_text,
+)
 from groundup.models.gpt2 import GPT2
 from groundup.models.sampling import next_token
 from groundup.tokenizers.base import END_OF_TEXT
@@ -58,7 +65,9 @@ def generated(model: Any, prompt: list[int], chosen: SamplingSettings) -> list[i
     """The same by the model's own loop."""
     generator = torch.Generator().manual_seed(chosen.seed)
     limits = {"temperature": chosen.temperature, "top_k": chosen.top_k, "top_p": chosen.top_p}
-    return model.generate(torch.tensor([prompt]), chosen.length, generator=generator, **limits)[0].tolist()
+    return model.generate(torch.tensor([prompt]), chosen.length, generator=generator, **limits)[
+        0
+    ].tolist()
 
 
 PROMPTS = st.lists(st.integers(0, 10), min_size=1, max_size=12)
@@ -67,31 +76,46 @@ PROMPTS = st.lists(st.integers(0, 10), min_size=1, max_size=12)
 @pytest.mark.parametrize("name", ["Bigram", "GPT2", "Modern"])
 @given(prompt=PROMPTS, chosen=chosen_settings())
 @settings(max_examples=25, deadline=None)
-def test_the_engine_writes_what_the_model_generates(name: str, prompt: list[int], chosen: SamplingSettings):
+def test_the_engine_writes_what_the_model_generates(
+    name: str, prompt: list[int], chosen: SamplingSettings
+):
     written = [*prompt, *stream_tokens(MODELS[name], torch.tensor([prompt]), chosen)]
     assert written == generated(MODELS[name], prompt, chosen)
 
 
-@given(prompt=PROMPTS, chosen=chosen_settings(), limit=st.sampled_from([{"temperature": 0.0}, {"top_k": 1}]))
+@given(
+    prompt=PROMPTS,
+    chosen=chosen_settings(),
+    limit=st.sampled_from([{"temperature": 0.0}, {"top_k": 1}]),
+)
 @settings(max_examples=25, deadline=None)
 def test_the_readable_model_agrees_where_nothing_is_drawn(
     prompt: list[int], chosen: SamplingSettings, limit: dict[str, Any]
 ):
     model, certain = MODELS["ReadableGPT"], replace(chosen, **limit)
-    assert [*prompt, *stream_tokens(model, torch.tensor([prompt]), certain)] == generated(model, prompt, certain)
+    assert [*prompt, *stream_tokens(model, torch.tensor([prompt]), certain)] == generated(
+        model, prompt, certain
+    )
 
 
 @pytest.mark.parametrize(
     ("temperature", "top_k", "top_p"), [(1.0, 0, 1.0), (0.7, 4, 1.0), (1.5, 0, 0.7), (2.0, 6, 0.8)]
 )
-def test_the_readable_model_draws_with_the_engines_probabilities(temperature: float, top_k: int, top_p: float):
-    """It draws by its own hand, in other random numbers: what can be compared is how often each token comes."""
+def test_the_readable_model_draws_with_the_engines_probabilities(
+    temperature: float, top_k: int, top_p: float
+):
+    """It draws by its own hand, in other random numbers: what can be compared is how often each
+    token comes.
+    """
     model, draws = MODELS["ReadableGPT"], 20_000
     prompt = torch.tensor([[3, 1, 4]])
     limits: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    drawn = model.generate(prompt.expand(draws, -1), 1, generator=torch.Generator().manual_seed(1), **limits)[:, -1]
+    drawn = model.generate(
+        prompt.expand(draws, -1), 1, generator=torch.Generator().manual_seed(1), **limits
+    )[:, -1]
     logits = model(prompt)[0][:, -1].expand(draws, -1)
-    evenly = (torch.arange(draws, dtype=torch.float64) + 0.5) / draws  # as many as there are, each once: no chance
+    # as many as there are, each once: no chance
+    evenly = (torch.arange(draws, dtype=torch.float64) + 0.5) / draws
     expected = next_token(logits, evenly, **limits).bincount(minlength=11) / draws
     found = drawn.bincount(minlength=11) / draws
     assert torch.equal(found > 0, expected > 0)
@@ -109,7 +133,9 @@ def test_a_seed_is_a_text():
 def test_greedy_is_the_most_probable_at_each_place():
     model = MODELS["GPT2"]
     context = start_of("ab", TOKENIZER)
-    for token in stream_tokens(model, context, SamplingSettings(length=30, temperature=0.0, seed=1)):
+    for token in stream_tokens(
+        model, context, SamplingSettings(length=30, temperature=0.0, seed=1)
+    ):
         logits, _ = model(context[:, -8:])
         assert token == int(logits[0, -1].argmax())
         context = torch.cat([context, torch.tensor([[token]])], dim=1)
@@ -118,9 +144,20 @@ def test_greedy_is_the_most_probable_at_each_place():
 def test_one_token_of_top_k_or_top_p_is_greedy():
     model, greedy = MODELS["GPT2"], SamplingSettings(length=30, temperature=0.0)
     expected = write_text(model, TOKENIZER, greedy, "ab")
-    assert write_text(model, TOKENIZER, SamplingSettings(length=30, temperature=2.0, top_k=1), "ab") == expected
-    assert write_text(model, TOKENIZER, SamplingSettings(length=30, temperature=2.0, top_p=1e-12), "ab") == expected
-    assert write_text(model, TOKENIZER, SamplingSettings(length=30, temperature=1e-9), "ab") == expected
+    assert (
+        write_text(model, TOKENIZER, SamplingSettings(length=30, temperature=2.0, top_k=1), "ab")
+        == expected
+    )
+    assert (
+        write_text(
+            model, TOKENIZER, SamplingSettings(length=30, temperature=2.0, top_p=1e-12), "ab"
+        )
+        == expected
+    )
+    assert (
+        write_text(model, TOKENIZER, SamplingSettings(length=30, temperature=1e-9), "ab")
+        == expected
+    )
 
 
 def test_more_than_the_vocabulary_is_all_of_it():
@@ -167,10 +204,14 @@ def test_pieces_come_as_they_are_made():
 
 @pytest.mark.parametrize("name", ["GPT2", "Modern"])
 def test_a_token_is_read_once_until_the_context_is_full(name: str):
-    """The prompt, then token by token; from then on the window slides and all of it is read at each step."""
+    """The prompt, then token by token; from then on the window slides and all of it is read at each
+    step.
+    """
     model, lengths = MODELS[name], []
     part = model.transformer if name == "GPT2" else model.model
-    handle = part.register_forward_hook(lambda _module, inputs, _output: lengths.append(inputs[0].size(1)))
+    handle = part.register_forward_hook(
+        lambda _module, inputs, _output: lengths.append(inputs[0].size(1))
+    )
     try:
         list(stream_tokens(model, torch.tensor([[1, 2, 3]]), SamplingSettings(length=9, seed=1)))
     finally:
@@ -182,7 +223,9 @@ def test_writing_leaves_the_model_and_the_generators_as_they_were():
     model = made(GPT2).train()
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    writing = stream_text(model, TOKENIZER, start_of("a", TOKENIZER), SamplingSettings(length=5, seed=1))
+    writing = stream_text(
+        model, TOKENIZER, start_of("a", TOKENIZER), SamplingSettings(length=5, seed=1)
+    )
     first = next(writing)
     writing.close()  # stopped in the middle, as by Ctrl-C
     assert model.training
@@ -196,7 +239,9 @@ def test_an_empty_prompt_begins_as_a_line_does():
 
 
 def test_a_document_begins_and_ends_with_its_token():
-    """A model whose every next token is known: x after end-of-text, then y, then end-of-text again."""
+    """A model whose every next token is known: x after end-of-text, then y, then
+    end-of-text again.
+    """
     tokenizer = learn_tokenizer(["x"], 257)
     end = tokenizer.special_tokens[END_OF_TEXT]
     model = Bigram(GPTConfig(block_size=8, vocab_size=257, n_layer=1, n_head=1, n_embd=8))
@@ -212,7 +257,10 @@ def test_a_document_begins_and_ends_with_its_token():
     assert write_text(model, tokenizer, greedy) == "y"  # as after a new line
     assert write_text(model, tokenizer, greedy, "y", start=end) == ""
     assert list(stream_tokens(model, torch.tensor([[end]]), greedy))[:4] == [x, y, end, x]
-    assert list(stream_tokens(model, torch.tensor([[end]]), greedy, ends=frozenset({end}))) == [x, y]
+    assert list(stream_tokens(model, torch.tensor([[end]]), greedy, ends=frozenset({end}))) == [
+        x,
+        y,
+    ]
 
 
 def test_an_unknown_character_is_named_with_its_position():
@@ -232,5 +280,7 @@ def test_a_long_prompt_keeps_its_end(length: int, block_size: int):
     assert len(said) == 1
     assert f"{length} tokens" in said[0]
     assert f"newest {block_size}" in said[0]
-    with pytest.raises(GenerationError, match=f"{length} tokens, but the model's context is {block_size}"):
+    with pytest.raises(
+        GenerationError, match=f"{length} tokens, but the model's context is {block_size}"
+    ):
         fit_prompt(tokens, block_size, strict=True, report=said.append)

@@ -1,4 +1,6 @@
-"""Downloads from a real server on this machine that drops, hangs, lies and dribbles: only the right file is kept."""
+"""Downloads from a real server on this machine that drops, hangs, lies and dribbles: only the right
+file is kept.
+"""
 
 import hashlib
 import io
@@ -20,7 +22,9 @@ CONTENT = bytes(range(256)) * 1000
 
 
 class Server(ThreadingHTTPServer):
-    """Serves CONTENT under every path; the path says how. `ranges` are the Range headers that came."""
+    """Serves CONTENT under every path; the path says how. `ranges` are the Range headers
+    that came.
+    """
 
     daemon_threads = True
 
@@ -130,7 +134,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def remote(server: Server, how: str) -> RemoteFile:
     """CONTENT, from a server that behaves in a certain way."""
     url = f"http://127.0.0.1:{server.server_address[1]}/{how}"
-    return RemoteFile(url, "room/file.bin", len(CONTENT), hashlib.sha256(CONTENT).hexdigest(), "do without")
+    return RemoteFile(
+        url, "room/file.bin", len(CONTENT), hashlib.sha256(CONTENT).hexdigest(), "do without"
+    )
 
 
 def files(folder: Path) -> dict[str, int]:
@@ -172,7 +178,9 @@ def test_a_short_answer_that_never_ends_is_given_up():
 
 
 def test_a_dropped_download_goes_on_where_it_stopped(server: Server, cache: Path):
-    with pytest.raises(CorpusError, match=f"ended after 128,000 of {len(CONTENT):,} bytes; run again to go on"):
+    with pytest.raises(
+        CorpusError, match=f"ended after 128,000 of {len(CONTENT):,} bytes; run again to go on"
+    ):
         fetch(remote(server, "half"))
     assert files(cache) == {"room/file.bin.part": len(CONTENT) // 2}
     assert fetch(remote(server, "good")).read_bytes() == CONTENT
@@ -195,7 +203,9 @@ def test_a_partial_download_that_was_complete_needs_no_server(server: Server, ca
     assert server.ranges == []
 
 
-@pytest.mark.parametrize(("how", "complaint"), [("wrong", "SHA-256 "), ("longer", f"instead of {len(CONTENT):,}")])
+@pytest.mark.parametrize(
+    ("how", "complaint"), [("wrong", "SHA-256 "), ("longer", f"instead of {len(CONTENT):,}")]
+)
 def test_a_wrong_file_is_refused_and_removed(how: str, complaint: str, server: Server, cache: Path):
     with pytest.raises(CorpusError, match=complaint):
         fetch(remote(server, how))
@@ -223,12 +233,15 @@ def test_a_partial_download_of_another_file_is_found_out(server: Server, cache: 
         ("chunks", ""),
     ],
 )
-def test_a_server_that_fails_is_one_line_with_the_way_out(how: str, reason: str, server: Server, cache: Path):
+def test_a_server_that_fails_is_one_line_with_the_way_out(
+    how: str, reason: str, server: Server, cache: Path
+):
     wanted = remote(server, how)
     started = time.monotonic()
     with pytest.raises(CorpusError) as raised:
         fetch(wanted, timeout=0.3, deadline=0.5)
-    assert time.monotonic() - started < 15  # the server would have kept us for 20 seconds, or for ever
+    # the server would have kept us for 20 seconds, or for ever
+    assert time.monotonic() - started < 15
     for part in (reason, wanted.url, str(cache / "room" / "file.bin"), "do without"):
         assert part in str(raised.value)
     assert "room/file.bin" not in files(cache)
@@ -246,9 +259,16 @@ def test_a_damaged_file_in_the_cache_is_named_and_kept(server: Server, cache: Pa
 
 
 def test_without_a_network_the_command_says_what_to_do(cli: Cli, tmp_path: Path):
-    environment = {"GROUNDUP_CACHE": str(tmp_path / "empty"), "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+    environment = {
+        "GROUNDUP_CACHE": str(tmp_path / "empty"),
+        "https_proxy": "http://127.0.0.1:9",
+        "no_proxy": "",
+    }
     line = error_line(cli("train", "shakespeare-cpu", "--steps", "1", env=environment))
-    assert "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt" in line
+    assert (
+        "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+        in line
+    )
     assert str(tmp_path / "empty" / "tinyshakespeare" / "input.txt") in line
     assert "--corpus python-docs" in line
     assert not (tmp_path / "runs").exists()

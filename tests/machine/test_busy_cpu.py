@@ -42,8 +42,12 @@ def test_a_calm_cpu_and_a_single_thread_are_not_worth_a_word(
     assert machine.warning_about_cpu(threads) is None
 
 
-def test_busy_cores_are_what_the_kernel_counted_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 1,000 ticks of four cores in all, 600 were idle or waiting for a disk: 1.6 cores were at work."""
+def test_busy_cores_are_what_the_kernel_counted_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 1,000 ticks of four cores in all, 600 were idle or waiting for a disk: 1.6 cores were at
+    work.
+    """
     times = tmp_path / "stat"
     times.write_text("cpu  100 0 50 800 50 0 0 0 7 7\ncpu0 1 2 3\n", "ascii")
     monkeypatch.setattr(machine, "CPU_TIMES", times)

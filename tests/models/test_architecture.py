@@ -1,4 +1,6 @@
-"""What holds for every model, whatever its weights: causality, size, initialisation, dropout, checked configs."""
+"""What holds for every model, whatever its weights: causality, size, initialisation, dropout,
+checked configs.
+"""
 
 import math
 from collections.abc import Callable
@@ -33,7 +35,9 @@ def perturbed(architecture: str, config: GPTConfig = SMALL) -> nn.Module:
 
 
 def random_tokens(rows: int = 3, time: int = SMALL.block_size) -> torch.Tensor:
-    return torch.randint(0, SMALL.vocab_size, (rows, time), generator=torch.Generator().manual_seed(2))
+    return torch.randint(
+        0, SMALL.vocab_size, (rows, time), generator=torch.Generator().manual_seed(2)
+    )
 
 
 def count(model: nn.Module) -> int:
@@ -42,7 +46,9 @@ def count(model: nn.Module) -> int:
 
 @of_every_model
 @pytest.mark.parametrize("changed", range(SMALL.block_size))
-def test_a_token_changes_its_own_logits_and_no_earlier_ones(architecture: str, changed: int) -> None:
+def test_a_token_changes_its_own_logits_and_no_earlier_ones(
+    architecture: str, changed: int
+) -> None:
     model, tokens = perturbed(architecture), random_tokens()
     others = tokens.clone()
     others[:, changed] = (others[:, changed] + 1) % SMALL.vocab_size
@@ -50,7 +56,11 @@ def test_a_token_changes_its_own_logits_and_no_earlier_ones(architecture: str, c
     assert (difference[:, :changed] <= 1e-12).all()
     assert (difference[:, changed] > 1e-3).all()
     reaches = architecture != "bigram"  # a GPT hands it on to every later token, the bigram to none
-    assert (difference[:, changed + 1 :] > 1e-6).all() if reaches else not difference[:, changed + 1 :].any()
+    assert (
+        (difference[:, changed + 1 :] > 1e-6).all()
+        if reaches
+        else not difference[:, changed + 1 :].any()
+    )
 
 
 @of_every_model
@@ -66,7 +76,9 @@ def test_a_row_knows_nothing_of_the_others(architecture: str) -> None:
     model, tokens = perturbed(architecture), random_tokens()
     together, _ = model(tokens)
     for row in range(3):
-        torch.testing.assert_close(model(tokens[row : row + 1])[0], together[row : row + 1], rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            model(tokens[row : row + 1])[0], together[row : row + 1], rtol=0, atol=1e-12
+        )
 
 
 @of_every_model
@@ -112,7 +124,11 @@ def test_the_parameter_count_is_the_models(
     config = GPTConfig(block_size, vocab_size, n_layer, n_head, n_head * head_dim)
     shape = ModelSection("gpt2", block_size, n_layer, n_head, n_head * head_dim)
     with torch.device("meta"):
-        assert count(GPT2(config)) == gpt_parameter_count(config) == Recipe(model=shape).parameter_count(vocab_size)
+        assert (
+            count(GPT2(config))
+            == gpt_parameter_count(config)
+            == Recipe(model=shape).parameter_count(vocab_size)
+        )
         assert count(ReadableGPT(config)) == gpt_parameter_count(config)
         bigram = Recipe(model=ModelSection("bigram", block_size)).parameter_count(vocab_size)
         assert count(model_of("bigram", config)) == bigram == vocab_size**2
@@ -121,7 +137,9 @@ def test_the_parameter_count_is_the_models(
 @of_every_gpt
 def test_initial_weights_have_the_deviations_of_gpt2(architecture: str) -> None:
     torch.manual_seed(1)
-    model = GPTS[architecture](GPTConfig(block_size=64, vocab_size=200, n_layer=8, n_head=2, n_embd=64))
+    model = GPTS[architecture](
+        GPTConfig(block_size=64, vocab_size=200, n_layer=8, n_head=2, n_embd=64)
+    )
     residual = 0
     for name, parameter in model.named_parameters():
         if parameter.ndim == 2:
@@ -129,7 +147,9 @@ def test_initial_weights_have_the_deviations_of_gpt2(architecture: str) -> None:
             residual += writes
             expected = 0.02 / 4 if writes else 0.02  # 1 / sqrt(2 * 8 layers) is a quarter
             # Five standard deviations of an estimate from so many numbers.
-            assert parameter.std().item() == pytest.approx(expected, rel=5 / math.sqrt(2 * parameter.numel())), name
+            assert parameter.std().item() == pytest.approx(
+                expected, rel=5 / math.sqrt(2 * parameter.numel())
+            ), name
             assert abs(parameter.mean().item()) < 5 * expected / math.sqrt(parameter.numel()), name
         else:
             is_scale = name.endswith((".scale", "ln_1.weight", "ln_2.weight", "ln_f.weight"))
@@ -139,7 +159,9 @@ def test_initial_weights_have_the_deviations_of_gpt2(architecture: str) -> None:
 
 @of_every_model
 def test_an_untrained_model_guesses(architecture: str) -> None:
-    """Its loss is that of a uniform guess, ln(vocab), but for what the small initial weights add."""
+    """Its loss is that of a uniform guess, ln(vocab), but for what the small initial
+    weights add.
+    """
     torch.manual_seed(1)
     config = GPTConfig(block_size=64, vocab_size=200, n_layer=4, n_head=2, n_embd=64)
     tokens = torch.randint(0, 200, (2, 8, 64))
@@ -156,7 +178,9 @@ def test_the_head_is_the_embedding(architecture: str) -> None:
 
 @WITH_DROPOUT
 def test_dropout_is_for_training_alone(architecture: str) -> None:
-    dropping = perturbed(architecture, GPTConfig(10, 13, n_layer=2, n_head=2, n_embd=12, dropout=0.5))
+    dropping = perturbed(
+        architecture, GPTConfig(10, 13, n_layer=2, n_head=2, n_embd=12, dropout=0.5)
+    )
     plain, tokens = perturbed(architecture), random_tokens()
     torch.manual_seed(3)
     assert not torch.equal(dropping(tokens)[0], dropping(tokens)[0])
@@ -166,9 +190,15 @@ def test_dropout_is_for_training_alone(architecture: str) -> None:
 
 @of_every_gpt
 def test_dropout_is_where_gpt2_has_it(architecture: str) -> None:
-    """After the embeddings, on the attention's probabilities, and on what each block adds: each acts on its own."""
+    """After the embeddings, on the attention's probabilities, and on what each block adds: each
+    acts on its own.
+    """
     config = GPTConfig(10, 13, n_layer=1, n_head=1, n_embd=12, dropout=0.5)
-    sites = {name: module for name, module in perturbed(architecture, config).named_modules() if drops(module)}
+    sites = {
+        name: module
+        for name, module in perturbed(architecture, config).named_modules()
+        if drops(module)
+    }
     assert len(sites) == 4
     for site in sites:
         model = perturbed(architecture, config)
@@ -198,7 +228,10 @@ def test_heads_that_do_not_divide_the_width_are_refused_with_both_numbers() -> N
     message = str(refusal.value)
     assert "n_embd = 384" in message
     assert "n_head = 5" in message
-    offered = [int(number) for number in message.partition("Choose n_head from ")[2].rstrip(".").split(", ")]
+    offered = [
+        int(number)
+        for number in message.partition("Choose n_head from ")[2].rstrip(".").split(", ")
+    ]
     assert offered == [number for number in range(1, 385) if 384 % number == 0]
     assert refusal.value.field == "n_head"
     for number in offered:

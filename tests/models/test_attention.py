@@ -1,4 +1,6 @@
-"""Attention on the CPU, whichever way it is computed: by the kernel, or by products inside a bfloat16 model."""
+"""Attention on the CPU, whichever way it is computed: by the kernel, or by products inside a
+bfloat16 model.
+"""
 
 import pytest
 import torch
@@ -10,7 +12,9 @@ from groundup.models.attention import attention_by_products, causal_attention
 
 
 def heads(seed: int, time: int = 10, n_kv_head: int = 6) -> list[Tensor]:
-    """Query, key, value and the gradient of what is found, in float64: each [batch, heads, time, head_dim]."""
+    """Query, key, value and the gradient of what is found, in float64: each [batch, heads, time,
+    head_dim].
+    """
     generator = torch.Generator().manual_seed(seed)
     return [
         torch.randn(2, number, time, 8, generator=generator, dtype=torch.float64)
@@ -20,8 +24,11 @@ def heads(seed: int, time: int = 10, n_kv_head: int = 6) -> list[Tensor]:
 
 @pytest.mark.parametrize("n_kv_head", [6, 3, 1])
 @pytest.mark.parametrize("time", [1, 17, 128, 300])
-def test_products_compute_what_the_kernel_computes(n_kv_head: int, time: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)  # its softmax in float64, for this test
+def test_products_compute_what_the_kernel_computes(
+    n_kv_head: int, time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # its softmax in float64, for this test
+    monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)
     *inputs, gradient = heads(1, time, n_kv_head)
     for tensor in inputs:
         tensor.requires_grad_()
@@ -35,7 +42,9 @@ def test_products_compute_what_the_kernel_computes(n_kv_head: int, time: int, mo
 
 @pytest.mark.parametrize("time", [10, 300], ids=["by the kernel", "by products"])
 def test_inside_a_bfloat16_model_it_is_float32_attention_rounded(time: int) -> None:
-    """Neither way is further from float32 than what rounding its scores and weights to bfloat16 explains."""
+    """Neither way is further from float32 than what rounding its scores and weights to bfloat16
+    explains.
+    """
     *inputs, gradient = (tensor.bfloat16() for tensor in heads(1, time))
     for tensor in inputs:
         tensor.requires_grad_()
@@ -76,4 +85,7 @@ def test_dropout_drops_weights_and_keeps_their_mean() -> None:
     kept = attention_by_products(query, key, torch.ones_like(value), dropout=0.25)
     assert (kept - 1.0).abs().max() > 0.1
     assert kept.mean().item() == pytest.approx(1.0, abs=0.02)
-    assert torch.equal(attention_by_products(query, key, torch.ones_like(value), 0.0).round(decimals=5), kept * 0 + 1)
+    assert torch.equal(
+        attention_by_products(query, key, torch.ones_like(value), 0.0).round(decimals=5),
+        kept * 0 + 1,
+    )

@@ -29,7 +29,8 @@ def test_gradient_descent_finds_the_counts() -> None:
     firsts = Counter(inputs[0].tolist())
     pair_count = len(TEXT) - 1
     entropy = -sum(n / pair_count * math.log(n / firsts[first]) for (first, _), n in pairs.items())
-    assert loss.item() >= entropy - 1e-6  # nothing that sees one token can be better than the counts
+    # nothing that sees one token can be better than the counts
+    assert loss.item() >= entropy - 1e-6
     assert loss.item() == pytest.approx(entropy, abs=2e-3)
     probabilities = model(torch.arange(len(characters))[None])[0][0].softmax(dim=-1)
     for first in firsts:

@@ -1,4 +1,6 @@
-"""What is read through a cache equals what is read whole, wherever a text is split and however it goes on."""
+"""What is read through a cache equals what is read whole, wherever a text is split and however it
+goes on.
+"""
 
 from typing import Any
 
@@ -17,7 +19,9 @@ CONFIG = GPTConfig(block_size=12, vocab_size=13, n_layer=3, n_head=4, n_embd=16)
 
 
 def made(architecture: str, dtype: torch.dtype = torch.float64) -> Any:
-    """A model with every tensor moved, in evaluation mode; the modern one shares keys and values among heads."""
+    """A model with every tensor moved, in evaluation mode; the modern one shares keys and values
+    among heads.
+    """
     torch.manual_seed(0)
     model = model_of(architecture, CONFIG).to(dtype)
     perturb(model, scale=0.3)
@@ -32,13 +36,17 @@ MODELS = {name: made(name) for name in ("gpt2", "modern")}
 @settings(max_examples=60)
 def test_every_split_of_a_text_computes_the_same(name: str, data: st.DataObject):
     model = MODELS[name]
-    pieces = data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=6).filter(lambda sizes: sum(sizes) <= 12))
+    pieces = data.draw(
+        st.lists(st.integers(1, 12), min_size=1, max_size=6).filter(lambda sizes: sum(sizes) <= 12)
+    )
     batch, seed = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 1000))
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(0, 13, (batch, sum(pieces)), generator=generator)
     cache = KVCache(CONFIG.n_layer)
     with torch.no_grad():
-        found = torch.cat([model.hidden(piece, cache) for piece in tokens.split(pieces, dim=1)], dim=1)
+        found = torch.cat(
+            [model.hidden(piece, cache) for piece in tokens.split(pieces, dim=1)], dim=1
+        )
         torch.testing.assert_close(found, model.hidden(tokens), rtol=0, atol=1e-12)
     assert cache.length == sum(pieces)
 
@@ -46,7 +54,9 @@ def test_every_split_of_a_text_computes_the_same(name: str, data: st.DataObject)
 @pytest.mark.parametrize("name", MODELS)
 @given(prefix=st.integers(1, 8), times=st.integers(1, 4), batch=st.integers(1, 3))
 @settings(max_examples=30)
-def test_a_prefix_computed_once_goes_on_in_several_ways(name: str, prefix: int, times: int, batch: int):
+def test_a_prefix_computed_once_goes_on_in_several_ways(
+    name: str, prefix: int, times: int, batch: int
+):
     model, generator = MODELS[name], torch.Generator().manual_seed(prefix)
     prefixes = torch.randint(0, 13, (batch, prefix), generator=generator)
     rests = torch.randint(0, 13, (batch * times, 4), generator=generator)
@@ -76,7 +86,9 @@ def test_the_usual_precisions_go_through_a_cache_too(name: str, dtype: torch.dty
     model, tokens = made(name, dtype), torch.arange(12)[None] % 13
     cache = KVCache(CONFIG.n_layer)
     with torch.no_grad():
-        found = torch.cat([model.hidden(piece, cache) for piece in tokens.split([5, 4, 1, 2], dim=1)], dim=1)
+        found = torch.cat(
+            [model.hidden(piece, cache) for piece in tokens.split([5, 4, 1, 2], dim=1)], dim=1
+        )
         expected = model.hidden(tokens)
     assert found.dtype == expected.dtype
     tolerance = 1e-5 if dtype == torch.float32 else 0.15
@@ -110,7 +122,9 @@ def test_a_layer_keeps_everything_in_its_order(sizes: list[int]):
 def test_attention_after_a_cache_is_the_end_of_the_whole(cached: int, new: int, shared: int):
     generator = torch.Generator().manual_seed(cached + 10 * new)
     sizes = ((4, cached + new), (4 // shared, cached + new), (4 // shared, cached + new))
-    query, key, value = (torch.randn(2, *size, 8, generator=generator, dtype=torch.float64) for size in sizes)
+    query, key, value = (
+        torch.randn(2, *size, 8, generator=generator, dtype=torch.float64) for size in sizes
+    )
     whole = causal_attention(query, key, value, 0.0)
     found = causal_attention(query[:, :, cached:], key, value, 0.0)
     torch.testing.assert_close(found, whole[:, :, cached:], rtol=0, atol=1e-13)

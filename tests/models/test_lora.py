@@ -18,11 +18,14 @@ from groundup.training.objective import NextTokenLoss
 
 CONFIGS: dict[str, ModelConfig] = {
     "gpt2": GPTConfig(block_size=12, vocab_size=19, n_layer=2, n_head=2, n_embd=16),
-    "modern": ModernConfig(12, 19, 2, n_head=4, n_kv_head=2, n_embd=16, head_dim=6, n_inner=20, tied=False),
+    "modern": ModernConfig(
+        12, 19, 2, n_head=4, n_kv_head=2, n_embd=16, head_dim=6, n_inner=20, tied=False
+    ),
 }
 EXPECTED = {  # the linear layers of a block, as their families call them
     "gpt2": {"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"},
-    "modern": {f"self_attn.{name}_proj" for name in "qkvo"} | {f"mlp.{name}_proj" for name in ("gate", "up", "down")},
+    "modern": {f"self_attn.{name}_proj" for name in "qkvo"}
+    | {f"mlp.{name}_proj" for name in ("gate", "up", "down")},
 }
 of_both = pytest.mark.parametrize("architecture", CONFIGS)
 
@@ -51,21 +54,36 @@ def tokens(time: int = 12) -> torch.Tensor:
 
 
 @of_both
-def test_every_linear_layer_of_the_blocks_is_adapted_and_nothing_else_trains(architecture: str) -> None:
-    model, blocks = built(architecture), "transformer.h" if architecture == "gpt2" else "model.layers"
+def test_every_linear_layer_of_the_blocks_is_adapted_and_nothing_else_trains(
+    architecture: str,
+) -> None:
+    model, blocks = (
+        built(architecture),
+        "transformer.h" if architecture == "gpt2" else "model.layers",
+    )
     expected = {f"{blocks}.{layer}.{name}" for layer in range(2) for name in EXPECTED[architecture]}
     assert adaptable_layers(model).keys() == expected
     adapt(model, 3, 16.0)
-    assert {name for name, layer in model.named_modules() if isinstance(layer, LoRALinear)} == expected
+    assert {
+        name for name, layer in model.named_modules() if isinstance(layer, LoRALinear)
+    } == expected
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert trained == {f"{name}.lora_{factor}.weight" for name in expected for factor in "AB"} == set(adapter_of(model))
+    assert (
+        trained
+        == {f"{name}.lora_{factor}.weight" for name in expected for factor in "AB"}
+        == set(adapter_of(model))
+    )
     ((_, members),) = group_parameters(model, LORA_RULES)
     assert members.keys() == trained
-    assert sum(parameter.numel() for parameter in members.values()) == adapter_parameter_count(model.config, 3)
+    assert sum(parameter.numel() for parameter in members.values()) == adapter_parameter_count(
+        model.config, 3
+    )
     _, loss = model(tokens(), tokens())
     assert loss is not None
     loss.backward()
-    assert {name for name, parameter in model.named_parameters() if parameter.grad is not None} == trained
+    assert {
+        name for name, parameter in model.named_parameters() if parameter.grad is not None
+    } == trained
 
 
 @of_both
@@ -80,7 +98,8 @@ def test_they_begin_as_nothing_with_a_first_factor_by_the_seed(architecture: str
         assert torch.equal(tensor, adapter_of(again)[name])
         if name.endswith("lora_A.weight"):
             assert not torch.equal(tensor, adapter_of(other)[name])
-            assert 0.5 < tensor.abs().max() * tensor.size(1) ** 0.5 <= 1.0  # uniform in +-1/sqrt(in)
+            # uniform in +-1/sqrt(in)
+            assert 0.5 < tensor.abs().max() * tensor.size(1) ** 0.5 <= 1.0
         else:
             assert not tensor.any()
 
@@ -116,14 +135,22 @@ def test_the_cache_knows_of_them(architecture: str) -> None:
 
 @of_both
 def test_a_block_with_them_is_one_graph(architecture: str) -> None:
-    """What torch.compile traces, without what it makes of that: the same loss and gradients, block by block."""
+    """What torch.compile traces, without what it makes of that: the same loss and gradients, block
+    by block.
+    """
     models = [adapted(built(architecture), 4, 16.0) for _ in range(2)]
     for block in parts_of(models[1]):
         block.compile(dynamic=False, fullgraph=True, backend="aot_eager")
     gradients = []
     for model in models:
         NextTokenLoss(model, "float64")(tokens(), tokens()).backward()
-        gradients.append({name: tensor.grad for name, tensor in model.named_parameters() if tensor.grad is not None})
+        gradients.append(
+            {
+                name: tensor.grad
+                for name, tensor in model.named_parameters()
+                if tensor.grad is not None
+            }
+        )
     assert gradients[0].keys() == gradients[1].keys() == adapter_of(models[0]).keys()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=0, atol=1e-12)
@@ -133,7 +160,12 @@ def test_a_block_with_them_is_one_graph(architecture: str) -> None:
     ("architecture", "config", "parameters", "adapters"),
     [
         ("gpt2", GPTConfig(), 124_439_808, 8 * 12 * 16 * 768),
-        ("modern", ModernConfig(40_960, 151_936, 28, 16, 8, 1024, 128, 3072, 1e6), 596_049_920, 8 * 28 * 22_528),
+        (
+            "modern",
+            ModernConfig(40_960, 151_936, 28, 16, 8, 1024, 128, 3072, 1e6),
+            596_049_920,
+            8 * 28 * 22_528,
+        ),
     ],
     ids=["gpt2", "Qwen3-0.6B"],
 )

@@ -21,8 +21,12 @@ logit_rows = st.lists(st.floats(-30.0, 30.0, width=32), min_size=1, max_size=30)
 of_every_model = pytest.mark.parametrize("architecture", MODELS)
 
 
-def reference_probabilities(logits: list[float], temperature: float, top_k: int, top_p: float) -> list[float]:
-    """The distribution that the settings mean: temperature, then top-k, then top-p, in plain Python."""
+def reference_probabilities(
+    logits: list[float], temperature: float, top_k: int, top_p: float
+) -> list[float]:
+    """The distribution that the settings mean: temperature, then top-k, then top-p, in plain
+    Python.
+    """
     weights = [math.exp((logit - max(logits)) / temperature) for logit in logits]
     order = sorted(range(len(logits)), key=lambda token: -weights[token])  # stable, as ties need
     order = order[: top_k or None]
@@ -43,7 +47,9 @@ def reference_probabilities(logits: list[float], temperature: float, top_k: int,
 @example(probabilities=[1.0, 1.401298464324817e-45], uniform=LAST_UNIFORM)
 @example(probabilities=[0.25, 0.25, 0.5], uniform=0.25)
 @example(probabilities=[0.25, 0.25, 0.5], uniform=0.5)
-def test_draw_inverts_the_cumulative_distribution(probabilities: list[float], uniform: float) -> None:
+def test_draw_inverts_the_cumulative_distribution(
+    probabilities: list[float], uniform: float
+) -> None:
     row = torch.tensor([probabilities], dtype=torch.float32)
     token = int(draw(row, torch.tensor([uniform], dtype=torch.float64)))
     assert probabilities[token] > 0.0
@@ -53,14 +59,18 @@ def test_draw_inverts_the_cumulative_distribution(probabilities: list[float], un
 
 
 def test_draw_is_exact_where_the_numbers_are() -> None:
-    """Eighths have no rounding: each token owns [start, end) of its interval, and no empty one is drawn."""
+    """Eighths have no rounding: each token owns [start, end) of its interval, and no empty one is
+    drawn.
+    """
     row = torch.tensor([0.0, 0.125, 0.0, 0.5, 0.375, 0.0])
     uniform = torch.tensor([0.0, 0.1249, 0.125, 0.6249, 0.625, LAST_UNIFORM], dtype=torch.float64)
     assert draw(row.expand(6, -1), uniform).tolist() == [1, 1, 3, 3, 4, 4]
 
 
 def test_draw_stays_inside_where_rounding_would_leave() -> None:
-    """The smallest float64 times anything above a half is itself: the threshold is the whole mass, not below it."""
+    """The smallest float64 times anything above a half is itself: the threshold is the whole mass,
+    not below it.
+    """
     row = torch.tensor([[0.0, 5e-324, 0.0]], dtype=torch.float64)
     assert draw(row, torch.tensor([LAST_UNIFORM], dtype=torch.float64)).tolist() == [1]
 
@@ -95,26 +105,38 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_it(logits: list[float], top_p:
     assert keep_top_p(row, top_p)[0][kept].tolist() == row[0][kept].tolist()
 
 
-@pytest.mark.parametrize(("top_p", "expected"), [(0.1, 1), (0.49, 1), (0.51, 2), (0.74, 2), (0.76, 3), (0.9, 4)])
+@pytest.mark.parametrize(
+    ("top_p", "expected"), [(0.1, 1), (0.49, 1), (0.51, 2), (0.74, 2), (0.76, 3), (0.9, 4)]
+)
 def test_top_p_by_hand(top_p: float, expected: int) -> None:
     logits = torch.tensor([[0.125, 0.5, 0.125, 0.25]]).double().log()
     assert int(keep_top_p(logits, top_p).isfinite().sum()) == expected
 
 
-@given(logits=logit_rows, uniform=uniforms, temperature=st.sampled_from([1e-3, 1e-10, 1e-100, 5e-324]))
+@given(
+    logits=logit_rows, uniform=uniforms, temperature=st.sampled_from([1e-3, 1e-10, 1e-100, 5e-324])
+)
 @example(logits=[-30.0, 30.0], uniform=0.0, temperature=5e-324)
-def test_a_temperature_near_zero_is_greedy(logits: list[float], uniform: float, temperature: float) -> None:
+def test_a_temperature_near_zero_is_greedy(
+    logits: list[float], uniform: float, temperature: float
+) -> None:
     row = torch.tensor([logits], dtype=torch.float64)
     # In float64 a token that is 746 temperatures below the best has no probability at all.
     best = [token for token, logit in enumerate(logits) if max(logits) - logit <= 746 * temperature]
     token = int(next_token(row, torch.tensor([uniform], dtype=torch.float64), temperature))
     assert token in best
-    assert int(next_token(row, torch.tensor([uniform]), temperature=0.0)) == logits.index(max(logits))
+    assert int(next_token(row, torch.tensor([uniform]), temperature=0.0)) == logits.index(
+        max(logits)
+    )
 
 
 @given(logits=logit_rows, uniform=uniforms)
 def test_a_huge_temperature_forgets_the_logits(logits: list[float], uniform: float) -> None:
-    token = int(next_token(torch.tensor([logits]), torch.tensor([uniform], dtype=torch.float64), temperature=1e12))
+    token = int(
+        next_token(
+            torch.tensor([logits]), torch.tensor([uniform], dtype=torch.float64), temperature=1e12
+        )
+    )
     place = uniform * len(logits)
     assert token <= place + 1e-6
     assert place <= token + 1 + 1e-6
@@ -129,7 +151,8 @@ def test_top_k_of_one_and_a_tiny_top_p_are_greedy(logits: list[float], uniform: 
 
 
 @given(
-    eighths=st.lists(st.integers(-40, 40), min_size=2, max_size=12, unique=True),  # far enough apart to be ordered
+    # far enough apart to be ordered
+    eighths=st.lists(st.integers(-40, 40), min_size=2, max_size=12, unique=True),
     uniform=uniforms,
     temperature=st.floats(0.1, 3.0),
     top_k=st.integers(0, 12),
@@ -139,32 +162,52 @@ def test_settings_together_draw_from_the_distribution_that_they_mean(
     eighths: list[int], uniform: float, temperature: float, top_k: int, top_p: float
 ) -> None:
     logits = [eighth / 8 for eighth in eighths]
-    row, uniform_row = torch.tensor([logits], dtype=torch.float64), torch.tensor([uniform], dtype=torch.float64)
+    row, uniform_row = (
+        torch.tensor([logits], dtype=torch.float64),
+        torch.tensor([uniform], dtype=torch.float64),
+    )
     token = int(next_token(row, uniform_row, temperature, top_k, top_p))
     # A top_p within rounding of a sum of probabilities may fall on either side.
-    candidates = [reference_probabilities(logits, temperature, top_k, top_p + nudge) for nudge in (-1e-12, 0.0, 1e-12)]
+    candidates = [
+        reference_probabilities(logits, temperature, top_k, top_p + nudge)
+        for nudge in (-1e-12, 0.0, 1e-12)
+    ]
     fits = []
     for probabilities in candidates:
         cumulative = [0.0, *accumulate(probabilities)]
-        inside = cumulative[token] - 1e-12 <= uniform * cumulative[-1] <= cumulative[token + 1] + 1e-12
+        inside = (
+            cumulative[token] - 1e-12 <= uniform * cumulative[-1] <= cumulative[token + 1] + 1e-12
+        )
         fits.append(probabilities[token] > 0.0 and inside)
     assert any(fits)
 
 
-SETTINGS = [{}, {"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.7}, {"temperature": 1.5, "top_k": 5, "top_p": 0.8}]
+SETTINGS = [
+    {},
+    {"temperature": 0.5},
+    {"top_k": 3},
+    {"top_p": 0.7},
+    {"temperature": 1.5, "top_k": 5, "top_p": 0.8},
+]
 
 
 @of_every_model
 @pytest.mark.parametrize("chosen", SETTINGS, ids=str)
-def test_generated_tokens_are_as_frequent_as_they_should_be(architecture: str, chosen: dict[str, float]) -> None:
-    """20,000 draws after one prompt: each frequency within five standard deviations of its probability."""
+def test_generated_tokens_are_as_frequent_as_they_should_be(
+    architecture: str, chosen: dict[str, float]
+) -> None:
+    """20,000 draws after one prompt: each frequency within five standard deviations of its
+    probability.
+    """
     model = small_model(architecture)
     draws = 20_000
     prompt = torch.tensor([[1, 4, 2]])
     logits = model(prompt)[0][0, -1].tolist()
     settings = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} | chosen
     expected = reference_probabilities(logits, **settings)
-    written = model.generate(prompt.expand(draws, -1), 1, generator=torch.Generator().manual_seed(5), **settings)
+    written = model.generate(
+        prompt.expand(draws, -1), 1, generator=torch.Generator().manual_seed(5), **settings
+    )
     counts = written[:, -1].bincount(minlength=len(expected)).tolist()
     for count, probability in zip(counts, expected, strict=True):
         deviation = math.sqrt(probability * (1.0 - probability) / draws)
@@ -185,7 +228,9 @@ def test_generation_appends_to_the_prompt(architecture: str) -> None:
 
 @of_every_model
 def test_generation_reads_the_newest_block_of_tokens(architecture: str) -> None:
-    """Past block_size the window slides: each token is the greedy one after exactly the newest six."""
+    """Past block_size the window slides: each token is the greedy one after exactly the
+    newest six.
+    """
     model = small_model(architecture)
     prompts = torch.randint(0, 9, (30, 8), generator=torch.Generator().manual_seed(4))
     written = model.generate(prompts, 10, temperature=0.0)
@@ -210,6 +255,8 @@ def test_generation_draws_from_its_own_generator_alone(architecture: str) -> Non
 def small_model(architecture: str) -> torch.nn.Module:
     """A model of nine tokens and a context of six that has preferences."""
     torch.manual_seed(0)
-    model = model_of(architecture, GPTConfig(block_size=6, vocab_size=9, n_layer=2, n_head=2, n_embd=8)).double()
+    model = model_of(
+        architecture, GPTConfig(block_size=6, vocab_size=9, n_layer=2, n_head=2, n_embd=8)
+    ).double()
     perturb(model, scale=0.5)
     return model.eval()

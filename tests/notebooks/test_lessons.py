@@ -1,4 +1,6 @@
-"""The lessons run from beginning to end, at a small budget, and what is kept of them is one clean run in order."""
+"""The lessons run from beginning to end, at a small budget, and what is kept of them is one clean
+run in order.
+"""
 
 import json
 import os
@@ -21,15 +23,31 @@ PRIVATE = re.compile(r"/(?:home|root|tmp|work|mnt|opt|Users|var)/|[A-Z]:\\\\|at 
 
 
 def run_lesson(path: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    """`pytest --nbmake` on a notebook, in the Python of these tests, whatever kernels the machine has besides."""
+    """`pytest --nbmake` on a notebook, in the Python of these tests, whatever kernels the machine
+    has besides.
+    """
     kernel = folder / "jupyter" / "kernels" / "python3"
     kernel.mkdir(parents=True)
     command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    (kernel / "kernel.json").write_text(json.dumps({"argv": command, "display_name": "tests", "language": "python"}))
+    (kernel / "kernel.json").write_text(
+        json.dumps({"argv": command, "display_name": "tests", "language": "python"})
+    )
     places = {"JUPYTER_PATH": "jupyter", "JUPYTER_RUNTIME_DIR": "runtime", "IPYTHONDIR": "ipython"}
-    environment = os.environ | {name: str(folder / place) for name, place in places.items()} | {BUDGET: SMALL}
-    # Without this project's own options: the lesson is one test, in one process, and pytest keeps no notes of it.
-    options = ["-o", "addopts=", "-p", "no:cacheprovider", "-p", "no:xdist", "--nbmake", "--nbmake-timeout=200"]
+    environment = (
+        os.environ | {name: str(folder / place) for name, place in places.items()} | {BUDGET: SMALL}
+    )
+    # Without this project's own options: the lesson is one test, in one process, and pytest keeps
+    # no notes of it.
+    options = [
+        "-o",
+        "addopts=",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "--nbmake",
+        "--nbmake-timeout=200",
+    ]
     return subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(path)],
         env=environment,
@@ -47,16 +65,24 @@ def test_a_lesson_runs_and_all_that_it_claims_holds(path: Path, tmp_path: Path):
 
 def test_a_claim_that_does_not_hold_fails_and_the_kernel_is_this_python(tmp_path: Path):
     notebook = nbformat.v4.new_notebook()
-    first = f"import os, sys\nassert sys.executable == {sys.executable!r}\nassert os.environ[{BUDGET!r}] == {SMALL!r}"
-    notebook.cells = [nbformat.v4.new_code_cell(source) for source in (first, "assert 2 + 2 == 5, 'arithmetic'")]
+    first = (
+        f"import os, sys\nassert sys.executable == {sys.executable!r}\nassert "
+        f"os.environ[{BUDGET!r}] == {SMALL!r}"
+    )
+    notebook.cells = [
+        nbformat.v4.new_code_cell(source) for source in (first, "assert 2 + 2 == 5, 'arithmetic'")
+    ]
     nbformat.write(notebook, tmp_path / "wrong.ipynb")
     finished = run_lesson(tmp_path / "wrong.ipynb", tmp_path)
     assert finished.returncode == 1
-    assert "AssertionError: arithmetic" in re.sub(r"\x1b\[[\d;]*m", "", finished.stdout)  # without its colours
+    # without its colours
+    assert "AssertionError: arithmetic" in re.sub(r"\x1b\[[\d;]*m", "", finished.stdout)
 
 
 def test_there_are_lessons_numbered_from_one():
-    assert [path.name.split("-")[0] for path in LESSONS] == [str(number + 1) for number in range(len(LESSONS))]
+    assert [path.name.split("-")[0] for path in LESSONS] == [
+        str(number + 1) for number in range(len(LESSONS))
+    ]
     assert len(LESSONS) >= 3
 
 
@@ -81,11 +107,15 @@ def test_what_is_kept_is_a_full_run_that_shows_pictures_and_claims(path: Path):
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
     assert sum("assert" in cell.source for cell in notebook.cells if cell.cell_type == "code") >= 10
-    assert "share of the training steps: 1.0" in "".join(output.get("text", "") for output in outputs)
+    assert "share of the training steps: 1.0" in "".join(
+        output.get("text", "") for output in outputs
+    )
 
 
 @pytest.mark.parametrize(("share", "steps"), [("1", 500), ("0.1", 50), ("0.0001", 1), ("", 500)])
-def test_the_budget_is_a_share_of_the_steps(monkeypatch: pytest.MonkeyPatch, share: str, steps: int):
+def test_the_budget_is_a_share_of_the_steps(
+    monkeypatch: pytest.MonkeyPatch, share: str, steps: int
+):
     monkeypatch.setenv(BUDGET, share)
     assert lesson_steps(500) == steps
 
@@ -93,5 +123,7 @@ def test_the_budget_is_a_share_of_the_steps(monkeypatch: pytest.MonkeyPatch, sha
 @pytest.mark.parametrize("share", ["0", "-1", "1.5", "nan", "inf", "fast"])
 def test_a_budget_that_is_no_share_is_refused(monkeypatch: pytest.MonkeyPatch, share: str):
     monkeypatch.setenv(BUDGET, share)
-    with pytest.raises(ConfigError, match=f"{BUDGET} = {share} is not a share above 0 and at most 1"):
+    with pytest.raises(
+        ConfigError, match=f"{BUDGET} = {share} is not a share above 0 and at most 1"
+    ):
         lesson_steps(500)

@@ -1,4 +1,6 @@
-"""Which parameter decays is decided by rules: each one matched once, and an optimizer's state survives a file."""
+"""Which parameter decays is decided by rules: each one matched once, and an optimizer's state
+survives a file.
+"""
 
 import re
 from pathlib import Path
@@ -27,13 +29,20 @@ MUON = OptimSection(optimizer="muon", learning_rate=3e-3, weight_decay=0.25)
 of_every_model = pytest.mark.parametrize("architecture", MODELS)
 of_every_combination = pytest.mark.parametrize(
     ("architecture", "section"),
-    [(name, section) for name in MODELS for section in (SECTION, MUON) if name != "bigram" or section is SECTION],
+    [
+        (name, section)
+        for name in MODELS
+        for section in (SECTION, MUON)
+        if name != "bigram" or section is SECTION
+    ],
     ids=lambda value: value if isinstance(value, str) else value.optimizer,
 )
 
 
 def decays(architecture: str, name: str, parameter: torch.Tensor) -> bool:
-    """By the shape, not by a rule: matrices and embeddings do, but for the modern model's embedding."""
+    """By the shape, not by a rule: matrices and embeddings do, but for the modern model's
+    embedding.
+    """
     return parameter.ndim == 2 and not (architecture == "modern" and "embed" in name)
 
 
@@ -62,22 +71,35 @@ def test_every_model_has_rules() -> None:
 @of_every_combination
 def test_every_parameter_is_in_exactly_one_group(architecture: str, section: OptimSection) -> None:
     model = build(architecture)
-    grouped = [id(member) for _, members in group_parameters(model, RULES[architecture]) for member in members.values()]
+    grouped = [
+        id(member)
+        for _, members in group_parameters(model, RULES[architecture])
+        for member in members.values()
+    ]
     assert sorted(grouped) == sorted(map(id, model.parameters()))
     optimizers = build_optimizers(model, RULES[architecture], section)
     assert len(optimizers) == (2 if section is MUON else 1)
-    given = [id(member) for optimizer in optimizers for group in optimizer.param_groups for member in group["params"]]
+    given = [
+        id(member)
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for member in group["params"]
+    ]
     assert sorted(given) == sorted(grouped)
 
 
 @of_every_combination
-def test_matrices_decay_and_norms_and_biases_do_not(architecture: str, section: OptimSection) -> None:
+def test_matrices_decay_and_norms_and_biases_do_not(
+    architecture: str, section: OptimSection
+) -> None:
     model = build(architecture)
     name_of = {parameter: name for name, parameter in model.named_parameters()}
     optimizers = build_optimizers(model, RULES[architecture], section)
     for group in optimizers[-1].param_groups:
         for parameter in group["params"]:
-            assert group["weight_decay"] == (0.25 if decays(architecture, name_of[parameter], parameter) else 0.0)
+            assert group["weight_decay"] == (
+                0.25 if decays(architecture, name_of[parameter], parameter) else 0.0
+            )
         assert group["lr"] == group["initial_lr"] == 3e-3
         assert group["betas"] == section.betas
     for optimizer in optimizers[:-1]:
@@ -85,12 +107,17 @@ def test_matrices_decay_and_norms_and_biases_do_not(architecture: str, section: 
             assert group["lr"] == group["initial_lr"] == 0.02
             assert group["decay"] == 0.25
             assert all(parameter.ndim == 2 for parameter in group["params"])
-            assert not any(re.search(r"wte|wpe|embed|head\.", name_of[parameter]) for parameter in group["params"])
+            assert not any(
+                re.search(r"wte|wpe|embed|head\.", name_of[parameter])
+                for parameter in group["params"]
+            )
 
 
 @of_every_model
 def test_decay_shrinks_matrices_by_its_formula(architecture: str) -> None:
-    """With no gradient, a step multiplies matrices by 1 - lr * decay (Loshchilov & Hutter 2019) and no more."""
+    """With no gradient, a step multiplies matrices by 1 - lr * decay (Loshchilov & Hutter 2019) and
+    no more.
+    """
     model = build(architecture)
     optimizers = build_optimizers(model, RULES[architecture], SECTION)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
@@ -121,12 +148,20 @@ def test_the_first_matching_rule_wins_and_matches_whole_names() -> None:
     names = ("gain", "gain_of_gate", "again", "bias")
     model = nn.ParameterDict({name: nn.Parameter(torch.zeros(1)) for name in names})
     rules = (Rule("gain", decays=False), Rule(".*gain.*", decays=True), Rule(".*", decays=False))
-    found = [[id(member) for member in members.values()] for _, members in group_parameters(model, rules)]
-    assert found == [[id(model["gain"])], [id(model["again"]), id(model["gain_of_gate"])], [id(model["bias"])]]
+    found = [
+        [id(member) for member in members.values()] for _, members in group_parameters(model, rules)
+    ]
+    assert found == [
+        [id(model["gain"])],
+        [id(model["again"]), id(model["gain_of_gate"])],
+        [id(model["bias"])],
+    ]
 
 
 @of_every_combination
-def test_the_state_goes_on_from_a_file(architecture: str, section: OptimSection, tmp_path: Path) -> None:
+def test_the_state_goes_on_from_a_file(
+    architecture: str, section: OptimSection, tmp_path: Path
+) -> None:
     rules = RULES[architecture]
     unbroken = build(architecture)
     optimizers = build_optimizers(unbroken, rules, section)
@@ -148,7 +183,9 @@ def test_the_state_goes_on_from_a_file(architecture: str, section: OptimSection,
 
 
 @of_every_combination
-def test_without_its_state_training_goes_another_way(architecture: str, section: OptimSection) -> None:
+def test_without_its_state_training_goes_another_way(
+    architecture: str, section: OptimSection
+) -> None:
     """A test of the test above: the state matters to the weights that it compares."""
     rules = RULES[architecture]
     unbroken = build(architecture)
@@ -158,7 +195,10 @@ def test_without_its_state_training_goes_another_way(architecture: str, section:
     forgetful.load_state_dict(unbroken.state_dict())
     train(unbroken, optimizers, 3, 4)
     train(forgetful, build_optimizers(forgetful, rules, section), 3, 4)
-    assert any(not torch.equal(forgetful.state_dict()[name], tensor) for name, tensor in unbroken.state_dict().items())
+    assert any(
+        not torch.equal(forgetful.state_dict()[name], tensor)
+        for name, tensor in unbroken.state_dict().items()
+    )
 
 
 def test_the_state_is_saved_for_every_parameter_under_its_name() -> None:
@@ -169,7 +209,9 @@ def test_the_state_is_saved_for_every_parameter_under_its_name() -> None:
     state = optimizer_state(model, optimizers)
     for name, parameter in model.named_parameters():
         assert state[f"{name}:step"] == 2
-        assert state[f"{name}:exp_avg"].shape == state[f"{name}:exp_avg_sq"].shape == parameter.shape
+        assert (
+            state[f"{name}:exp_avg"].shape == state[f"{name}:exp_avg_sq"].shape == parameter.shape
+        )
     assert len(state) == 3 * len(list(model.parameters()))
 
 

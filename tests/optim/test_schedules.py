@@ -1,4 +1,6 @@
-"""The learning rate is a pure function of the step: its ends, its bounds and its shape, for any recipe."""
+"""The learning rate is a pure function of the step: its ends, its bounds and its shape, for any
+recipe.
+"""
 
 import math
 from collections.abc import Iterator
@@ -19,7 +21,9 @@ SHAPES = get_args(field_types("optim")["schedule"][0])
 
 @st.composite
 def schedules(draw: st.DrawFn) -> Schedule:
-    """What recipe_files.py lets through: a floor from 0 to the peak, any warm-up, at least one step."""
+    """What recipe_files.py lets through: a floor from 0 to the peak, any warm-up, at least one
+    step.
+    """
     peak = draw(st.floats(1e-8, 10.0))
     section = OptimSection(
         learning_rate=peak,
@@ -39,7 +43,10 @@ def rates(schedule: Schedule) -> list[float]:
 
 @given(schedule=schedules(), beyond=st.integers(0, 1000))
 @example(
-    schedule=Schedule("cosine", peak=3.75825409382946, floor=1.0570089638895357, warmup_steps=0, steps=1), beyond=0
+    schedule=Schedule(
+        "cosine", peak=3.75825409382946, floor=1.0570089638895357, warmup_steps=0, steps=1
+    ),
+    beyond=0,
 )
 def test_it_is_never_negative_and_never_above_the_peak(schedule: Schedule, beyond: int) -> None:
     for rate in [*rates(schedule), schedule.at(schedule.steps + beyond)]:
@@ -49,7 +56,10 @@ def test_it_is_never_negative_and_never_above_the_peak(schedule: Schedule, beyon
 
 
 @given(schedule=schedules(), beyond=st.integers(0, 1000))
-@example(schedule=Schedule("cosine", peak=0.99999, floor=0.09608029578093064, warmup_steps=0, steps=1), beyond=0)
+@example(
+    schedule=Schedule("cosine", peak=0.99999, floor=0.09608029578093064, warmup_steps=0, steps=1),
+    beyond=0,
+)
 def test_it_is_exact_at_its_ends(schedule: Schedule, beyond: int) -> None:
     assert schedule.at(schedule.warmup_steps) == schedule.peak
     if schedule.shape == "constant" or schedule.warmup_steps == schedule.steps:
@@ -116,7 +126,9 @@ def test_torchs_own_schedulers_agree(shape: str) -> None:
     peer = (
         torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=50, eta_min=schedule.floor)
         if shape == "cosine"
-        else torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=0.1, total_iters=50)
+        else torch.optim.lr_scheduler.LinearLR(
+            optimizer, start_factor=1.0, end_factor=0.1, total_iters=50
+        )
     )
     for step in range(51):
         assert optimizer.param_groups[0]["lr"] == pytest.approx(schedule.at(step), rel=1e-9)
@@ -132,18 +144,28 @@ def test_a_run_shorter_than_its_warm_up_warms_up_to_its_end() -> None:
 
 
 def test_of_takes_every_field_of_the_recipe() -> None:
-    section = OptimSection(learning_rate=0.5, min_learning_rate=0.05, warmup_steps=7, schedule="linear")
+    section = OptimSection(
+        learning_rate=0.5, min_learning_rate=0.05, warmup_steps=7, schedule="linear"
+    )
     section = replace(section, decay_share=0.25)
-    assert Schedule.of(section, 40) == Schedule("linear", 0.5, 0.05, warmup_steps=7, steps=40, decay_share=0.25)
+    assert Schedule.of(section, 40) == Schedule(
+        "linear", 0.5, 0.05, warmup_steps=7, steps=40, decay_share=0.25
+    )
     assert Schedule.of(replace(section, schedule="constant"), 40).shape == "constant"
 
 
 def test_apply_sets_every_group() -> None:
-    parameters: Iterator[torch.nn.Parameter] = (torch.nn.Parameter(torch.zeros(1)) for _ in range(3))
+    parameters: Iterator[torch.nn.Parameter] = (
+        torch.nn.Parameter(torch.zeros(1)) for _ in range(3)
+    )
     peaks = (1.0, 1.0, 3.0)
-    groups = [{"params": [parameter], "initial_lr": peak} for parameter, peak in zip(parameters, peaks, strict=True)]
+    groups = [
+        {"params": [parameter], "initial_lr": peak}
+        for parameter, peak in zip(parameters, peaks, strict=True)
+    ]
     optimizers = [torch.optim.AdamW(groups[:1], lr=7.0), torch.optim.SGD(groups[1:], lr=7.0)]
     schedule = Schedule("cosine", peak=1.0, floor=0.1, warmup_steps=2, steps=10)
     assert schedule.apply(optimizers, 5) == schedule.at(5)
     rate = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
-    assert rate == [schedule.at(5), schedule.at(5), 3.0 * schedule.at(5)]  # each in proportion to its own peak
+    # each in proportion to its own peak
+    assert rate == [schedule.at(5), schedule.at(5), 3.0 * schedule.at(5)]

@@ -1,4 +1,6 @@
-"""Two processes train the run that one process trains: the same batches, the same losses, one folder."""
+"""Two processes train the run that one process trains: the same batches, the same losses, one
+folder.
+"""
 
 import contextlib
 import multiprocessing
@@ -42,9 +44,27 @@ from shard_files import documents, learned, write_shards
 # A constant learning rate, so that a run may be lengthened and still be the same run.
 SMALL = [
     *("--model.architecture", "gpt2", "--optim.optimizer", "adamw"),
-    *("--model.block-size", "16", "--model.n-layer", "2", "--model.n-head", "2", "--model.n-embd", "16"),
+    *(
+        "--model.block-size",
+        "16",
+        "--model.n-layer",
+        "2",
+        "--model.n-head",
+        "2",
+        "--model.n-embd",
+        "16",
+    ),
     *("--optim.learning-rate", "1e-3", "--optim.schedule", "constant", "--optim.warmup-steps", "2"),
-    *("--train.batch-size", "8", "--train.device", "cpu", "--train.compile", "off", "--train.threads", "1"),
+    *(
+        "--train.batch-size",
+        "8",
+        "--train.device",
+        "cpu",
+        "--train.compile",
+        "off",
+        "--train.threads",
+        "1",
+    ),
     *("--eval.every", "10", "--eval.train-tokens", "96", "--eval.sample-length", "10"),
 ]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -54,10 +74,17 @@ SPAWNED = multiprocessing.get_context("spawn")  # a world's threads and a fork d
 
 @contextlib.contextmanager
 def two_started(*args: object, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """`torchrun --nproc-per-node 2 -m groundup ARGS...` in `folder`, in a process group as a terminal gives it."""
+    """`torchrun --nproc-per-node 2 -m groundup ARGS...` in `folder`, in a process group as a
+    terminal gives it.
+    """
     command = [*TORCHRUN, "-m", "groundup", *map(str, args)]
     with subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
         try:
             yield process
@@ -81,11 +108,15 @@ def trained_by_two(*args: object, folder: Path) -> subprocess.CompletedProcess[s
 
 
 def assert_same_run(run: Path, other: Path, tolerance: float) -> None:
-    """Every step once, on the same batches; losses and evaluation losses within `tolerance`, relatively."""
+    """Every step once, on the same batches; losses and evaluation losses within `tolerance`,
+    relatively.
+    """
     steps, others = metrics(run), metrics(other)
     assert [line["step"] for line in steps] == list(range(1, len(others) + 1))
     assert [line["batch_hash"] for line in steps] == [line["batch_hash"] for line in others]
-    assert [line["loss"] for line in steps] == pytest.approx([line["loss"] for line in others], rel=tolerance, abs=0)
+    assert [line["loss"] for line in steps] == pytest.approx(
+        [line["loss"] for line in others], rel=tolerance, abs=0
+    )
     evaluations, expected = metrics(run, "evaluation"), metrics(other, "evaluation")
     assert [line["step"] for line in evaluations] == [line["step"] for line in expected]
     for name in ("train_loss", "validation_loss"):
@@ -95,7 +126,8 @@ def assert_same_run(run: Path, other: Path, tolerance: float) -> None:
 
 @pytest.mark.parametrize(
     ("precision", "micro_batch_size", "tolerance"),
-    [("float64", 0, 1e-13), ("float32", 0, 1e-5), ("float64", 2, 1e-13)],  # losses are near 3: 1e-13 is below 1e-12
+    # losses are near 3: 1e-13 is below 1e-12
+    [("float64", 0, 1e-13), ("float32", 0, 1e-5), ("float64", 2, 1e-13)],
     ids=["float64", "float32", "accumulation"],
 )
 def test_two_processes_train_what_one_trains(
@@ -115,7 +147,15 @@ def test_two_processes_train_what_one_trains(
 
 def test_two_processes_share_a_mixture_of_shards(text_file: Path, tmp_path: Path) -> None:
     write_shards(tmp_path / "shards", learned(), documents())
-    args = ["--corpus", "shards:2,text.txt:1", *SMALL, "--steps", 20, "--train.precision", "float64"]
+    args = [
+        "--corpus",
+        "shards:2,text.txt:1",
+        *SMALL,
+        "--steps",
+        20,
+        "--train.precision",
+        "float64",
+    ]
     trained(*args, "--name", "one", folder=tmp_path)
     trained_by_two(*args, "--name", "two", folder=tmp_path)
     assert_same_run(tmp_path / "runs" / "two", tmp_path / "runs" / "one", 1e-13)
@@ -139,12 +179,17 @@ def test_a_run_goes_on_with_another_number_of_processes(text_file: Path, tmp_pat
     trained("--resume", "shared", "--steps", 50, folder=tmp_path)
     runs = tmp_path / "runs"
     assert_same_run(runs / "shared", runs / "unbroken", 1e-13)
-    weights, expected = (tensors(checkpoint(runs / name, 50) / "model.safetensors") for name in ("shared", "unbroken"))
+    weights, expected = (
+        tensors(checkpoint(runs / name, 50) / "model.safetensors")
+        for name in ("shared", "unbroken")
+    )
     for name, tensor in expected.items():
         torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-11)
 
 
-def test_adapters_learn_in_two_processes_what_they_learn_in_one(text_file: Path, tmp_path: Path) -> None:
+def test_adapters_learn_in_two_processes_what_they_learn_in_one(
+    text_file: Path, tmp_path: Path
+) -> None:
     args = ["--corpus", text_file, *SMALL, "--train.precision", "float64"]
     trained(*args, "--steps", 5, "--name", "base", folder=tmp_path)
     lora = [*args, "--init", "base", "--lora.rank", 4]
@@ -153,16 +198,24 @@ def test_adapters_learn_in_two_processes_what_they_learn_in_one(text_file: Path,
     trained("--resume", "two", "--steps", 30, folder=tmp_path)
     runs = tmp_path / "runs"
     assert_same_run(runs / "two", runs / "one", 1e-13)
-    weights, expected = (tensors(checkpoint(runs / name, 30) / "adapter_model.safetensors") for name in ("two", "one"))
+    weights, expected = (
+        tensors(checkpoint(runs / name, 30) / "adapter_model.safetensors")
+        for name in ("two", "one")
+    )
     for name, tensor in expected.items():
         torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-11)
 
 
-def test_a_batch_that_the_processes_cannot_share_is_refused_by_name(text_file: Path, tmp_path: Path) -> None:
+def test_a_batch_that_the_processes_cannot_share_is_refused_by_name(
+    text_file: Path, tmp_path: Path
+) -> None:
     shares = ["--train.batch-size", 12, "--train.micro-batch-size", 4]
     finished = two("train", "--corpus", text_file, "--steps", 5, *shares, folder=tmp_path)
     assert finished.returncode != 0
-    refusal = "train.batch_size = 12 can't be divided by 2 processes x micro_batch_size = 4. Choose a multiple."
+    refusal = (
+        "train.batch_size = 12 can't be divided by 2 processes x micro_batch_size = 4. Choose a "
+        "multiple."
+    )
     assert f"groundup: {refusal}" in finished.stderr.splitlines()
     assert not (tmp_path / "runs").exists()
 
@@ -172,30 +225,50 @@ def test_two_processes_share_the_items_of_hellaswag(text_file: Path, tmp_path: P
     words = ["the quick", "a lazy", "fox jumps", "over a", "dog;", "brown", "quick fox"]
     endings = [" brown", " dog;", " jumps", " over the"]
     items = [{"ind": 0, "ctx": word, "endings": endings, "label": len(word) % 4} for word in words]
-    args = ["--corpus", text_file, *SMALL, "--steps", 10, "--train.precision", "float64", "--eval.hellaswag-every", 5]
+    args = [
+        "--corpus",
+        text_file,
+        *SMALL,
+        "--steps",
+        10,
+        "--train.precision",
+        "float64",
+        "--eval.hellaswag-every",
+        5,
+    ]
     args += ["--eval.hellaswag-items", 0, "--eval.hellaswag-file", "items.jsonl"]
     write_items(tmp_path / "items.jsonl", items)
     trained(*args, "--name", "one", folder=tmp_path)
     trained_by_two(*args, "--name", "two", folder=tmp_path)
     found, expected = (metrics(tmp_path / "runs" / name, "hellaswag") for name in ("two", "one"))
     assert [line["step"] for line in found] == [0, 5, 10]
-    assert [(line["right"], line["items"]) for line in found] == [(line["right"], 7) for line in expected]
+    assert [(line["right"], line["items"]) for line in found] == [
+        (line["right"], 7) for line in expected
+    ]
     assert_same_run(tmp_path / "runs" / "two", tmp_path / "runs" / "one", 1e-13)
 
 
 @given(batch=st.integers(1, 64), micro=st.integers(0, 16), size=st.integers(1, 8))
-def test_a_batch_is_refused_exactly_where_it_cannot_be_dealt_out(batch: int, micro: int, size: int) -> None:
-    recipe = replace(Recipe(), train=replace(Recipe().train, batch_size=batch, micro_batch_size=micro))
+def test_a_batch_is_refused_exactly_where_it_cannot_be_dealt_out(
+    batch: int, micro: int, size: int
+) -> None:
+    recipe = replace(
+        Recipe(), train=replace(Recipe().train, batch_size=batch, micro_batch_size=micro)
+    )
     rounds = batch // (micro * size) if micro else 1
     rows_each = rounds * (micro or batch // size)  # in whole passes
     if rows_each * size == batch:
         check_division(recipe, World(size=size))
     else:
-        with pytest.raises(RecipeError, match=f"train.batch_size = {batch} can't be divided by {size} processes"):
+        with pytest.raises(
+            RecipeError, match=f"train.batch_size = {batch} can't be divided by {size} processes"
+        ):
             check_division(recipe, World(size=size))
 
 
-def test_sigterm_and_ctrl_c_under_torchrun_save_and_leave_a_run_that_goes_on(text_file: Path, tmp_path: Path) -> None:
+def test_sigterm_and_ctrl_c_under_torchrun_save_and_leave_a_run_that_goes_on(
+    text_file: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "runs" / "stopped"
     args = ["--corpus", text_file, *SMALL, "--steps", 100_000, "--name", run.name]
     with two_started("train", *args, folder=tmp_path) as process:
@@ -205,14 +278,17 @@ def test_sigterm_and_ctrl_c_under_torchrun_save_and_leave_a_run_that_goes_on(tex
     first = assert_stopped_after(run, process.returncode, first_out, first_err)
     with two_started("train", "--resume", run.name, folder=tmp_path) as process:
         wait_for_step(process, run, first + 5)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process in the foreground
+        # as a terminal does: to every process in the foreground
+        os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert f"resuming {run.name} at step {first:,}" in out
     assert assert_stopped_after(run, process.returncode, out, err) >= first + 5
     assert_each_batch_once(run, text_file)
 
 
-def wait_for_step(process: subprocess.Popen[str], run: Path, step: int, timeout: float = 90) -> None:
+def wait_for_step(
+    process: subprocess.Popen[str], run: Path, step: int, timeout: float = 90
+) -> None:
     """Until the run has logged `step` steps; fails where it ends before."""
     deadline = time.monotonic() + timeout
     while steps_so_far(run) < step:
@@ -240,13 +316,16 @@ def assert_each_batch_once(run: Path, text_file: Path) -> None:
     sampler = text.batches_of(recipe)
     lines = metrics(run)
     assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
-    assert [line["batch_hash"] for line in lines] == [hash_rows(sampler.batch(step), 0) for step in range(len(lines))]
+    assert [line["batch_hash"] for line in lines] == [
+        hash_rows(sampler.batch(step), 0) for step in range(len(lines))
+    ]
 
 
 def test_gradients_travel_once_a_step_and_leave_equal_weights() -> None:
     first, second = both(_train_and_watch, False)  # rows that differ
     assert first.passes == second.passes == 3 * 4  # three steps of four passes each
-    assert first.reductions == second.reductions == 3  # the model is smaller than one of DDP's buckets
+    # the model is smaller than one of DDP's buckets
+    assert first.reductions == second.reductions == 3
     assert all(mine != other for mine, other in zip(first.inputs, second.inputs, strict=True))
     assert first.weights == second.weights
     assert first.weights != first.weights_before
@@ -255,17 +334,22 @@ def test_gradients_travel_once_a_step_and_leave_equal_weights() -> None:
 def test_processes_drop_out_different_activations() -> None:
     first, second = both(_train_and_watch, True)  # rows that are all alike
     assert first.inputs == second.inputs
-    assert len({*first.losses, *second.losses}) == 2 * first.passes  # equal inputs and weights within a step
+    # equal inputs and weights within a step
+    assert len({*first.losses, *second.losses}) == 2 * first.passes
     assert first.weights == second.weights
 
 
 def both(work: Any, argument: Any) -> list[Any]:
-    """What `work(argument)` returns in each of two processes of a world, in the order of their ranks."""
-    # The store listens before anybody connects, as torchrun's does: a port that is only free might be taken meanwhile.
+    """What `work(argument)` returns in each of two processes of a world, in the order of their
+    ranks.
+    """
+    # The store listens before anybody connects, as torchrun's does: a port that is only free might
+    # be taken meanwhile.
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     pipes = [SPAWNED.Pipe(duplex=False) for _ in range(2)]
     processes = [
-        SPAWNED.Process(target=_join, args=(rank, store.port, pipes[rank][1], work, argument)) for rank in (0, 1)
+        SPAWNED.Process(target=_join, args=(rank, store.port, pipes[rank][1], work, argument))
+        for rank in (0, 1)
     ]
     for process in processes:
         process.start()
@@ -286,19 +370,27 @@ def both(work: Any, argument: Any) -> list[Any]:
 def _join(rank: int, port: int, answer: Any, work: Any, argument: Any) -> None:
     """One of two processes, in the environment that torchrun gives them."""
     place = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": 2}
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True}
+    address = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "TORCHELASTIC_USE_AGENT_STORE": True,
+    }
     os.environ.update({name: str(value) for name, value in {**place, **address}.items()})
     answer.send(work(argument))
 
 
 def _train_and_watch(rows_alike: bool) -> SimpleNamespace:
-    """Three steps of four passes with dropout: what this process fed, lost, sent and has in the end."""
+    """Three steps of four passes with dropout: what this process fed, lost, sent and has in the
+    end.
+    """
     torch.set_num_threads(1)
     with join_world(uses_cuda=False) as world:
         trainer = _assemble(Surroundings(world, Journal(), StopRequest()), rows_alike)
         seen = SimpleNamespace(inputs=[], losses=[], reductions=0, weights_before=_flat(trainer))
 
-        def reduce(group: Any, bucket: torch.distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        def reduce(
+            group: Any, bucket: torch.distributed.GradBucket
+        ) -> torch.futures.Future[torch.Tensor]:
             seen.reductions += 1
             return allreduce_hook(group, bucket)
 
@@ -315,18 +407,32 @@ def _train_and_watch(rows_alike: bool) -> SimpleNamespace:
 
 
 def _assemble(around: Surroundings, rows_alike: bool) -> Trainer:
-    """A trainer of batches of 16 in passes of 2 by 2 processes; with `rows_alike`, every window is the same."""
+    """A trainer of batches of 16 in passes of 2 by 2 processes; with `rows_alike`, every window is
+    the same.
+    """
     recipe = Recipe().with_steps(3)
     recipe = replace(
         recipe,
         model=replace(recipe.model, block_size=8, n_layer=1, n_head=2, n_embd=16, dropout=0.3),
-        train=replace(recipe.train, batch_size=16, micro_batch_size=2, device="cpu", precision="float32", threads=1),
+        train=replace(
+            recipe.train,
+            batch_size=16,
+            micro_batch_size=2,
+            device="cpu",
+            precision="float32",
+            threads=1,
+        ),
     )
     varied = "".join(chr(ord("a") + position * position % 23) for position in range(2000))
-    text = "abcdefgh" * 250 if rows_alike else varied  # 8 characters over and over: each window of 8 is every other
-    return setup.assemble(recipe, read_text(Sources.of(Corpus("text", text)), recipe, None), None, around)
+    # 8 characters over and over: each window of 8 is every other
+    text = "abcdefgh" * 250 if rows_alike else varied
+    return setup.assemble(
+        recipe, read_text(Sources.of(Corpus("text", text)), recipe, None), None, around
+    )
 
 
 def _flat(trainer: Trainer) -> list[float]:
     """All weights in a row: a list, because a tensor doesn't outlive the process that sends it."""
-    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()]).tolist()
+    return torch.cat(
+        [parameter.detach().flatten() for parameter in trainer.model.parameters()]
+    ).tolist()

@@ -43,7 +43,11 @@ def test_parts_of_any_size_give_each_document_once(
     assert number == 1 if part == 10**9 else number > 3
 
 
-@given(text=st.text(alphabet="ab \nč中", max_size=300), passage=st.integers(1, 20), part=st.integers(1, 50))
+@given(
+    text=st.text(alphabet="ab \nč中", max_size=300),
+    passage=st.integers(1, 20),
+    part=st.integers(1, 50),
+)
 def test_passages_put_together_are_the_text(
     text: str, passage: int, part: int, tmp_path_factory: pytest.TempPathFactory
 ):
@@ -55,7 +59,9 @@ def test_passages_put_together_are_the_text(
         monkeypatch.setattr(documents, "BLOCK", 7)
         found = texts(folder / "a.txt") if text else []
     assert "".join(found) == text
-    assert all(len(passage_of.encode()) <= 4 * passage + 3 or part < 4 * passage for passage_of in found)
+    assert all(
+        len(passage_of.encode()) <= 4 * passage + 3 or part < 4 * passage for passage_of in found
+    )
 
 
 def test_a_passage_ends_with_a_paragraph():
@@ -66,11 +72,21 @@ def test_a_passage_ends_with_a_paragraph():
     text = ("x" * 99 + "\n") * 81 + "\n"  # a little less than a passage
     read = list(documents._passages(io.BytesIO((text * 5).encode()), "a", 0, Reading()))
     assert [document.text for document in read] == [2 * text, 2 * text, text]
-    assert [document.origin for document in read] == ["a, byte 0", "a, byte 16,202", "a, byte 32,404"]
+    assert [document.origin for document in read] == [
+        "a, byte 0",
+        "a, byte 16,202",
+        "a, byte 32,404",
+    ]
 
 
 def test_folders_are_read_in_the_order_of_their_paths(tmp_path: Path):
-    for name, content in {"b.txt": "b", "a/z.md": "az", "a/.hidden/x.txt": "-", "c.jpg": "-", ".d.txt": "-"}.items():
+    for name, content in {
+        "b.txt": "b",
+        "a/z.md": "az",
+        "a/.hidden/x.txt": "-",
+        "c.jpg": "-",
+        ".d.txt": "-",
+    }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
     write_rows(tmp_path / "a" / "rows.jsonl.gz", ["row"])
@@ -85,12 +101,17 @@ def test_empty_documents_are_left_out(tmp_path: Path):
 
 def test_another_column(tmp_path: Path):
     for suffix in (".jsonl", ".parquet"):
-        assert texts(write_rows(tmp_path / f"a{suffix}", ["one"], "body"), Reading(column="body")) == ["one"]
+        assert texts(
+            write_rows(tmp_path / f"a{suffix}", ["one"], "body"), Reading(column="body")
+        ) == ["one"]
 
 
 def test_several_members_of_a_compressed_file(tmp_path: Path):
     for suffix in (".gz", ".zst"):
-        one, two = (write_rows(tmp_path / f"{name}.jsonl{suffix}", [name]).read_bytes() for name in ("one", "two"))
+        one, two = (
+            write_rows(tmp_path / f"{name}.jsonl{suffix}", [name]).read_bytes()
+            for name in ("one", "two")
+        )
         (tmp_path / f"both.jsonl{suffix}").write_bytes(one + two)
         assert texts(tmp_path / f"both.jsonl{suffix}") == ["one", "two"]
 
@@ -124,19 +145,29 @@ def test_a_line_that_is_too_long_is_refused(tmp_path: Path, monkeypatch: pytest.
 
 def test_repetitive_text_compressed_a_thousandfold(tmp_path: Path):
     documents_of_one_kind = [f"{number} " + "again and again " * 20_000 for number in range(20)]
-    assert texts(write_rows(tmp_path / "a.jsonl.zst", documents_of_one_kind)) == documents_of_one_kind
+    assert (
+        texts(write_rows(tmp_path / "a.jsonl.zst", documents_of_one_kind)) == documents_of_one_kind
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("a.txt", "text"), ("a.JSONL", "rows"), ("a.jsonl.gz", "rows"), ("a.txt.zst", "text"), ("a.parquet", "parquet")],
+    [
+        ("a.txt", "text"),
+        ("a.JSONL", "rows"),
+        ("a.jsonl.gz", "rows"),
+        ("a.txt.zst", "text"),
+        ("a.parquet", "parquet"),
+    ],
 )
 def test_kinds(name: str, kind: str):
     assert kind_of(Path(name)) == kind
     assert kind_of(Path(f"{name}.jpg")) is None
 
 
-def test_the_number_of_a_bad_line_is_that_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_number_of_a_bad_line_is_that_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     lines = [json.dumps({"text": document}) for document in some_documents()]
     lines[41] = '{"text": "'
     (tmp_path / "a.jsonl").write_text("\n".join(lines))

@@ -1,4 +1,6 @@
-"""`groundup prepare`: the shards are a function of the documents, the tokenizer and the seed, and of nothing else."""
+"""`groundup prepare`: the shards are a function of the documents, the tokenizer and the seed, and
+of nothing else.
+"""
 
 import json
 import signal
@@ -21,7 +23,14 @@ from groundup.prepare import plan as planning
 from groundup.prepare.steps import Preparation
 from groundup.tokenizers.load import load_tokenizer
 from groundup.tokenizers.train import learn_tokenizer
-from sample_sources import FORMATS, documents_in, files_of, small_tokenizer, some_documents, write_rows
+from sample_sources import (
+    FORMATS,
+    documents_in,
+    files_of,
+    small_tokenizer,
+    some_documents,
+    write_rows,
+)
 
 
 @pytest.fixture
@@ -31,15 +40,21 @@ def tokenizer(tmp_path: Path) -> Path:
 
 def prepared(source: Path, out: Path, *flags: object, workers: int = 1) -> Path:
     """`groundup prepare`, which must succeed."""
-    finished = groundup("prepare", source, "--out", out, "--workers", workers, *flags, folder=source.parent)
+    finished = groundup(
+        "prepare", source, "--out", out, "--workers", workers, *flags, folder=source.parent
+    )
     assert finished.returncode == 0, finished.stderr
     return out
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_shards_hold_every_document_once_after_an_end_of_text(suffix: str, tmp_path: Path, tokenizer: Path):
+def test_shards_hold_every_document_once_after_an_end_of_text(
+    suffix: str, tmp_path: Path, tokenizer: Path
+):
     wanted = some_documents()
-    out = prepared(write_rows(tmp_path / f"a{suffix}", wanted), tmp_path / "out", "--tokenizer", tokenizer)
+    out = prepared(
+        write_rows(tmp_path / f"a{suffix}", wanted), tmp_path / "out", "--tokenizer", tokenizer
+    )
     training, validation = documents_in(out, "train"), documents_in(out, "validation")
     assert Counter(training + validation) == Counter(wanted)
     assert 0 < len(validation) < 20
@@ -50,47 +65,75 @@ def test_shards_hold_every_document_once_after_an_end_of_text(suffix: str, tmp_p
         totals = index["splits"][split]
         assert totals["documents"] == len(found)
         assert totals["bytes"] == sum(len(document.encode()) for document in found)
-        assert totals["tokens"] == sum(len(shard.tokens) for shard in open_folder(out).shards[split])
+        assert totals["tokens"] == sum(
+            len(shard.tokens) for shard in open_folder(out).shards[split]
+        )
     assert not (out / ".work").exists()
 
 
 def test_formats_orders_and_workers_make_no_difference(tmp_path: Path, tokenizer: Path):
     documents = some_documents()
     outs = [
-        prepared(write_rows(tmp_path / f"a{suffix}", documents), tmp_path / f"out{suffix}", "--tokenizer", tokenizer)
+        prepared(
+            write_rows(tmp_path / f"a{suffix}", documents),
+            tmp_path / f"out{suffix}",
+            "--tokenizer",
+            tokenizer,
+        )
         for suffix in FORMATS
     ]
     (tmp_path / "folder").mkdir()
     write_rows(tmp_path / "folder" / "1.jsonl", documents[30:])
     write_rows(tmp_path / "folder" / "2.parquet", documents[:30])
-    outs.append(prepared(tmp_path / "folder", tmp_path / "out-folder", "--tokenizer", tokenizer, workers=2))
-    shards = [{name: sha for name, sha in files_of(out).items() if name.endswith(".bin")} for out in outs]
+    outs.append(
+        prepared(tmp_path / "folder", tmp_path / "out-folder", "--tokenizer", tokenizer, workers=2)
+    )
+    shards = [
+        {name: sha for name, sha in files_of(out).items() if name.endswith(".bin")} for out in outs
+    ]
     assert len(shards[0]) == 2
     assert all(other == shards[0] for other in shards)
     assert len({open_folder(out).fingerprint for out in outs}) == 1
 
 
 def test_the_split_is_the_documents_own(tmp_path: Path, tokenizer: Path):
-    """Neither more documents nor another seed moves one from training to validation; the seed changes the order."""
+    """Neither more documents nor another seed moves one from training to validation; the seed
+    changes the order.
+    """
     documents = some_documents(200)
-    few = prepared(write_rows(tmp_path / "few.jsonl", documents[:100]), tmp_path / "1", "--tokenizer", tokenizer)
-    many = prepared(write_rows(tmp_path / "many.jsonl", documents), tmp_path / "2", "--tokenizer", tokenizer)
+    few = prepared(
+        write_rows(tmp_path / "few.jsonl", documents[:100]),
+        tmp_path / "1",
+        "--tokenizer",
+        tokenizer,
+    )
+    many = prepared(
+        write_rows(tmp_path / "many.jsonl", documents), tmp_path / "2", "--tokenizer", tokenizer
+    )
     other = prepared(tmp_path / "many.jsonl", tmp_path / "3", "--tokenizer", tokenizer, "--seed", 2)
-    assert set(documents_in(few, "validation")) == set(documents_in(many, "validation")) & set(documents[:100])
+    assert set(documents_in(few, "validation")) == set(documents_in(many, "validation")) & set(
+        documents[:100]
+    )
     assert sorted(documents_in(many, "train")) == sorted(documents_in(other, "train"))
     assert documents_in(many, "train") != documents_in(other, "train")
-    nothing = prepared(tmp_path / "few.jsonl", tmp_path / "4", "--tokenizer", tokenizer, "--validation", 0)
+    nothing = prepared(
+        tmp_path / "few.jsonl", tmp_path / "4", "--tokenizer", tokenizer, "--validation", 0
+    )
     assert sorted(documents_in(nothing, "train")) == sorted(documents[:100])
 
 
-def test_several_shards_are_one_shuffled_order(tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch):
+def test_several_shards_are_one_shuffled_order(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+):
     documents = some_documents(200)
     path = write_rows(tmp_path / "a.jsonl", documents)
     monkeypatch.setattr(planning, "SHARD_TOKENS", 1000)
     monkeypatch.setattr(encoding, "SHARD_TOKENS", 100)
     monkeypatch.setattr(encoding, "RUN_TOKENS", 500)
     monkeypatch.setattr(parts, "PART", 3000)
-    folder = prepare.prepare(Preparation(str(path), tokenizer=str(tokenizer)), tmp_path / "many", workers=1)
+    folder = prepare.prepare(
+        Preparation(str(path), tokenizer=str(tokenizer)), tmp_path / "many", workers=1
+    )
     assert len(folder.shards["train"]) > 5
     assert len(folder.shards["validation"]) > 1
     monkeypatch.undo()
@@ -110,20 +153,36 @@ def test_equal_documents_are_counted_or_left_out(tmp_path: Path, tokenizer: Path
         splits = open_folder(out).index["splits"]
         assert sum(split["documents"] for split in splits.values()) == count
         assert sum(split["duplicates"] for split in splits.values()) == 15
-    assert sorted(documents_in(once, "train") + documents_in(once, "validation")) == sorted(documents)
+    assert sorted(documents_in(once, "train") + documents_in(once, "validation")) == sorted(
+        documents
+    )
 
 
 @pytest.mark.parametrize("limit", [1, 300, 2000, 10**9])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_tokens_stops_after_the_document_that_reaches_them(limit: int, workers: int, tmp_path: Path, tokenizer: Path):
+def test_tokens_stops_after_the_document_that_reaches_them(
+    limit: int, workers: int, tmp_path: Path, tokenizer: Path
+):
     documents = some_documents(80)
     (tmp_path / "rows").mkdir()
     for number in range(8):
         write_rows(tmp_path / "rows" / f"{number}.jsonl", documents[10 * number :][:10])
-    out = prepared(tmp_path / "rows", tmp_path / "out", "--tokenizer", tokenizer, "--tokens", limit, workers=workers)
+    out = prepared(
+        tmp_path / "rows",
+        tmp_path / "out",
+        "--tokenizer",
+        tokenizer,
+        "--tokens",
+        limit,
+        workers=workers,
+    )
     lengths = [len(load_tokenizer(tokenizer).encode(document)) for document in documents]
-    count = next((n + 1 for n, total in enumerate(np.cumsum(lengths)) if total >= limit), len(documents))
-    assert sorted(documents_in(out, "train") + documents_in(out, "validation")) == sorted(documents[:count])
+    count = next(
+        (n + 1 for n, total in enumerate(np.cumsum(lengths)) if total >= limit), len(documents)
+    )
+    assert sorted(documents_in(out, "train") + documents_in(out, "validation")) == sorted(
+        documents[:count]
+    )
 
 
 def test_a_text_is_cut_into_documents(tmp_path: Path, tokenizer: Path):
@@ -137,7 +196,9 @@ def test_a_text_is_cut_into_documents(tmp_path: Path, tokenizer: Path):
 
 def test_characters(tmp_path: Path):
     documents = some_documents()
-    out = prepared(write_rows(tmp_path / "a.jsonl", documents), tmp_path / "out", "--tokenizer", "characters")
+    out = prepared(
+        write_rows(tmp_path / "a.jsonl", documents), tmp_path / "out", "--tokenizer", "characters"
+    )
     tokenizer = load_tokenizer(out / "tokenizer")
     assert tokenizer.vocab_size == len(set("".join(documents)) | {"\n"})
     for split in ("train", "validation"):
@@ -145,7 +206,9 @@ def test_characters(tmp_path: Path):
 
 
 def test_what_no_tokenizer_takes_is_repaired(tmp_path: Path):
-    """Half a surrogate pair, which JSON can bring, and a million spaces, which can't be cut into words."""
+    """Half a surrogate pair, which JSON can bring, and a million spaces, which can't be cut into
+    words.
+    """
     half = '{"text": "half \\ud83d of a smile"}\n'
     spaces = json.dumps({"text": " " * 1_100_000 + "x"}) + "\n"
     (tmp_path / "a.jsonl").write_text(half + spaces)
@@ -167,7 +230,9 @@ def test_a_second_run_does_nothing_and_another_one_is_refused(tmp_path: Path, to
     before = files_of(out), (out / "train-00000.bin").stat().st_mtime_ns
     prepared(path, out, "--tokenizer", tokenizer)
     assert (files_of(out), (out / "train-00000.bin").stat().st_mtime_ns) == before
-    refused = groundup("prepare", path, "--out", out, "--tokenizer", tokenizer, "--seed", 2, folder=tmp_path)
+    refused = groundup(
+        "prepare", path, "--out", out, "--tokenizer", tokenizer, "--seed", 2, folder=tmp_path
+    )
     assert "was begun with seed = 1337, not 2" in error_line(refused)
     write_rows(path, some_documents(61))
     refused = groundup("prepare", path, "--out", out, "--tokenizer", tokenizer, folder=tmp_path)
@@ -176,7 +241,9 @@ def test_a_second_run_does_nothing_and_another_one_is_refused(tmp_path: Path, to
 
 
 def test_files_that_come_while_it_works_or_after_it(tmp_path: Path, tokenizer: Path):
-    """They aren't in it: an unfinished one says so before it goes on, a finished one when it is asked for again."""
+    """They aren't in it: an unfinished one says so before it goes on, a finished one when it is
+    asked for again.
+    """
     (tmp_path / "rows").mkdir()
     for number in range(2):
         write_rows(tmp_path / "rows" / f"{number}.jsonl", some_documents(1000, seed=number))
@@ -184,7 +251,9 @@ def test_files_that_come_while_it_works_or_after_it(tmp_path: Path, tokenizer: P
     groundup(*command, folder=tmp_path, file_size=100_000)
     assert (tmp_path / "out" / ".work" / "plan.json").exists()
     write_rows(tmp_path / "rows" / "2.jsonl", some_documents())
-    assert "rows has changed since this preparation began" in error_line(groundup(*command, folder=tmp_path))
+    assert "rows has changed since this preparation began" in error_line(
+        groundup(*command, folder=tmp_path)
+    )
     (tmp_path / "rows" / "2.jsonl").unlink()
     assert groundup(*command, folder=tmp_path).returncode == 0
     write_rows(tmp_path / "rows" / "2.jsonl", some_documents())
@@ -192,8 +261,15 @@ def test_files_that_come_while_it_works_or_after_it(tmp_path: Path, tokenizer: P
 
 
 def test_shards_are_no_source(tmp_path: Path, tokenizer: Path):
-    out = prepared(write_rows(tmp_path / "a.jsonl", some_documents()), tmp_path / "out", "--tokenizer", tokenizer)
-    assert "has shards already" in error_line(groundup("prepare", out, "--out", "again", folder=tmp_path))
+    out = prepared(
+        write_rows(tmp_path / "a.jsonl", some_documents()),
+        tmp_path / "out",
+        "--tokenizer",
+        tokenizer,
+    )
+    assert "has shards already" in error_line(
+        groundup("prepare", out, "--out", "again", folder=tmp_path)
+    )
 
 
 def test_another_tokenizer_under_the_same_name_is_refused(tmp_path: Path, tokenizer: Path):
@@ -209,7 +285,9 @@ def test_what_is_left_out_of_a_folder_is_said(tmp_path: Path, tokenizer: Path):
     write_rows(tmp_path / "rows" / "a.jsonl", some_documents())
     for name in ("a.bz2", "b.bz2", "c.jpg"):
         (tmp_path / "rows" / name).write_bytes(b"x")
-    finished = groundup("prepare", "rows", "--out", "out", "--tokenizer", tokenizer, "--workers", 1, folder=tmp_path)
+    finished = groundup(
+        "prepare", "rows", "--out", "out", "--tokenizer", tokenizer, "--workers", 1, folder=tmp_path
+    )
     assert "3 files that aren't text (2 .bz2, 1 .jpg)" in finished.stderr
 
 
@@ -243,7 +321,12 @@ def test_a_script_without_a_main_guard_can_use_several_workers(tmp_path: Path, t
         "print(folder.index['splits']['train']['documents'])\n"
     )
     finished = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
     assert finished.returncode == 0, finished.stderr
     begin, documents = finished.stdout.split()
@@ -252,6 +335,10 @@ def test_a_script_without_a_main_guard_can_use_several_workers(tmp_path: Path, t
 
 
 def test_nothing_of_a_preparation_imports_torch(tmp_path: Path):
-    code = "import sys, groundup.prepare.pipeline, groundup.prepare.ray; print('torch' in sys.modules)"
-    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    code = (
+        "import sys, groundup.prepare.pipeline, groundup.prepare.ray; print('torch' in sys.modules)"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert finished.stdout.strip() == "False"

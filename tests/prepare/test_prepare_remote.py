@@ -1,4 +1,6 @@
-"""`groundup prepare` from the hub: the same shards as from the same files here, whatever the network does."""
+"""`groundup prepare` from the hub: the same shards as from the same files here, whatever the
+network does.
+"""
 
 import hashlib
 from collections.abc import Iterator
@@ -19,7 +21,9 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
     (tmp_path / "here").mkdir()
     contents = {}
     for number in range(FILES):
-        path = write_rows(tmp_path / "here" / f"{number:03}.parquet", some_documents(100, seed=number))
+        path = write_rows(
+            tmp_path / "here" / f"{number:03}.parquet", some_documents(100, seed=number)
+        )
         contents[f"sample/10BT/{path.name}"] = path.read_bytes()
     small_tokenizer(tmp_path / "small")
     with running_hub() as hub:
@@ -30,7 +34,12 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 @pytest.fixture
 def fetch(cli: Cli, hub: Hub) -> Cli:
     """`groundup prepare SOURCE ...` with that hub."""
-    environment = {"HF_ENDPOINT": hub.url, "GROUNDUP_NETWORK_TIMEOUT": "0.3", "no_proxy": "*", "HF_HUB_OFFLINE": "0"}
+    environment = {
+        "HF_ENDPOINT": hub.url,
+        "GROUNDUP_NETWORK_TIMEOUT": "0.3",
+        "no_proxy": "*",
+        "HF_HUB_OFFLINE": "0",
+    }
     return lambda source, *flags: cli(
         *("prepare", source, "--tokenizer", "small", "--out", "out", *flags), env=environment
     )
@@ -47,12 +56,16 @@ def stored(path: Path) -> str:
 
 def local_shards(cli: Cli, tmp_path: Path, *flags: str) -> dict[str, str]:
     """What the same files give from a folder."""
-    finished = cli("prepare", "here", "--tokenizer", "small", "--out", "local", "--validation", "0.001", *flags)
+    finished = cli(
+        "prepare", "here", "--tokenizer", "small", "--out", "local", "--validation", "0.001", *flags
+    )
     assert finished.returncode == 0, finished.stderr
     return shards(tmp_path / "local")
 
 
-@pytest.mark.parametrize("source", ["fineweb-edu", "hf://datasets/HuggingFaceFW/fineweb-edu/sample"])
+@pytest.mark.parametrize(
+    "source", ["fineweb-edu", "hf://datasets/HuggingFaceFW/fineweb-edu/sample"]
+)
 def test_remote_files_give_what_local_ones_do(source: str, fetch: Cli, cli: Cli, tmp_path: Path):
     finished = fetch(source)
     assert finished.returncode == 0, finished.stderr
@@ -91,14 +104,17 @@ def test_a_file_that_can_not_be_had_is_named_and_later_it_goes_on(  # noqa: PLR0
     hub.faults.clear()
     asked = len(hub.asked)
     assert fetch("fineweb-edu", "--workers", "1").returncode == 0
-    assert not [request for request in hub.asked[asked:] if "000.parquet" in request.path]  # it was done before
+    # it was done before
+    assert not [request for request in hub.asked[asked:] if "000.parquet" in request.path]
     assert shards(tmp_path / "out") == local_shards(cli, tmp_path)
 
 
 def test_tokens_ends_the_downloads(fetch: Cli, cli: Cli, hub: Hub, tmp_path: Path):
     finished = fetch("fineweb-edu", "--tokens", "500")
     assert finished.returncode == 0, finished.stderr
-    assert {request.path.rpartition("/")[2] for request in hub.asked if "resolve" in request.path} == {"000.parquet"}
+    assert {
+        request.path.rpartition("/")[2] for request in hub.asked if "resolve" in request.path
+    } == {"000.parquet"}
     assert shards(tmp_path / "out") == local_shards(cli, tmp_path, "--tokens", "500")
 
 

@@ -1,4 +1,6 @@
-"""`groundup prepare --ray`: on a cluster of two nodes the same bytes as here, and after a kill too."""
+"""`groundup prepare --ray`: on a cluster of two nodes the same bytes as here, and after a
+kill too.
+"""
 
 import os
 import signal
@@ -30,7 +32,12 @@ def address() -> Iterator[str]:
     command = [sys.executable, "-c", CLUSTER]
     environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
     ) as cluster:
         assert cluster.stdout is not None
         yield cluster.stdout.readline().strip()
@@ -47,7 +54,8 @@ def test_a_cluster_writes_the_same_bytes_as_this_process(address: str, cli: Cli,
     assert here.returncode == 0, here.stderr
 
     started = subprocess.Popen(
-        [sys.executable, "-m", "groundup", *command, "--out", "there", "--ray", address], cwd=tmp_path
+        [sys.executable, "-m", "groundup", *command, "--out", "there", "--ray", address],
+        cwd=tmp_path,
     )
     deadline = time.monotonic() + 200
     while not list(tmp_path.glob("there/.work/part-*.json")) and started.poll() is None:

@@ -1,4 +1,6 @@
-"""`groundup bench` and `groundup plan` at the border that a user touches, and the arithmetic inside."""
+"""`groundup bench` and `groundup plan` at the border that a user touches, and the arithmetic
+inside.
+"""
 
 import json
 from dataclasses import replace
@@ -30,8 +32,17 @@ MUON = {"--model.architecture": "modern", "--optim.optimizer": "muon"}
 def tiny(**train: Any) -> Recipe:
     """A recipe of four sequences a step."""
     shape = {"architecture": "gpt2", "block_size": 16, "n_layer": 2, "n_head": 2, "n_embd": 16}
-    chosen = {"steps": 10, "batch_size": 4, "precision": "float32", "compile": "off", "device": "cpu", "threads": 1}
-    return load_recipe(packaged("shakespeare-cpu"), overrides({"model": shape, "train": chosen | train}))
+    chosen = {
+        "steps": 10,
+        "batch_size": 4,
+        "precision": "float32",
+        "compile": "off",
+        "device": "cpu",
+        "threads": 1,
+    }
+    return load_recipe(
+        packaged("shakespeare-cpu"), overrides({"model": shape, "train": chosen | train})
+    )
 
 
 def tiny_trainer() -> Trainer:
@@ -45,13 +56,21 @@ def answer(*args: object, folder: Path) -> dict[str, Any]:
     return json.loads(finished.stdout)
 
 
-@pytest.mark.parametrize("changes", [{}, MUON, {"--train.micro-batch-size": "2"}], ids=["gpt2", "modern", "micro"])
-def test_bench_measures_every_phase_without_a_corpus(changes: dict[str, object], tmp_path: Path) -> None:
-    words = [word for word in flags({"--corpus": "none"} | changes) if word not in ("--corpus", "none")]
+@pytest.mark.parametrize(
+    "changes", [{}, MUON, {"--train.micro-batch-size": "2"}], ids=["gpt2", "modern", "micro"]
+)
+def test_bench_measures_every_phase_without_a_corpus(
+    changes: dict[str, object], tmp_path: Path
+) -> None:
+    words = [
+        word for word in flags({"--corpus": "none"} | changes) if word not in ("--corpus", "none")
+    ]
     found = answer("bench", "shakespeare-cpu", "--repeat", 3, *words, folder=tmp_path)
     assert found["phases"].keys() == set(PHASES)
     assert all(found["phases"][phase] > 0 for phase in ("data", "forward", "backward", "optimizer"))
-    assert found["tokens_per_second"] == pytest.approx(found["tokens_per_step"] / found["step_seconds"])
+    assert found["tokens_per_second"] == pytest.approx(
+        found["tokens_per_step"] / found["step_seconds"]
+    )
     operations = found["operations_per_token"] * found["tokens_per_second"]
     assert found["mfu"] == pytest.approx(operations / found["matmul_peak"])
     assert found["tokens_per_step"] == 4 * 16
@@ -87,7 +106,15 @@ def test_plan_reads_the_corpus_and_predicts(tmp_path: Path) -> None:
     assert found["memory"]["largest_micro_batch"] == 4
     assert found["memory"]["fixed"] <= found["memory"]["peak"] < found["memory"]["available"]
     shown = groundup(
-        "plan", "--corpus", "text.txt", "--steps", 12, *TINY, "--train.micro-batch-size", 1, folder=tmp_path
+        "plan",
+        "--corpus",
+        "text.txt",
+        "--steps",
+        12,
+        *TINY,
+        "--train.micro-batch-size",
+        1,
+        folder=tmp_path,
     )
     assert "4 x 1 sequences" in shown.stdout
     assert "with its evaluations" in shown.stdout
@@ -95,7 +122,9 @@ def test_plan_reads_the_corpus_and_predicts(tmp_path: Path) -> None:
 
 def test_a_length_in_minutes_or_epochs_becomes_steps(tmp_path: Path) -> None:
     write_text(tmp_path)
-    minutes = answer("plan", "--corpus", "text.txt", "--train.minutes", 0.05, *TINY, folder=tmp_path)
+    minutes = answer(
+        "plan", "--corpus", "text.txt", "--train.minutes", 0.05, *TINY, folder=tmp_path
+    )
     assert minutes["time"]["total"] == pytest.approx(3.0, rel=0.3)
     epochs = answer("plan", "--corpus", "text.txt", "--train.epochs", 2, *TINY, folder=tmp_path)
     assert epochs["steps"] * 64 == pytest.approx(2 * 5400, rel=0.02)
@@ -127,10 +156,14 @@ def test_what_does_not_fit_is_said_before_it_is_tried(monkeypatch: pytest.Monkey
     available=st.integers(1, 10**10),
     batch=st.integers(1, 300),
 )
-def test_the_largest_micro_batch_divides_the_batch_and_fits(fixed: int, each: int, available: int, batch: int) -> None:
+def test_the_largest_micro_batch_divides_the_batch_and_fits(
+    fixed: int, each: int, available: int, batch: int
+) -> None:
     largest = memory_of(tiny(batch_size=batch), fixed, each, 0, available).largest_micro_batch
     fits = [
-        rows for rows in range(1, batch + 1) if batch % rows == 0 and fixed + rows * max(1, each) <= 0.9 * available
+        rows
+        for rows in range(1, batch + 1)
+        if batch % rows == 0 and fixed + rows * max(1, each) <= 0.9 * available
     ]
     assert largest == max(fits, default=0)
 
@@ -152,21 +185,26 @@ def test_steps_of_a_recipe_in_minutes_that_does_not_fit_are_unknown() -> None:
     trainer = tiny_trainer()
     minutes = load_recipe(packaged("shakespeare-cpu"), overrides({"train": {"minutes": 1.0}}))
     assert steps_of(minutes, trainer, None) == 0
-    assert steps_of(minutes, trainer, Time(step=0.5, evaluation=0.0, training=0.0, total=0.0)) == 120
+    assert (
+        steps_of(minutes, trainer, Time(step=0.5, evaluation=0.0, training=0.0, total=0.0)) == 120
+    )
 
 
 def test_on_paper_it_is_the_formula(tmp_path: Path) -> None:
     found = answer("plan", "shakespeare", "--gpu", "h100", "--gpus", 4, folder=tmp_path)
     tokens = 5000 * 64 * 256
     assert found["tokens"] == tokens
-    assert found["seconds"] == pytest.approx(found["operations_per_token"] * tokens / (4 * MFU * 989e12))
+    assert found["seconds"] == pytest.approx(
+        found["operations_per_token"] * tokens / (4 * MFU * 989e12)
+    )
     assert found["fixed_memory"] == 16 * found["parameters"]
     assert found["peak_memory"] == found["fixed_memory"] + 16 * ACTIVATION_BYTES * 256 * 384 * 7
     assert found["largest_micro_batch"] == 16
     assert len(found["assumptions"]) == 5
     shown = groundup("plan", "shakespeare", "--gpu", "A100", folder=tmp_path)
     assert "assumption 1" in shown.stdout
-    assert estimate(load_recipe(packaged("quickstart")), 114, "l40s", 1).seconds is None  # its length is in minutes
+    # its length is in minutes
+    assert estimate(load_recipe(packaged("quickstart")), 114, "l40s", 1).seconds is None
 
 
 @pytest.mark.parametrize(
@@ -181,14 +219,25 @@ def test_on_paper_it_is_the_formula(tmp_path: Path) -> None:
         (["plan", "shakespeare", "--gpu", "h100", "--gpus", "0"], "--gpus 0 is below 1"),
         (["plan", "shakespeare", "--gpu", "h100", "--gpus", "7"], "can't be divided by 7 GPUs"),
         (
-            ["plan", "shakespeare", "--gpu", "h100", "--train.micro-batch-size", "64", "--gpus", "2"],
+            [
+                "plan",
+                "shakespeare",
+                "--gpu",
+                "h100",
+                "--train.micro-batch-size",
+                "64",
+                "--gpus",
+                "2",
+            ],
             "by 2 GPUs x micro",
         ),
         (["plan", "--train.epochs", "2", "--vocab-size", "9"], "are passes over a corpus"),
         (["plan", "--size", "0"], "--size 0 is below 1"),
     ],
 )
-def test_a_wrong_question_is_answered_in_one_line(words: list[str], said: str, tmp_path: Path) -> None:
+def test_a_wrong_question_is_answered_in_one_line(
+    words: list[str], said: str, tmp_path: Path
+) -> None:
     assert said in error_line(groundup(*words, folder=tmp_path))
 
 
@@ -201,7 +250,13 @@ def test_a_recipe_without_a_vocabulary_has_to_be_given_one() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.04, "0.0 s"), (59.9, "59.9 s"), (250, "4 min 10 s"), (12_000, "3 h 20 min"), (190_800, "2 d 5 h")],
+    [
+        (0.04, "0.0 s"),
+        (59.9, "59.9 s"),
+        (250, "4 min 10 s"),
+        (12_000, "3 h 20 min"),
+        (190_800, "2 d 5 h"),
+    ],
 )
 def test_seconds_for_reading(seconds: float, words: str) -> None:
     assert in_words(seconds) == words

@@ -31,30 +31,49 @@ def counted(model: Model, rows: int = 3) -> float:
 
 
 @settings(max_examples=15)
-@given(n_layer=st.integers(1, 3), n_head=st.integers(1, 4), head_dim=st.integers(1, 8), block_size=st.integers(1, 20))
-def test_a_gpt_needs_what_torch_counts(n_layer: int, n_head: int, head_dim: int, block_size: int) -> None:
+@given(
+    n_layer=st.integers(1, 3),
+    n_head=st.integers(1, 4),
+    head_dim=st.integers(1, 8),
+    block_size=st.integers(1, 20),
+)
+def test_a_gpt_needs_what_torch_counts(
+    n_layer: int, n_head: int, head_dim: int, block_size: int
+) -> None:
     config = GPTConfig(block_size, 17, n_layer, n_head, n_head * head_dim)
     assert operations_per_token("gpt2", config) == operations_per_token("readable", config)
     assert counted(ReadableGPT(config)) == operations_per_token("readable", config)
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_modern_model_needs_what_torch_counts(tied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("groundup.models.modern.causal_attention", attention.attention_by_products)  # all products
+def test_a_modern_model_needs_what_torch_counts(
+    tied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # all products
+    monkeypatch.setattr("groundup.models.modern.causal_attention", attention.attention_by_products)
     config = ModernConfig(16, 17, 2, 4, 2, 24, head_dim=8, n_inner=40, tied=tied)
     assert counted(Modern(config)) == operations_per_token("modern", config)
 
 
 @settings(max_examples=10)
-@given(n_layer=st.integers(1, 3), n_head=st.integers(1, 3), head_dim=st.sampled_from([2, 4]), rank=st.integers(1, 4))
-def test_adapters_need_what_torch_counts(n_layer: int, n_head: int, head_dim: int, rank: int) -> None:
+@given(
+    n_layer=st.integers(1, 3),
+    n_head=st.integers(1, 3),
+    head_dim=st.sampled_from([2, 4]),
+    rank=st.integers(1, 4),
+)
+def test_adapters_need_what_torch_counts(
+    n_layer: int, n_head: int, head_dim: int, rank: int
+) -> None:
     """No gradient of a frozen matrix is computed, nor any below the first one that learns."""
     classic = GPTConfig(16, 17, n_layer, n_head, n_head * head_dim)
     grouped = ModernConfig(16, 17, n_layer, 2 * n_head, n_head, 24, head_dim, n_inner=40)
     for name, model in (("gpt2", GPT2(classic)), ("modern", Modern(grouped))):
         adapt(model, rank, alpha=16.0)
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(f"groundup.models.{name}.causal_attention", attention.attention_by_products)
+            patched.setattr(
+                f"groundup.models.{name}.causal_attention", attention.attention_by_products
+            )
             assert counted(model) == operations_per_token(name, model.config, rank)
 
 

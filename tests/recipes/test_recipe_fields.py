@@ -1,4 +1,6 @@
-"""Every field of a recipe does something: a changed value changes the run as the table below says, field by field."""
+"""Every field of a recipe does something: a changed value changes the run as the table below says,
+field by field.
+"""
 
 import json
 import os
@@ -79,13 +81,16 @@ Runner = Callable[..., Seen]
 
 
 @pytest.fixture
-def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Runner:
+def train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Runner:
     """Train the base recipe with some fields changed, all given as flags: what it left behind."""
     (tmp_path / "text.txt").write_text(some_text(), "utf-8")
     (tmp_path / "other.txt").write_text(some_text()[::-1], "utf-8")
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
-    # The picture and the long goodbye take most of a tiny run's time, and no field of a recipe changes them.
+    # The picture and the long goodbye take most of a tiny run's time, and no field of a recipe
+    # changes them.
     monkeypatch.setattr("groundup.training.journal.plot_losses", lambda *_: None)
     monkeypatch.setattr("groundup.cli.train.FINAL_SAMPLE", 5)
 
@@ -112,23 +117,29 @@ def seen(run: Path, printed: str) -> Seen:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
     samples = (run / "samples.txt").read_text("utf-8") if (run / "samples.txt").exists() else ""
     latest = run / "checkpoints" / "latest"
-    adapters = (latest / "adapter_config.json").exists()  # of a model elsewhere: then there is nothing but them
+    # of a model elsewhere: then there is nothing but them
+    adapters = (latest / "adapter_config.json").exists()
     return Seen(
         recipe=tomllib.loads((run / "recipe.toml").read_text("utf-8")),
         facts=json.loads((run / "run.json").read_text("utf-8")),
-        config=json.loads((latest / ("adapter_config.json" if adapters else "config.json")).read_text("utf-8")),
+        config=json.loads(
+            (latest / ("adapter_config.json" if adapters else "config.json")).read_text("utf-8")
+        ),
         steps=[line for line in lines if line["kind"] == "step"],
         evaluations=[line for line in lines if line["kind"] == "evaluation"],
         scores=[line for line in lines if line["kind"] == "hellaswag"],
         samples=re.split(r"======== step \d+ .*\n", samples)[1:],
         checkpoints=sorted(path.name for path in (run / "checkpoints").glob("step-*")),
-        weights=(latest / ("adapter_model.safetensors" if adapters else "model.safetensors")).read_bytes(),
+        weights=(
+            latest / ("adapter_model.safetensors" if adapters else "model.safetensors")
+        ).read_bytes(),
         printed=printed,
         files={path.name for path in run.iterdir()},
     )
 
 
-# A row for every field: its test trains, changes the field, and says what must differ and what must not.
+# A row for every field: its test trains, changes the field, and says what must differ and what must
+# not.
 ROWS: dict[str, Callable[[Runner], None]] = {}
 
 
@@ -147,7 +158,9 @@ def row(field: str) -> Callable[[Callable[[Runner], None]], Callable[[Runner], N
 def architecture(train: Runner) -> None:
     made = {name: train(model__architecture=name) for name in ("bigram", "readable", "gpt2")}
     made["modern"] = train(**MODERN)
-    assert {name: run.config["groundup_model"] for name, run in made.items()} == {name: name for name in made}
+    assert {name: run.config["groundup_model"] for name, run in made.items()} == {
+        name: name for name in made
+    }
     assert made["bigram"].facts["parameters"] == made["bigram"].facts["vocab_size"] ** 2
     assert made["readable"].facts["parameters"] == made["gpt2"].facts["parameters"]
 
@@ -191,7 +204,8 @@ def dropout(train: Runner) -> None:
 def n_kv_head(train: Runner) -> None:
     own, shared = train(**MODERN), train(model__n_kv_head=1, **MODERN)
     assert (own.config["num_key_value_heads"], shared.config["num_key_value_heads"]) == (2, 1)
-    assert own.facts["parameters"] - shared.facts["parameters"] == 2 * (2 * 8 * 16)  # layers x (keys, values) of a head
+    # layers x (keys, values) of a head
+    assert own.facts["parameters"] - shared.facts["parameters"] == 2 * (2 * 8 * 16)
 
 
 @row("model.head_dim")
@@ -203,34 +217,44 @@ def head_dim(train: Runner) -> None:
 @row("model.n_inner")
 def n_inner(train: Runner) -> None:
     own, wide = train(**MODERN), train(model__n_inner=50, **MODERN)
-    assert (own.config["intermediate_size"], wide.config["intermediate_size"]) == (48, 50)  # 8/3 of 16, rounded up
+    # 8/3 of 16, rounded up
+    assert (own.config["intermediate_size"], wide.config["intermediate_size"]) == (48, 50)
 
 
 @row("model.rope_theta")
 def rope_theta(train: Runner) -> None:
     usual, slow = train(**MODERN), train(model__rope_theta=1e6, optim__learning_rate=0.03, **MODERN)
-    assert (usual.config["rope_theta"], slow.config["rope_theta"]) == (1e3, 1e6)  # quickstart has 1000
+    # quickstart has 1000
+    assert (usual.config["rope_theta"], slow.config["rope_theta"]) == (1e3, 1e6)
     assert train(optim__learning_rate=0.03, **MODERN).losses() != slow.losses()
 
 
 @row("model.head")
 def head(train: Runner) -> None:
     tied, untied = (train(model__head=head, **MODERN) for head in ("tied", "untied"))
-    assert (tied.config["tie_word_embeddings"], untied.config["tie_word_embeddings"]) == (True, False)
+    assert (tied.config["tie_word_embeddings"], untied.config["tie_word_embeddings"]) == (
+        True,
+        False,
+    )
     assert untied.facts["parameters"] - tied.facts["parameters"] == 16 * tied.facts["vocab_size"]
 
 
 @row("data.corpus")
 def corpus(train: Runner) -> None:
     text, other = train(), train(data__corpus="other.txt")
-    assert (text.facts["corpus"]["name"], other.facts["corpus"]["name"]) == ("text.txt", "other.txt")
+    assert (text.facts["corpus"]["name"], other.facts["corpus"]["name"]) == (
+        "text.txt",
+        "other.txt",
+    )
     assert text.facts["corpus"]["fingerprint"] != other.facts["corpus"]["fingerprint"]
     assert text.all("batch_hash") != other.all("batch_hash")
 
 
 @row("data.tokenizer")
 def tokenizer(train: Runner) -> None:
-    characters, automatic, gpt2 = (train(data__tokenizer=name).facts for name in ("characters", "auto", "gpt2"))
+    characters, automatic, gpt2 = (
+        train(data__tokenizer=name).facts for name in ("characters", "auto", "gpt2")
+    )
     assert characters["vocab_size"] == automatic["vocab_size"] < 100
     assert gpt2["vocab_size"] == 50_257
 
@@ -265,16 +289,22 @@ def optimizer(train: Runner) -> None:
 
 @row("optim.muon_learning_rate")
 def muon_learning_rate(train: Runner) -> None:
-    still, usual = (train(optim__optimizer="muon", optim__muon_learning_rate=rate) for rate in (1e-12, 0.02))
+    still, usual = (
+        train(optim__optimizer="muon", optim__muon_learning_rate=rate) for rate in (1e-12, 0.02)
+    )
     assert still.all("learning_rate") == usual.all("learning_rate")
     assert abs(still.all("loss")[-1] - usual.all("loss")[-1]) > 1e-3
-    assert train(optim__muon_learning_rate=0.5).weights == train().weights  # adamw knows nothing of it
+    # adamw knows nothing of it
+    assert train(optim__muon_learning_rate=0.5).weights == train().weights
 
 
 @row("optim.muon_momentum")
 def muon_momentum(train: Runner) -> None:
-    usual, none = (train(optim__optimizer="muon", optim__muon_momentum=momentum) for momentum in (0.95, 0.0))
-    assert usual.all("loss")[:2] == none.all("loss")[:2]  # the first update has no history, and no length but its own
+    usual, none = (
+        train(optim__optimizer="muon", optim__muon_momentum=momentum) for momentum in (0.95, 0.0)
+    )
+    # the first update has no history, and no length but its own
+    assert usual.all("loss")[:2] == none.all("loss")[:2]
     assert usual.all("loss")[-1] != none.all("loss")[-1]
 
 
@@ -287,21 +317,29 @@ def decay_share(train: Runner) -> None:
 
 @row("optim.min_learning_rate")
 def min_learning_rate(train: Runner) -> None:
-    low, high = (train(optim__min_learning_rate=least).all("learning_rate") for least in (0.0, 1.5e-3))
+    low, high = (
+        train(optim__min_learning_rate=least).all("learning_rate") for least in (0.0, 1.5e-3)
+    )
     assert low[:2] == high[:2]
-    assert low[2:] == pytest.approx([2e-3, 1e-3])  # linear from 3e-3, reaching the least after the last step
+    # linear from 3e-3, reaching the least after the last step
+    assert low[2:] == pytest.approx([2e-3, 1e-3])
     assert high[2:] == pytest.approx([2.5e-3, 2e-3])
 
 
 @row("optim.warmup_steps")
 def warmup_steps(train: Runner) -> None:
     assert train(optim__warmup_steps=0).all("learning_rate")[0] == 3e-3
-    assert train(optim__warmup_steps=2).all("learning_rate")[:3] == pytest.approx([1e-3, 2e-3, 3e-3])
+    assert train(optim__warmup_steps=2).all("learning_rate")[:3] == pytest.approx(
+        [1e-3, 2e-3, 3e-3]
+    )
 
 
 @row("optim.schedule")
 def schedule(train: Runner) -> None:
-    rates = [train(optim__schedule=name).all("learning_rate") for name in ("cosine", "linear", "constant", "wsd")]
+    rates = [
+        train(optim__schedule=name).all("learning_rate")
+        for name in ("cosine", "linear", "constant", "wsd")
+    ]
     assert [rate[:2] for rate in rates] == [rates[0][:2]] * 4
     assert rates[0][2] > rates[1][2]  # a cosine stays up longer
     assert rates[2][1:] == [3e-3] * 3
@@ -313,7 +351,8 @@ def schedule(train: Runner) -> None:
 def betas(train: Runner) -> None:
     usual, other = train(), train(optim__betas=(0.5, 0.6))
     assert other.recipe["optim"]["betas"] == [0.5, 0.6]
-    assert usual.all("loss")[:2] == pytest.approx(other.all("loss")[:2], rel=1e-6)  # the first update has no history
+    # the first update has no history
+    assert usual.all("loss")[:2] == pytest.approx(other.all("loss")[:2], rel=1e-6)
     assert abs(usual.all("loss")[3] - other.all("loss")[3]) > 1e-5
 
 
@@ -328,9 +367,12 @@ def weight_decay(train: Runner) -> None:
 def clip_norm(train: Runner) -> None:
     without, loose, strict = (train(optim__clip_norm=norm) for norm in (0.0, 1e9, 1e-9))
     assert without.weights == loose.weights != strict.weights
-    assert without.all("gradient_norm")[0] == strict.all("gradient_norm")[0] > 0.1  # as it was before clipping
+    # as it was before clipping
+    assert without.all("gradient_norm")[0] == strict.all("gradient_norm")[0] > 0.1
     # Where the clipped gradient is far below AdamW's epsilon the weights hardly move.
-    assert abs(strict.losses()[-1] - strict.losses()[0]) < 0.1 * abs(loose.losses()[-1] - loose.losses()[0])
+    assert abs(strict.losses()[-1] - strict.losses()[0]) < 0.1 * abs(
+        loose.losses()[-1] - loose.losses()[0]
+    )
 
 
 @row("lora.rank")
@@ -341,15 +383,21 @@ def lora_rank(train: Runner) -> None:
     assert [run.config["r"] for run in runs] == [1, 4]
     assert [run.facts["parameters"] for run in (whole, *runs)] == [base.facts["parameters"]] * 3
     # Of each of two layers c_attn, c_proj, c_fc and c_proj: inputs and outputs, in widths of 16.
-    assert [run.facts["trained_parameters"] for run in runs] == [rank * 2 * (4 + 2 + 5 + 5) * 16 for rank in (1, 4)]
-    assert [run.losses()[0] for run in runs] == [base.losses()[-1]] * 2  # before the first step an adapter is nothing
+    assert [run.facts["trained_parameters"] for run in runs] == [
+        rank * 2 * (4 + 2 + 5 + 5) * 16 for rank in (1, 4)
+    ]
+    # before the first step an adapter is nothing
+    assert [run.losses()[0] for run in runs] == [base.losses()[-1]] * 2
     assert runs[0].losses()[-1] != runs[1].losses()[-1]
 
 
 @row("lora.alpha")
 def lora_alpha(train: Runner) -> None:
     train(eval__every=4)
-    small, large = (train(train__init="runs/quickstart-1", lora__rank=2, lora__alpha=alpha) for alpha in (1.0, 64.0))
+    small, large = (
+        train(train__init="runs/quickstart-1", lora__rank=2, lora__alpha=alpha)
+        for alpha in (1.0, 64.0)
+    )
     assert [run.config["lora_alpha"] for run in (small, large)] == [1, 64]
     assert small.losses()[0] == large.losses()[0]
     learned = [abs(run.losses()[-1] - run.losses()[0]) for run in (small, large)]
@@ -364,7 +412,9 @@ def steps(train: Runner) -> None:
 @row("train.epochs")
 def epochs(train: Runner) -> None:
     run = train(train__epochs=0.05)
-    assert len(run.steps) == run.recipe["train"]["steps"] == round(0.05 * ((5400 - 1) // 16 - 1) / 4)
+    assert (
+        len(run.steps) == run.recipe["train"]["steps"] == round(0.05 * ((5400 - 1) // 16 - 1) / 4)
+    )
 
 
 @row("train.minutes")
@@ -384,7 +434,9 @@ def micro_batch_size(train: Runner) -> None:
     whole, halves = train(), train(train__micro_batch_size=2)
     assert whole.all("batch_hash") == halves.all("batch_hash")
     assert whole.all("loss")[0] != halves.all("loss")[0]  # each half drops its own activations
-    without = [train(model__dropout=0.0, train__micro_batch_size=rows).all("loss") for rows in (0, 1, 2)]
+    without = [
+        train(model__dropout=0.0, train__micro_batch_size=rows).all("loss") for rows in (0, 1, 2)
+    ]
     assert without[0] == pytest.approx(without[1], rel=1e-5)
     assert without[0] == pytest.approx(without[2], rel=1e-5)
 
@@ -421,10 +473,16 @@ def precision(train: Runner) -> None:
 
 @row("train.compile")
 def compiling(train: Runner) -> None:
-    """A compiler that doesn't exist is enough to see that it is called, and that training goes on without it."""
+    """A compiler that doesn't exist is enough to see that it is called, and that training goes on
+    without it.
+    """
     import torch._inductor.config as inductor
 
-    missing = {"cpp.cxx": (None, "/no/such/compiler"), "fx_graph_cache": False, "force_disable_caches": True}
+    missing = {
+        "cpp.cxx": (None, "/no/such/compiler"),
+        "fx_graph_cache": False,
+        "force_disable_caches": True,
+    }
     with inductor.patch(missing):
         tried = train(train__compile="on", model__architecture="bigram")
     assert "compiling" in tried.printed
@@ -433,19 +491,26 @@ def compiling(train: Runner) -> None:
     never = train(train__compile="off", model__architecture="bigram")
     assert "compil" not in never.printed
     assert never.all("loss") == tried.all("loss")
-    assert train(train__compile="auto").recipe["train"]["compile"] == "off"  # too short to win the time back
+    # too short to win the time back
+    assert train(train__compile="auto").recipe["train"]["compile"] == "off"
 
 
 @row("train.threads")
 def threads(train: Runner) -> None:
     assert train(train__threads=2).recipe["train"]["threads"] == torch.get_num_threads() == 2
-    assert train(train__threads=0).recipe["train"]["threads"] == torch.get_num_threads() <= (os.cpu_count() or 1)
+    assert (
+        train(train__threads=0).recipe["train"]["threads"]
+        == torch.get_num_threads()
+        <= (os.cpu_count() or 1)
+    )
 
 
 @row("train.keep_checkpoints")
 def keep_checkpoints(train: Runner) -> None:
     every_step: dict[str, Any] = {"eval__every": 1, "train__steps": 4}
-    assert train(train__keep_checkpoints=3, **every_step).checkpoints[-3:] == [f"step-{step:06d}" for step in (2, 3, 4)]
+    assert train(train__keep_checkpoints=3, **every_step).checkpoints[-3:] == [
+        f"step-{step:06d}" for step in (2, 3, 4)
+    ]
     assert len(train(train__keep_checkpoints=1, **every_step).checkpoints) <= 2
 
 
@@ -490,7 +555,11 @@ def patience(train: Runner) -> None:
         "optim__min_learning_rate": 0.0,
         "optim__weight_decay": 0.0,
     }
-    still: dict[str, Any] = frozen | {"eval__every": 1, "train__steps": 6, "train__precision": "float32"}
+    still: dict[str, Any] = frozen | {
+        "eval__every": 1,
+        "train__steps": 6,
+        "train__precision": "float32",
+    }
     assert len(train(eval__patience=0, **still).steps) == 6
     early = train(eval__patience=2, **still)
     assert len(early.steps) < 6
@@ -505,8 +574,16 @@ def sample_length(train: Runner) -> None:
     assert some.weights == none.weights
 
 
-SHORT_ITEM = {"ctx": "the quick", "endings": [" brown fox", " dog;", " a lazy", " over"], "label": 0}
-ASKED: dict[str, Any] = {"eval__hellaswag_every": 2, "eval__hellaswag_file": "items.jsonl", "eval__hellaswag_items": 5}
+SHORT_ITEM = {
+    "ctx": "the quick",
+    "endings": [" brown fox", " dog;", " a lazy", " over"],
+    "label": 0,
+}
+ASKED: dict[str, Any] = {
+    "eval__hellaswag_every": 2,
+    "eval__hellaswag_file": "items.jsonl",
+    "eval__hellaswag_items": 5,
+}
 
 
 @row("eval.hellaswag_every")
@@ -524,21 +601,33 @@ def hellaswag_every(train: Runner) -> None:
 def hellaswag_items(train: Runner) -> None:
     write_items(Path("items.jsonl"), [SHORT_ITEM | {"ind": number} for number in range(8)])
     assert [line["items"] for line in train(**ASKED).scores] == [5] * 3
-    assert [line["items"] for line in train(**ASKED | {"eval__hellaswag_items": 0}).scores] == [8] * 3
+    assert [line["items"] for line in train(**ASKED | {"eval__hellaswag_items": 0}).scores] == [
+        8
+    ] * 3
 
 
 @row("eval.hellaswag_file")
 def hellaswag_file(train: Runner) -> None:
     """The first ending of eight right, and of other eight wrong, whichever is chosen."""
     write_items(Path("items.jsonl"), [SHORT_ITEM | {"ind": number} for number in range(8)])
-    write_items(Path("others.jsonl"), [SHORT_ITEM | {"ind": number, "label": number % 4} for number in range(8)])
+    write_items(
+        Path("others.jsonl"),
+        [SHORT_ITEM | {"ind": number, "label": number % 4} for number in range(8)],
+    )
     every: dict[str, Any] = ASKED | {"eval__hellaswag_items": 0}
     assert {line["right"] for line in train(**every).scores} <= {0, 8}
-    assert {line["right"] for line in train(**every | {"eval__hellaswag_file": "others.jsonl"}).scores} == {2}
+    assert {
+        line["right"] for line in train(**every | {"eval__hellaswag_file": "others.jsonl"}).scores
+    } == {2}
 
 
 def test_every_field_has_a_row():
-    known = {f"{section}.{key}" for section in SECTIONS if section != "about" for key in field_types(section)}
+    known = {
+        f"{section}.{key}"
+        for section in SECTIONS
+        if section != "about"
+        for key in field_types(section)
+    }
     assert set(ROWS) == known
 
 
@@ -549,15 +638,21 @@ def test_a_field_does_what_it_says(field: str, train: Runner):
 
 @pytest.mark.parametrize("name", packaged_names())
 def test_every_line_of_about_is_shown(name: str, capsys: pytest.CaptureFixture[str]):
-    """The fields of [about] change no run: they are what the list of recipes shows, wrapped into its columns."""
+    """The fields of [about] change no run: they are what the list of recipes shows, wrapped into
+    its columns.
+    """
     app(["recipes"], exit_on_error=False, print_error=False, result_action="return_value")
     lines = capsys.readouterr().out.splitlines()
     first = next(number for number, line in enumerate(lines) if line.split()[:1] == [name])
-    after = [number for number, line in enumerate(lines) if number > first and re.match(r" ?\S", line)]
+    after = [
+        number for number, line in enumerate(lines) if number > first and re.match(r" ?\S", line)
+    ]
     words = " ".join(lines[first : min(after, default=len(lines))]).split()
     recipe = load_recipe(packaged(name))
     parameters = short_count(recipe.parameter_count(recipe.about.vocab_size))
-    about = vars(recipe.about) | {"vocab_size": "from gpt2 its own" if recipe.train.init else parameters}
+    about = vars(recipe.about) | {
+        "vocab_size": "from gpt2 its own" if recipe.train.init else parameters
+    }
     assert set(about) == set(field_types("about"))
     for shown in about.values():
         assert set(shown.split()) <= set(words)

@@ -25,13 +25,28 @@ def test_the_recipes_own_size_changes_nothing(name: str) -> None:
     assert list(differences(recipe, again)) == []
 
 
-@given(name=st.sampled_from(SCALABLE), n_layer=st.integers(1, 64), sharing=st.sampled_from([0, 1, 2, 3]))
-def test_any_size_is_a_valid_recipe_of_the_same_proportions(name: str, n_layer: int, sharing: int) -> None:
+@given(
+    name=st.sampled_from(SCALABLE),
+    n_layer=st.integers(1, 64),
+    sharing=st.sampled_from([0, 1, 2, 3]),
+)
+def test_any_size_is_a_valid_recipe_of_the_same_proportions(
+    name: str, n_layer: int, sharing: int
+) -> None:
     recipe = load_recipe(packaged(name))
-    shape = {"architecture": "modern", "n_head": 6, "n_embd": 96, "n_layer": 6, "n_inner": 300, "dropout": 0.0}
+    shape = {
+        "architecture": "modern",
+        "n_head": 6,
+        "n_embd": 96,
+        "n_layer": 6,
+        "n_inner": 300,
+        "dropout": 0.0,
+    }
     shape |= {"n_kv_head": 6 // sharing} if sharing else {}
     recipe = load_recipe(packaged(name), overrides({"model": shape}))
-    larger = load_recipe(packaged(name), overrides({"model": shape}), overrides(scaled(recipe, n_layer)))
+    larger = load_recipe(
+        packaged(name), overrides({"model": shape}), overrides(scaled(recipe, n_layer))
+    )
     model = larger.model
     assert model.n_layer == n_layer
     assert model.n_embd == 16 * model.n_head  # the width of a head stays
@@ -55,13 +70,30 @@ def test_what_cannot_be_scaled_is_refused() -> None:
 
 def test_a_flag_goes_over_the_size_and_the_size_over_a_file(tmp_path: Path) -> None:
     write_text(tmp_path)
-    file = "[model]\nn_layer = 2\nn_head = 2\nn_embd = 16\nblock_size = 8\n[train]\nbatch_size = 4\nsteps = 1\n"
+    file = (
+        "[model]\nn_layer = 2\nn_head = 2\nn_embd = 16\nblock_size = 8\n[train]\nbatch_size = "
+        "4\nsteps = 1\n"
+    )
     (tmp_path / "my.toml").write_text(file, "utf-8")
-    words = ["train", "--config", "my.toml", "--corpus", "text.txt", "--size", 4, "--model.n-head", 8]
+    words = [
+        "train",
+        "--config",
+        "my.toml",
+        "--corpus",
+        "text.txt",
+        "--size",
+        4,
+        "--model.n-head",
+        8,
+    ]
     finished = groundup(*words, "--train.threads", 1, folder=tmp_path)
     assert finished.returncode == 0, finished.stderr
     recorded = tomllib.loads((tmp_path / "runs" / "my-1" / "recipe.toml").read_text("utf-8"))
-    assert (recorded["model"]["n_layer"], recorded["model"]["n_head"], recorded["model"]["n_embd"]) == (4, 8, 32)
+    assert (
+        recorded["model"]["n_layer"],
+        recorded["model"]["n_head"],
+        recorded["model"]["n_embd"],
+    ) == (4, 8, 32)
     assert recorded["train"]["batch_size"] == 8
     refused = error_line(groundup("train", "--resume", "my-1", "--size", 4, folder=tmp_path))
     assert "--size can't be given with it" in refused

@@ -1,4 +1,6 @@
-"""A run is a pure function of its recipe: stopped, killed or left alone, it ends with the same bits (faults.md, 1)."""
+"""A run is a pure function of its recipe: stopped, killed or left alone, it ends with the same bits
+(faults.md, 1).
+"""
 
 import random
 import shutil
@@ -35,10 +37,15 @@ KINDS: dict[str, dict[str, object]] = {
     "accumulation": {"--model.dropout": 0.1, "--train.micro-batch-size": 2, "--eval.every": 50},
     "bfloat16": {"--model.dropout": 0.1, "--train.precision": "bfloat16", "--eval.every": 50},
     "modern": MODERN | {"--model.n-kv-head": 1, "--train.micro-batch-size": 2, "--eval.every": 50},
-    "mixture": {"--corpus": "shards:0.7,text.txt:0.3", "--data.documents": "cut", "--eval.every": 50},
+    "mixture": {
+        "--corpus": "shards:0.7,text.txt:0.3",
+        "--data.documents": "cut",
+        "--eval.every": 50,
+    },
 }
 STEPS = 200
-SLOW: dict[str, object] = {"--train.batch-size": 16, "--train.micro-batch-size": 1}  # enough to be interrupted
+# enough to be interrupted
+SLOW: dict[str, object] = {"--train.batch-size": 16, "--train.micro-batch-size": 1}
 COMPILED: dict[str, dict[str, object]] = {
     "gpt2": SLOW | {"--train.compile": "on", "--model.n-layer": 1, "--model.dropout": 0.1},
     "modern": SLOW | MODERN | {"--train.compile": "on"},
@@ -60,7 +67,10 @@ class Experiment:
 
     def arguments(self, name: str, changes: dict[str, object] | None = None) -> list[str]:
         """How to train the recipe again under another name."""
-        return ["train", *flags(self.changes | {"--steps": self.steps, "--name": name} | (changes or {}))]
+        return [
+            "train",
+            *flags(self.changes | {"--steps": self.steps, "--name": name} | (changes or {})),
+        ]
 
 
 def experiment(folder: Path, changes: dict[str, object], steps: int) -> Experiment:
@@ -79,7 +89,9 @@ def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module", params=COMPILED)
-def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+def compiled(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Experiment:
     if shutil.which("g++") is None:
         pytest.skip("torch.compile needs a C++ compiler on a CPU")
     return experiment(tmp_path_factory.mktemp("compiled"), COMPILED[request.param], COMPILED_STEPS)
@@ -91,7 +103,8 @@ def stop_at(of: Experiment, arguments: list[str], run: Path, step: int, number: 
         wait_for_step(running, run, step)
         running.send(number)
         status = running.wait().returncode
-    if status == 0 and "--resume" not in arguments:  # a busy machine: it was done before the signal came
+    # a busy machine: it was done before the signal came
+    if status == 0 and "--resume" not in arguments:
         shutil.rmtree(run)
         stop_at(of, arguments, run, step, number)
     else:
@@ -128,13 +141,20 @@ def test_stopped_and_resumed_equals_unbroken(kind: Experiment) -> None:
 
 def metrics_without_seconds(run: Path) -> list[dict[str, object]]:
     """The evaluations, less what depends on the clock."""
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in metrics(run, "evaluation")]
+    return [
+        {key: value for key, value in line.items() if key != "seconds"}
+        for line in metrics(run, "evaluation")
+    ]
 
 
 def test_killed_at_random_moments_and_resumed_equals_unbroken(kind: Experiment) -> None:
-    """faults.md, 1: with a save every 4 steps, so that kills land in all phases of one; each second one surely does."""
+    """faults.md, 1: with a save every 4 steps, so that kills land in all phases of one; each second
+    one surely does.
+    """
     run, moments = kind.folder / "runs" / "killed", random.Random(0)
-    begin = kind.arguments("killed", {"--eval.every": 4, "--eval.sample-length": 5, "--train.keep-checkpoints": 2})
+    begin = kind.arguments(
+        "killed", {"--eval.every": 4, "--eval.sample-length": 5, "--train.keep-checkpoints": 2}
+    )
     resume, kills = ["train", "--resume", "killed"], 0
     while not checkpoint(run, STEPS).is_dir():
         arguments = resume if (run / "recipe.toml").exists() else begin
@@ -160,7 +180,9 @@ def wait_for_save(running: Running, run: Path) -> None:
 
 
 def test_compiled_stopped_and_resumed_equals_unbroken(compiled: Experiment) -> None:
-    """Three processes compile here, which is what takes the time; the first steps come from two unbroken ones."""
+    """Three processes compile here, which is what takes the time; the first steps come from two
+    unbroken ones.
+    """
     run = compiled.folder / "runs" / "stopped"
     stop_at(compiled, compiled.arguments("stopped"), run, 20, signal.SIGTERM)
     resumed = trained("--resume", "stopped", folder=compiled.folder)
@@ -170,8 +192,15 @@ def test_compiled_stopped_and_resumed_equals_unbroken(compiled: Experiment) -> N
 
 def test_another_seed_is_another_run(kind: Experiment) -> None:
     """What the others compare could differ."""
-    trained(*flags(kind.changes | {"--steps": 5, "--seed": 1, "--name": "other-seed"}), folder=kind.folder)
-    pairs = zip(steps_once(kind.folder / "runs" / "other-seed", 5), steps_once(kind.unbroken, STEPS), strict=False)
+    trained(
+        *flags(kind.changes | {"--steps": 5, "--seed": 1, "--name": "other-seed"}),
+        folder=kind.folder,
+    )
+    pairs = zip(
+        steps_once(kind.folder / "runs" / "other-seed", 5),
+        steps_once(kind.unbroken, STEPS),
+        strict=False,
+    )
     for (loss, batch_hash), (other_loss, other_hash) in pairs:
         assert loss != other_loss
         assert batch_hash != other_hash

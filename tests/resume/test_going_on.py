@@ -1,4 +1,6 @@
-"""`--resume` goes on with the same run: longer if asked for, from what is intact, and never as another one."""
+"""`--resume` goes on with the same run: longer if asked for, from what is intact, and never as
+another one.
+"""
 
 import json
 import shutil
@@ -35,7 +37,11 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(name: str, steps: int, changes: dict[str, object] | None = None) -> list[str]:
     """Flags of a short run that keeps each of its checkpoints."""
     fixed = {"--name": name, "--steps": steps, "--eval.every": 5, "--train.keep-checkpoints": 9}
-    fixed |= {"--optim.schedule": "linear", "--optim.learning-rate": 0.003, "--optim.min-learning-rate": 1e-5}
+    fixed |= {
+        "--optim.schedule": "linear",
+        "--optim.learning-rate": 0.003,
+        "--optim.min-learning-rate": 1e-5,
+    }
     return flags(fixed | (changes or {}))
 
 
@@ -46,7 +52,9 @@ def copied(ended: Path, tmp_path: Path) -> Path:
 
 
 def refusal(folder: Path, *arguments: object) -> str:
-    """The one line with which `groundup train --resume` refuses, and nothing in the run folder changes."""
+    """The one line with which `groundup train --resume` refuses, and nothing in the run folder
+    changes.
+    """
     before = contents(folder / "runs")
     line = error_line(groundup("train", "--resume", *arguments, folder=folder))
     assert contents(folder / "runs") == before
@@ -59,7 +67,8 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 def test_a_run_without_a_checkpoint_begins_again_only_with_the_same_weights(copied: Path) -> None:
     trained(*tiny("child", 5, {"--init": "ended"}), folder=copied)
-    shutil.rmtree(copied / "runs" / "child" / "checkpoints")  # as if it had been killed before the first
+    # as if it had been killed before the first
+    shutil.rmtree(copied / "runs" / "child" / "checkpoints")
     trained("--resume", "child", folder=copied)
     shutil.rmtree(copied / "runs" / "child" / "checkpoints")
     trained("--resume", "ended", "--steps", 40, folder=copied)
@@ -97,12 +106,17 @@ def test_another_field_is_refused_by_name(ended: Path, flag: str, old: str, new:
     line = refusal(ended, "ended", flag, new)
     field = flag.removeprefix("--").replace("-", "_")
     assert f"{field} was {old} when ended began and can't become {new}" in line
-    init = "" if field.startswith("model.") else " --init runs/ended"  # another shape can't start from these weights
+    # another shape can't start from these weights
+    init = "" if field.startswith("model.") else " --init runs/ended"
     assert f"groundup train --config {Path('runs/ended/recipe.toml')}{init} {flag} {new}" in line
 
 
-@pytest.mark.parametrize(("short", "field"), [("--seed", "train.seed"), ("--corpus", "data.corpus")])
-def test_a_short_flag_is_refused_as_the_field_that_it_is(ended: Path, short: str, field: str) -> None:
+@pytest.mark.parametrize(
+    ("short", "field"), [("--seed", "train.seed"), ("--corpus", "data.corpus")]
+)
+def test_a_short_flag_is_refused_as_the_field_that_it_is(
+    ended: Path, short: str, field: str
+) -> None:
     assert f"{field} was " in refusal(ended, "ended", short, "7")
 
 
@@ -112,13 +126,21 @@ def test_the_command_that_a_refusal_points_to_works(copied: Path) -> None:
     finished = groundup(*words, "--name", "new", folder=copied)
     assert finished.returncode == 0, finished.stderr
     assert len(steps_once(copied / "runs" / "new", 20)) == 20
-    began, ended_at = (metrics(copied / "runs" / name, "evaluation")[at] for name, at in (("new", 0), ("ended", -1)))
-    assert began["validation_loss"] == ended_at["validation_loss"]  # the old run's best was its last step
+    began, ended_at = (
+        metrics(copied / "runs" / name, "evaluation")[at]
+        for name, at in (("new", 0), ("ended", -1))
+    )
+    # the old run's best was its last step
+    assert began["validation_loss"] == ended_at["validation_loss"]
 
 
 @pytest.mark.parametrize(
     ("extra", "named"),
-    [(["bigram"], "RECIPE"), (["--config", "my.toml"], "--config"), (["--name", "other"], "--name")],
+    [
+        (["bigram"], "RECIPE"),
+        (["--config", "my.toml"], "--config"),
+        (["--name", "other"], "--name"),
+    ],
 )
 def test_what_belongs_to_a_new_run_is_refused(ended: Path, extra: list[str], named: str) -> None:
     before = contents(ended / "runs")
@@ -139,20 +161,32 @@ def test_longer_with_the_constant_schedule_equals_an_unbroken_longer_run(tmp_pat
 
 
 def test_longer_says_what_becomes_of_the_learning_rate(copied: Path) -> None:
-    """The figures are those of the metrics: at step 20 the linear decay had ended, and now is half-way."""
+    """The figures are those of the metrics: at step 20 the linear decay had ended, and now is
+    half-way.
+    """
     resumed = trained("--resume", "ended", "--steps", 40, folder=copied)
     rate = metrics(copied / "runs" / "ended")[20]["learning_rate"]
     said = next(line for line in resumed.stdout.splitlines() if line.startswith("steps 20 -> 40"))
     assert f"the learning rate at step 20 is {rate:.3g} instead of 1e-05" in said
     assert 1e-3 < rate < 2e-3
-    assert error_line(groundup("train", "--resume", "ended", folder=copied)).find("40 of 40 steps") > 0
+    assert (
+        error_line(groundup("train", "--resume", "ended", folder=copied)).find("40 of 40 steps") > 0
+    )
 
 
 def test_patience_stops_and_more_steps_go_on(tmp_path: Path) -> None:
-    """A bigram at a far too high learning rate gets worse at once: patience runs out at its second evaluation."""
+    """A bigram at a far too high learning rate gets worse at once: patience runs out at its second
+    evaluation.
+    """
     write_text(tmp_path)
-    worse = {"--model.architecture": "bigram", "--optim.learning-rate": 30, "--optim.schedule": "constant"}
-    finished = trained(*tiny("early", 50, worse | {"--eval.patience": 2, "--eval.every": 1}), folder=tmp_path)
+    worse = {
+        "--model.architecture": "bigram",
+        "--optim.learning-rate": 30,
+        "--optim.schedule": "constant",
+    }
+    finished = trained(
+        *tiny("early", 50, worse | {"--eval.patience": 2, "--eval.every": 1}), folder=tmp_path
+    )
     run = tmp_path / "runs" / "early"
     losses = [line["validation_loss"] for line in metrics(run, "evaluation")]
     best = losses.index(min(losses[1:]))  # the evaluation at step 0 only says where it starts
@@ -161,7 +195,11 @@ def test_patience_stops_and_more_steps_go_on(tmp_path: Path) -> None:
     assert f"done: {stopped_at} steps" in finished.stdout
     assert "stopped early: 2 evaluations without a better loss" in finished.stdout
     state = json.loads((checkpoint(run, stopped_at) / "training" / "state.json").read_text("utf-8"))
-    assert (bool(state["stopped_early"]), state["best_step"], state["best_loss"]) == (True, best, losses[best])
+    assert (bool(state["stopped_early"]), state["best_step"], state["best_loss"]) == (
+        True,
+        best,
+        losses[best],
+    )
 
     line = error_line(groundup("train", "--resume", "early", folder=tmp_path))
     assert f"early is finished: {stopped_at} of 50 steps, stopped early by eval.patience" in line
@@ -183,7 +221,9 @@ def test_killed_between_a_checkpoint_and_the_links_to_it(copied: Path) -> None:
     assert "resuming ended at step 20 of 100,000" in running.output("stdout")
     newest = max((run / "checkpoints").glob("step-*")).name
     assert (run / "checkpoints" / "latest").readlink().name == newest
-    state = json.loads((run / "checkpoints" / newest / "training" / "state.json").read_text("utf-8"))
+    state = json.loads(
+        (run / "checkpoints" / newest / "training" / "state.json").read_text("utf-8")
+    )
     assert (run / "checkpoints" / "best").readlink().name == f"step-{state['best_step']:06d}"
 
 
@@ -205,7 +245,9 @@ def test_stopped_before_its_first_checkpoint_begins_again(ended: Path, tmp_path:
     "cut", [b"", b"=====", b"======== step 1", b"======== step 20 (validation loss 3.1)\n\xe4\xb8"]
 )
 def test_a_journal_that_a_kill_cut_short_is_repaired(copied: Path, cut: bytes) -> None:
-    """The last line of metrics.jsonl, and a sample cut in its header or in the middle of a character."""
+    """The last line of metrics.jsonl, and a sample cut in its header or in the middle of a
+    character.
+    """
     run = copied / "runs" / "ended"
     whole = {name: (run / name).read_bytes() for name in ("metrics.jsonl", "samples.txt")}
     shutil.rmtree(checkpoint(run, 20))

@@ -1,4 +1,6 @@
-"""A run of adapters is a pure function of its recipe too: stopped, killed or left alone, it ends with the same bits."""
+"""A run of adapters is a pure function of its recipe too: stopped, killed or left alone, it ends
+with the same bits.
+"""
 
 import shlex
 import signal
@@ -47,7 +49,10 @@ def test_two_runs_are_equal_and_another_seed_is_another_run(folder: Path) -> Non
     runs = folder / "runs"
     assert_same_training(runs / "second", runs / "unbroken", STEPS)
     assert groundup(*again(folder, "--name", "other", "--seed", "1"), folder=folder).returncode == 0
-    files = [checkpoint(runs / name, STEPS) / "adapter_model.safetensors" for name in ("other", "unbroken")]
+    files = [
+        checkpoint(runs / name, STEPS) / "adapter_model.safetensors"
+        for name in ("other", "unbroken")
+    ]
     assert files[0].read_bytes() != files[1].read_bytes()
 
 
@@ -67,7 +72,9 @@ def test_stopped_or_killed_and_resumed_equals_unbroken(folder: Path, number: int
 
 
 def test_another_rank_is_another_run(folder: Path) -> None:
-    refused = groundup("train", "--resume", "unbroken", "--steps", STEPS + 1, "--lora.rank", 2, folder=folder)
+    refused = groundup(
+        "train", "--resume", "unbroken", "--steps", STEPS + 1, "--lora.rank", 2, folder=folder
+    )
     assert refused.returncode == 2
     assert "lora.rank was 4 when unbroken began and can't become 2" in refused.stderr
     advised = shlex.split(refused.stderr.rpartition("groundup ")[2])

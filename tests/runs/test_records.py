@@ -1,4 +1,6 @@
-"""Throughput, perplexity and the steps that fit into a time are arithmetic, so they are tested as arithmetic."""
+"""Throughput, perplexity and the steps that fit into a time are arithmetic, so they are tested as
+arithmetic.
+"""
 
 import json
 import math
@@ -30,7 +32,10 @@ def test_perplexity_at_its_ends() -> None:
 
 
 @given(
-    tokens=st.integers(1, 10**9), started=st.floats(0.0, 1e6), elapsed=st.floats(1e-3, 1e4), offset=st.floats(0.0, 1e6)
+    tokens=st.integers(1, 10**9),
+    started=st.floats(0.0, 1e6),
+    elapsed=st.floats(1e-3, 1e4),
+    offset=st.floats(0.0, 1e6),
 )
 def test_throughput_is_tokens_over_the_time_between_two_readings(
     tokens: int, started: float, elapsed: float, offset: float
@@ -38,7 +43,9 @@ def test_throughput_is_tokens_over_the_time_between_two_readings(
     """And not over a reading of the clock: when the machine started doesn't matter."""
     rate = tokens_per_second(tokens, started, started + elapsed)
     assert rate == pytest.approx(tokens / elapsed, rel=1e-5)
-    assert tokens_per_second(tokens, started + offset, started + offset + elapsed) == pytest.approx(rate, rel=1e-5)
+    assert tokens_per_second(tokens, started + offset, started + offset + elapsed) == pytest.approx(
+        rate, rel=1e-5
+    )
 
 
 def test_throughput_of_no_time_is_no_number_to_trust() -> None:

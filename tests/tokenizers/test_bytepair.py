@@ -1,4 +1,6 @@
-"""Byte-level BPE against tiktoken, `tokenizers` and transformers: the same ids, whichever of them encodes."""
+"""Byte-level BPE against tiktoken, `tokenizers` and transformers: the same ids, whichever of them
+encodes.
+"""
 
 import json
 from collections.abc import Callable
@@ -25,10 +27,14 @@ from groundup.tokenizers.train import learn_tokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 ODD = (
-    "  Hello,\t world's\n\n 123 naïve “quotes” 日本語 🙂🙂🏽 e\u0301\u00e9 \u2028 don't DON'T I'll\r\n"
+    "  Hello,\t world's\n\n 123 naïve “quotes” 日本語 🙂🙂🏽 "
+    "e\u0301\u00e9 \u2028 don't DON'T I'll\r\n"
     "   \x00 <|endoftext|> x"
 )
-QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+QWEN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=300)
 
 
@@ -47,7 +53,9 @@ def oracle() -> tiktoken.Encoding:
     """GPT-2's encoding as tiktoken itself puts it together from the same files."""
     ranks = data_gym_to_mergeable_bpe_ranks(str(fetch(MERGES)), str(fetch(VOCABULARY)))
     pattern = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-    return tiktoken.Encoding("gpt2", pat_str=pattern, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: 50256})
+    return tiktoken.Encoding(
+        "gpt2", pat_str=pattern, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: 50256}
+    )
 
 
 def test_gpt2_encodes_shakespeare_as_tiktoken_does(
@@ -63,19 +71,26 @@ def test_gpt2_encodes_shakespeare_as_tiktoken_does(
 
 @settings(max_examples=1000)
 @given(text=texts)
-def test_gpt2_encodes_any_text_as_tiktoken_does(text: str, gpt2: BytePairTokenizer, oracle: tiktoken.Encoding) -> None:
+def test_gpt2_encodes_any_text_as_tiktoken_does(
+    text: str, gpt2: BytePairTokenizer, oracle: tiktoken.Encoding
+) -> None:
     ids = gpt2.encode(text)
     assert ids.tolist() == oracle.encode_ordinary(text)
     assert gpt2.decode(ids) == text
     assert b"".join(gpt2.decode_bytes([token]) for token in ids) == text.encode("utf-8")
 
 
-def test_the_sha256_of_a_tokenizer_is_that_of_its_ids(gpt2: BytePairTokenizer, tmp_path: Path) -> None:
+def test_the_sha256_of_a_tokenizer_is_that_of_its_ids(
+    gpt2: BytePairTokenizer, tmp_path: Path
+) -> None:
     """Golden: shards state it, so it must stay what it was in every process and release."""
     gpt2.save(tmp_path)
     known = "7d8e8e1d445e80f5d5155b9e1001c150363feb3f8c93ef4941172b37d65ce35d"
     assert tokenizer_sha256(gpt2) == tokenizer_sha256(load_tokenizer(tmp_path)) == known
-    hashes = {tokenizer_sha256(CharacterTokenizer(text)) for text in ("abc", "cab", "ab", "abcd", "ab\ud800")}
+    hashes = {
+        tokenizer_sha256(CharacterTokenizer(text))
+        for text in ("abc", "cab", "ab", "abcd", "ab\ud800")
+    }
     assert len(hashes) == 4
     assert "fa1844c2988ad15ab7b49e0ece09684500fad94df916859fb9a43ff85f5bb477" in hashes
 
@@ -98,7 +113,9 @@ def test_half_a_pair_is_refused_by_name(kind: str, gpt2: BytePairTokenizer) -> N
 
 @pytest.mark.parametrize("token", [-1, 50_257])
 def test_an_id_out_of_range_is_named(token: int, gpt2: BytePairTokenizer) -> None:
-    with pytest.raises(TokenizerError, match=rf"token {token} at position 1 is outside \[0, 50257\)"):
+    with pytest.raises(
+        TokenizerError, match=rf"token {token} at position 1 is outside \[0, 50257\)"
+    ):
         gpt2.decode([0, token])
 
 
@@ -121,7 +138,11 @@ def test_a_run_too_long_for_the_pattern_is_refused_in_one_line(gpt2: BytePairTok
 
 
 def hugging_face(
-    vocab_size: int, text: str, special: list[str], pattern: str | None = None, normal_form: bool = False
+    vocab_size: int,
+    text: str,
+    special: list[str],
+    pattern: str | None = None,
+    normal_form: bool = False,
 ) -> tokenizers.Tokenizer:
     """A byte-level tokenizer that `tokenizers` learned; special tokens get the first ids."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
@@ -133,7 +154,10 @@ def hugging_face(
         tokenizer.normalizer = normalizers.NFC()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
     tokenizer.train_from_iterator([text], trainer)
     return tokenizer
@@ -153,7 +177,9 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_tokenizer_of_hugging_face_gives_the_same_ids_through_tiktoken(shape: str, shakespeare: str) -> None:
+def test_a_tokenizer_of_hugging_face_gives_the_same_ids_through_tiktoken(
+    shape: str, shakespeare: str
+) -> None:
     peer = hugging_face(1200, shakespeare[:200_000], **SHAPES[shape])
     ours = BytePairTokenizer(contents(peer), "tokenizer.json")
     peer.encode_special_tokens = True
@@ -167,15 +193,33 @@ def test_a_tokenizer_of_hugging_face_gives_the_same_ids_through_tiktoken(shape: 
 
 def add_ordinary_token(contents: dict[str, Any]) -> None:
     """`the` becomes a token wherever a text has it, as Qwen's `<think>` is one."""
-    ordinary = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    ordinary = {
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": False,
+    }
     contents["added_tokens"].append({"id": 600, "content": "the ", **ordinary})
 
 
 def cut_by(pattern: str) -> Callable[[dict[str, Any]], object]:
     """A change of the words' pattern."""
-    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-    letters = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    return lambda contents: contents.update(pre_tokenizer={"type": "Sequence", "pretokenizers": [split, letters]})
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": pattern},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    letters = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": False,
+    }
+    return lambda contents: contents.update(
+        pre_tokenizer={"type": "Sequence", "pretokenizers": [split, letters]}
+    )
 
 
 CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
@@ -185,11 +229,16 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "Split, which": cut_by(r"\p{N}{1,3}+|\D+"),
     "model.ignore_merges": lambda contents: contents["model"].update(ignore_merges=True),
     "normalizer Lowercase": lambda contents: contents.update(normalizer={"type": "Lowercase"}),
-    "ByteLevel.add_prefix_space": lambda contents: contents["pre_tokenizer"].update(add_prefix_space=True),
+    "ByteLevel.add_prefix_space": lambda contents: contents["pre_tokenizer"].update(
+        add_prefix_space=True
+    ),
     "pre_tokenizer Digits, ByteLevel": lambda contents: contents.update(
         pre_tokenizer={
             "type": "Sequence",
-            "pretokenizers": [{"type": "Digits", "individual_digits": True}, contents["pre_tokenizer"]],
+            "pretokenizers": [
+                {"type": "Digits", "individual_digits": True},
+                contents["pre_tokenizer"],
+            ],
         }
     ),
 }
@@ -220,7 +269,9 @@ def test_what_tiktoken_does_not_do_is_done_by_tokenizers_and_said(
 
 
 def test_merges_in_an_order_that_tiktoken_would_not_take_are_noticed(tmp_path: Path) -> None:
-    """b c is merged before a b, so `ab c` is never reached: tokenizers makes two tokens of abc, tiktoken one."""
+    """b c is merged before a b, so `ab c` is never reached: tokenizers makes two tokens of abc,
+    tiktoken one.
+    """
     base = learn_tokenizer([""], 257).contents["model"]["vocab"]
     vocabulary = base | {"bc": 256, "ab": 257, "abc": 258}
     made = contents_of(vocabulary, [["b", "c"], ["a", "b"], ["ab", "c"]], {})
@@ -231,7 +282,9 @@ def test_merges_in_an_order_that_tiktoken_would_not_take_are_noticed(tmp_path: P
 
 
 @pytest.mark.parametrize("made_by", ["gpt2", "learned"])
-def test_what_is_saved_loads_in_transformers_and_here(made_by: str, shakespeare: str, tmp_path: Path) -> None:
+def test_what_is_saved_loads_in_transformers_and_here(
+    made_by: str, shakespeare: str, tmp_path: Path
+) -> None:
     transformers = pytest.importorskip("transformers")
     ours = gpt2_tokenizer() if made_by == "gpt2" else learn_tokenizer([shakespeare[:100_000]], 700)
     ours.save(tmp_path)
@@ -272,7 +325,9 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "a negative id": lambda made: made["model"]["vocab"].update({"zz": -5}),
     "an id that is no whole number": lambda made: made["model"]["vocab"].update({"zz": 5.5}),
     "an id twice": lambda made: made["model"]["vocab"].update({"zz": 3}),
-    "a special token without an id": lambda made: made.update(added_tokens=[{"content": "x", "special": True}]),
+    "a special token without an id": lambda made: made.update(
+        added_tokens=[{"content": "x", "special": True}]
+    ),
     "special tokens that are a number": lambda made: made.update(added_tokens=5),
     "a special token that is half a pair": lambda made: made.update(
         added_tokens=[{"content": "\ud800", "id": 258, "special": True}]

@@ -1,4 +1,6 @@
-"""The character tokenizer loses nothing, refuses what it doesn't know by name, and reads back only what it wrote."""
+"""The character tokenizer loses nothing, refuses what it doesn't know by name, and reads back only
+what it wrote.
+"""
 
 import json
 from collections.abc import Callable
@@ -32,7 +34,9 @@ def test_ids_are_the_order_of_the_code_points(text: str) -> None:
     tokenizer = CharacterTokenizer(text)
     assert tokenizer.characters == sorted(set(text))
     assert tokenizer.vocab_size == len(set(text))
-    assert tokenizer.encode(text).tolist() == [tokenizer.characters.index(character) for character in text]
+    assert tokenizer.encode(text).tolist() == [
+        tokenizer.characters.index(character) for character in text
+    ]
     assert tokenizer.encode(text[::-1]).tolist() == tokenizer.encode(text).tolist()[::-1]
 
 
@@ -46,7 +50,9 @@ def test_the_first_unknown_character_is_named_with_its_position(known: str, text
     with pytest.raises(TokenizerError) as refusal:
         tokenizer.encode(text)
     character = text[unknown[0]]
-    assert f"character {character!r} (U+{ord(character):04X}) at position {unknown[0]} " in str(refusal.value)
+    assert f"character {character!r} (U+{ord(character):04X}) at position {unknown[0]} " in str(
+        refusal.value
+    )
     str(refusal.value).encode("utf-8")  # printable, even where the character isn't
 
 
@@ -55,7 +61,8 @@ def test_the_first_unknown_character_is_named_with_its_position(known: str, text
     [
         ("abQ", "'Q' (U+0051) at position 2"),
         ("\0", "'\\x00' (U+0000) at position 0"),
-        ("ab\udc80c", "'\\udc80' (U+DC80) at position 2"),  # how Python hands over a byte that isn't UTF-8
+        # how Python hands over a byte that isn't UTF-8
+        ("ab\udc80c", "'\\udc80' (U+DC80) at position 2"),
         ("a😀\ud83d", "'😀' (U+1F600) at position 1"),
         ("cab" * 100 + "\U0010ffff", "'\\U0010ffff' (U+10FFFF) at position 300"),
     ],
@@ -63,7 +70,10 @@ def test_the_first_unknown_character_is_named_with_its_position(known: str, text
 def test_unknown_characters_by_hand(text: str, named: str) -> None:
     with pytest.raises(TokenizerError) as refusal:
         CharacterTokenizer("abc").encode(text)
-    assert str(refusal.value) == f"character {named} is not among the 3 characters that the tokenizer knows: 'abc'"
+    assert (
+        str(refusal.value)
+        == f"character {named} is not among the 3 characters that the tokenizer knows: 'abc'"
+    )
 
 
 def test_a_long_vocabulary_is_cut_in_the_message() -> None:
@@ -81,7 +91,9 @@ def test_an_id_outside_the_vocabulary_is_named_with_its_position(token: int) -> 
 
 @settings(max_examples=30)
 @given(text=texts)
-def test_what_is_saved_is_read_back_equal(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+def test_what_is_saved_is_read_back_equal(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
     folder, again = tmp_path_factory.mktemp("saved"), tmp_path_factory.mktemp("again")
     tokenizer = CharacterTokenizer(text)
     tokenizer.save(folder)
@@ -137,7 +149,9 @@ def test_another_kind_of_tokenizer_is_refused_by_name(kind: str, tmp_path: Path)
 )
 def test_ids_that_are_not_the_order_are_refused(vocabulary: dict[str, Any], tmp_path: Path) -> None:
     folder = written(tmp_path, lambda contents: contents["model"].update(vocab=vocabulary))
-    with pytest.raises(TokenizerError, match="WordLevel tokenizer, not a character tokenizer of groundup"):
+    with pytest.raises(
+        TokenizerError, match="WordLevel tokenizer, not a character tokenizer of groundup"
+    ):
         CharacterTokenizer.from_folder(folder)
 
 

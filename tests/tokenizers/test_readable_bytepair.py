@@ -1,4 +1,6 @@
-"""The readable BPE is the oracle of the fast ones: the same pairs, the same ids, on real text and on invented ones."""
+"""The readable BPE is the oracle of the fast ones: the same pairs, the same ids, on real text and
+on invented ones.
+"""
 
 import pytest
 from hypothesis import given, settings
@@ -10,15 +12,19 @@ from groundup.tokenizers.bytepair import BytePairTokenizer
 from groundup.tokenizers.readable_bytepair import ReadableBytePair
 from groundup.tokenizers.train import learn_tokenizer
 
-# Few letters, so that pairs repeat; and anything else that Unicode has, but for code points without a character (Cn):
-# which of them are letters by now is answered by `regex` and by rustbpe from tables of different years.
+# Few letters, so that pairs repeat; and anything else that Unicode has, but for code points without
+# a character (Cn):
+# which of them are letters by now is answered by `regex` and by rustbpe from tables of different
+# years.
 repetitive = st.text(alphabet="ab c'\n1é🙂", max_size=200)
 texts = repetitive | st.text(alphabet=st.characters(exclude_categories=["Cs", "Cn"]), max_size=100)
 
 
 def agree(fast: BytePairTokenizer, readable: ReadableBytePair) -> None:
     """Both learned the same pairs in the same order; the fast one has `<|endoftext|>` besides."""
-    learned = [(readable.bytes_of[left], readable.bytes_of[right]) for left, right in readable.merges]
+    learned = [
+        (readable.bytes_of[left], readable.bytes_of[right]) for left, right in readable.merges
+    ]
     assert fast.identity[1] == learned
     assert fast.vocab_size == readable.vocab_size + 1
 
@@ -37,7 +43,10 @@ def test_both_learn_and_encode_shakespeare_alike() -> None:
 @settings(max_examples=300)
 @given(text=texts, other=texts, vocab_size=st.integers(256, 300))
 def test_both_learn_and_encode_any_text_alike(text: str, other: str, vocab_size: int) -> None:
-    fast, readable = learn_tokenizer([text], vocab_size + 1), ReadableBytePair.train(text, vocab_size)
+    fast, readable = (
+        learn_tokenizer([text], vocab_size + 1),
+        ReadableBytePair.train(text, vocab_size),
+    )
     agree(fast, readable)
     for sample in (text, other):
         ids = readable.encode(sample)

@@ -1,4 +1,6 @@
-"""`groundup verify`: what it says at the command line, and a table of faults, each of which it must name."""
+"""`groundup verify`: what it says at the command line, and a table of faults, each of which it must
+name.
+"""
 
 import json
 import math
@@ -24,7 +26,9 @@ from groundup.verification.model_under_test import CPU, Measured, Skipped, Subje
 def failures_of(architecture: str, claim_name: str) -> list[str]:
     """The parts of a claim that fail on the random model of that name."""
     claim = next(claim for claim in verify.CLAIMS if claim.name == claim_name)
-    subject = next(subject for subject in verify.random_subjects(CPU) if subject.name == architecture)
+    subject = next(
+        subject for subject in verify.random_subjects(CPU) if subject.name == architecture
+    )
     findings = list(verify.examine(claim, subject))
     assert findings
     for finding in findings:
@@ -45,10 +49,16 @@ def test_unbroken_nothing_fails(cli: Cli) -> None:
     finished = cli("verify", "--json", env={"PATH": "", "CXX": ""})
     assert finished.returncode == 0, finished.stdout + finished.stderr
     found = json.loads(finished.stdout)
-    assert (found["model"], found["device"], found["failed"], found["skipped"]) == (None, "cpu", 0, 2)
+    assert (found["model"], found["device"], found["failed"], found["skipped"]) == (
+        None,
+        "cpu",
+        0,
+        2,
+    )
     rows = {(row["claim"], row["model"]) for row in found["claims"]}
     assert {(row, architecture) for _, architecture, row in FAULTS.values()} - rows == {
-        ("compiled = eager: gradients", "bigram")  # the other rows of the table of faults are all green here
+        # the other rows of the table of faults are all green here
+        ("compiled = eager: gradients", "bigram")
     }
     for row in found["claims"]:
         if row["status"] == "skipped":
@@ -67,13 +77,18 @@ def write_model(folder: Path, architecture: str = "gpt2") -> None:
     """A model folder with a tokenizer of characters."""
     tokenizer = CharacterTokenizer("abc \né中\r")
     torch.manual_seed(0)
-    model = model_of(architecture, GPTConfig(16, tokenizer.vocab_size, n_layer=2, n_head=2, n_embd=16, dropout=0.2))
+    model = model_of(
+        architecture,
+        GPTConfig(16, tokenizer.vocab_size, n_layer=2, n_head=2, n_embd=16, dropout=0.2),
+    )
     perturb(model)
     model_folder.save(folder, model, tokenizer)
 
 
 @pytest.mark.parametrize("architecture", ["bigram", "readable", "modern"])
-def test_a_model_of_ones_own_is_verified(architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_of_ones_own_is_verified(
+    architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_model(tmp_path / "runs" / "mine", architecture)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(claims, "has_compiler", lambda: False)
@@ -90,14 +105,22 @@ def test_a_model_kept_in_bfloat16_is_examined_in_it_too() -> None:
     perturb(model)
     subject = Subject("mine", model.to(torch.bfloat16), None, CPU)
     for name in ("cached = uncached", "batch = alone"):
-        found = list(verify.examine(next(claim for claim in verify.CLAIMS if claim.name == name), subject))
+        found = list(
+            verify.examine(next(claim for claim in verify.CLAIMS if claim.name == name), subject)
+        )
         assert {row.status for row in found} == {"ok"}
-        assert len([row for row in found if row.claim.endswith(", in bfloat16")]) == {"c": 1, "b": 2}[name[0]]
+        assert (
+            len([row for row in found if row.claim.endswith(", in bfloat16")])
+            == {"c": 1, "b": 2}[name[0]]
+        )
 
 
 @pytest.mark.parametrize(
     ("package", "said"),
-    [("raise ImportError('no libthis.so')", "can't be imported: no libthis.so"), ("__version__ = '4.57.1'", "older")],
+    [
+        ("raise ImportError('no libthis.so')", "can't be imported: no libthis.so"),
+        ("__version__ = '4.57.1'", "older"),
+    ],
 )
 def test_a_transformers_that_does_not_work_is_no_failed_claim(
     package: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -116,7 +139,9 @@ def test_a_transformers_that_does_not_work_is_no_failed_claim(
 def test_a_damaged_model_fails_in_plain_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A weight that is no number: nothing that is computed from it holds, but it is saved and loaded faithfully."""
+    """A weight that is no number: nothing that is computed from it holds, but it is saved and
+    loaded faithfully.
+    """
     write_model(tmp_path / "broken")
     file = tmp_path / "broken" / "model.safetensors"
     tensors = load_file(file)
@@ -133,7 +158,9 @@ def test_a_damaged_model_fails_in_plain_words(
     assert any("readable = fused: logits" in line for line in failed)
     assert not any("tokenizer" in line or "tensors" in line for line in failed)
     assert len([line for line in lines if line.startswith("        This means: ")]) == len(failed)
-    assert any(line.startswith("skipped compiled = eager") and "no C++ compiler" in line for line in lines)
+    assert any(
+        line.startswith("skipped compiled = eager") and "no C++ compiler" in line for line in lines
+    )
     assert lines[-1].endswith(f"{len(failed)} failed, 1 skipped")
 
 
@@ -147,7 +174,9 @@ def test_a_damaged_model_fails_in_plain_words(
         (["one", "two"], "two"),
     ],
 )
-def test_a_wrong_question_is_answered_in_one_line(words: list[str], said: str, tmp_path: Path) -> None:
+def test_a_wrong_question_is_answered_in_one_line(
+    words: list[str], said: str, tmp_path: Path
+) -> None:
     assert said in error_line(groundup("verify", *words, folder=tmp_path))
 
 
@@ -179,7 +208,9 @@ def test_what_is_no_number_or_raises_does_not_hold() -> None:
 
 
 def test_what_cannot_be_examined_is_shown_with_its_reason() -> None:
-    assert findings_of(measuring(Skipped("no compiler"))) == [("skipped", "it works", None, "no compiler")]
+    assert findings_of(measuring(Skipped("no compiler"))) == [
+        ("skipped", "it works", None, "no compiler")
+    ]
     assert findings_of(measuring(MemoryError("1 GB")))[0][3] == "out of memory: 1 GB"
 
 
@@ -197,7 +228,9 @@ def test_differences_see_everything() -> None:
     assert math.isnan(differences.relative(nan, ones))
     assert math.isnan(differences.relative_of_all({"a": nan, "b": ones}, {"a": ones, "b": ones}))
     assert math.isnan(differences.of_norms({"a": nan}, {"a": ones}))
-    assert differences.of_norms({"a": ones, "b": ones * 2}, {"a": ones, "b": ones}) == pytest.approx(math.sqrt(0.5))
+    assert differences.of_norms(
+        {"a": ones, "b": ones * 2}, {"a": ones, "b": ones}
+    ) == pytest.approx(math.sqrt(0.5))
     assert differences.same_bits(nan, nan.clone())
     assert not differences.same_bits(torch.zeros(1), -torch.zeros(1))
     assert not differences.same_bits(ones, ones.double())
@@ -209,7 +242,17 @@ def test_differences_see_everything() -> None:
 
 def test_the_hard_text_is_hard() -> None:
     text = round_trip.HARD + round_trip.random_characters()
-    for part in ("\r\n", "\u2028", "\0", "e\u0301", "\u200d", "\ufeff", "\U0010ffff", "<|endoftext|>", "  \n"):
+    for part in (
+        "\r\n",
+        "\u2028",
+        "\0",
+        "e\u0301",
+        "\u200d",
+        "\ufeff",
+        "\U0010ffff",
+        "<|endoftext|>",
+        "  \n",
+    ):
         assert part in text
     assert len(text.encode("utf-8")) > 1500
     assert round_trip.unequal("abc", "abcd") == round_trip.unequal("abd", "abc") == 1

@@ -1,4 +1,6 @@
-"""Faults that `groundup verify` has to name: how each is made, and the row of the table that must be red."""
+"""Faults that `groundup verify` has to name: how each is made, and the row of the table that must
+be red.
+"""
 
 import math
 from collections.abc import Callable, Iterator
@@ -53,7 +55,10 @@ def attend(distances: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
 def products_with_late_mask(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
     """`attention_by_products` whose mask begins one token too late."""
     time, sharing = query.size(-2), query.size(1) // key.size(1)
-    key, value = key.repeat_interleave(sharing, 1).float(), value.repeat_interleave(sharing, 1).float()
+    key, value = (
+        key.repeat_interleave(sharing, 1).float(),
+        value.repeat_interleave(sharing, 1).float(),
+    )
     scores = query.float() @ key.mT / math.sqrt(query.size(-1))
     scores = scores.masked_fill(torch.ones(time, time, dtype=torch.bool).triu(2), -math.inf)
     return (scores.softmax(dim=-1) @ value).to(torch.bfloat16)
@@ -70,7 +75,10 @@ def gelu_by_erf(mlp: gpt2.MLP, hidden: Tensor) -> Tensor:
 def rotate_neighbours(rotary: modern.Rotary, vectors: Tensor, position: int = 0) -> Tensor:
     """RoPE as its paper has it: dimension 2i with 2i + 1, instead of i with i + head_dim / 2."""
     turned, half = slice(position, position + vectors.size(-2)), vectors.size(-1) // 2
-    cosine, sine = (table[turned, :half].repeat_interleave(2, -1).to(vectors) for table in (rotary.cosine, rotary.sine))
+    cosine, sine = (
+        table[turned, :half].repeat_interleave(2, -1).to(vectors)
+        for table in (rotary.cosine, rotary.sine)
+    )
     turned = torch.stack([-vectors[..., 1::2], vectors[..., ::2]], dim=-1).flatten(-2)
     return vectors * cosine + turned * sine
 
@@ -94,9 +102,13 @@ def shifted_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(F.linear(hidden, weight), targets.roll(1))
 
 
-def forward_with_shifted_targets(model: gpt2.GPT2, tokens: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Any]:
+def forward_with_shifted_targets(
+    model: gpt2.GPT2, tokens: Tensor, targets: Tensor | None = None
+) -> tuple[Tensor, Any]:
     logits = model.lm_head(model.hidden(tokens))
-    return logits, None if targets is None else F.cross_entropy(logits.flatten(0, 1), targets.roll(1, 1).flatten())
+    return logits, None if targets is None else F.cross_entropy(
+        logits.flatten(0, 1), targets.roll(1, 1).flatten()
+    )
 
 
 def mlp_that_looks_beside(mlp: gpt2.MLP, hidden: Tensor) -> Tensor:
@@ -127,7 +139,9 @@ def quantised(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 def stale_window(model: Any, tokens: Tensor, settings: engine.SamplingSettings) -> Iterator[int]:
     """Streaming whose context lags a token behind once the window slides."""
     for _ in range(settings.length):
-        seen = tokens if tokens.size(1) <= model.block_size else tokens[:, -model.block_size - 1 : -1]
+        seen = (
+            tokens if tokens.size(1) <= model.block_size else tokens[:, -model.block_size - 1 : -1]
+        )
         token = model.eval().head(model.hidden(seen)[:, -1]).argmax(dim=-1)
         tokens = torch.cat([tokens, token[:, None]], dim=1)
         yield int(token)
@@ -149,7 +163,10 @@ def rows_of_others(cache: LayerCache, numbers: Tensor, room: int = 0) -> LayerCa
 
 
 def another_base(settings: dict[str, Any]) -> dict[str, Any]:
-    return settings | {"rope_theta": 1e4, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
+    return settings | {
+        "rope_theta": 1e4,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+    }
 
 
 # The fault: (how it is made, the random model that has it, the row of the table that must be red).
@@ -170,7 +187,11 @@ FAULTS: dict[str, tuple[Patch, str, str]] = {
         replacing(gpt2, "causal_attention", attend(lambda d: d >= 1)),
         *("gpt2", "readable = fused: logits"),
     ),
-    "GELU by erf": (replacing(gpt2.MLP, "forward", gelu_by_erf), "gpt2", "readable = fused: logits"),
+    "GELU by erf": (
+        replacing(gpt2.MLP, "forward", gelu_by_erf),
+        "gpt2",
+        "readable = fused: logits",
+    ),
     "a Conv1D not transposed, the square one": (
         replacing(gpt2_layout, "TRANSPOSED", ("c_attn.weight", "c_fc.weight", "mlp.c_proj.weight")),
         *("gpt2", "ours = transformers"),
@@ -187,15 +208,35 @@ FAULTS: dict[str, tuple[Patch, str, str]] = {
         replacing(correspondence, "STACKED", ("query", "value", "key")),
         *("readable", "readable = fused: logits"),
     ),
-    "RoPE pairs swapped": (replacing(modern.Rotary, "forward", rotate_neighbours), "modern", "ours = transformers"),
+    "RoPE pairs swapped": (
+        replacing(modern.Rotary, "forward", rotate_neighbours),
+        "modern",
+        "ours = transformers",
+    ),
     "RoPE base lost in the folder": (
         after(qwen3_layout, "settings_of", another_base),
         *("modern", "saved = loaded: logits"),
     ),
-    "norm epsilon": (after(gpt2.GPT2, "__init__", another_epsilon), "gpt2", "readable = fused: logits"),
-    "norm epsilon, modern": (after(modern.Modern, "__init__", another_epsilon), "modern", "ours = transformers"),
-    "tied head untied": (after(gpt2.GPT2, "__init__", untie), "gpt2", "readable = fused: gradients"),
-    "tied head untied, modern": (after(modern.Modern, "__init__", untie), "modern", "saved = loaded: logits"),
+    "norm epsilon": (
+        after(gpt2.GPT2, "__init__", another_epsilon),
+        "gpt2",
+        "readable = fused: logits",
+    ),
+    "norm epsilon, modern": (
+        after(modern.Modern, "__init__", another_epsilon),
+        "modern",
+        "ours = transformers",
+    ),
+    "tied head untied": (
+        after(gpt2.GPT2, "__init__", untie),
+        "gpt2",
+        "readable = fused: gradients",
+    ),
+    "tied head untied, modern": (
+        after(modern.Modern, "__init__", untie),
+        "modern",
+        "saved = loaded: logits",
+    ),
     "dropout left on": (
         replacing(nn.Dropout, "forward", lambda self, x: F.dropout(x, self.p, training=True)),
         *("gpt2", "readable = fused: logits"),

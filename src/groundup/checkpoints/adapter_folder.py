@@ -1,7 +1,9 @@
-"""Adapters as a folder that `peft` reads, and any folder of LoRA that `peft` wrote; which model they are for.
+"""Adapters as a folder that `peft` reads, and any folder of LoRA that `peft` wrote; which model
+they are for.
 
-A checkpoint of a LoRA run has no `config.json`: transformers would take it for a whole model. What the merged model is
-stands in `merged_config.json`, and `base.json` says of what weights the base consisted, byte for byte.
+A checkpoint of a LoRA run has no `config.json`: transformers would take it for a whole model. What
+the merged model is stands in `merged_config.json`, and `base.json` says of what weights the base
+consisted, byte for byte.
 """
 
 import hashlib
@@ -54,7 +56,9 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Base:
-    """The model that adapters are for. name: as `train.init` has it; weights: the SHA-256 of each file."""
+    """The model that adapters are for. name: as `train.init` has it; weights: the SHA-256 of each
+    file.
+    """
 
     name: str
     place: str  # an absolute path, or a repository of the hub
@@ -63,14 +67,16 @@ class Base:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds adapters for a model elsewhere. Raises CheckpointError for one that holds both."""
+    """Whether a folder holds adapters for a model elsewhere. Raises CheckpointError for one that
+    holds both.
+    """
     if not (folder / ADAPTER_CONFIG_FILE).is_file():
         return False
     for whole in (WEIGHTS_FILE, INDEX_FILE):
         if (folder / whole).is_file():
             raise CheckpointError(
-                f"{folder} holds a whole model, {whole}, and an adapter, {ADAPTER_CONFIG_FILE}: which is meant? "
-                "Move the adapter to a folder of its own"
+                f"{folder} holds a whole model, {whole}, and an adapter, {ADAPTER_CONFIG_FILE}: "
+                "which is meant? Move the adapter to a folder of its own"
             )
     return True
 
@@ -80,30 +86,45 @@ def base_of(name: str, folder: Path) -> Base:
     repository = None if run_or_path(name).is_dir() else on_hub(name)
     if repository is None:
         return Base(name, str(folder.resolve()), None, _digests(folder))
-    commit = folder.resolve().name  # in the cache: the weights that these are, whatever the name means by then
+    # in the cache: the weights that these are, whatever the name means by then
+    commit = folder.resolve().name
     revision = commit if re.fullmatch(r"[0-9a-f]{40}", commit) else repository.revision
     return Base(name, repository.name, revision, _digests(folder))
 
 
 def save_adapter(folder: Path, model: Model, base: Base, document_start: int | None = None) -> None:
-    """Write the adapters of a model, for `load` and `peft` to read; document_start as in `model_folder.save`."""
-    names, layers = zip(*((n, m) for n, m in model.named_modules() if isinstance(m, LoRALinear)), strict=True)
+    """Write the adapters of a model, for `load` and `peft` to read; document_start as in
+    `model_folder.save`.
+    """
+    names, layers = zip(
+        *((n, m) for n, m in model.named_modules() if isinstance(m, LoRALinear)), strict=True
+    )
     rank, alpha = layers[0].lora_A.out_features, layers[0].alpha
     targets = {name.rpartition(".")[2] for name in names}
     settings = adapter_settings(
-        base.place, base.revision, rank=rank, alpha=alpha, targets=targets, conv=isinstance(model, GPT2)
+        base.place,
+        base.revision,
+        rank=rank,
+        alpha=alpha,
+        targets=targets,
+        conv=isinstance(model, GPT2),
     )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ADAPTER_CONFIG_FILE).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
     (folder / BASE_FILE).write_text(json.dumps(asdict(base), indent=2) + "\n", "utf-8")
     write_config(folder / MERGED_CONFIG_FILE, model, document_start)
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in to_peft(adapter_of(model)).items()}
+    tensors = {
+        name: tensor.cpu().contiguous() for name, tensor in to_peft(adapter_of(model)).items()
+    }
     save_file(tensors, folder / ADAPTER_FILE, metadata={"format": "pt"})
-    (folder / ADAPTER_FILE).chmod((folder / BASE_FILE).stat().st_mode)  # safetensors lets nobody else read it
+    # safetensors lets nobody else read it
+    (folder / ADAPTER_FILE).chmod((folder / BASE_FILE).stat().st_mode)
 
 
 def config_file(folder: Path, report: Report) -> Path:
-    """The `config.json` that holds for a model folder; for adapters of `peft` that is their base's."""
+    """The `config.json` that holds for a model folder; for adapters of `peft` that is their
+    base's.
+    """
     if not is_adapter(folder):
         return folder / CONFIG_FILE
     own = folder / MERGED_CONFIG_FILE
@@ -113,8 +134,8 @@ def config_file(folder: Path, report: Report) -> Path:
 def find_base(folder: Path, report: Report) -> Path:
     """The folder of the model that adapters are for: where it was, or what `train.init` named.
 
-    Raises CheckpointError where it is gone or isn't the model that it was, and CorpusError for what can't be had from
-    the hub.
+    Raises CheckpointError where it is gone or isn't the model that it was, and CorpusError for what
+    can't be had from the hub.
     """
     settings, record = read_adapter_settings(folder / ADAPTER_CONFIG_FILE), recorded_base(folder)
     names = [settings.base, *({record.name} - {settings.base} if record else ())]
@@ -122,13 +143,17 @@ def find_base(folder: Path, report: Report) -> Path:
     if there is None:
         raise CheckpointError(
             f"{folder} is an adapter for the model {settings.base}, which isn't there: put it back"
-            + (f", or where {names[1]} finds it" if len(names) > 1 else f", or correct {ADAPTER_CONFIG_FILE}")
+            + (
+                f", or where {names[1]} finds it"
+                if len(names) > 1
+                else f", or correct {ADAPTER_CONFIG_FILE}"
+            )
         )
     base = find_model(there, report)
     if is_adapter(base):
         raise CheckpointError(
-            f"{folder} is an adapter for {base}, which is one itself. Merge that first: groundup export {base} --to "
-            "folder"
+            f"{folder} is an adapter for {base}, which is one itself. Merge that first: groundup "
+            f"export {base} --to folder"
         )
     if record:
         _check_unchanged(base, record.weights, folder)
@@ -164,7 +189,8 @@ def recorded_base(folder: Path) -> Base | None:
 def read_adapter(folder: Path, model: Model) -> tuple[Adapter, float]:
     """The adapters in a folder for the matrices of a model, which has none yet, and their scale.
 
-    Raises CheckpointError for what doesn't fit the model or isn't LoRA of its blocks' linear layers.
+    Raises CheckpointError for what doesn't fit the model or isn't LoRA of its blocks' linear
+    layers.
     """
     settings, path = read_adapter_settings(folder / ADAPTER_CONFIG_FILE), folder / ADAPTER_FILE
     if not path.is_file():
@@ -173,24 +199,31 @@ def read_adapter(folder: Path, model: Model) -> tuple[Adapter, float]:
         raise CheckpointError(f"{folder} has no {ADAPTER_FILE}: it has no adapter's weights")
     if not isinstance(model, GPT2 | Modern):
         raise CheckpointError(
-            f"{folder} is an adapter for a {architecture_of(model)} model; groundup's are for gpt2 and modern"
+            f"{folder} is an adapter for a {architecture_of(model)} model; groundup's are for "
+            "gpt2 and modern"
         )
     stored = _match(tensors_in(path), model, settings, path)
-    adapter = {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in stored.items()}
+    adapter = {
+        name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in stored.items()
+    }
     read_into(adapter, stored)
     return adapter, settings.scale
 
 
-def _match(stored: dict[str, Stored], model: GPT2 | Modern, settings: AdapterSettings, path: Path) -> dict[str, Stored]:
-    """The tensors of an adapter's file under our names, each with its partner. Raises CheckpointError."""
+def _match(
+    stored: dict[str, Stored], model: GPT2 | Modern, settings: AdapterSettings, path: Path
+) -> dict[str, Stored]:
+    """The tensors of an adapter's file under our names, each with its partner. Raises
+    CheckpointError.
+    """
     layers, layout = adaptable_layers(model), layout_of(architecture_of(model))
     found: dict[str, Stored] = {}
     for name, tensor in stored.items():
         module = (matrix_of(name, layout) or "").removesuffix(".weight")
         if module not in layers:
             raise CheckpointError(
-                f"{path} has a tensor {name}, which isn't for a linear layer of the model's blocks: groundup computes "
-                "no other LoRA"
+                f"{path} has a tensor {name}, which isn't for a linear layer of the model's "
+                "blocks: groundup computes no other LoRA"
             )
         outputs, inputs = layers[module].weight.shape
         first = name.endswith(FACTORS[0])
@@ -224,6 +257,6 @@ def _check_unchanged(base: Path, recorded: dict[str, str], folder: Path) -> None
         now, then = (files.get(name, "nothing") for files in (found, recorded))
         if now != then:
             raise CheckpointError(
-                f"{base / name} isn't what the adapter in {folder} was trained on: its SHA-256 is {now[:12]}... "
-                f"instead of {then[:12]}.... Restore it"
+                f"{base / name} isn't what the adapter in {folder} was trained on: its SHA-256 is "
+                f"{now[:12]}... instead of {then[:12]}.... Restore it"
             )

@@ -1,8 +1,9 @@
-"""From a name to a model folder: a run's best checkpoint, any folder, or a model of the hub, brought here once.
+"""From a name to a model folder: a run's best checkpoint, any folder, or a model of the hub,
+brought here once.
 
-What comes from Hugging Face's hub lies in the cache under its commit, and has that place only when all of it is there
-and verified. From then on the name means that commit, and nobody is asked any more. What other programs have put into
-Hugging Face's own cache is used where it is.
+What comes from Hugging Face's hub lies in the cache under its commit, and has that place only when
+all of it is there and verified. From then on the name means that commit, and nobody is asked any
+more. What other programs have put into Hugging Face's own cache is used where it is.
 """
 
 import os
@@ -16,7 +17,13 @@ from filelock import FileLock
 
 from groundup.checkpoints import publish as checkpoint
 from groundup.checkpoints.layouts.config_json import CONFIG_FILE, read_config
-from groundup.checkpoints.layouts.weight_files import INDEX_FILE, PICKLES, WEIGHTS_FILE, read_index, refuse_pickle
+from groundup.checkpoints.layouts.weight_files import (
+    INDEX_FILE,
+    PICKLES,
+    WEIGHTS_FILE,
+    read_index,
+    refuse_pickle,
+)
 from groundup.errors import CheckpointError
 from groundup.hub.api import HubFile, Repository, commit_of, download, files_below, refuse_offline
 from groundup.hub.download import cache_folder
@@ -25,7 +32,9 @@ from groundup.runs.folder import run_or_path
 
 Report = Callable[[str], None]
 
-OPENAI = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")}
+OPENAI = {
+    name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
+}
 HUB_NAME = re.compile(r"([\w-][\w.-]*)/([\w-][\w.-]*)", re.ASCII)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 UNFINISHED = ".fetching-"
@@ -35,10 +44,10 @@ TRIES = 5  # in a row that bring nothing
 def find_model(name: str | Path, report: Report) -> Path:
     """The model folder that a name means, the first of these that there is.
 
-    A run in `runs/` (its best intact checkpoint), the path of a run or of a model folder, and on the hub `gpt2`,
-    `gpt2-medium`, `gpt2-large`, `gpt2-xl` or OWNER/NAME, each with @REVISION if another than main is meant. What is
-    downloaded is reported, and so are damaged checkpoints that are passed over. Raises CheckpointError, and CorpusError
-    for what can't be had from the hub.
+    A run in `runs/` (its best intact checkpoint), the path of a run or of a model folder, and on
+    the hub `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl` or OWNER/NAME, each with @REVISION if
+    another than main is meant. What is downloaded is reported, and so are damaged checkpoints that
+    are passed over. Raises CheckpointError, and CorpusError for what can't be had from the hub.
     """
     path = run_or_path(str(name))
     if path.is_dir():
@@ -48,8 +57,8 @@ def find_model(name: str | Path, report: Report) -> Path:
     repository = None if os.path.lexists(path) else on_hub(str(name))
     if repository is None:
         raise CheckpointError(
-            f"{path} is neither a run nor a model folder, nor a model of the hub as gpt2 and OWNER/NAME are. List the "
-            "runs with: groundup runs"
+            f"{path} is neither a run nor a model folder, nor a model of the hub as gpt2 and "
+            "OWNER/NAME are. List the runs with: groundup runs"
         )
     return fetch(repository, report)
 
@@ -57,31 +66,39 @@ def find_model(name: str | Path, report: Report) -> Path:
 def on_hub(name: str) -> Repository | None:
     """The repository that a name means on the hub, None for one that can't be there.
 
-    What begins with a folder that is here, `runs/typo` for instance, is a path and never asked for elsewhere.
+    What begins with a folder that is here, `runs/typo` for instance, is a path and never asked for
+    elsewhere.
     """
     short, at, revision = name.partition("@")
     match = HUB_NAME.fullmatch(OPENAI.get(short, short))
-    is_path = match is None or Path(match[1]).exists() or Path(short).suffix in {*PICKLES, ".safetensors"}
+    is_path = (
+        match is None or Path(match[1]).exists() or Path(short).suffix in {*PICKLES, ".safetensors"}
+    )
     if match is None or is_path or (at and not re.fullmatch(r"[\w./-]+", revision, re.ASCII)):
         return None
     return Repository("models", match[0], revision or "main")
 
 
 def repository_of(folder: Path) -> str | None:
-    """OWNER/NAME of a model folder that came from the hub, into our cache or Hugging Face's; else None."""
+    """OWNER/NAME of a model folder that came from the hub, into our cache or Hugging Face's; else
+    None.
+    """
     theirs = re.fullmatch(r"models--(.+?)--(.+)", folder.resolve().parent.parent.name)
     if theirs and folder.resolve().parent.name == "snapshots":
         return f"{theirs[1]}/{theirs[2]}"
     home = cache_folder().resolve() / "hub"
-    parts = folder.resolve().relative_to(home).parts if folder.resolve().is_relative_to(home) else ()
+    parts = (
+        folder.resolve().relative_to(home).parts if folder.resolve().is_relative_to(home) else ()
+    )
     return "/".join(parts[:2]) if len(parts) == 3 else None
 
 
 def fetch(repository: Repository, report: Report) -> Path:
-    """The folder of a repository in the cache, brought there if it isn't: config, safetensors and tokenizer alone.
+    """The folder of a repository in the cache, brought there if it isn't: config, safetensors and
+    tokenizer alone.
 
-    Raises CheckpointError for what isn't a model that groundup loads, before its weights are asked for, and CorpusError
-    for what can't be had.
+    Raises CheckpointError for what isn't a model that groundup loads, before its weights are asked
+    for, and CorpusError for what can't be had.
     """
     home = cache_folder() / "hub" / repository.name
     known = home / "revisions" / quote(repository.revision, safe="")
@@ -103,7 +120,9 @@ def fetch(repository: Repository, report: Report) -> Path:
             _forget_unfinished(home)
             return folder
     except OSError as error:
-        raise CheckpointError(f"{home} can't be written: {error}. Make room, or name another GROUNDUP_CACHE") from error
+        raise CheckpointError(
+            f"{home} can't be written: {error}. Make room, or name another GROUNDUP_CACHE"
+        ) from error
 
 
 def _forget_unfinished(home: Path) -> None:
@@ -122,7 +141,9 @@ def _cached(home: Path, known: Path) -> Path | None:
 
 
 def _of_hugging_face(repository: Repository) -> Path | None:
-    """The folder of a revision in Hugging Face's cache, if all that groundup would fetch of it is there."""
+    """The folder of a revision in Hugging Face's cache, if all that groundup would fetch of it is
+    there.
+    """
     from huggingface_hub import try_to_load_from_cache  # takes 0.1 s
 
     def kept(name: str) -> object:
@@ -146,7 +167,9 @@ def _of_hugging_face(repository: Repository) -> Path | None:
 
 
 def _bring(repository: Repository, home: Path, patience: Patience, report: Report) -> Path:
-    """What the revision is now, whole, under its commit; what came before a failure waits for the next try."""
+    """What the revision is now, whole, under its commit; what came before a failure waits for the
+    next try.
+    """
     pinned = Repository("models", repository.name, commit_of(repository, patience))
     folder, unfinished = home / pinned.revision, home / f"{UNFINISHED}{pinned.revision}"
     if folder.is_dir():  # another name for the same commit
@@ -172,13 +195,19 @@ def _bring(repository: Repository, home: Path, patience: Patience, report: Repor
     return folder
 
 
-def _weight_files(repository: Repository, files: dict[str, HubFile], get: Callable[[str], Path]) -> list[str]:
-    """The safetensors of a repository: the whole one, or all that its index names. Raises CheckpointError."""
+def _weight_files(
+    repository: Repository, files: dict[str, HubFile], get: Callable[[str], Path]
+) -> list[str]:
+    """The safetensors of a repository: the whole one, or all that its index names. Raises
+    CheckpointError.
+    """
     if WEIGHTS_FILE in files:
         return [WEIGHTS_FILE]
     if INDEX_FILE in files:
         return sorted(set(read_index(get(INDEX_FILE)).values()))
-    if pickles := sorted(path for path in files if Path(path).suffix in PICKLES and "/" not in path):
+    if pickles := sorted(
+        path for path in files if Path(path).suffix in PICKLES and "/" not in path
+    ):
         raise refuse_pickle(f"{repository}, {pickles[0]},")
     raise CheckpointError(f"{repository} has no {WEIGHTS_FILE}: groundup can't load it")
 
@@ -193,5 +222,8 @@ def _in_folder(path: Path, report: Report) -> Path:
     best = [(checkpoints / "best").resolve()] if (checkpoints / "best").is_symlink() else []
     folder = checkpoint.newest_valid([*best, *checkpoint.steps(checkpoints)], report)
     if folder is None:
-        raise CheckpointError(f"{path} has no intact checkpoint to load. Train on with: groundup train --resume {path}")
+        raise CheckpointError(
+            f"{path} has no intact checkpoint to load. Train on with: groundup train --resume "
+            f"{path}"
+        )
     return folder

@@ -1,7 +1,9 @@
-"""Checkpoints: a folder of files, written whole or not at all, and read only if every byte is what was written.
+"""Checkpoints: a folder of files, written whole or not at all, and read only if every byte is what
+was written.
 
-Knows nothing of what the files hold. The protocol: write into a temporary folder beside the final one, fsync every
-file, write a manifest with the SHA-256 of each, fsync it, rename the folder, fsync its parent.
+Knows nothing of what the files hold. The protocol: write into a temporary folder beside the final
+one, fsync every file, write a manifest with the SHA-256 of each, fsync it, rename the folder, fsync
+its parent.
 """
 
 import errno
@@ -27,9 +29,11 @@ def step_folder(parent: Path, step: int) -> Path:
 
 
 def write(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Create `folder` atomically with what `fill` writes into the temporary folder that it is given.
+    """Create `folder` atomically with what `fill` writes into the temporary folder that it is
+    given.
 
-    Raises TrainingError when the files can't be written; then `folder` and everything beside it is as it was.
+    Raises TrainingError when the files can't be written; then `folder` and everything beside it is
+    as it was.
     """
     temporary = folder.with_name(f"{TEMPORARY}{folder.name}")
     try:
@@ -50,10 +54,13 @@ def write(folder: Path, fill: Callable[[Path], None]) -> None:
         _fsync(folder.parent)
     except Exception as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, OSError) or "os error" in str(error):  # safetensors wraps the system's errors
+        # safetensors wraps the system's errors
+        if isinstance(error, OSError) or "os error" in str(error):
             full = getattr(error, "errno", None) == errno.ENOSPC or "os error 28" in str(error)
             reason = "the disk is full" if full else str(error)
-            raise TrainingError(f"can't write {folder}: {reason}. Earlier checkpoints are untouched.") from error
+            raise TrainingError(
+                f"can't write {folder}: {reason}. Earlier checkpoints are untouched."
+            ) from error
         raise
     remove_unfinished(folder.parent)
 
@@ -68,9 +75,11 @@ def publish(
     protected: Path | None,
     report: Callable[[str], None],
 ) -> Path:
-    """Write the checkpoint of a step, point `latest` (and `best`) at it, then prune: the folder. Raises TrainingError.
+    """Write the checkpoint of a step, point `latest` (and `best`) at it, then prune: the folder.
+    Raises TrainingError.
 
-    Pruning never removes the best checkpoint, nor `protected`, the one that the run was resumed from.
+    Pruning never removes the best checkpoint, nor `protected`, the one that the run was resumed
+    from.
     """
     folder = step_folder(parent, step)
     write(folder, fill)
@@ -92,14 +101,20 @@ def point(link: Path, folder: Path) -> None:
 
 
 def verify(folder: Path) -> None:
-    """Check every file against the manifest. Raises CheckpointError that names the first damaged file."""
+    """Check every file against the manifest. Raises CheckpointError that names the first damaged
+    file.
+    """
     path = folder / MANIFEST
     try:
         text = path.read_text("utf-8")
         expected: dict[str, dict] = parse_json(text)["files"]
-        intact = text == _render(expected) and all({"size", "sha256"} <= entry.keys() for entry in expected.values())
+        intact = text == _render(expected) and all(
+            {"size", "sha256"} <= entry.keys() for entry in expected.values()
+        )
     except FileNotFoundError:
-        raise CheckpointError(f"{folder} has no {MANIFEST}: it isn't a complete checkpoint") from None
+        raise CheckpointError(
+            f"{folder} has no {MANIFEST}: it isn't a complete checkpoint"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         intact, expected = False, {}
     if not intact:
@@ -109,16 +124,21 @@ def verify(folder: Path) -> None:
         if not file.is_file():
             raise CheckpointError(f"{file} is missing")
         if (size := file.stat().st_size) != entry["size"]:
-            raise CheckpointError(f"{file} has {size:,} bytes instead of {entry['size']:,}: it was cut or changed")
+            raise CheckpointError(
+                f"{file} has {size:,} bytes instead of {entry['size']:,}: it was cut or changed"
+            )
         if (digest := _sha256(file)) != entry["sha256"]:
             raise CheckpointError(
-                f"{file} is damaged: its SHA-256 is {digest[:12]}... instead of {entry['sha256'][:12]}..."
+                f"{file} is damaged: its SHA-256 is {digest[:12]}... instead of "
+                f"{entry['sha256'][:12]}..."
             )
 
 
 def steps(parent: Path) -> list[Path]:
     """The published checkpoints, newest first, valid or not."""
-    found = [path for path in parent.glob("step-*") if STEP_NAME.fullmatch(path.name) and path.is_dir()]
+    found = [
+        path for path in parent.glob("step-*") if STEP_NAME.fullmatch(path.name) and path.is_dir()
+    ]
     return sorted(found, key=lambda path: int(path.name.partition("-")[2]), reverse=True)
 
 
@@ -134,8 +154,12 @@ def newest_valid(candidates: Iterable[Path], report: Callable[[str], None]) -> P
     return None
 
 
-def prune(parent: Path, keep: int, protected: Iterable[Path], report: Callable[[str], None]) -> None:
-    """Remove all but the `keep` newest valid checkpoints and the protected ones; damaged ones stay and don't count."""
+def prune(
+    parent: Path, keep: int, protected: Iterable[Path], report: Callable[[str], None]
+) -> None:
+    """Remove all but the `keep` newest valid checkpoints and the protected ones; damaged ones stay
+    and don't count.
+    """
     kept = {path.resolve() for path in protected}
     valid = 0
     for folder in steps(parent):
@@ -147,7 +171,8 @@ def prune(parent: Path, keep: int, protected: Iterable[Path], report: Callable[[
         valid += 1
         if valid > keep and folder.resolve() not in kept:
             condemned = folder.with_name(f"{TEMPORARY}removed-{folder.name}")
-            folder.rename(condemned)  # so that a kill half-way leaves no checkpoint without its files
+            # so that a kill half-way leaves no checkpoint without its files
+            folder.rename(condemned)
             shutil.rmtree(condemned, ignore_errors=True)
 
 
@@ -168,7 +193,10 @@ def _manifest(folder: Path) -> str:
     """The manifest of what a folder holds."""
     return _render(
         {
-            path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": _sha256(path)}
+            path.relative_to(folder).as_posix(): {
+                "size": path.stat().st_size,
+                "sha256": _sha256(path),
+            }
             for path in _files(folder)
         }
     )

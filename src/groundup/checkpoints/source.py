@@ -20,7 +20,9 @@ from groundup.tokenizers.base import Tokenizer
 
 @dataclass(frozen=True)
 class Source:
-    """A model that was loaded from `folder`, on the CPU; `run` is where its training is on record, if it is."""
+    """A model that was loaded from `folder`, on the CPU; `run` is where its training is on record,
+    if it is.
+    """
 
     folder: Path
     model: Model
@@ -29,7 +31,9 @@ class Source:
 
     @property
     def title(self) -> str:
-        """What people call the model: its run's name, its repository's on the hub, or its folder's."""
+        """What people call the model: its run's name, its repository's on the hub, or its
+        folder's.
+        """
         if self.run:
             return self.run.name
         repository = repository_of(self.folder)
@@ -45,18 +49,28 @@ def open_source(name: str, report: Callable[[str], None]) -> Source:
 
 
 def save_whole(source: Source, folder: Path) -> None:
-    """Write a model into a new folder that transformers loads; one of adapters is whole by now, with them merged."""
+    """Write a model into a new folder that transformers loads; one of adapters is whole by now,
+    with them merged.
+    """
     tokenizer = source.tokenizer
-    save(folder, source.model, tokenizer, document_start(source.folder, tokenizer) if tokenizer else None)
+    save(
+        folder,
+        source.model,
+        tokenizer,
+        document_start(source.folder, tokenizer) if tokenizer else None,
+    )
     stated = read_settings(config_file(source.folder, report))
-    kept = {role: stated.get(role) for role in ("bos_token_id", "eos_token_id")}  # of chat models not end-of-text
+    # of chat models not end-of-text
+    kept = {role: stated.get(role) for role in ("bos_token_id", "eos_token_id")}
     settings = read_settings(folder / CONFIG_FILE) | kept
     (folder / CONFIG_FILE).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
 
 
 @contextmanager
 def whole_folder(source: Source) -> Iterator[Path]:
-    """The folder of a model; of adapters a temporary one, with the merged model. Raises ExportError."""
+    """The folder of a model; of adapters a temporary one, with the merged model. Raises
+    ExportError.
+    """
     if not is_adapter(source.folder):
         yield source.folder
         return

@@ -17,18 +17,27 @@ from groundup.cli.evaluate import (
 )
 from groundup.errors import EvaluationError
 
-FirstName = Annotated[str, Parameter(help="A run, the path of a run or model folder, gpt2, or OWNER/NAME of the hub.")]
+FirstName = Annotated[
+    str, Parameter(help="A run, the path of a run or model folder, gpt2, or OWNER/NAME of the hub.")
+]
 SecondName = Annotated[str, Parameter(help="What it is compared with; differences are B - A.")]
 Task = Annotated[
     Literal["hellaswag", "loss"] | None,
-    Parameter(help="Compare the models at a task, paired; left out, two runs are compared by their curves."),
+    Parameter(
+        help=(
+            "Compare the models at a task, paired; left out, two runs are compared by their curves."
+        )
+    ),
 ]
 Limit = Annotated[
     int | None,
-    Parameter(help="N items, evenly spread; the first N characters of a text, or tokens of shards."),
+    Parameter(
+        help="N items, evenly spread; the first N characters of a text, or tokens of shards."
+    ),
 ]
 Picture = Annotated[
-    Path | None, Parameter(help="Of two runs: where their curves are drawn; compare-A-B.png if left out.")
+    Path | None,
+    Parameter(help="Of two runs: where their curves are drawn; compare-A-B.png if left out."),
 ]
 
 
@@ -46,11 +55,19 @@ def compare(
     batch_size: BatchSize = 8,
     out: Picture = None,
     device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    json: Annotated[bool, Parameter(help="One JSON object instead of a table.", negative=())] = False,
+    json: Annotated[
+        bool, Parameter(help="One JSON object instead of a table.", negative=())
+    ] = False,
 ) -> None:
-    """Compare two models at a task, item by item, or two runs by their curves, with all that differs between them."""
+    """Compare two models at a task, item by item, or two runs by their curves, with all that
+    differs between them.
+    """
     check_numbers(limit, batch_size)
-    check_task(task, "hellaswag", {"file": file, "convention": None if convention == "both" else convention})
+    check_task(
+        task,
+        "hellaswag",
+        {"file": file, "convention": None if convention == "both" else convention},
+    )
     check_task(task, "loss", {"corpus": corpus, "stride": stride})
     _check_kind(task, limit, out)
     if task is None:
@@ -85,6 +102,11 @@ def compare(
 def _check_kind(task: str | None, limit: int | None, out: Path | None) -> None:
     """Raises EvaluationError for what only a task has, or only two runs."""
     if task is None and limit is not None:
-        raise EvaluationError("--limit belongs to a task, but none is given: add --task hellaswag or --task loss")
+        raise EvaluationError(
+            "--limit belongs to a task, but none is given: add --task hellaswag or --task loss"
+        )
     if task is not None and out is not None:
-        raise EvaluationError(f"--out is where the curves of two runs are drawn, but the task is {task}: leave one out")
+        raise EvaluationError(
+            f"--out is where the curves of two runs are drawn, but the task is {task}: leave one "
+            "out"
+        )

@@ -1,4 +1,6 @@
-"""What `groundup compare --task` prints: both figures, their difference with its interval, and what was compared."""
+"""What `groundup compare --task` prints: both figures, their difference with its interval, and what
+was compared.
+"""
 
 from typing import Any
 
@@ -16,25 +18,34 @@ def print_hellaswag(result: dict[str, Any]) -> None:
     console = wide_console()
     _say_names(console, result["models"])
     counts = ("both right", "only A", "only B", "neither")
-    table = plain_table("convention", "measure", right=("A", "B", "B - A", "95% interval", "p", *counts))
+    table = plain_table(
+        "convention", "measure", right=("A", "B", "B - A", "95% interval", "p", *counts)
+    )
     for row in result["results"]:
         first, second = row["accuracy"]
         low, high = row["interval"]
         table.add_row(
             *(row["convention"], row["measure"], f"{first:.2%}", f"{second:.2%}"),
-            *(f"{100 * row['difference']:+.2f}", f"{100 * low:+.2f} to {100 * high:+.2f}", p_text(row["p_value"])),
+            *(
+                f"{100 * row['difference']:+.2f}",
+                f"{100 * low:+.2f} to {100 * high:+.2f}",
+                p_text(row["p_value"]),
+            ),
             *(f"{row[count]:,}" for count in ("both", "only_a", "only_b", "neither")),
         )
     console.print(table)
     print_items(console, result)
     console.print(
-        "B - A in points of accuracy, paired item by item: Bonett and Price's interval, McNemar's exact test. p is how "
-        "often chance alone would part equal models as far"
+        "B - A in points of accuracy, paired item by item: Bonett and Price's interval, McNemar's "
+        "exact test. p is how often chance alone would part equal models as far"
     )
     for model, cut in zip("AB", result["cut"], strict=True):
         for convention, count in cut.items():
             if count:
-                console.print(f"{model}, {convention}: {count:,} items are longer than its context and lost a part")
+                console.print(
+                    f"{model}, {convention}: {count:,} items are longer than its context and lost "
+                    "a part"
+                )
     print_differences(console, result["recipe_differences"])
 
 
@@ -42,7 +53,9 @@ def print_loss(result: dict[str, Any]) -> None:
     """A row for each model, the difference, and how it was measured."""
     console = wide_console()
     _say_names(console, result["models"])
-    table = plain_table("", right=("bits a byte", "nats a token", "tokens", "context", "stride", "better in"))
+    table = plain_table(
+        "", right=("bits a byte", "nats a token", "tokens", "context", "stride", "better in")
+    )
     for place, model in enumerate("AB"):
         table.add_row(
             *(model, f"{result['bits_per_byte'][place]:.4f}", f"{result['loss'][place]:.4f}"),
@@ -57,8 +70,9 @@ def print_loss(result: dict[str, Any]) -> None:
     )
     console.print(
         Text(
-            f"{result['bytes']:,} bytes: {result['part']} of {result['corpus']}, in passages of {SIZE:,} bytes or "
-            "more, cut where a token of both ends. What a model was trained on says nothing about new text"
+            f"{result['bytes']:,} bytes: {result['part']} of {result['corpus']}, in passages of "
+            f"{SIZE:,} bytes or more, cut where a token of both ends. What a model was trained on "
+            "says nothing about new text"
         )
     )
     print_differences(console, result["recipe_differences"])

@@ -15,8 +15,12 @@ from groundup.data_inspection.report import Report, report_on
 COLOURS = {"ok": "green", "note": "yellow", "warning": "bold red"}
 
 
-def check(path: Path, hellaswag: Path | None, tokenizer: str | None, strict: bool, as_json: bool) -> int:
-    """Verify and inspect a folder of shards, and print what was found: the exit status. Raises GroundupError."""
+def check(
+    path: Path, hellaswag: Path | None, tokenizer: str | None, strict: bool, as_json: bool
+) -> int:
+    """Verify and inspect a folder of shards, and print what was found: the exit status. Raises
+    GroundupError.
+    """
     report = report_on(path, hellaswag, tokenizer, thorough=True, say=say)
     if as_json:
         sys.stdout.write(json.dumps(report.to_json(), ensure_ascii=False, indent=2) + "\n")
@@ -31,18 +35,23 @@ def exit_status(report: Report, strict: bool) -> int:
 
 
 def print_report(report: Report) -> None:
-    """A table in a terminal; plain lines for a pipe, a finding each, its parts separated by tabs."""
+    """A table in a terminal; plain lines for a pipe, a finding each, its parts separated by
+    tabs.
+    """
     console = Console(highlight=False)
     verdict = f"{report.path}: {report.warnings} warning{'' if report.warnings == 1 else 's'}"
     if not console.is_terminal:
         for row in report.findings:
             sys.stdout.write(
-                "\t".join([row.level, row.what, row.value, *([row.meaning] if row.meaning else [])]) + "\n"
+                "\t".join([row.level, row.what, row.value, *([row.meaning] if row.meaning else [])])
+                + "\n"
             )
         sys.stdout.write(verdict + "\n")
         return
     table = Table("", "what", "", "what it means", box=SIMPLE, pad_edge=False)
     for row in report.findings:  # as Text: what comes from a corpus is no markup
-        table.add_row(Text(row.level, COLOURS[row.level]), Text(row.what), Text(row.value), Text(row.meaning))
+        table.add_row(
+            Text(row.level, COLOURS[row.level]), Text(row.what), Text(row.value), Text(row.meaning)
+        )
     console.print(table)
     console.print(Text(verdict))

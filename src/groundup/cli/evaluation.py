@@ -53,9 +53,18 @@ def evaluate_hellaswag(
 
 
 def evaluate_loss(
-    name: str, *, corpus: str, limit: int | None, stride: int | None, batch_size: int, device: str, as_json: bool
+    name: str,
+    *,
+    corpus: str,
+    limit: int | None,
+    stride: int | None,
+    batch_size: int,
+    device: str,
+    as_json: bool,
 ) -> None:
-    """Measure a model's loss on a text, or on the validation split of shards, and print it. Raises GroundupError."""
+    """Measure a model's loss on a text, or on the validation split of shards, and print it. Raises
+    GroundupError.
+    """
     folder, model, tokenizer = load_to_work(name, report, device)
     report(described(model, folder))
     stride = stride_of(model, stride)
@@ -63,9 +72,18 @@ def evaluate_loss(
     if limit is not None and limit < len(tokens):
         part, tokens = f"the first {limit:,} tokens of {part}", first_tokens(tokens, limit)
     if not any(len(stream) > 1 for stream in tokens.streams):
-        raise EvaluationError(f"corpus {corpus} has {len(tokens)} tokens: a loss needs 2. Give more text")
+        raise EvaluationError(
+            f"corpus {corpus} has {len(tokens)} tokens: a loss needs 2. Give more text"
+        )
     count = sum(max(0, len(stream) - 1) for stream in tokens.streams)
-    found = text_loss(model, tokenizer, tokens, stride=stride, batch_size=batch_size, tell=progress("tokens", count))
+    found = text_loss(
+        model,
+        tokenizer,
+        tokens,
+        stride=stride,
+        batch_size=batch_size,
+        tell=progress("tokens", count),
+    )
     result = {"task": "loss", "model": name, "corpus": corpus, "part": part, **found.to_json()}
     if as_json:
         print_json(result)
@@ -81,39 +99,61 @@ def _keep(result: dict[str, Any], folder: Path) -> None:
 
 
 def sit(
-    model: Model, tokenizer: Tokenizer, items: Sequence[Item], convention: str, *, batch_size: int, who: str = ""
+    model: Model,
+    tokenizer: Tokenizer,
+    items: Sequence[Item],
+    convention: str,
+    *,
+    batch_size: int,
+    who: str = "",
 ) -> list[Sitting]:
-    """The items asked by one convention, or by `both`, in their order. who: for the progress, where there are several.
+    """The items asked by one convention, or by `both`, in their order. who: for the progress, where
+    there are several.
 
     Raises EvaluationError.
     """
     return [
-        ask(model, tokenizer, items, way, batch_size=batch_size, tell=progress(f"{who}{way}, items", len(items)))
+        ask(
+            model,
+            tokenizer,
+            items,
+            way,
+            batch_size=batch_size,
+            tell=progress(f"{who}{way}, items", len(items)),
+        )
         for way in ways_of(convention)
     ]
 
 
 def stride_of(model: Model, given: int | None) -> int:
-    """The tokens from one window to the next: as given, or half of the context. Raises EvaluationError."""
+    """The tokens from one window to the next: as given, or half of the context. Raises
+    EvaluationError.
+    """
     stride = max(1, model.block_size // 2) if given is None else given
     if not 1 <= stride <= model.block_size:
         raise EvaluationError(
-            f"--stride {stride} must be from 1 to the model's context, {model.block_size}: windows further apart would "
-            "leave tokens out"
+            f"--stride {stride} must be from 1 to the model's context, {model.block_size}: "
+            "windows further apart would leave tokens out"
         )
     return stride
 
 
 def only_source(corpus: str) -> Source:
-    """What a text to be scored is read from. Raises CorpusError, and EvaluationError for a mixture."""
+    """What a text to be scored is read from. Raises CorpusError, and EvaluationError for a
+    mixture.
+    """
     sources = open_sources(corpus, Path())
     if len(sources.parts) != 1:
-        raise EvaluationError(f"--corpus {corpus} is a mixture: evaluate its {len(sources.parts)} corpora one by one")
+        raise EvaluationError(
+            f"--corpus {corpus} is a mixture: evaluate its {len(sources.parts)} corpora one by one"
+        )
     return sources.parts[0]
 
 
 def shard_tokens(source: Source, tokenizer: Tokenizer, vocab_size: int, name: str) -> Tokens:
-    """The validation split of shards, which must be the model's. Raises CorpusError, RecipeError."""
+    """The validation split of shards, which must be the model's. Raises CorpusError,
+    RecipeError.
+    """
     assert isinstance(source.content, ShardFolder)
     check_maker(Sources(source.name, (source,)), tokenizer, f"the model {name}")
     tokens = source.content.tokens("validation", vocab_size)
@@ -124,7 +164,9 @@ def shard_tokens(source: Source, tokenizer: Tokenizer, vocab_size: int, name: st
 
 
 def _read(corpus: str, tokenizer: Tokenizer, vocab_size: int, name: str) -> tuple[str, Tokens]:
-    """Which part of a corpus is scored, in words, and its tokens. Raises CorpusError, EvaluationError."""
+    """Which part of a corpus is scored, in words, and its tokens. Raises CorpusError,
+    EvaluationError.
+    """
     source = only_source(corpus)
     if isinstance(source.content, ShardFolder):
         return "the validation split", shard_tokens(source, tokenizer, vocab_size, name)
@@ -155,7 +197,11 @@ def _lines(sittings: list[Sitting]) -> str:
 def _check_writable(path: Path) -> None:
     """Find out before the work, not after it. Raises EvaluationError."""
     if path.is_dir() or not os.access(path.parent, os.W_OK):
-        reason = "it is a folder" if path.is_dir() else f"{path.parent} is no folder that can be written to"
+        reason = (
+            "it is a folder"
+            if path.is_dir()
+            else f"{path.parent} is no folder that can be written to"
+        )
         raise EvaluationError(f"--per-item {path} can't be written: {reason}")
 
 

@@ -1,4 +1,6 @@
-"""What `groundup evaluate` prints: figures with their intervals, and what they may be compared with."""
+"""What `groundup evaluate` prints: figures with their intervals, and what they may be compared
+with.
+"""
 
 from typing import Any
 
@@ -19,7 +21,9 @@ HOW = {  # measure by measure: what decides
 
 
 def hellaswag_json(name: str, source: ItemsFile, sittings: list[Sitting]) -> dict[str, Any]:
-    """The result of HellaSwag. of: items in the file. cut: for each convention, items that didn't fit the context."""
+    """The result of HellaSwag. of: items in the file. cut: for each convention, items that didn't
+    fit the context.
+    """
     items = len(sittings[0].answers)
     seconds = {sitting.convention: sitting.seconds for sitting in sittings}
     return {
@@ -39,7 +43,9 @@ def hellaswag_json(name: str, source: ItemsFile, sittings: list[Sitting]) -> dic
 def print_hellaswag(result: dict[str, Any]) -> None:
     """A table of the measures, and below it what a reader must know to compare them."""
     console, published = wide_console(), list(result["results"][0]["published_percent"])
-    table = plain_table("convention", "measure", "decides", right=("right", "95% interval", *published))
+    table = plain_table(
+        "convention", "measure", "decides", right=("right", "95% interval", *published)
+    )
     for row in result["results"]:
         low, high = row["interval"]
         table.add_row(
@@ -48,22 +54,38 @@ def print_hellaswag(result: dict[str, Any]) -> None:
             HOW[row["convention"], row["measure"]],
             f"{100 * row['accuracy']:.2f}%",
             f"{100 * low:.2f} to {100 * high:.2f}%",
-            *(f"{row['published_percent'][model]:.2f}%" if row["published_percent"] else "-" for model in published),
+            *(
+                f"{row['published_percent'][model]:.2f}%" if row["published_percent"] else "-"
+                for model in published
+            ),
         )
     console.print(table)
     print_items(console, result)
-    console.print("published: on all 10,042 official items, by the same convention; guessing is right in 25%")
+    console.print(
+        "published: on all 10,042 official items, by the same convention; guessing is right in 25%"
+    )
     for convention, cut in result["cut"].items():
         if cut:
-            console.print(f"{convention}: {cut:,} items are longer than the model's context and lost their beginning")
-    speeds = (f"{convention} {speed:.1f}" for convention, speed in result["items_per_second"].items())
+            console.print(
+                f"{convention}: {cut:,} items are longer than the model's context and lost their "
+                "beginning"
+            )
+    speeds = (
+        f"{convention} {speed:.1f}" for convention, speed in result["items_per_second"].items()
+    )
     console.print(f"items a second: {', '.join(speeds)}")
 
 
 def print_items(console: Console, result: dict[str, Any]) -> None:
     """Which items were asked, in a line."""
-    first = "all" if result["items"] == result["of"] else f"{result['items']:,}, evenly spread, of the"
-    label = "the official file" if result["official"] else "UNOFFICIAL: not the file of the published figures"
+    first = (
+        "all" if result["items"] == result["of"] else f"{result['items']:,}, evenly spread, of the"
+    )
+    label = (
+        "the official file"
+        if result["official"]
+        else "UNOFFICIAL: not the file of the published figures"
+    )
     console.print(Text(f"{first} {result['of']:,} items of {result['file']} ({label})"))
 
 
@@ -83,14 +105,15 @@ def print_loss(result: dict[str, Any]) -> None:
     console.print(", ".join(loss_in_units(result)))
     console.print(
         Text(
-            f"{result['tokens']:,} tokens, {result['size']:,} bytes: {result['part']} of {result['corpus']}. What the "
-            "model was trained on says nothing about new text"
+            f"{result['tokens']:,} tokens, {result['size']:,} bytes: {result['part']} of "
+            f"{result['corpus']}. What the model was trained on says nothing about new text"
         )
     )
     least = result["block_size"] - result["stride"] + 1
     console.print(
-        f"windows of {result['block_size']:,} tokens, stride {result['stride']:,}: each token but the first ones is "
-        f"predicted from at least {least:,} before it; {result['tokens_per_second']:,.0f} tokens/s"
+        f"windows of {result['block_size']:,} tokens, stride {result['stride']:,}: each token but "
+        f"the first ones is predicted from at least {least:,} before it; "
+        f"{result['tokens_per_second']:,.0f} tokens/s"
     )
     for which in ("worst", "best"):
         console.print(f"{which} passages:")

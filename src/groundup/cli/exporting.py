@@ -18,9 +18,18 @@ Format = Literal["folder", "gguf", "onnx", "hub"]
 
 
 def export_model(
-    name: str, to: Format, repository: str | None, *, kind: Kind | None, out: Path | None, force: bool, public: bool
+    name: str,
+    to: Format,
+    repository: str | None,
+    *,
+    kind: Kind | None,
+    out: Path | None,
+    force: bool,
+    public: bool,
 ) -> None:
-    """Write a model for other programs, or upload it. Raises GroundupError, before anything is written."""
+    """Write a model for other programs, or upload it. Raises GroundupError, before anything is
+    written.
+    """
     _check_flags(to, repository, kind, public)
     source = open_source(name, report)
     if repository is not None:
@@ -32,7 +41,10 @@ def export_model(
     elif to == "gguf":
         out = out or Path(f"{source.title}-{kind or 'f32'}.gguf")
         refuse_existing(out, force)
-        summary = f"{out}: {export_gguf(source.model, source.tokenizer, out, kind or 'f32', source.title)}"
+        summary = (
+            f"{out}: "
+            f"{export_gguf(source.model, source.tokenizer, out, kind or 'f32', source.title)}"
+        )
     else:
         out = out or Path(f"{source.title}.onnx")
         refuse_existing(out, force)
@@ -51,7 +63,9 @@ def _check_flags(to: Format, repository: str | None, kind: Kind | None, public: 
     elif repository is not None:
         raise ExportError(f"{repository!r} is a name for --to hub. Where a file goes says --out")
     if to != "gguf" and kind is not None:
-        others = "ONNX is written in float32" if to == "onnx" else "elsewhere the weights go as they are"
+        others = (
+            "ONNX is written in float32" if to == "onnx" else "elsewhere the weights go as they are"
+        )
         raise ExportError(f"--type {kind} is for --to gguf: {others}")
     if to != "hub" and public:
         raise ExportError("--public is for --to hub")
@@ -62,7 +76,9 @@ def _to_folder(source: Source, out: Path) -> str:
     with appearing_whole(out) as path:
         save_whole(source, path)
     merged = ", its adapters merged" if is_adapter(source.folder) else ""
-    tokenizer = "" if source.tokenizer else ", without a tokenizer: it has none that groundup writes"
+    tokenizer = (
+        "" if source.tokenizer else ", without a tokenizer: it has none that groundup writes"
+    )
     return f"{described(source.model, source.folder)}{merged}{tokenizer}"
 
 
@@ -75,4 +91,7 @@ def _to_hub(source: Source, repository: str, out: Path | None, *, force: bool, p
         if out is not None:
             write_folder(files, out)
             return f"{out}: what would be uploaded to {repository}; nothing was: {', '.join(files)}"
-        return f"uploaded {', '.join(files)} to {upload(files, repository, public=public, force=force)}"
+        return (
+            f"uploaded {', '.join(files)} to "
+            f"{upload(files, repository, public=public, force=force)}"
+        )

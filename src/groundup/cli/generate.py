@@ -13,13 +13,27 @@ from groundup.tokenizers.base import Tokenizer
 
 
 def generate_texts(
-    name: str, prompt: str, settings: SamplingSettings, *, samples: int, interactive: bool, strict: bool, device: str
+    name: str,
+    prompt: str,
+    settings: SamplingSettings,
+    *,
+    samples: int,
+    interactive: bool,
+    strict: bool,
+    device: str,
 ) -> None:
-    """Write `samples` texts to stdout, or ask for what to write; all else goes to stderr. Raises GroundupError."""
+    """Write `samples` texts to stdout, or ask for what to write; all else goes to stderr. Raises
+    GroundupError.
+    """
     folder, model, tokenizer = load_to_work(name, report, device)
     report(f"{described(model, folder)}; seed {settings.seed}")
     write = partial(
-        write_pieces, model, tokenizer, start=document_start(folder, tokenizer), ends=text_ends(folder), strict=strict
+        write_pieces,
+        model,
+        tokenizer,
+        start=document_start(folder, tokenizer),
+        ends=text_ends(folder),
+        strict=strict,
     )
     if interactive:
         converse(write, settings, prompt)
@@ -28,7 +42,8 @@ def generate_texts(
         if samples > 1:
             say(f"======== {number + 1} of {samples}\n")
         pieces = write(prompt, replace(settings, seed=settings.seed + number))
-        first = next(pieces, "")  # before the prompt is shown: a prompt that can't be read is an error, not a text
+        # before the prompt is shown: a prompt that can't be read is an error, not a text
+        first = next(pieces, "")
         say(prompt + first)
         for piece in pieces:
             say(piece)

@@ -10,7 +10,9 @@ from groundup.generation.stream import SamplingSettings
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.1, 2.0
 
 
-def converse(write: Callable[[str, SamplingSettings], Iterator[str]], settings: SamplingSettings, prompt: str) -> None:
+def converse(
+    write: Callable[[str, SamplingSettings], Iterator[str]], settings: SamplingSettings, prompt: str
+) -> None:
     """Ask and write until the end of input (Ctrl-D); each answer is the next default.
 
     Ctrl-C during a text stops that text, at a question it asks again.
@@ -19,16 +21,20 @@ def converse(write: Callable[[str, SamplingSettings], Iterator[str]], settings: 
     while True:
         try:
             asked = ask_text("Prompt", prompt)
-            temperature = ask_number("Temperature", settings.temperature, LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE)
+            temperature = ask_number(
+                "Temperature", settings.temperature, LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE
+            )
             length = int(ask_number("Length", settings.length, 1, 1_000_000, whole=True))
             settings = replace(settings, temperature=temperature, length=length)
             pieces = write(asked, settings)
-            first = next(pieces, "")  # before it is shown or remembered: a prompt that can't be read is an error
+            # before it is shown or remembered: a prompt that can't be read is an error
+            first = next(pieces, "")
             prompt = asked
             say(prompt + first)
             for piece in pieces:
                 say(piece)
-            settings = replace(settings, seed=settings.seed + 1)  # the same prompt again gives another text
+            # the same prompt again gives another text
+            settings = replace(settings, seed=settings.seed + 1)
         except KeyboardInterrupt:
             say("\n[stopped]")
         except EOFError:
@@ -45,7 +51,9 @@ def ask_text(question: str, default: str) -> str:
     return input(f"{question} [{shown}]: ") or default
 
 
-def ask_number(question: str, default: float, low: float, high: float, whole: bool = False) -> float:
+def ask_number(
+    question: str, default: float, low: float, high: float, whole: bool = False
+) -> float:
     """A number within the range, asked for until it is one; an empty line takes the default."""
     while True:
         answer = input(f"{question} ({low:g} to {high:g}) [{default:g}]: ").strip()

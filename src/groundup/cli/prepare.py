@@ -12,32 +12,52 @@ from groundup.errors import GroundupError
 Source = Annotated[
     str,
     Parameter(
-        help="A file or folder of text, JSON lines (.jsonl, also .gz or .zst) or parquet; or python-docs, shakespeare, "
-        "fineweb-edu, openwebtext, hf://datasets/OWNER/NAME/FOLDER."
+        help=(
+            "A file or folder of text, JSON lines (.jsonl, also .gz or .zst) or parquet; or "
+            "python-docs, shakespeare, fineweb-edu, openwebtext, hf://datasets/OWNER/NAME/FOLDER."
+        )
     ),
 ]
 Out = Annotated[Path, Parameter(help="The folder for the shards; train on it with --corpus.")]
-Sample = Annotated[str, Parameter(help="Of fineweb-edu: 10BT, 100BT or 350BT tokens; 10BT if left out.")]
+Sample = Annotated[
+    str, Parameter(help="Of fineweb-edu: 10BT, 100BT or 350BT tokens; 10BT if left out.")
+]
 TokenizerName = Annotated[
-    str, Parameter(help="gpt2, characters, or a folder with a tokenizer.json (see `groundup tokenizer train`).")
+    str,
+    Parameter(
+        help="gpt2, characters, or a folder with a tokenizer.json (see `groundup tokenizer train`)."
+    ),
 ]
 Column = Annotated[str, Parameter(help="Where JSON lines and parquet files have their text.")]
-Tokens = Annotated[int, Parameter(help="Stop after the document that reaches so many; 0 takes all.")]
+Tokens = Annotated[
+    int, Parameter(help="Stop after the document that reaches so many; 0 takes all.")
+]
 Validation = Annotated[
     float | None,
-    Parameter(help="Share of the documents kept for validation; 0.1 if left out, 0.001 of a corpus of the web."),
+    Parameter(
+        help=(
+            "Share of the documents kept for validation; 0.1 if left out, 0.001 of a corpus of "
+            "the web."
+        )
+    ),
 ]
 Seed = Annotated[int, Parameter(help="Of the order of the documents.")]
 Deduplicate = Annotated[bool, Parameter(help="Keep one of documents that are equal.", negative=())]
 EncodingErrors = Annotated[
-    Literal["refuse", "replace"], Parameter(help="Of bytes that aren't UTF-8: `replace` puts U+FFFD there.")
+    Literal["refuse", "replace"],
+    Parameter(help="Of bytes that aren't UTF-8: `replace` puts U+FFFD there."),
 ]
 WorkerCount = Annotated[int, Parameter(help="Processes; 0 takes the cores there are.")]
-Strict = Annotated[bool, Parameter(help="Exit with status 1 if the data doctor warns.", negative=())]
-HellaSwag = Annotated[
-    Path | None, Parameter(help="HellaSwag's validation items, not to learn from; the cache's if left out.")
+Strict = Annotated[
+    bool, Parameter(help="Exit with status 1 if the data doctor warns.", negative=())
 ]
-Ray = Annotated[str, Parameter(help="Work on the Ray cluster at this address instead; `auto` finds one here.")]
+HellaSwag = Annotated[
+    Path | None,
+    Parameter(help="HellaSwag's validation items, not to learn from; the cache's if left out."),
+]
+Ray = Annotated[
+    str, Parameter(help="Work on the Ray cluster at this address instead; `auto` finds one here.")
+]
 
 
 def prepare_corpus(
@@ -58,7 +78,9 @@ def prepare_corpus(
     hellaswag: HellaSwag = None,
     ray: Ray = "",
 ) -> None:
-    """Turn any text into shuffled, verified shards of tokens. Stopped anywhere, the same command goes on."""
+    """Turn any text into shuffled, verified shards of tokens. Stopped anywhere, the same command
+    goes on.
+    """
     from groundup.cli.data_report import exit_status, print_report
     from groundup.console import report
     from groundup.data.hellaswag_items import read_items
@@ -67,7 +89,10 @@ def prepare_corpus(
     from groundup.prepare.steps import Preparation
 
     if workers < 0:
-        raise GroundupError(f"--workers {workers} must be a number of processes, from 1; 0 takes the cores there are")
+        raise GroundupError(
+            f"--workers {workers} must be a number of processes, from 1; 0 takes the cores there "
+            "are"
+        )
     preparation = Preparation(
         source=source,
         sample=sample,

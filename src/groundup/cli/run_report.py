@@ -1,4 +1,6 @@
-"""What `groundup compare` prints of two runs: what they were, what they reached, and how their recipes differ."""
+"""What `groundup compare` prints of two runs: what they were, what they reached, and how their
+recipes differ.
+"""
 
 from typing import Any
 
@@ -10,14 +12,22 @@ from groundup.console import plain_table, wide_console
 
 
 def print_runs(result: dict[str, Any]) -> None:
-    """What both runs were and reached, what differs between their recipes, and where the picture is."""
+    """What both runs were and reached, what differs between their recipes, and where the picture
+    is.
+    """
     console = wide_console()
     first, second = result["runs"]
     table = plain_table("", right=(f"A: {first['run']}", f"B: {second['run']}", "B - A"))
     rows = {
-        "model": [f"{run['architecture']}, {short_count(run['parameters'])} parameters" for run in (first, second)],
+        "model": [
+            f"{run['architecture']}, {short_count(run['parameters'])} parameters"
+            for run in (first, second)
+        ],
         "vocabulary": [f"{run['vocab_size']:,} tokens" for run in (first, second)],
-        "text": [f"{run['corpus']['name']} ({run['corpus']['fingerprint'][:12]})" for run in (first, second)],
+        "text": [
+            f"{run['corpus']['name']} ({run['corpus']['fingerprint'][:12]})"
+            for run in (first, second)
+        ],
         "steps": [_of(run["steps"], run["planned_steps"]) for run in (first, second)],
         "tokens": [f"{run['tokens']:,}" for run in (first, second)],
         "training time": [f"{run['seconds']:,.1f} s" for run in (first, second)],
@@ -25,7 +35,10 @@ def print_runs(result: dict[str, Any]) -> None:
     for name, cells in rows.items():
         table.add_row(name, *cells, "")
     bests = [run["best"] for run in (first, second)]
-    for name, key in (("best loss, nats a token", "validation_loss"), ("the same in bits a byte", "bits_per_byte")):
+    for name, key in (
+        ("best loss, nats a token", "validation_loss"),
+        ("the same in bits a byte", "bits_per_byte"),
+    ):
         gap = bests[1][key] - bests[0][key]
         comparable = key == "bits_per_byte" or result["same_vocabulary"]
         cells = (f"{best[key]:.4f} at step {best['step']:,}" for best in bests)
@@ -47,18 +60,29 @@ def remarks(result: dict[str, Any]) -> list[str]:
     lines = []
     equal = [result["at_equal_tokens"], result["at_equal_seconds"]]
     if any(any(found["interpolated"]) for found in equal):
-        lines.append("~ on a straight line between the evaluations around it; all losses are on the validation text")
+        lines.append(
+            "~ on a straight line between the evaluations around it; all losses are on the "
+            "validation text"
+        )
     if any(None in found["losses"] for found in equal):
         lines.append("- not measured so early: eval.every evaluates on the way")
     if not result["same_text"]:
-        lines.append("THE TEXTS DIFFER: each loss is on the run's own validation text, so they say little side by side")
+        lines.append(
+            "THE TEXTS DIFFER: each loss is on the run's own validation text, so they say little "
+            "side by side"
+        )
     if not result["same_vocabulary"]:
-        lines.append("the vocabularies differ: only bits a byte compare, and the picture shows them")
+        lines.append(
+            "the vocabularies differ: only bits a byte compare, and the picture shows them"
+        )
     for axis, name in (("tokens", "tokens"), ("seconds", "time")):
         at = result[f"at_equal_{axis}"]["at"]
         for label, run in zip("AB", result["runs"], strict=True):
             if run[axis] > at:
-                lines.append(f"at equal {name}, {label} is compared on its way, before the end of its schedule")
+                lines.append(
+                    f"at equal {name}, {label} is compared on its way, before the end of its "
+                    "schedule"
+                )
     return lines
 
 

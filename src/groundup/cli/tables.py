@@ -37,8 +37,14 @@ def _model_of(recipe: Recipe) -> tuple[str, str]:
     model = recipe.model
     if recipe.train.init:
         return f"from {recipe.train.init}", "its own"
-    shape = "" if model.architecture == "bigram" else f" {model.n_layer} x {model.n_head} x {model.n_embd}"
-    return f"{model.architecture}{shape}", short_count(recipe.parameter_count(recipe.about.vocab_size))
+    shape = (
+        ""
+        if model.architecture == "bigram"
+        else f" {model.n_layer} x {model.n_head} x {model.n_embd}"
+    )
+    return f"{model.architecture}{shape}", short_count(
+        recipe.parameter_count(recipe.about.vocab_size)
+    )
 
 
 def print_runs() -> None:
@@ -53,7 +59,17 @@ def print_runs() -> None:
     if not existing:
         console.print("no runs in this folder yet. Start one: groundup train")
         return
-    table = _table("run", "model", "parameters", "corpus", "steps", "best loss", "perplexity", "bits/byte", "started")
+    table = _table(
+        "run",
+        "model",
+        "parameters",
+        "corpus",
+        "steps",
+        "best loss",
+        "perplexity",
+        "bits/byte",
+        "started",
+    )
     for _, cells in rows:
         table.add_row(*cells)
     console.print(table)
@@ -92,7 +108,10 @@ def _table(*columns: str) -> Table:
     table = Table(box=SIMPLE, pad_edge=False)
     for column in columns:
         table.add_column(
-            column, justify="right" if column in {"parameters", "best loss", "perplexity", "bits/byte"} else "left"
+            column,
+            justify="right"
+            if column in {"parameters", "best loss", "perplexity", "bits/byte"}
+            else "left",
         )
     return table
 

@@ -5,9 +5,13 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-tokenizers = App(name="tokenizer", help="Learn a tokenizer, look at what one does to a text, or compare several.")
+tokenizers = App(
+    name="tokenizer", help="Learn a tokenizer, look at what one does to a text, or compare several."
+)
 
-CorpusName = Annotated[str, Parameter(help="python-docs, shakespeare, or a file or folder of text.")]
+CorpusName = Annotated[
+    str, Parameter(help="python-docs, shakespeare, or a file or folder of text.")
+]
 
 
 @tokenizers.command(name="train")
@@ -15,7 +19,9 @@ def learn_tokenizer(
     corpus: CorpusName,
     /,
     *,
-    out: Annotated[Path, Parameter(help="The folder to save it in; transformers' AutoTokenizer loads it too.")],
+    out: Annotated[
+        Path, Parameter(help="The folder to save it in; transformers' AutoTokenizer loads it too.")
+    ],
     vocab_size: Annotated[int, Parameter(help="Tokens, <|endoftext|> included.")] = 4096,
 ) -> None:
     """Learn byte-level BPE from a text, as GPT-2's tokenizer was learned."""

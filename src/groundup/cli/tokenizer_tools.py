@@ -17,13 +17,20 @@ from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.load import load_tokenizer
 from groundup.tokenizers.train import learn_tokenizer
 
-COLOURS = ("black on bright_yellow", "black on bright_cyan", "black on bright_green", "black on bright_magenta")
+COLOURS = (
+    "black on bright_yellow",
+    "black on bright_cyan",
+    "black on bright_green",
+    "black on bright_magenta",
+)
 
 
 def learn(corpus: str, vocab_size: int, out: Path) -> None:
     """Learn a tokenizer from a corpus and save it in a new folder. Raises GroundupError."""
     if (out / TOKENIZER_FILE).exists():
-        raise TokenizerError(f"{out / TOKENIZER_FILE} already exists: give another --out, or delete it")
+        raise TokenizerError(
+            f"{out / TOKENIZER_FILE} already exists: give another --out, or delete it"
+        )
     text = load_corpus(corpus).text
     started = time.perf_counter()
     tokenizer = learn_tokenizer([text], vocab_size)
@@ -37,8 +44,9 @@ def learn(corpus: str, vocab_size: int, out: Path) -> None:
         sys.stderr.write(f"{corpus} has no more pairs to learn: {tokenizer.vocab_size:,} tokens\n")
     size = len(text.encode("utf-8")) / len(tokenizer.encode(text))
     sys.stdout.write(
-        f"{tokenizer.vocab_size:,} tokens in {seconds:.1f} s, {size:.2f} bytes each of what they were learned from\n"
-        f"saved in {out}. Use it: groundup train --corpus {corpus} --data.tokenizer {out}\n"
+        f"{tokenizer.vocab_size:,} tokens in {seconds:.1f} s, {size:.2f} bytes each of what they "
+        f"were learned from\nsaved in {out}. Use it: groundup train --corpus {corpus} "
+        f"--data.tokenizer {out}\n"
     )
 
 
@@ -64,7 +72,10 @@ def visible(tokenizer: Tokenizer, token: int) -> str:
     except UnicodeDecodeError:
         return "".join(f"<{byte:02x}>" for byte in tokenizer.decode_bytes([token]))
     text = text.replace("\n", "⏎\n").replace("\t", "⇥")
-    return "".join(letter if letter.isprintable() or letter == "\n" else f"<{ord(letter):04X}>" for letter in text)
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else f"<{ord(letter):04X}>"
+        for letter in text
+    )
 
 
 def compare(corpus: str, names: list[str]) -> None:
@@ -75,9 +86,13 @@ def compare(corpus: str, names: list[str]) -> None:
     for column in ("vocabulary", "tokens", "bytes a token", "MB/s"):
         table.add_column(column, justify="right")
     for name in names:
-        tokenizer = CharacterTokenizer(text) if name == "characters" else load_tokenizer(name, report)
+        tokenizer = (
+            CharacterTokenizer(text) if name == "characters" else load_tokenizer(name, report)
+        )
         started = time.perf_counter()
         tokens = len(tokenizer.encode(text))
         speed = size / 1e6 / (time.perf_counter() - started)
-        table.add_row(name, f"{tokenizer.vocab_size:,}", f"{tokens:,}", f"{size / tokens:.3f}", f"{speed:.1f}")
+        table.add_row(
+            name, f"{tokenizer.vocab_size:,}", f"{tokens:,}", f"{size / tokens:.3f}", f"{speed:.1f}"
+        )
     Console(highlight=False).print(table)

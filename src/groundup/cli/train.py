@@ -35,7 +35,9 @@ def start_training(recipe: Recipe, recipe_name: str, name: str | None) -> int:
         return train(trainer, run, None, around.journal)
 
 
-def resume_training(run_name: str, given: Tables, unwanted: list[str], data_may_differ: bool) -> int:
+def resume_training(
+    run_name: str, given: Tables, unwanted: list[str], data_may_differ: bool
+) -> int:
     """Go on with a run; the exit status. Raises GroundupError."""
     run = find_run(run_name)
     recorded = run.read_recipe()
@@ -48,7 +50,10 @@ def resume_training(run_name: str, given: Tables, unwanted: list[str], data_may_
             raise RunError(
                 f"{run.name} is finished: {trainer.progress.step:,} of {recipe.train.steps:,} steps"
                 + (", stopped early by eval.patience" if trainer.progress.stopped_early else "")
-                + f". To train longer: groundup train --resume {run.name} --steps {2 * recipe.train.steps}"
+                + (
+                    f". To train longer: groundup train --resume {run.name} --steps "
+                    f"{2 * recipe.train.steps}"
+                )
             )
         return train(trainer, run, folder, around.journal)
 
@@ -62,7 +67,8 @@ def train(trainer: Trainer, run: RunFolder, resumed_from: Path | None, journal: 
     if trainer.asked_to_stop and not trainer.is_finished():
         journal.say(f"saved {checkpoint.step_folder(run.checkpoints, trainer.progress.step)}")
         journal.say(f"go on with: groundup train --resume {run.name}")
-        return 128 + (trainer.stop.signal or signal.SIGTERM)  # another process may have had the signal
+        # another process may have had the signal
+        return 128 + (trainer.stop.signal or signal.SIGTERM)
     if trainer.world.is_main:
         journal.say(farewell(trainer, run, journal))
     return 0
@@ -77,25 +83,35 @@ def surroundings(recipe: Recipe) -> Iterator[Surroundings]:
 
 
 def longer(recorded: Recipe, given: Tables, unwanted: list[str], run: RunFolder) -> Recipe:
-    """The recorded recipe, with more steps if asked for; any other change is refused by name. Raises RunError."""
+    """The recorded recipe, with more steps if asked for; any other change is refused by name.
+    Raises RunError.
+    """
     if unwanted:
-        raise RunError(f"--resume goes on with the recipe of {run.name}: {unwanted[0]} can't be given with it")
+        raise RunError(
+            f"--resume goes on with the recipe of {run.name}: {unwanted[0]} can't be given with it"
+        )
     steps = given.get("train", {}).get("steps", recorded.train.steps)
     asked = load_recipe(
-        overrides({section: vars(getattr(recorded, section)) for section in vars(recorded)}), overrides(given)
+        overrides({section: vars(getattr(recorded, section)) for section in vars(recorded)}),
+        overrides(given),
     )
     for field, old, new in differences(recorded, asked):
         if field != "train.steps":
             of_shape = field.startswith("model.") and field != "model.dropout"
-            init = "" if of_shape or recorded.lora.rank else f" --init {run.path}"  # no adapters on adapters
+            # no adapters on adapters
+            init = "" if of_shape or recorded.lora.rank else f" --init {run.path}"
             value = " ".join(map(str, new)) if isinstance(new, tuple) else new
             raise RunError(
-                f"{field} was {old} when {run.name} began and can't become {new}: a resumed run is the same run. Start "
-                f"a new one{' from its model' if init else ''}: groundup train --config {run.path / 'recipe.toml'}"
-                f"{init} --{field.replace('_', '-')} {value}"
+                f"{field} was {old} when {run.name} began and can't become {new}: a resumed run "
+                f"is the same run. Start a new one{' from its model' if init else ''}: groundup "
+                f"train --config {run.path / 'recipe.toml'}{init} --{field.replace('_', '-')} "
+                f"{value}"
             )
     if steps < recorded.train.steps:
-        raise RecipeError(f"--steps {steps} is fewer than the {recorded.train.steps} steps of {run.name}. Choose more.")
+        raise RecipeError(
+            f"--steps {steps} is fewer than the {recorded.train.steps} steps of {run.name}. "
+            "Choose more."
+        )
     return recorded.with_steps(steps)
 
 
@@ -103,9 +119,9 @@ def describe_longer_schedule(old: Recipe, new: Recipe, step: int) -> str:
     """What more steps do to the learning rate."""
     before, after = (Schedule.of(recipe.optim, recipe.train.steps) for recipe in (old, new))
     return (
-        f"steps {old.train.steps:,} -> {new.train.steps:,}: the {new.optim.schedule} schedule now ends at step "
-        f"{new.train.steps:,}, so the learning rate at step {step:,} is {after.at(step):.3g} "
-        f"instead of {before.at(step):.3g}"
+        f"steps {old.train.steps:,} -> {new.train.steps:,}: the {new.optim.schedule} schedule now "
+        f"ends at step {new.train.steps:,}, so the learning rate at step {step:,} is "
+        f"{after.at(step):.3g} instead of {before.at(step):.3g}"
     )
 
 
@@ -115,12 +131,13 @@ def describe(trainer: Trainer, run: RunFolder) -> str:
     processes = f", {trainer.world.size} processes" if trainer.world.size > 1 else ""
     compiled = ", compiled" if recipe.train.compile == "on" else ""
     return (
-        f"{run.name}: {recipe.model.architecture}, {facts['parameters']:,} parameters, {recipe.train.steps:,} steps of "
-        f"{recipe.tokens_per_step:,} tokens\n{describe_adapters(recipe, facts)}"
-        f"text: {facts['corpus']['name']}, {facts['corpus']['training_tokens']:,} tokens for training, "
-        f"{facts['corpus']['validation_tokens']:,} for validation, {facts['vocab_size']} different ones\n"
-        f"machine: {trainer.machine.device}, {recipe.train.precision}, {recipe.train.threads} threads"
-        f"{compiled}{processes}"
+        f"{run.name}: {recipe.model.architecture}, {facts['parameters']:,} parameters, "
+        f"{recipe.train.steps:,} steps of {recipe.tokens_per_step:,} "
+        f"tokens\n{describe_adapters(recipe, facts)}text: {facts['corpus']['name']}, "
+        f"{facts['corpus']['training_tokens']:,} tokens for training, "
+        f"{facts['corpus']['validation_tokens']:,} for validation, {facts['vocab_size']} "
+        f"different ones\nmachine: {trainer.machine.device}, {recipe.train.precision}, "
+        f"{recipe.train.threads} threads{compiled}{processes}"
     )
 
 
@@ -131,8 +148,8 @@ def describe_adapters(recipe: Recipe, facts: dict[str, Any]) -> str:
     trained = facts["trained_parameters"]
     everything = facts["parameters"] + trained
     return (
-        f"LoRA: adapters of rank {recipe.lora.rank}, alpha {recipe.lora.alpha:g}: {trained:,} of {everything:,} "
-        f"parameters train ({trained / everything:.2%})\n"
+        f"LoRA: adapters of rank {recipe.lora.rank}, alpha {recipe.lora.alpha:g}: {trained:,} of "
+        f"{everything:,} parameters train ({trained / everything:.2%})\n"
     )
 
 
@@ -147,15 +164,13 @@ def farewell(trainer: Trainer, run: RunFolder, journal: Journal) -> str:
     stopped_early = progress.stopped_early == trainer.recipe.train.steps
     early = f", stopped early: {trainer.recipe.eval.patience} evaluations without a better loss"
     return (
-        f"\n{run.name} writes:\n\n{text.strip()}\n\n"
-        f"done: {progress.step:,} steps in {progress.seconds:.0f} s{early if stopped_early else ''}. "
-        f"Best validation loss {best:.4f} (perplexity {perplexity(best):.2f}) at step {progress.best_step:,}\n"
-        f"next:\n"
-        f"  groundup generate {name} --prompt {shlex.quote(shown_prompt(text))}\n"
-        f"  groundup generate {name} --interactive\n"
-        f"  groundup train --resume {name} --steps {2 * trainer.recipe.train.steps}\n"
-        f"  groundup runs\n"
-        f"look: {run.path / 'loss.png'}, {run.path / 'samples.txt'}"
+        f"\n{run.name} writes:\n\n{text.strip()}\n\ndone: {progress.step:,} steps in "
+        f"{progress.seconds:.0f} s{early if stopped_early else ''}. Best validation loss "
+        f"{best:.4f} (perplexity {perplexity(best):.2f}) at step {progress.best_step:,}\nnext:\n  "
+        f"groundup generate {name} --prompt {shlex.quote(shown_prompt(text))}\n  groundup "
+        f"generate {name} --interactive\n  groundup train --resume {name} --steps "
+        f"{2 * trainer.recipe.train.steps}\n  groundup runs\nlook: {run.path / 'loss.png'}, "
+        f"{run.path / 'samples.txt'}"
     )
 
 

@@ -19,7 +19,20 @@ TINY_SHAKESPEARE = RemoteFile(
 )
 
 NAMED = ("python-docs", "shakespeare")
-TEXT_SUFFIXES = (".txt", ".md", ".rst", ".tex", ".py", ".html", ".csv", ".json", ".xml", ".toml", ".yaml", ".log")
+TEXT_SUFFIXES = (
+    ".txt",
+    ".md",
+    ".rst",
+    ".tex",
+    ".py",
+    ".html",
+    ".csv",
+    ".json",
+    ".xml",
+    ".toml",
+    ".yaml",
+    ".log",
+)
 
 
 @dataclass(frozen=True)
@@ -31,12 +44,15 @@ class Corpus:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the text's UTF-8 bytes: the same content is the same corpus, whatever its files are called."""
+        """SHA-256 of the text's UTF-8 bytes: the same content is the same corpus, whatever its
+        files are called.
+        """
         return hashlib.sha256(self.text.encode("utf-8")).hexdigest()
 
 
 def load_corpus(name: str, folder: Path = Path()) -> Corpus:
-    """`python-docs`, `shakespeare`, or the path of a text file or a folder of them, relative to here or to `folder`.
+    """`python-docs`, `shakespeare`, or the path of a text file or a folder of them, relative to
+    here or to `folder`.
 
     Raises CorpusError.
     """
@@ -47,8 +63,13 @@ def load_corpus(name: str, folder: Path = Path()) -> Corpus:
     path = find_path(name, folder)
     if not path.exists():
         raise CorpusError(
-            f"corpus {name} is neither a file or folder nor a known name. Known: {', '.join(NAMED)}."
-            + (f" A folder of shards is made by: groundup prepare SOURCE --out {name}" if _like_shards(name) else "")
+            f"corpus {name} is neither a file or folder nor a known name. Known: "
+            f"{', '.join(NAMED)}."
+            + (
+                f" A folder of shards is made by: groundup prepare SOURCE --out {name}"
+                if _like_shards(name)
+                else ""
+            )
         )
     text = "\n".join(_read(file) for file in _text_files(path)) if path.is_dir() else _read(path)
     if not text:
@@ -63,7 +84,9 @@ def find_path(name: str, folder: Path = Path()) -> Path:
 
 
 def _like_shards(name: str) -> bool:
-    """Whether a path that doesn't exist was meant to be a folder of shards, by our own convention: data/NAME."""
+    """Whether a path that doesn't exist was meant to be a folder of shards, by our own convention:
+    data/NAME.
+    """
     return Path(name).parent.name == "data" and not Path(name).suffix
 
 
@@ -83,7 +106,9 @@ def _text_files(folder: Path) -> list[Path]:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
     if not files:
-        raise CorpusError(f"folder {folder} holds no text file. Looked for: {' '.join(TEXT_SUFFIXES)}")
+        raise CorpusError(
+            f"folder {folder} holds no text file. Looked for: {' '.join(TEXT_SUFFIXES)}"
+        )
     return files
 
 
@@ -93,8 +118,8 @@ def _read(path: Path) -> str:
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise CorpusError(
-            f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {error.start:,}. "
-            f"Convert it, for example with: iconv -f LATIN1 -t UTF-8 {path.name}"
+            f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset "
+            f"{error.start:,}. Convert it, for example with: iconv -f LATIN1 -t UTF-8 {path.name}"
         ) from error
     except OSError as error:
         raise CorpusError(f"{path} can't be read: {error.strerror}") from error

@@ -1,4 +1,6 @@
-"""HellaSwag's validation items (Zellers et al. 2019): to score models, and to keep out of what they learn from."""
+"""HellaSwag's validation items (Zellers et al. 2019): to score models, and to keep out of what they
+learn from.
+"""
 
 import hashlib
 import json
@@ -25,8 +27,9 @@ OFFICIAL = RemoteFile(
 class Item:
     """A context, the endings to choose from, and which of them is right: `label`.
 
-    number: the file's `ind`. activity: what the context is about, its `activity_label`. parts: the context's whole
-    sentences and the beginning of the one to end, `ctx_a` and `ctx_b`. None where the file has none.
+    number: the file's `ind`. activity: what the context is about, its `activity_label`. parts: the
+    context's whole sentences and the beginning of the one to end, `ctx_a` and `ctx_b`. None where
+    the file has none.
     """
 
     number: int
@@ -57,14 +60,17 @@ class ItemsFile:
 
 
 def spread(entries: Sequence[Entry], count: int | None) -> list[Entry]:
-    """The middle entry of each of `count` equal parts, or all: the file has its sources one after the other."""
+    """The middle entry of each of `count` equal parts, or all: the file has its sources one after
+    the other.
+    """
     if not count or count >= len(entries):
         return list(entries)
     return [entries[(2 * place + 1) * len(entries) // (2 * count)] for place in range(count)]
 
 
 def open_items(file: Path | None, flag: str) -> ItemsFile:
-    """A file's items; None means the official ones, downloaded if they aren't in the cache. Raises CorpusError.
+    """A file's items; None means the official ones, downloaded if they aren't in the cache. Raises
+    CorpusError.
 
     flag: by which a user names another file, for the error.
     """
@@ -79,7 +85,9 @@ def cached_items() -> Path:
 
 
 def read_items(path: Path) -> list[Item]:
-    """The items of a JSONL file with `ind`, `ctx`, `endings` and `label`. Raises CorpusError, naming file and line."""
+    """The items of a JSONL file with `ind`, `ctx`, `endings` and `label`. Raises CorpusError,
+    naming file and line.
+    """
     items = []
     try:
         with path.open("rb") as file:
@@ -89,7 +97,9 @@ def read_items(path: Path) -> list[Item]:
     except OSError as error:
         raise CorpusError(f"HellaSwag's items in {path} can't be read: {error.strerror}") from error
     if not items:
-        raise CorpusError(f"{path} has no items of HellaSwag: it is empty. Give the file hellaswag_val.jsonl")
+        raise CorpusError(
+            f"{path} has no items of HellaSwag: it is empty. Give the file hellaswag_val.jsonl"
+        )
     return items
 
 
@@ -98,14 +108,21 @@ def _item(line: bytes, where: str) -> Item:
         value = json.loads(line)
         parts = (value["ctx_a"], value["ctx_b"]) if "ctx_a" in value and "ctx_b" in value else None
         activity = value.get("activity_label")
-        item = Item(value["ind"], value["ctx"], tuple(value["endings"]), int(value["label"]), activity, parts)
+        item = Item(
+            value["ind"],
+            value["ctx"],
+            tuple(value["endings"]),
+            int(value["label"]),
+            activity,
+            parts,
+        )
         texts = [item.context, activity or "", *(parts or ()), *item.endings]
         sound = isinstance(item.number, int) and 0 <= item.label < len(item.endings)
         if not sound or not all(isinstance(text, str) for text in texts):
             raise TypeError("a field of another type")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorpusError(
-            f"{where} is no item of HellaSwag ({type(error).__name__}: {error}): it should be JSON with ind, ctx, "
-            "endings and label"
+            f"{where} is no item of HellaSwag ({type(error).__name__}: {error}): it should be "
+            "JSON with ind, ctx, endings and label"
         ) from error
     return item

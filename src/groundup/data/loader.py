@@ -12,7 +12,9 @@ from groundup.data.sampler import BatchSource
 
 @dataclass(frozen=True)
 class Slice:
-    """One process's rows of a micro-step: [rows, block_size + 1] int64, and the hash that they add to the batch's."""
+    """One process's rows of a micro-step: [rows, block_size + 1] int64, and the hash that they add
+    to the batch's.
+    """
 
     tokens: Tensor
     batch_hash: int
@@ -20,9 +22,11 @@ class Slice:
 
 @dataclass
 class Batches:
-    """The slices of every batch that one of `size` processes computes on, `rows` sequences at a time.
+    """The slices of every batch that one of `size` processes computes on, `rows` sequences at a
+    time.
 
-    The rows of a micro-step lie side by side over the processes, so a batch doesn't depend on their number.
+    The rows of a micro-step lie side by side over the processes, so a batch doesn't depend on their
+    number.
     """
 
     source: BatchSource
@@ -31,7 +35,8 @@ class Batches:
     size: int
     device: torch.device
     thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "batches"))
-    next: tuple[tuple[int, int], Future[Slice]] | None = None  # (step, micro-step) and what the thread makes of it
+    # (step, micro-step) and what the thread makes of it
+    next: tuple[tuple[int, int], Future[Slice]] | None = None
 
     @property
     def micro_steps(self) -> int:
@@ -46,7 +51,10 @@ class Batches:
             prepared = self.prepare(step, micro_step)
         after = (step, micro_step + 1) if micro_step + 1 < self.micro_steps else (step + 1, 0)
         self.next = after, self.thread.submit(self.prepare, *after)
-        return Slice(prepared.tokens.to(self.device, non_blocking=self.device.type == "cuda"), prepared.batch_hash)
+        return Slice(
+            prepared.tokens.to(self.device, non_blocking=self.device.type == "cuda"),
+            prepared.batch_hash,
+        )
 
     def prepare(self, step: int, micro_step: int) -> Slice:
         """The slice in memory that a GPU can read by itself, or just in memory."""
@@ -57,7 +65,8 @@ class Batches:
 
 
 def hash_rows(batch: Tensor, first: int) -> int:
-    """The sum of the rows' CRC-32s, each seeded by its place in the whole batch, so that processes can add theirs up.
+    """The sum of the rows' CRC-32s, each seeded by its place in the whole batch, so that processes
+    can add theirs up.
 
     batch: [rows, time] int64; exact in float64 for up to 2^21 rows.
     """

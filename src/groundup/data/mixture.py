@@ -1,4 +1,6 @@
-"""Mixtures of corpora: each example comes from one of them, in exact shares, as a function of the example's number."""
+"""Mixtures of corpora: each example comes from one of them, in exact shares, as a function of the
+example's number.
+"""
 
 import math
 from collections.abc import Callable
@@ -26,7 +28,8 @@ class Share:
 
 
 def parse_mixture(given: str, exists: Callable[[str], bool]) -> list[Share]:
-    """`a:0.7,b:0.3` as its corpora with weights that sum to 1; what exists under the whole name is one corpus.
+    """`a:0.7,b:0.3` as its corpora with weights that sum to 1; what exists under the whole name is
+    one corpus.
 
     exists: whether there is a file or folder of that name. Raises RecipeError.
     """
@@ -37,20 +40,24 @@ def parse_mixture(given: str, exists: Callable[[str], bool]) -> list[Share]:
     for (name, _, said), weight in zip(pieces, weights, strict=True):
         if weight is None:
             raise RecipeError(
-                f"data.corpus = {given} has {name + ':' if name else ''}{said or 'an empty name'} without a weight: a "
-                "mixture is NAME:WEIGHT,NAME:WEIGHT, as in a:0.7,b:0.3"
+                f"data.corpus = {given} has {name + ':' if name else ''}{said or 'an empty name'} "
+                "without a weight: a mixture is NAME:WEIGHT,NAME:WEIGHT, as in a:0.7,b:0.3"
             )
         if not (math.isfinite(weight) and weight > 0):
-            raise RecipeError(f"data.corpus = {given} gives {name} the weight {said}: choose a finite one above 0")
+            raise RecipeError(
+                f"data.corpus = {given} gives {name} the weight {said}: choose a finite one above 0"
+            )
     total, names = math.fsum(weight or 0.0 for weight in weights), [name for name, _, _ in pieces]
-    shares = [Share(name, (weight or 0.0) / total) for name, weight in zip(names, weights, strict=True)]
+    shares = [
+        Share(name, (weight or 0.0) / total) for name, weight in zip(names, weights, strict=True)
+    ]
     for share in shares:
         if names.count(share.name) > 1:
             raise RecipeError(f"data.corpus = {given} names {share.name} twice: give it one weight")
         if share.weight < 1 / PERIOD:
             raise RecipeError(
-                f"data.corpus = {given} gives {share.name} {share.weight:.2g} of the tokens, but a share has to be at "
-                f"least 1 in {PERIOD:,}: raise its weight, or leave it out"
+                f"data.corpus = {given} gives {share.name} {share.weight:.2g} of the tokens, but "
+                f"a share has to be at least 1 in {PERIOD:,}: raise its weight, or leave it out"
             )
     return shares
 
@@ -69,12 +76,14 @@ def seed_of(seed: int, place: int) -> int:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Batches whose rows come from several samplers, in shares that are exact over `PERIOD` examples but for rounding.
+    """Batches whose rows come from several samplers, in shares that are exact over `PERIOD`
+    examples but for rounding.
 
-    Systematic sampling: the slots of a period lie evenly spread, from a seeded offset on, over the cumulated shares, so
-    each corpus has its share rounded up or down, and exactly its share on average over seeds; a seeded permutation is
-    the order in which slots come. An example's place in its corpus is a closed form: the whole state is the step, the
-    memory is constant, and every corpus goes through its own epochs. The samplers have one block and batch size.
+    Systematic sampling: the slots of a period lie evenly spread, from a seeded offset on, over the
+    cumulated shares, so each corpus has its share rounded up or down, and exactly its share on
+    average over seeds; a seeded permutation is the order in which slots come. An example's place in
+    its corpus is a closed form: the whole state is the step, the memory is constant, and every
+    corpus goes through its own epochs. The samplers have one block and batch size.
     """
 
     samplers: tuple[Sampler, ...]
@@ -88,12 +97,16 @@ class Mixture:
 
     @property
     def windows_per_epoch(self) -> int:
-        """As many as all corpora have together: larger shares are passed over more often, smaller ones not wholly."""
+        """As many as all corpora have together: larger shares are passed over more often, smaller
+        ones not wholly.
+        """
         return sum(sampler.windows_per_epoch for sampler in self.samplers)
 
     @cached_property
     def _pattern(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of each example of a period its corpus and its place there, [PERIOD] each; of each corpus its examples."""
+        """Of each example of a period its corpus and its place there, [PERIOD] each; of each corpus
+        its examples.
+        """
         offset = float(random_key(self.seed, PURPOSE, 0)[0] >> np.uint64(11)) * 2.0**-53
         slots = (np.arange(PERIOD) + offset) / PERIOD
         owners = np.searchsorted(np.cumsum(self.shares)[:-1], slots, side="right").astype(np.int32)
@@ -115,7 +128,9 @@ class Mixture:
         return torch.from_numpy(found)
 
     def origins(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The corpus of each example, and its place in that corpus's endless order. examples: [n] -> [n], [n]"""
+        """The corpus of each example, and its place in that corpus's endless order. examples: [n]
+        -> [n], [n]
+        """
         owners, places, counts = self._pattern
         periods, inside = np.divmod(examples, PERIOD)
         return owners[inside], periods * counts[owners[inside]] + places[inside]

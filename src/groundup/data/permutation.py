@@ -1,10 +1,14 @@
-"""Random order without randomness: seeded numbers and permutations, computed where they are needed."""
+"""Random order without randomness: seeded numbers and permutations, computed where they are
+needed.
+"""
 
 import numpy as np
 
 
 def random_key(*parts: int | np.ndarray) -> np.ndarray:
-    """A random number for these numbers from 0, of which some may be [n] uint64: [1] or [n] uint64."""
+    """A random number for these numbers from 0, of which some may be [n] uint64: [1] or [n]
+    uint64.
+    """
     key = np.zeros(1, dtype=np.uint64)
     for part in parts:
         key = mix(key ^ (part if isinstance(part, np.ndarray) else np.uint64(part)))
@@ -14,8 +18,9 @@ def random_key(*parts: int | np.ndarray) -> np.ndarray:
 def permute(indices: np.ndarray, size: int, key: np.ndarray, rounds: int = 6) -> np.ndarray:
     """A seeded permutation of range(size), evaluated at `indices` in constant memory.
 
-    A Feistel network on the smallest even number of bits that holds `size`, walked until it falls inside
-    (Black & Rogaway 2002, sections 4 and 5). indices: [n] in [0, size), key: [1] or [n] uint64 -> [n] int64
+    A Feistel network on the smallest even number of bits that holds `size`, walked until it falls
+    inside (Black & Rogaway 2002, sections 4 and 5). indices: [n] in [0, size), key: [1] or [n]
+    uint64 -> [n] int64
     """
     half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
     shift, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
@@ -33,7 +38,9 @@ def permute(indices: np.ndarray, size: int, key: np.ndarray, rounds: int = 6) ->
 
 
 def mix(value: np.ndarray) -> np.ndarray:
-    """splitmix64's finaliser (Steele et al. 2014): every input bit changes half of the output bits. [n] uint64"""
+    """splitmix64's finaliser (Steele et al. 2014): every input bit changes half of the output bits.
+    [n] uint64
+    """
     value = value + np.uint64(0x9E3779B97F4A7C15)
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

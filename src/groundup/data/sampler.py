@@ -30,7 +30,8 @@ class BatchSource(Protocol):
     def batch(self, step: int, rows: slice = slice(None)) -> Tensor:
         """The windows of batch `step`, or those of its `rows`: [rows, block_size + 1] int64.
 
-        Each row holds its inputs and, one further, its targets. Raises CorpusError for a damaged token.
+        Each row holds its inputs and, one further, its targets. Raises CorpusError for a damaged
+        token.
         """
         ...
 
@@ -39,22 +40,25 @@ class BatchSource(Protocol):
 class Sampler:
     """Shuffled windows of one or more streams of tokens, epoch after epoch.
 
-    Each epoch cuts every stream into windows from a fresh offset and visits all windows of all streams once, in one
-    seeded order. The windows of an epoch don't overlap in their targets, and all but fewer than 2 * block_size tokens
-    of a stream are seen; a stream that is shorter than a window has none. With `starts`, windows begin there instead.
+    Each epoch cuts every stream into windows from a fresh offset and visits all windows of all
+    streams once, in one seeded order. The windows of an epoch don't overlap in their targets, and
+    all but fewer than 2 * block_size tokens of a stream are seen; a stream that is shorter than a
+    window has none. With `starts`, windows begin there instead.
     """
 
     tokens: Tokens
     block_size: int
     batch_size: int
     seed: int
-    starts: tuple[np.ndarray, ...] | None = None  # of each stream, [windows]: see `groundup.data.windows`
+    # of each stream, [windows]: see `groundup.data.windows`
+    starts: tuple[np.ndarray, ...] | None = None
 
     @cached_property
     def _ends(self) -> np.ndarray:
         """Windows in all streams up to each one, itself included: [streams] int64.
 
-        In a stream one fewer than fit, so that every offset below a window's length leaves room for all; at least one.
+        In a stream one fewer than fit, so that every offset below a window's length leaves room for
+        all; at least one.
         """
         if self.starts is not None:
             return np.cumsum([len(starts) for starts in self.starts])
@@ -69,16 +73,23 @@ class Sampler:
     def batch(self, step: int, rows: slice = slice(None)) -> Tensor:
         """The windows of batch `step`, or those of its `rows`: [rows, block_size + 1] int64.
 
-        Each row holds its inputs and, one further, its targets. Raises CorpusError for a damaged token.
+        Each row holds its inputs and, one further, its targets. Raises CorpusError for a damaged
+        token.
         """
         examples = step * self.batch_size + np.arange(self.batch_size)[rows]
         return torch.from_numpy(self.windows(examples))
 
     def windows(self, examples: np.ndarray) -> np.ndarray:
-        """The windows that come at these places of the endless order. examples: [n] -> [n, block_size + 1] int64"""
+        """The windows that come at these places of the endless order. examples: [n] -> [n,
+        block_size + 1] int64
+        """
         blocks, places = np.divmod(examples, PLANNED)
         if (blocks == blocks[:1]).all():  # nearly always
-            planned = self._plan(int(blocks[0]))[:, places] if len(examples) else np.empty((2, 0), dtype=np.int64)
+            planned = (
+                self._plan(int(blocks[0]))[:, places]
+                if len(examples)
+                else np.empty((2, 0), dtype=np.int64)
+            )
         else:
             planned = np.empty((2, len(examples)), dtype=np.int64)
             for block in np.unique(blocks).tolist():
@@ -88,19 +99,29 @@ class Sampler:
 
     @cached_property
     def _plan(self) -> Callable[[int], np.ndarray]:
-        """Each example's stream in a block, and where it starts: [2, PLANNED] int64; for many as fast as for few."""
+        """Each example's stream in a block, and where it starts: [2, PLANNED] int64; for many as
+        fast as for few.
+        """
         return lru_cache(maxsize=2)(self._plan_block)
 
     def _plan_block(self, block: int) -> np.ndarray:
         size = self.windows_per_epoch
         epochs, places = np.divmod(block * PLANNED + np.arange(PLANNED), size)
         several = epochs[0] != epochs[-1]
-        numbers = permute(places, size, random_key(self.seed, epochs.astype(np.uint64) if several else epochs[0], 0))
+        numbers = permute(
+            places,
+            size,
+            random_key(self.seed, epochs.astype(np.uint64) if several else epochs[0], 0),
+        )
         streams = np.searchsorted(self._ends, numbers, side="right")
         return np.stack([streams, self._starts_of(streams, numbers, epochs)])
 
-    def _starts_of(self, streams: np.ndarray, numbers: np.ndarray, epochs: np.ndarray) -> np.ndarray:
-        """Where windows start: by their streams, their numbers among all windows, and their epochs. [n] each -> [n]"""
+    def _starts_of(
+        self, streams: np.ndarray, numbers: np.ndarray, epochs: np.ndarray
+    ) -> np.ndarray:
+        """Where windows start: by their streams, their numbers among all windows, and their epochs.
+        [n] each -> [n]
+        """
         places = numbers - self._begins[streams]
         if self.starts is not None:
             found = zip(streams.tolist(), places.tolist(), strict=True)
@@ -117,13 +138,19 @@ class Sampler:
     def _offsets(self) -> np.ndarray:
         """In how many places the first window of each stream may start: [streams] uint64."""
         lengths = np.array([len(stream) for stream in self.tokens.streams])
-        return np.maximum(1, lengths - (self._ends - self._begins) * self.block_size).astype(np.uint64)
+        return np.maximum(1, lengths - (self._ends - self._begins) * self.block_size).astype(
+            np.uint64
+        )
 
 
-def evaluation_batches(tokens: Tokens, block_size: int, batch_size: int, most: int = 0) -> Iterator[Tensor]:
-    """Every token but a stream's first once as a target, in order; with `most`, so many of them in spread windows.
+def evaluation_batches(
+    tokens: Tokens, block_size: int, batch_size: int, most: int = 0
+) -> Iterator[Tensor]:
+    """Every token but a stream's first once as a target, in order; with `most`, so many of them in
+    spread windows.
 
-    Yields [batch_size, block_size + 1] int64 of one shape; what is past a stream's end is IGNORED as a target.
+    Yields [batch_size, block_size + 1] int64 of one shape; what is past a stream's end is IGNORED
+    as a target.
     """
     ends = np.cumsum([-(-max(0, len(stream) - 1) // block_size) for stream in tokens.streams])
     windows, targets = int(ends[-1]), sum(max(0, len(stream) - 1) for stream in tokens.streams)

@@ -31,7 +31,8 @@ MAGIC = b"groundup"
 VERSION = 1
 HEADER = struct.Struct("<8sIIQII32s32s")
 DTYPES = {2: np.dtype("<u2"), 4: np.dtype("<u4")}
-LLMC_BYTES = {20240520: 2, 20240801: 4}  # llm.c: magic -> bytes a token, after 256 numbers of 4 bytes
+# llm.c: magic -> bytes a token, after 256 numbers of 4 bytes
+LLMC_BYTES = {20240520: 2, 20240801: 4}
 LLMC_HEADER = 1024
 
 
@@ -39,8 +40,8 @@ LLMC_HEADER = 1024
 class Shard:
     """An open shard. tokens: [tokens] unsigned, mapped into memory.
 
-    offset: the bytes before them. vocab_size, largest, tokenizer and sha256 are what the header says; foreign formats
-    say nothing of them.
+    offset: the bytes before them. vocab_size, largest, tokenizer and sha256 are what the header
+    says; foreign formats say nothing of them.
     """
 
     path: Path
@@ -55,13 +56,16 @@ class Shard:
         """Read the whole body. Raises CorpusError if it isn't the one that was written."""
         if self.sha256 is not None and (found := _digest(self.tokens)) != self.sha256:
             raise CorpusError(
-                f"shard {self.path} is damaged: the SHA-256 of its tokens is {found[:12]}... instead of "
-                f"{self.sha256[:12]}.... Prepare it again, or copy it again from where it is whole"
+                f"shard {self.path} is damaged: the SHA-256 of its tokens is {found[:12]}... "
+                f"instead of {self.sha256[:12]}.... Prepare it again, or copy it again from where "
+                "it is whole"
             )
 
 
 def open_shard(path: Path) -> Shard:
-    """Map a shard of any of the three formats into memory; its body isn't read. Raises CorpusError."""
+    """Map a shard of any of the three formats into memory; its body isn't read. Raises
+    CorpusError.
+    """
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -73,25 +77,29 @@ def open_shard(path: Path) -> Shard:
     magic, version, count = struct.unpack_from("<3i", start) if len(start) >= 12 else (0, 0, 0)
     if magic in LLMC_BYTES and version >= 1:
         dtype = DTYPES[LLMC_BYTES[magic]]
-        _check_size(path, size, LLMC_HEADER + count * dtype.itemsize, f"an llm.c file of {count:,} tokens")
+        _check_size(
+            path, size, LLMC_HEADER + count * dtype.itemsize, f"an llm.c file of {count:,} tokens"
+        )
         return Shard(path, _map(path, dtype, LLMC_HEADER, count), LLMC_HEADER)
     dtype = DTYPES[2]
     if size % dtype.itemsize:
         raise CorpusError(
-            f"shard {path} has {size:,} bytes, which is no whole number of 2-byte tokens: {size - 1:,} or "
-            f"{size + 1:,} would be. It is cut off, or no shard"
+            f"shard {path} has {size:,} bytes, which is no whole number of 2-byte tokens: "
+            f"{size - 1:,} or {size + 1:,} would be. It is cut off, or no shard"
         )
     return Shard(path, _map(path, dtype, 0, size // dtype.itemsize))
 
 
 def _open_ours(path: Path, start: bytes, size: int) -> Shard:
     if len(start) < HEADER.size:
-        raise CorpusError(f"shard {path} is cut off: {size:,} bytes, but its header alone has {HEADER.size}")
+        raise CorpusError(
+            f"shard {path} is cut off: {size:,} bytes, but its header alone has {HEADER.size}"
+        )
     _, version, itemsize, count, vocab_size, largest, tokenizer, sha256 = HEADER.unpack(start)
     if version != VERSION or itemsize not in DTYPES:
         raise CorpusError(
-            f"shard {path} says version {version} with {itemsize} bytes a token; this groundup reads version {VERSION} "
-            "with 2 or 4"
+            f"shard {path} says version {version} with {itemsize} bytes a token; this groundup "
+            f"reads version {VERSION} with 2 or 4"
         )
     _check_size(path, size, HEADER.size + count * itemsize, f"{count:,} tokens")
     tokens = _map(path, DTYPES[itemsize], HEADER.size, count)
@@ -101,15 +109,17 @@ def _open_ours(path: Path, start: bytes, size: int) -> Shard:
 def _check_size(path: Path, size: int, expected: int, what: str) -> None:
     if size != expected:
         raise CorpusError(
-            f"shard {path} has {size:,} bytes, but its header says {what}, which makes {expected:,}: it is cut off or "
-            "damaged. Prepare it again, or copy it again from where it is whole"
+            f"shard {path} has {size:,} bytes, but its header says {what}, which makes "
+            f"{expected:,}: it is cut off or damaged. Prepare it again, or copy it again from "
+            "where it is whole"
         )
 
 
 def _map(path: Path, dtype: np.dtype, offset: int, count: int) -> np.ndarray:
     if count == 0:  # nothing can't be mapped
         return np.empty(0, dtype)
-    return np.asarray(np.memmap(path, dtype, mode="r", offset=offset, shape=(count,)))  # a slice of a memmap is slow
+    # a slice of a memmap is slow
+    return np.asarray(np.memmap(path, dtype, mode="r", offset=offset, shape=(count,)))
 
 
 def _digest(tokens: np.ndarray, at_once: int = 2**22) -> str:
@@ -120,13 +130,20 @@ def _digest(tokens: np.ndarray, at_once: int = 2**22) -> str:
 
 
 class ShardWriter:
-    """A shard being written, beside its final name, which it gets when it is whole. A context that cleans up.
+    """A shard being written, beside its final name, which it gets when it is whole. A context that
+    cleans up.
 
-    tokenizer: SHA-256 in hexadecimal, of what decides the ids. temporary: where it is written, on the same disk.
+    tokenizer: SHA-256 in hexadecimal, of what decides the ids. temporary: where it is written, on
+    the same disk.
     """
 
     def __init__(
-        self, path: Path, dtype: np.dtype, vocab_size: int, tokenizer: str, temporary: Path | None = None
+        self,
+        path: Path,
+        dtype: np.dtype,
+        vocab_size: int,
+        tokenizer: str,
+        temporary: Path | None = None,
     ) -> None:
         self.path, self.dtype, self.vocab_size, self.tokenizer = path, dtype, vocab_size, tokenizer
         self.count = self.largest = 0
@@ -141,7 +158,10 @@ class ShardWriter:
             assert tokens.dtype == self.dtype
             assert int(tokens.max()) < self.vocab_size
             data = np.ascontiguousarray(tokens).view(np.uint8).data
-            self.count, self.largest = self.count + tokens.size, max(self.largest, int(tokens.max()))
+            self.count, self.largest = (
+                self.count + tokens.size,
+                max(self.largest, int(tokens.max())),
+            )
             self.digest.update(data)
             self._file.write(data)
 
@@ -161,7 +181,10 @@ class ShardWriter:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         with suppress(OSError):  # what is buffered may not fit on the disk
             self._file.close()

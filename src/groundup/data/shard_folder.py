@@ -1,4 +1,6 @@
-"""A folder of shards: the index that `groundup prepare` writes, or .bin files as nanoGPT and llm.c leave them."""
+"""A folder of shards: the index that `groundup prepare` writes, or .bin files as nanoGPT and llm.c
+leave them.
+"""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -14,14 +16,16 @@ INDEX = "index.json"
 FORMAT, VERSION = "groundup shards", 1
 TOKENIZER_FOLDER = "tokenizer"
 SPLITS = ("train", "validation")
-READ_WHOLE = 2**27  # tokens: a corpus up to this size is verified at opening, a larger one as it is read
+# tokens: a corpus up to this size is verified at opening, a larger one as it is read
+READ_WHOLE = 2**27
 
 
 @dataclass(frozen=True)
 class ShardFolder:
     """Open shards, those of `train` and those of `validation`.
 
-    index: what `index.json` says, empty for foreign files. tokenizer: the folder of the one that made them, if known.
+    index: what `index.json` says, empty for foreign files. tokenizer: the folder of the one that
+    made them, if known.
     """
 
     path: Path
@@ -35,7 +39,9 @@ class ShardFolder:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what the shards hold, by the index; for foreign files of their sizes and of parts of them."""
+        """SHA-256 of what the shards hold, by the index; for foreign files of their sizes and of
+        parts of them.
+        """
         return self.index["fingerprint"] if self.index else _fingerprint_of_parts(self.all_shards())
 
     def all_shards(self) -> list[Shard]:
@@ -45,7 +51,8 @@ class ShardFolder:
     def tokens(self, split: str, vocab_size: int) -> Tokens:
         """A split for a model of that many tokens. Raises CorpusError for shards that don't fit it.
 
-        What a header says is believed; a small corpus is read whole and verified; else each window is checked.
+        What a header says is believed; a small corpus is read whole and verified; else each window
+        is checked.
         """
         shards = self.shards[split]
         small = sum(len(shard.tokens) for shard in self.all_shards()) <= READ_WHOLE
@@ -56,11 +63,15 @@ class ShardFolder:
                 shard.verify()
                 check_range(shard.tokens, str(shard.path), vocab_size)
         streams = tuple(shard.tokens for shard in shards)
-        return Tokens(streams, tuple(str(shard.path) for shard in shards), None if small else vocab_size)
+        return Tokens(
+            streams, tuple(str(shard.path) for shard in shards), None if small else vocab_size
+        )
 
 
 def is_shard_folder(path: Path) -> bool:
-    """Whether this is a folder that `groundup prepare` made, or one with .bin files for training or validation."""
+    """Whether this is a folder that `groundup prepare` made, or one with .bin files for training or
+    validation.
+    """
     return (path / INDEX).is_file() or path.suffix == ".bin" or bool(_foreign_files(path))
 
 
@@ -71,7 +82,8 @@ def open_folder(path: Path) -> ShardFolder:
     index = read_index(path / INDEX)
     maker = index["tokenizer"]["sha256"]
     shards = {
-        split: [_open_listed(path, entry, maker) for entry in index["splits"][split]["shards"]] for split in SPLITS
+        split: [_open_listed(path, entry, maker) for entry in index["splits"][split]["shards"]]
+        for split in SPLITS
     }
     return ShardFolder(path, shards, index)
 
@@ -88,58 +100,75 @@ def read_index(path: Path) -> dict[str, Any]:
         assert isinstance(index["fingerprint"], str)
         assert {"name", "sha256"} <= index["tokenizer"].keys()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-        raise CorpusError(f"{path} is damaged: {type(error).__name__} {error}. Prepare it again") from error
+        raise CorpusError(
+            f"{path} is damaged: {type(error).__name__} {error}. Prepare it again"
+        ) from error
     if found != (FORMAT, VERSION):
         raise CorpusError(
-            f"{path} says {found[0]}, version {found[1]}; this groundup reads {FORMAT}, version {VERSION}"
+            f"{path} says {found[0]}, version {found[1]}; this groundup reads {FORMAT}, version "
+            f"{VERSION}"
         )
     return index
 
 
 def _open_listed(folder: Path, entry: dict[str, Any], maker: str) -> Shard:
-    """A shard that the index lists, made by the tokenizer that the index states. Raises CorpusError if it isn't."""
+    """A shard that the index lists, made by the tokenizer that the index states. Raises CorpusError
+    if it isn't.
+    """
     shard = open_shard(folder / entry["file"])
     if shard.sha256 is None:
         raise CorpusError(
-            f"shard {shard.path} has {shard.path.stat().st_size:,} bytes and no header of a shard, but {INDEX} lists "
-            f"{entry['tokens']:,} tokens: it is cut off or damaged. Prepare it again"
+            f"shard {shard.path} has {shard.path.stat().st_size:,} bytes and no header of a "
+            f"shard, but {INDEX} lists {entry['tokens']:,} tokens: it is cut off or damaged. "
+            "Prepare it again"
         )
     if (len(shard.tokens), shard.sha256) != (entry["tokens"], entry["sha256"]):
         raise CorpusError(
-            f"shard {shard.path} has {len(shard.tokens):,} tokens with SHA-256 {str(shard.sha256)[:12]}..., but "
-            f"{INDEX} lists {entry['tokens']:,} with {entry['sha256'][:12]}...: it belongs to another corpus"
+            f"shard {shard.path} has {len(shard.tokens):,} tokens with SHA-256 "
+            f"{str(shard.sha256)[:12]}..., but {INDEX} lists {entry['tokens']:,} with "
+            f"{entry['sha256'][:12]}...: it belongs to another corpus"
         )
     if shard.tokenizer != maker:
         raise CorpusError(
-            f"shard {shard.path} was made by the tokenizer {str(shard.tokenizer)[:12]}..., but {INDEX} states "
-            f"{maker[:12]}...: it belongs to another corpus"
+            f"shard {shard.path} was made by the tokenizer {str(shard.tokenizer)[:12]}..., but "
+            f"{INDEX} states {maker[:12]}...: it belongs to another corpus"
         )
     return shard
 
 
 def _foreign_files(folder: Path) -> list[Path]:
     """The .bin files in a folder that are named for a split, as nanoGPT and llm.c name them."""
-    return sorted(file for file in folder.glob("*.bin") if "train" in file.name or "val" in file.name)
+    return sorted(
+        file for file in folder.glob("*.bin") if "train" in file.name or "val" in file.name
+    )
 
 
 def _open_foreign(path: Path) -> ShardFolder:
-    """`train.bin` and `val.bin`, or any number of such files: those with `val` in their name validate."""
+    """`train.bin` and `val.bin`, or any number of such files: those with `val` in their name
+    validate.
+    """
     if not path.exists():
-        raise CorpusError(f"{path} isn't there. Make shards with: groundup prepare SOURCE --out FOLDER")
+        raise CorpusError(
+            f"{path} isn't there. Make shards with: groundup prepare SOURCE --out FOLDER"
+        )
     files = _foreign_files(path) if path.is_dir() else [path]
     validation = [file for file in files if "val" in file.name]
     training = [file for file in files if "val" not in file.name]
     if not training or not validation:
         raise CorpusError(
-            f"{path} has {len(training)} shards for training and {len(validation)} for validation (those with `val` in "
-            "their name), but both are needed: give the folder that has them"
+            f"{path} has {len(training)} shards for training and {len(validation)} for validation "
+            "(those with `val` in their name), but both are needed: give the folder that has them"
         )
     splits = {"train": training, "validation": validation}
-    return ShardFolder(path, {split: [open_shard(file) for file in files] for split, files in splits.items()})
+    return ShardFolder(
+        path, {split: [open_shard(file) for file in files] for split, files in splits.items()}
+    )
 
 
 def _fingerprint_of_parts(shards: list[Shard], parts: int = 64, part: int = 2**14) -> str:
-    """Of files that state no SHA-256: each whole up to parts * part tokens, else evenly spread parts of it."""
+    """Of files that state no SHA-256: each whole up to parts * part tokens, else evenly spread
+    parts of it.
+    """
     digest = hashlib.sha256()
     for shard in shards:
         size = len(shard.tokens)

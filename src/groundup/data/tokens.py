@@ -1,4 +1,6 @@
-"""Tokens as training reads them: one stream or many, in memory or on disk, each id within the vocabulary."""
+"""Tokens as training reads them: one stream or many, in memory or on disk, each id within the
+vocabulary.
+"""
 
 from dataclasses import dataclass
 
@@ -11,8 +13,8 @@ from groundup.errors import CorpusError
 class Tokens:
     """Streams of tokens that no window crosses: the one of a text, or one for each shard.
 
-    streams: each [tokens] unsigned, mapped into memory or held there. names: of the streams, for messages.
-    limit: ids below it are in the vocabulary; None where that is known of all of them.
+    streams: each [tokens] unsigned, mapped into memory or held there. names: of the streams, for
+    messages. limit: ids below it are in the vocabulary; None where that is known of all of them.
     """
 
     streams: tuple[np.ndarray, ...]
@@ -28,7 +30,8 @@ class Tokens:
         return sum(map(len, self.streams))
 
     def read(self, streams: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
-        """The windows of these streams from these places. streams, starts: [n] -> [n, length] int64.
+        """The windows of these streams from these places. streams, starts: [n] -> [n, length]
+        int64.
 
         Raises CorpusError for an id out of range.
         """
@@ -39,20 +42,24 @@ class Tokens:
             np.concatenate(rows, out=windows.reshape(-1))
         if self.limit is not None and windows.size and windows.max() >= self.limit:
             row, place = map(int, np.argwhere(windows >= self.limit)[0])
-            raise out_of_range(windows[row, place], self.names[streams[row]], int(starts[row]) + place, self.limit)
+            raise out_of_range(
+                windows[row, place], self.names[streams[row]], int(starts[row]) + place, self.limit
+            )
         return windows
 
 
 def out_of_range(token: int, name: str, position: int, limit: int) -> CorpusError:
     """What is said of an id that the vocabulary lacks."""
     return CorpusError(
-        f"{name} has token {token} at position {position:,}, but the vocabulary ends at {limit - 1}: it was made by "
-        "another tokenizer, or is damaged"
+        f"{name} has token {token} at position {position:,}, but the vocabulary ends at "
+        f"{limit - 1}: it was made by another tokenizer, or is damaged"
     )
 
 
 def check_range(tokens: np.ndarray, name: str, limit: int, at_once: int = 2**24) -> None:
-    """Raises CorpusError if an id isn't below `limit`, naming the first. tokens: [tokens], read piece by piece."""
+    """Raises CorpusError if an id isn't below `limit`, naming the first. tokens: [tokens], read
+    piece by piece.
+    """
     for first in range(0, len(tokens), at_once):
         piece = tokens[first : first + at_once]
         if piece.max() >= limit:

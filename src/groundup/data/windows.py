@@ -1,4 +1,6 @@
-"""Windows that keep documents whole: each begins where a document does, as long as documents fit."""
+"""Windows that keep documents whole: each begins where a document does, as long as
+documents fit.
+"""
 
 import numpy as np
 
@@ -8,20 +10,25 @@ AT_ONCE = 2**24  # tokens to scan in one piece
 
 
 def whole_windows(tokens: Tokens, end_of_text: int, block_size: int) -> tuple[np.ndarray, ...]:
-    """Where the windows of each stream start, [windows] int64: 8 bytes a window are kept, and all tokens are read once.
+    """Where the windows of each stream start, [windows] int64: 8 bytes a window are kept, and all
+    tokens are read once.
 
-    A document begins with its end-of-text token. One that doesn't end within a window begins again in the next; one
-    longer than the context goes on in the windows after it; the last window of a stream ends with it. So every token
-    but a stream's first is a target, and a document of at most block_size tokens is whole in a window, with what
-    follows it. A stream that is shorter than a window has none.
+    A document begins with its end-of-text token. One that doesn't end within a window begins again
+    in the next; one longer than the context goes on in the windows after it; the last window of a
+    stream ends with it. So every token but a stream's first is a target, and a document of at most
+    block_size tokens is whole in a window, with what follows it. A stream that is shorter than a
+    window has none.
     """
     return tuple(
-        window_starts(document_starts(stream, end_of_text), len(stream), block_size) for stream in tokens.streams
+        window_starts(document_starts(stream, end_of_text), len(stream), block_size)
+        for stream in tokens.streams
     )
 
 
 def document_starts(stream: np.ndarray, end_of_text: int) -> np.ndarray:
-    """Where documents begin: at their end-of-text tokens, and at 0. stream: [tokens] -> [documents] int64"""
+    """Where documents begin: at their end-of-text tokens, and at 0. stream: [tokens] -> [documents]
+    int64
+    """
     pieces = [np.zeros(1, dtype=np.int64)]
     for first in range(0, len(stream), AT_ONCE):
         found = np.flatnonzero(stream[first : first + AT_ONCE] == end_of_text) + first
@@ -30,11 +37,14 @@ def document_starts(stream: np.ndarray, end_of_text: int) -> np.ndarray:
 
 
 def window_starts(documents: np.ndarray, length: int, block_size: int) -> np.ndarray:
-    """From where documents begin, the first at 0, to where windows do. documents: [n] -> [windows] int64"""
+    """From where documents begin, the first at 0, to where windows do. documents: [n] -> [windows]
+    int64
+    """
     if length <= block_size:
         return np.empty(0, dtype=np.int64)
     ends = np.append(documents[1:], length)
-    further = np.maximum(0, -(-(ends - documents) // block_size) - 1)  # windows that a long document needs besides
+    # windows that a long document needs besides
+    further = np.maximum(0, -(-(ends - documents) // block_size) - 1)
     following = np.searchsorted(documents, documents + (further + 1) * block_size, side="right") - 1
     chosen, document = [], 0
     steps = following.tolist()

@@ -1,4 +1,6 @@
-"""Two questions to the training split, in one pass over it: does it hold validation's texts, or HellaSwag's?"""
+"""Two questions to the training split, in one pass over it: does it hold validation's texts, or
+HellaSwag's?
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +16,11 @@ from groundup.tokenizers.base import Tokenizer
 
 @dataclass(frozen=True)
 class DocumentOverlap:
-    """Of the validation documents that were looked for, those that share an n-gram with training, or most of them.
+    """Of the validation documents that were looked for, those that share an n-gram with training,
+    or most of them.
 
-    n: tokens of an n-gram. checked: documents long enough to have one. whole: whether all of the split was looked for;
-    tokens: how much of it.
+    n: tokens of an n-gram. checked: documents long enough to have one. whole: whether all of the
+    split was looked for; tokens: how much of it.
     """
 
     n: int
@@ -30,7 +33,9 @@ class DocumentOverlap:
 
 @dataclass(frozen=True)
 class ItemOverlap:
-    """HellaSwag's items that share an n-gram with a split. unknown: those with characters that the tokenizer lacks."""
+    """HellaSwag's items that share an n-gram with a split. unknown: those with characters that the
+    tokenizer lacks.
+    """
 
     n: int
     items: int
@@ -40,9 +45,14 @@ class ItemOverlap:
 
 
 def find_overlap(
-    folder: ShardFolder, n: int, separator: int | None, tokenizer: Tokenizer | None, hellaswag: Path | None
+    folder: ShardFolder,
+    n: int,
+    separator: int | None,
+    tokenizer: Tokenizer | None,
+    hellaswag: Path | None,
 ) -> tuple[DocumentOverlap, ItemOverlap | None]:
-    """Look for n-grams of the validation split and of HellaSwag's items. Raises CorpusError for a file without items.
+    """Look for n-grams of the validation split and of HellaSwag's items. Raises CorpusError for a
+    file without items.
 
     Items need the tokenizer of the shards; separator: its token between documents.
     """
@@ -55,7 +65,12 @@ def find_overlap(
     shares = validation.shares(table, found)
     shares = shares[~np.isnan(shares)]
     documents = DocumentOverlap(
-        n, len(shares), int((shares > 0).sum()), int((shares >= 0.5).sum()), validation.whole, validation.tokens
+        n,
+        len(shares),
+        int((shares > 0).sum()),
+        int((shares >= 0.5).sum()),
+        validation.whole,
+        validation.tokens,
     )
     if not items:
         return documents, None

@@ -13,11 +13,13 @@ from groundup.data_inspection.statistics import Statistics
 from groundup.tokenizers.base import Tokenizer
 
 
-def examine_shards(shards: list[Shard], tokenizer: Tokenizer, separator: int | None) -> tuple[Statistics, int]:
+def examine_shards(
+    shards: list[Shard], tokenizer: Tokenizer, separator: int | None
+) -> tuple[Statistics, int]:
     """What the documents hold, and how many of them equal an earlier one.
 
-    Without a separator all of a shard is one document. One of more tokens than are read at once is examined in
-    pieces, and counts as several. Every token must be in the vocabulary.
+    Without a separator all of a shard is one document. One of more tokens than are read at once is
+    examined in pieces, and counts as several. Every token must be in the vocabulary.
     """
     statistics, digests = Statistics(), array("Q")
     for shard in shards:
@@ -33,11 +35,15 @@ def examine_shards(shards: list[Shard], tokenizer: Tokenizer, separator: int | N
 
 
 def _pieces(shard: Shard, separator: int | None) -> Iterator[tuple[int, np.ndarray, bool]]:
-    """Documents without their separators: position of the first token, [tokens], whether the document ends there."""
+    """Documents without their separators: position of the first token, [tokens], whether the
+    document ends there.
+    """
     first, kept = 0, np.empty(0, shard.tokens.dtype)
     for chunk in chunks(shard):
         tokens = np.concatenate([kept, chunk])
-        borders = np.flatnonzero(tokens == separator) if separator is not None else np.empty(0, np.int64)
+        borders = (
+            np.flatnonzero(tokens == separator) if separator is not None else np.empty(0, np.int64)
+        )
         start = 0
         for border in map(int, borders):
             yield first + start, tokens[start:border], True

@@ -1,4 +1,6 @@
-"""What the data doctor says: figures in, findings out, each with what it means. Its thresholds live here."""
+"""What the data doctor says: figures in, findings out, each with what it means. Its thresholds live
+here.
+"""
 
 import unicodedata
 from dataclasses import dataclass, field
@@ -9,7 +11,8 @@ from groundup.data.shard_folder import ShardFolder
 from groundup.data_inspection.contamination import DocumentOverlap, ItemOverlap
 from groundup.data_inspection.statistics import LongLine, Statistics
 
-TOKEN_DEVIATION = 3.0  # nats: the standard deviation of one token's loss, about, for a language model on text
+# nats: the standard deviation of one token's loss, about, for a language model on text
+TOKEN_DEVIATION = 3.0
 NOTED_ERROR, WARNED_ERROR = 0.005, 0.02  # nats: 360,000 and 22,500 tokens
 FEW_DOCUMENTS = 10
 WARNED_DUPLICATES = WARNED_DAMAGE = 0.01  # of the documents
@@ -22,7 +25,9 @@ SHOWN = 20  # characters, and 3 items
 
 @dataclass(frozen=True)
 class Finding:
-    """A line of the report: what was looked at, what it is, and what that means. facts: the figures, for programs."""
+    """A line of the report: what was looked at, what it is, and what that means. facts: the
+    figures, for programs.
+    """
 
     level: Literal["ok", "note", "warning"]
     what: str
@@ -66,14 +71,24 @@ def unknown() -> Finding:
 def sizes(train: Split, validation: Split) -> list[Finding]:
     """Documents, tokens, and bytes per token."""
     both = (train, validation)
-    rows = [_counts("tokens", {split.name: split.tokens for split in both}, "warning" if not train.tokens else "ok")]
+    rows = [
+        _counts(
+            "tokens",
+            {split.name: split.tokens for split in both},
+            "warning" if not train.tokens else "ok",
+        )
+    ]
     if train.documents is not None and validation.documents is not None:
         rows.insert(0, _counts("documents", {split.name: split.documents or 0 for split in both}))
-    ratios = {split.name: split.bytes / split.tokens for split in both if split.bytes and split.tokens}
+    ratios = {
+        split.name: split.bytes / split.tokens for split in both if split.bytes and split.tokens
+    }
     if ratios:
         low, high = min(ratios.values()), max(ratios.values())
         apart = high > low * (1 + BYTES_APART)
-        meaning = "the splits are of different kinds of text: compare losses per byte" if apart else ""
+        meaning = (
+            "the splits are of different kinds of text: compare losses per byte" if apart else ""
+        )
         value = ", ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items())
         rows.append(Finding("note" if apart else "ok", "bytes per token", value, meaning, ratios))
     return rows
@@ -81,7 +96,9 @@ def sizes(train: Split, validation: Split) -> list[Finding]:
 
 def _counts(what: str, counts: dict[str, int], level: Literal["ok", "warning"] = "ok") -> Finding:
     value = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    return Finding(level, what, value, "there is nothing to train on" if level == "warning" else "", counts)
+    return Finding(
+        level, what, value, "there is nothing to train on" if level == "warning" else "", counts
+    )
 
 
 def duplicates(train: Split, validation: Split, index: dict[str, Any]) -> list[Finding]:
@@ -95,11 +112,17 @@ def duplicates(train: Split, validation: Split, index: dict[str, Any]) -> list[F
     if index.get("preparation", {}).get("deduplicate"):
         return [Finding("ok", "duplicates", value, "left out, each but the first", facts)]
     if not count:
-        return [Finding("ok", "duplicates", "none", "no two documents of a split are the same", facts)]
+        return [
+            Finding("ok", "duplicates", "none", "no two documents of a split are the same", facts)
+        ]
     share = count / max(1, documents)
     meaning = f"{_percent(share)} of the documents are copies, which are learned more than once"
     meaning += "; groundup prepare --deduplicate leaves them out" if index else ""
-    return [Finding("warning" if share > WARNED_DUPLICATES else "note", "duplicates", value, meaning, facts)]
+    return [
+        Finding(
+            "warning" if share > WARNED_DUPLICATES else "note", "duplicates", value, meaning, facts
+        )
+    ]
 
 
 def texts(train: Split, validation: Split) -> list[Finding]:
@@ -120,15 +143,27 @@ def _long_lines(lines: list[LongLine]) -> Finding:
     facts = {"lines": [vars(line) for line in lines]}
     if not lines:
         return Finding("ok", "longest lines", "none", "", facts)
-    value = ", ".join(f"{line.characters:,}" for line in lines) + f" characters; the first in {lines[0].origin}"
+    value = (
+        ", ".join(f"{line.characters:,}" for line in lines)
+        + f" characters; the first in {lines[0].origin}"
+    )
     if lines[0].characters < LONG_LINE:
         return Finding("ok", "longest lines", value, "", facts)
-    return Finding("note", "longest lines", value, "often encoded data, minified code or lost line breaks", facts)
+    return Finding(
+        "note",
+        "longest lines",
+        value,
+        "often encoded data, minified code or lost line breaks",
+        facts,
+    )
 
 
 def _no_damage() -> Finding:
     return Finding(
-        "ok", "encoding damage", "none", "no U+FFFD, surrogates, control characters, byte-order marks, mojibake"
+        "ok",
+        "encoding damage",
+        "none",
+        "no U+FFFD, surrogates, control characters, byte-order marks, mojibake",
     )
 
 
@@ -139,7 +174,9 @@ def _damage(statistics: Statistics, where: str = "") -> list[Finding]:
         value = f"{damage.count:,} in {damage.documents:,} documents; the first in {damage.example}"
         meaning = f"{_percent(share)} of the documents; {_CAUSES[kind]}"
         level = "warning" if share > WARNED_DAMAGE else "note"
-        rows.append(Finding(level, f"{kind}{where}", value, meaning, vars(damage) | {"share": share}))
+        rows.append(
+            Finding(level, f"{kind}{where}", value, meaning, vars(damage) | {"share": share})
+        )
     return rows
 
 
@@ -158,33 +195,62 @@ def _unseen(train: Statistics, validation: Statistics) -> Finding:
     facts = {"characters": "".join(unseen)}
     if not unseen:
         return Finding("ok", "characters unseen in training", "none", "", facts)
-    shown = " ".join(_written_out(character) for character in unseen[:SHOWN]) + (" ..." if len(unseen) > SHOWN else "")
+    shown = " ".join(_written_out(character) for character in unseen[:SHOWN]) + (
+        " ..." if len(unseen) > SHOWN else ""
+    )
     meaning = "validation has them and training doesn't: what they cost can't be learned"
-    return Finding("note", "characters unseen in training", f"{len(unseen):,}: {shown}", meaning, facts)
+    return Finding(
+        "note", "characters unseen in training", f"{len(unseen):,}: {shown}", meaning, facts
+    )
 
 
 def _written_out(character: str) -> str:
-    """A character and its code point; the code point alone where it can't be seen, or would join the one before."""
+    """A character and its code point; the code point alone where it can't be seen, or would join
+    the one before.
+    """
     code = f"U+{ord(character):04X}"
-    visible = character.isprintable() and not character.isspace() and not unicodedata.combining(character)
+    visible = (
+        character.isprintable() and not character.isspace() and not unicodedata.combining(character)
+    )
     return f"{character} ({code})" if visible else code
 
 
 def validation_size(validation: Split) -> list[Finding]:
-    """Whether a loss on this split says anything: its standard error, were its tokens independent."""
+    """Whether a loss on this split says anything: its standard error, were its tokens
+    independent.
+    """
     if not validation.tokens:
-        meaning = "nothing tells whether a model learns or memorises: prepare with a larger share for validation"
+        meaning = (
+            "nothing tells whether a model learns or memorises: prepare with a larger share for "
+            "validation"
+        )
         return [Finding("warning", "validation", "empty", meaning, {"tokens": 0})]
     error = TOKEN_DEVIATION / validation.tokens**0.5
-    facts = {"tokens": validation.tokens, "standard_error": error, "documents": validation.documents}
+    facts = {
+        "tokens": validation.tokens,
+        "standard_error": error,
+        "documents": validation.documents,
+    }
     level = "warning" if error > WARNED_ERROR else "note" if error > NOTED_ERROR else "ok"
     meaning = "of a loss in nats per token, at best: tokens of one document aren't independent"
     if level != "ok":
         meaning += "; smaller differences say nothing"
-    rows = [Finding(level, "validation: uncertainty", f"± {error:.4f} on {validation.tokens:,} tokens", meaning, facts)]
+    rows = [
+        Finding(
+            level,
+            "validation: uncertainty",
+            f"± {error:.4f} on {validation.tokens:,} tokens",
+            meaning,
+            facts,
+        )
+    ]
     if validation.documents is not None and validation.documents < FEW_DOCUMENTS:
         meaning = "a few documents stand for no corpus: prepare with a larger share for validation"
-        rows.append(Finding("warning", "validation: documents", f"only {validation.documents:,}", meaning, facts))
+        rows.append(
+            Finding(
+                "warning", "validation: documents", f"only {validation.documents:,}", meaning, facts
+            )
+        )
     return rows
 
 
@@ -193,7 +259,9 @@ def document_overlap(overlap: DocumentOverlap) -> Finding:
     what = "validation in training"
     facts = vars(overlap)
     if not overlap.checked:
-        return Finding("note", what, "not checked", f"no validation document has {overlap.n} tokens", facts)
+        return Finding(
+            "note", what, "not checked", f"no validation document has {overlap.n} tokens", facts
+        )
     some, most = overlap.any / overlap.checked, overlap.most / overlap.checked
     value = f"{_percent(most)} mostly, {_percent(some)} in part, of {overlap.checked:,} documents"
     value += "" if overlap.whole else f" (a sample of {overlap.tokens:,} tokens)"
@@ -214,12 +282,19 @@ def item_overlap(overlap: ItemOverlap) -> Finding:
         "validation": [item.number for item in overlap.in_validation],
         "unknown": overlap.unknown,
     }
-    value = f"{found:,} of {overlap.items:,} items in training, {len(overlap.in_validation):,} in validation"
+    value = (
+        f"{found:,} of {overlap.items:,} items in training, {len(overlap.in_validation):,} in "
+        "validation"
+    )
     if overlap.unknown:
         value += f"; {overlap.unknown:,} have characters that the tokenizer lacks"
     if not both:
         return Finding(
-            "ok", "HellaSwag", value, f"no {overlap.n}-gram of a context with its right ending occurs", facts
+            "ok",
+            "HellaSwag",
+            value,
+            f"no {overlap.n}-gram of a context with its right ending occurs",
+            facts,
         )
     level = "warning" if found / overlap.items > WARNED_ITEMS else "note"
     meaning = f"a {overlap.n}-gram occurs of " + _examples(both[:3])
@@ -232,7 +307,11 @@ def _examples(items: list[Item]) -> str:
 
 def no_items(has_tokenizer: bool) -> Finding:
     """HellaSwag wasn't looked for, and how it would be."""
-    how = "give its validation items: --hellaswag hellaswag_val.jsonl" if has_tokenizer else "needs --tokenizer NAME"
+    how = (
+        "give its validation items: --hellaswag hellaswag_val.jsonl"
+        if has_tokenizer
+        else "needs --tokenizer NAME"
+    )
     return Finding("note", "HellaSwag", "not checked", how)
 
 

@@ -1,7 +1,9 @@
-"""What is in the training split and shouldn't be: 13-grams of documents that a model is to be measured on.
+"""What is in the training split and shouldn't be: 13-grams of documents that a model is to be
+measured on.
 
-Brown et al. (2020, appendix C) compare 13 words. Here it is 13 tokens, which are about ten words: the same tokenizer
-cuts the same text into the same tokens, but for the one or two at its edges, and shards needn't be decoded.
+Brown et al. (2020, appendix C) compare 13 words. Here it is 13 tokens, which are about ten words:
+the same tokenizer cuts the same text into the same tokens, but for the one or two at its edges, and
+shards needn't be decoded.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,16 +17,19 @@ from groundup.errors import CorpusError
 NGRAM = 13
 BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
 MIX = np.uint64(0xD6E8FEB86659FD93)
-CHUNK = 2**18  # tokens read at once: what is computed from them stays in the processor's cache, about
+# tokens read at once: what is computed from them stays in the processor's cache, about
+CHUNK = 2**18
 SAMPLE = 2**20  # tokens of a larger split that are looked for
 STRETCH = 2**14  # tokens of each of the places that a sample is made of
 PIECE = 1024  # tokens: a document's length where nothing separates documents
 
 
 def chunks(shard: Shard, overlap: int = 0, size: int = CHUNK) -> Iterator[np.ndarray]:
-    """A shard's tokens piece by piece, each of them beginning with the last `overlap` of the one before.
+    """A shard's tokens piece by piece, each of them beginning with the last `overlap` of the one
+    before.
 
-    Reads the file, because a mapped file's pages would count as this process's memory. Raises CorpusError.
+    Reads the file, because a mapped file's pages would count as this process's memory. Raises
+    CorpusError.
     """
     tokens = shard.tokens
     try:
@@ -42,7 +47,9 @@ def chunks(shard: Shard, overlap: int = 0, size: int = CHUNK) -> Iterator[np.nda
 
 
 class NgramHash:
-    """A hash of every n consecutive tokens, from sums of powers: sum of token_(i+k) BASE^k for k < n, modulo 2^64."""
+    """A hash of every n consecutive tokens, from sums of powers: sum of token_(i+k) BASE^k for k <
+    n, modulo 2^64.
+    """
 
     def __init__(self, n: int = NGRAM) -> None:
         self.n = n
@@ -57,7 +64,9 @@ class NgramHash:
             self._powers = _powers(BASE, len(tokens))
             self._inverses = _powers(pow(BASE, -1, 2**64), len(tokens))
         sums = np.zeros(len(tokens) + 1, np.uint64)
-        np.cumsum((tokens.astype(np.uint64) + np.uint64(1)) * self._powers[: len(tokens)], out=sums[1:])
+        np.cumsum(
+            (tokens.astype(np.uint64) + np.uint64(1)) * self._powers[: len(tokens)], out=sums[1:]
+        )
         return _mixed((sums[self.n :] - sums[:count]) * self._inverses[:count])
 
 
@@ -69,7 +78,9 @@ def _powers(base: int, count: int) -> np.ndarray:
 
 
 def _mixed(hashes: np.ndarray) -> np.ndarray:
-    """Another order of the same numbers, in which the upper bits depend on all (as in splitmix64)."""
+    """Another order of the same numbers, in which the upper bits depend on all (as in
+    splitmix64).
+    """
     hashes ^= hashes >> np.uint64(32)
     hashes *= MIX
     hashes ^= hashes >> np.uint64(32)
@@ -77,14 +88,21 @@ def _mixed(hashes: np.ndarray) -> np.ndarray:
 
 
 class NgramTable:
-    """N-grams to look for, by their hashes. Two that differ share a hash once in 2^64 pairs, about."""
+    """N-grams to look for, by their hashes. Two that differ share a hash once in 2^64
+    pairs, about.
+    """
 
     def __init__(self, hashes: np.ndarray) -> None:
         ordered = np.sort(hashes)  # np.unique takes a hundred times as long
-        self.hashes = ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])] if len(ordered) else ordered
+        self.hashes = (
+            ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])]
+            if len(ordered)
+            else ordered
+        )
         bits = max(10, len(self.hashes).bit_length() + 6)
         self._shift = np.uint64(64 - bits)
-        self._filter = np.zeros(2 ** (bits - 3), np.uint8)  # a bit for what a hash begins with: rules out 63 of 64
+        # a bit for what a hash begins with: rules out 63 of 64
+        self._filter = np.zeros(2 ** (bits - 3), np.uint8)
         places = (self.hashes >> self._shift).view(np.int64)
         np.bitwise_or.at(self._filter, places >> 3, np.left_shift(1, places & 7).astype(np.uint8))
 
@@ -101,7 +119,9 @@ class NgramTable:
         return places[self.hashes[places] == hashes] if len(self.hashes) else np.empty(0, np.int64)
 
     def search(self, shards: Iterable[Shard], hasher: NgramHash) -> np.ndarray:
-        """Which of the n-grams occur in the shards: [n-grams] bool. Reads them once, in constant memory."""
+        """Which of the n-grams occur in the shards: [n-grams] bool. Reads them once, in constant
+        memory.
+        """
         found = np.zeros(len(self.hashes), bool)
         for shard in shards:
             for piece in chunks(shard, hasher.n - 1):
@@ -111,7 +131,8 @@ class NgramTable:
 
 @dataclass(frozen=True)
 class Sought:
-    """Documents whose n-grams are looked for. hashes: of all of them, one after the other; counts: each one's.
+    """Documents whose n-grams are looked for. hashes: of all of them, one after the other; counts:
+    each one's.
 
     tokens: of the documents together. whole: whether they are all that there are, not a sample.
     """
@@ -132,37 +153,53 @@ class Sought:
         return cls(together, np.array([len(part) for part in hashes], np.int64), tokens, whole)
 
     def shares(self, table: NgramTable, found: np.ndarray) -> np.ndarray:
-        """The share of each document's n-grams that was found: [documents]; NaN for those too short to have any."""
-        hit = found[np.searchsorted(table.hashes, self.hashes)] if len(self.hashes) else np.empty(0, bool)
+        """The share of each document's n-grams that was found: [documents]; NaN for those too short
+        to have any.
+        """
+        hit = (
+            found[np.searchsorted(table.hashes, self.hashes)]
+            if len(self.hashes)
+            else np.empty(0, bool)
+        )
         totals = np.concatenate([[0], np.cumsum(hit)])
         ends = np.cumsum(self.counts)
         with np.errstate(invalid="ignore"):
             return (totals[ends] - totals[ends - self.counts]) / self.counts
 
 
-def sample(shards: list[Shard], separator: int | None, hasher: NgramHash, most: int = SAMPLE) -> Sought:
+def sample(
+    shards: list[Shard], separator: int | None, hasher: NgramHash, most: int = SAMPLE
+) -> Sought:
     """The documents of a split to look for: all, or evenly spread ones of about `most` tokens.
 
-    A document that goes beyond its stretch of a sample is cut there. Without a separator, or where there is none in
-    a stretch, 1,024 tokens are a document.
+    A document that goes beyond its stretch of a sample is cut there. Without a separator, or where
+    there is none in a stretch, 1,024 tokens are a document.
     """
     total = sum(len(shard.tokens) for shard in shards)
     return Sought.of(_documents(shards, separator, most, total), hasher, total <= most)
 
 
-def _documents(shards: list[Shard], separator: int | None, most: int, total: int) -> Iterator[np.ndarray]:
+def _documents(
+    shards: list[Shard], separator: int | None, most: int, total: int
+) -> Iterator[np.ndarray]:
     for shard in shards:
         size = len(shard.tokens)
         parts = max(1, round(most / STRETCH * size / total)) if total > most else 1
         length = min(size, STRETCH) if total > most else size
         for number in range(parts):
             first = number * (size - length) // max(1, parts - 1)
-            yield from split(np.array(shard.tokens[first : first + length]), separator, cut=first > 0)
+            yield from split(
+                np.array(shard.tokens[first : first + length]), separator, cut=first > 0
+            )
 
 
 def split(tokens: np.ndarray, separator: int | None, cut: bool = False) -> Iterator[np.ndarray]:
-    """The documents in a run of tokens, without their separators. cut: leave out what is before the first separator."""
-    borders = np.flatnonzero(tokens == separator) if separator is not None else np.empty(0, np.int64)
+    """The documents in a run of tokens, without their separators. cut: leave out what is before the
+    first separator.
+    """
+    borders = (
+        np.flatnonzero(tokens == separator) if separator is not None else np.empty(0, np.int64)
+    )
     if not len(borders):
         yield from (tokens[first : first + PIECE] for first in range(0, len(tokens), PIECE))
         return

@@ -37,7 +37,11 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """The same as JSON can hold it."""
-        return {"folder": str(self.path), "warnings": self.warnings, "findings": [vars(row) for row in self.findings]}
+        return {
+            "folder": str(self.path),
+            "warnings": self.warnings,
+            "findings": [vars(row) for row in self.findings],
+        }
 
 
 def report_on(
@@ -47,49 +51,77 @@ def report_on(
     thorough: bool = False,
     say: Callable[[str], None] = warnings.warn,
 ) -> Report:
-    """Inspect a folder of shards. Raises GroundupError for what can't be read, or isn't what it says it is.
+    """Inspect a folder of shards. Raises GroundupError for what can't be read, or isn't what it
+    says it is.
 
-    hellaswag: a file of its validation items; else the one in the cache, if it is there. tokenizer: for shards without
-    an index. thorough: read every shard and verify it. say: is told what a user should know of the tokenizer.
+    hellaswag: a file of its validation items; else the one in the cache, if it is there. tokenizer:
+    for shards without an index. thorough: read every shard and verify it. say: is told what a user
+    should know of the tokenizer.
     """
     if not path.exists():
-        raise CorpusError(f"{path} doesn't exist. Give a folder that groundup prepare made, or one with .bin files")
+        raise CorpusError(
+            f"{path} doesn't exist. Give a folder that groundup prepare made, or one with .bin "
+            "files"
+        )
     folder = open_folder(path)
     if folder.index and tokenizer is not None:
-        raise CorpusError(f"{path} has a tokenizer of its own, so --tokenizer {tokenizer} isn't needed: leave it out")
+        raise CorpusError(
+            f"{path} has a tokenizer of its own, so --tokenizer {tokenizer} isn't needed: leave "
+            "it out"
+        )
     name = folder.tokenizer or tokenizer
     loaded = load_tokenizer(name, say) if name is not None else None
-    if folder.index and loaded is not None and tokenizer_sha256(loaded) != folder.index["tokenizer"]["sha256"]:
+    if (
+        folder.index
+        and loaded is not None
+        and tokenizer_sha256(loaded) != folder.index["tokenizer"]["sha256"]
+    ):
         raise CorpusError(
-            f"{folder.tokenizer} isn't what made the shards beside it: it was changed. Prepare them again"
+            f"{folder.tokenizer} isn't what made the shards beside it: it was changed. Prepare "
+            "them again"
         )
     return inspect(folder, loaded, hellaswag, thorough)
 
 
 def inspect(
-    folder: ShardFolder, tokenizer: Tokenizer | None, hellaswag: Path | None = None, thorough: bool = False
+    folder: ShardFolder,
+    tokenizer: Tokenizer | None,
+    hellaswag: Path | None = None,
+    thorough: bool = False,
 ) -> Report:
-    """The findings on an open folder. tokenizer: the one that made it, if it is known. Raises CorpusError."""
+    """The findings on an open folder. tokenizer: the one that made it, if it is known. Raises
+    CorpusError.
+    """
     separator = tokenizer.special_tokens.get(END_OF_TEXT) if tokenizer else None
     rows: list[Finding] = []
-    if thorough or (tokenizer and not folder.index):  # foreign shards say nothing of their largest token
+    # foreign shards say nothing of their largest token
+    if thorough or (tokenizer and not folder.index):
         verify(folder, tokenizer.vocab_size if tokenizer else None, separator)
         rows.append(findings.verified(folder, tokenizer is not None))
     train, validation = (_split(folder, split, tokenizer, separator) for split in SPLITS)
     rows += findings.sizes(train, validation)
     if train.bytes is None:
         rows.append(findings.unknown())
-    rows += [*findings.duplicates(train, validation, folder.index), *findings.texts(train, validation)]
+    rows += [
+        *findings.duplicates(train, validation, folder.index),
+        *findings.texts(train, validation),
+    ]
     rows += findings.validation_size(validation)
     items = hellaswag or (cached_items() if cached_items().is_file() else None)
     short = train.bytes is not None and train.tokens and train.bytes / train.tokens < SHORT_TOKEN
-    overlap, of_items = find_overlap(folder, NGRAM_OF_CHARACTERS if short else NGRAM, separator, tokenizer, items)
+    overlap, of_items = find_overlap(
+        folder, NGRAM_OF_CHARACTERS if short else NGRAM, separator, tokenizer, items
+    )
     rows.append(findings.document_overlap(overlap))
-    rows.append(findings.item_overlap(of_items) if of_items else findings.no_items(tokenizer is not None))
+    rows.append(
+        findings.item_overlap(of_items) if of_items else findings.no_items(tokenizer is not None)
+    )
     return Report(folder.path, rows)
 
 
-def _split(folder: ShardFolder, name: str, tokenizer: Tokenizer | None, separator: int | None) -> Split:
+def _split(
+    folder: ShardFolder, name: str, tokenizer: Tokenizer | None, separator: int | None
+) -> Split:
     """A split's figures, from the index or from what its shards decode to."""
     tokens = sum(len(shard.tokens) for shard in folder.shards[name])
     if not folder.index:
@@ -98,7 +130,8 @@ def _split(folder: ShardFolder, name: str, tokenizer: Tokenizer | None, separato
         statistics, duplicates = examine_shards(folder.shards[name], tokenizer, separator)
         pieces = (piece for shard in folder.shards[name] for piece in chunks(shard))
         separated = separator is not None and any((piece == separator).any() for piece in pieces)
-        documents = statistics.documents if separated else None  # one text without a separator is no document
+        # one text without a separator is no document
+        documents = statistics.documents if separated else None
         return Split(name, tokens, documents, statistics.size, duplicates, statistics)
     try:
         split = folder.index["splits"][name]

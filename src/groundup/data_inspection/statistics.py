@@ -1,4 +1,6 @@
-"""What a data doctor has to see of every document, gathered beside the tokenizer at a fraction of its cost."""
+"""What a data doctor has to see of every document, gathered beside the tokenizer at a fraction of
+its cost.
+"""
 
 import re
 from collections.abc import Callable
@@ -14,11 +16,15 @@ FEW = 200  # characters: from here on numpy is faster than Python's sets
 MANY = 16  # lines: from here on numpy is faster than jumps
 REPLACEMENT, BYTE_ORDER_MARK = "\ufffd", "\ufeff"
 SURROGATES = re.compile("[\ud800-\udfff]")
-CONTROLS = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")  # all but tab, newline, form feed and carriage return
-# How UTF-8 looks that was read as Latin-1 or CP1252: accented letters, no-break spaces and signs; curly quotes and
-# dashes; byte-order marks and U+FFFD; emoji. A part of what there is, because the rest occurs in sound texts too.
+# all but tab, newline, form feed and carriage return
+CONTROLS = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
+# How UTF-8 looks that was read as Latin-1 or CP1252: accented letters, no-break spaces and signs;
+# curly quotes and
+# dashes; byte-order marks and U+FFFD; emoji. A part of what there is, because the rest occurs in
+# sound texts too.
 MOJIBAKE = re.compile("Â[\x80-\xbf]|Ã[\x80-\xbf]|â[€\x80]|ï»¿|ï¿½|ð[Ÿ\x9f]")
-SUSPECTS = "ÂÃâïð" + REPLACEMENT + BYTE_ORDER_MARK  # what every kind of damage beyond ASCII holds, but for controls
+# what every kind of damage beyond ASCII holds, but for controls
+SUSPECTS = "ÂÃâïð" + REPLACEMENT + BYTE_ORDER_MARK
 
 KINDS: dict[str, Callable[[str], int]] = {
     "replacement characters": lambda text: text.count(REPLACEMENT),
@@ -32,7 +38,9 @@ KINDS: dict[str, Callable[[str], int]] = {
 
 @dataclass
 class Damage:
-    """One kind of encoding damage: how often, in how many documents, and where the first of them is."""
+    """One kind of encoding damage: how often, in how many documents, and where the first of them
+    is.
+    """
 
     count: int
     documents: int
@@ -49,10 +57,11 @@ class LongLine:
 
 @dataclass
 class Statistics:
-    """Of some documents. Merged in the documents' order, parts give what the whole gives, however it was cut.
+    """Of some documents. Merged in the documents' order, parts give what the whole gives, however
+    it was cut.
 
-    size: in bytes of UTF-8. longest_lines: the longest first, of equals the earlier one. damage: by kind, see `KINDS`.
-    characters: those that occur, a lone surrogate as U+FFFD.
+    size: in bytes of UTF-8. longest_lines: the longest first, of equals the earlier one. damage: by
+    kind, see `KINDS`. characters: those that occur, a lone surrogate as U+FFFD.
     """
 
     documents: int = 0
@@ -69,39 +78,54 @@ class Statistics:
     def examine(self, text: str, data: bytes, origin: str) -> None:
         """Take a document into account.
 
-        text: as it was read, lone surrogates included; data: its UTF-8, with U+FFFD for each of those; origin: where
-        the document is from.
+        text: as it was read, lone surrogates included; data: its UTF-8, with U+FFFD for each of
+        those; origin: where the document is from.
         """
         self.documents += 1
         self.size += len(data)
         if len(self.longest_lines) < LONGEST or (
-            len(text) > (least := self.longest_lines[-1].characters) and _longest_line(data, MANY * least) > least
+            len(text) > (least := self.longest_lines[-1].characters)
+            and _longest_line(data, MANY * least) > least
         ):
             self._measure_lines(text, origin)
-        # What is left is what is new or looks damaged, and characters beyond ASCII: in most documents nothing.
+        # What is left is what is new or looks damaged, and characters beyond ASCII: in most
+        # documents nothing.
         unusual = data.translate(None, self._ascii)
         if unusual and not self._is_familiar(beyond := unusual.decode("utf-8")):
             self._learn(set(beyond))
             self._look_for_damage(text, origin)
 
     def _is_familiar(self, characters: str) -> bool:
-        """Whether all of them have been seen, and none of them, nor any two that may be neighbours, looks damaged."""
+        """Whether all of them have been seen, and none of them, nor any two that may be neighbours,
+        looks damaged.
+        """
         if len(characters) < FEW:
             if not self._beyond.issuperset(characters):
                 return False
-        elif not self._seen.size or not self._seen[np.frombuffer(characters.encode("utf-32-le"), np.uint32)].all():
+        elif (
+            not self._seen.size
+            or not self._seen[np.frombuffer(characters.encode("utf-32-le"), np.uint32)].all()
+        ):
             return False
         return not any(map(characters.__contains__, SUSPECTS)) or not (
-            REPLACEMENT in characters or BYTE_ORDER_MARK in characters or MOJIBAKE.search(characters)
+            REPLACEMENT in characters
+            or BYTE_ORDER_MARK in characters
+            or MOJIBAKE.search(characters)
         )
 
     def _learn(self, characters: set[str]) -> None:
-        """Make them known, so that the next document passes quickly; control characters never do."""
+        """Make them known, so that the next document passes quickly; control characters
+        never do.
+        """
         characters = characters - self.characters
         self.characters |= characters
         quiet = {character for character in characters if not CONTROLS.match(character)}
         self._beyond |= {character for character in quiet if not character.isascii()}
-        self._ascii = bytes(sorted(set(self._ascii) | {ord(character) for character in quiet if character.isascii()}))
+        self._ascii = bytes(
+            sorted(
+                set(self._ascii) | {ord(character) for character in quiet if character.isascii()}
+            )
+        )
         if self._beyond:
             self._seen = self._seen if self._seen.size else np.zeros(0x110000, bool)
             self._seen[[ord(character) for character in quiet]] = True
@@ -114,7 +138,9 @@ class Statistics:
                 damage.documents += 1
 
     def _measure_lines(self, text: str, origin: str) -> None:
-        """Find lines that are longer than those remembered, from newline to newline, by jumps of their length."""
+        """Find lines that are longer than those remembered, from newline to newline, by jumps of
+        their length.
+        """
         start = 0
         while start < len(text):
             least = self.longest_lines[-1].characters if len(self.longest_lines) == LONGEST else -1
@@ -130,7 +156,9 @@ class Statistics:
 
     def _remember(self, lines: list[LongLine]) -> None:
         """Keep the longest; sorting is stable, so equals stay in their order."""
-        self.longest_lines = sorted([*self.longest_lines, *lines], key=lambda line: -line.characters)[:LONGEST]
+        self.longest_lines = sorted(
+            [*self.longest_lines, *lines], key=lambda line: -line.characters
+        )[:LONGEST]
 
     def merge(self, later: "Statistics") -> None:
         """Take in those of documents that come after these."""
@@ -158,14 +186,26 @@ class Statistics:
         """What `to_json` gave. Raises CorpusError, which names `where`, for anything else."""
         try:
             lines = [LongLine(**line) for line in value["longest_lines"]]
-            damage = {kind: Damage(**found) for kind, found in value["damage"].items() if kind in KINDS}
-            return cls(int(value["documents"]), int(value["bytes"]), lines, damage, set(value["characters"]))
+            damage = {
+                kind: Damage(**found) for kind, found in value["damage"].items() if kind in KINDS
+            }
+            return cls(
+                int(value["documents"]),
+                int(value["bytes"]),
+                lines,
+                damage,
+                set(value["characters"]),
+            )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CorpusError(f"{where} is damaged: {type(error).__name__} {error}. Prepare it again") from error
+            raise CorpusError(
+                f"{where} is damaged: {type(error).__name__} {error}. Prepare it again"
+            ) from error
 
 
 def _longest_line(data: bytes, enough: int) -> int:
-    """At least the characters of the longest line, of bytes in UTF-8; all of them if there aren't `enough`."""
+    """At least the characters of the longest line, of bytes in UTF-8; all of them if there aren't
+    `enough`.
+    """
     if len(data) < enough:
         return len(data)
     newlines = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))

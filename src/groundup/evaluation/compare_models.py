@@ -1,4 +1,6 @@
-"""`groundup compare --task`: two models put to the same task, paired item by item or passage by passage."""
+"""`groundup compare --task`: two models put to the same task, paired item by item or passage by
+passage.
+"""
 
 import math
 import time
@@ -10,7 +12,14 @@ from typing import Any
 
 from groundup.checkpoints.model_folder import described, load_to_work
 from groundup.cli.comparison_report import print_hellaswag, print_loss
-from groundup.cli.evaluation import first_tokens, only_source, progress, shard_tokens, sit, stride_of
+from groundup.cli.evaluation import (
+    first_tokens,
+    only_source,
+    progress,
+    shard_tokens,
+    sit,
+    stride_of,
+)
 from groundup.console import print_json, report
 from groundup.data.hellaswag_items import Item, open_items, spread
 from groundup.data.shard_folder import ShardFolder
@@ -39,9 +48,18 @@ class Loaded:
 
 
 def compare_hellaswag(
-    names: Names, *, file: Path | None, limit: int | None, convention: str, batch_size: int, device: str, as_json: bool
+    names: Names,
+    *,
+    file: Path | None,
+    limit: int | None,
+    convention: str,
+    batch_size: int,
+    device: str,
+    as_json: bool,
 ) -> None:
-    """Ask both models the same items and print how their accuracies differ. Raises GroundupError."""
+    """Ask both models the same items and print how their accuracies differ. Raises
+    GroundupError.
+    """
     source, differing = open_items(file, "--file"), recipe_differences(names)
     items, both = spread(source.items, limit), load_both(names, device)
     for one in both:
@@ -50,7 +68,9 @@ def compare_hellaswag(
     for one in both:
         with naming(one.name):
             who = f"{one.name}, "
-            sittings.append(sit(one.model, one.tokenizer, items, convention, batch_size=batch_size, who=who))
+            sittings.append(
+                sit(one.model, one.tokenizer, items, convention, batch_size=batch_size, who=who)
+            )
     result = {
         "task": "hellaswag",
         "models": list(names),
@@ -70,7 +90,9 @@ def compare_hellaswag(
 
 
 def check_askable(one: Loaded, items: list[Item], convention: str) -> None:
-    """Raises EvaluationError for an item that can't be put to a model: before the other has worked for an hour."""
+    """Raises EvaluationError for an item that can't be put to a model: before the other has worked
+    for an hour.
+    """
     with naming(one.name):
         for way in ways_of(convention):
             questions_of(items, one.tokenizer, way, one.model.block_size)
@@ -79,16 +101,29 @@ def check_askable(one: Loaded, items: list[Item], convention: str) -> None:
 def paired_results(first: list[Sitting], second: list[Sitting]) -> list[dict[str, Any]]:
     """Of each measure of each convention, the same items side by side."""
     return [
-        {"convention": a.convention, "measure": measure, **PairedItems.of(a.right(measure), b.right(measure)).to_json()}
+        {
+            "convention": a.convention,
+            "measure": measure,
+            **PairedItems.of(a.right(measure), b.right(measure)).to_json(),
+        }
         for a, b in zip(first, second, strict=True)
         for measure in a.measures
     ]
 
 
 def compare_loss(
-    names: Names, *, corpus: str, limit: int | None, stride: int | None, batch_size: int, device: str, as_json: bool
+    names: Names,
+    *,
+    corpus: str,
+    limit: int | None,
+    stride: int | None,
+    batch_size: int,
+    device: str,
+    as_json: bool,
 ) -> None:
-    """Measure both models on the same text and print how their bits a byte differ. Raises GroundupError."""
+    """Measure both models on the same text and print how their bits a byte differ. Raises
+    GroundupError.
+    """
     differing, both = recipe_differences(names), load_both(names, device)
     strides = []
     for one in both:
@@ -103,10 +138,13 @@ def compare_loss(
             readings.append(read(one, its_tokens, its_stride, batch_size))
         seconds.append(time.perf_counter() - started)
     found = [common_passages(pair) for pair in zip(*readings, strict=True)]
-    passages = Passages.joined([some for some in found if len(some)]) if any(map(len, found)) else None
+    passages = (
+        Passages.joined([some for some in found if len(some)]) if any(map(len, found)) else None
+    )
     if passages is None or len(passages) < 2:
         raise EvaluationError(
-            f"corpus {corpus} is too short: a comparison needs 2 passages of {SIZE:,} bytes at least. Give more text"
+            f"corpus {corpus} is too short: a comparison needs 2 passages of {SIZE:,} bytes at "
+            "least. Give more text"
         )
     result = {
         "task": "loss",
@@ -140,20 +178,28 @@ def passages_json(passages: Passages) -> dict[str, Any]:
     }
 
 
-def read_for_both(source: Source, both: tuple[Loaded, Loaded], limit: int | None) -> tuple[str, list[Tokens]]:
-    """What is scored, in words, and its tokens by each tokenizer. Raises CorpusError, RecipeError, EvaluationError.
+def read_for_both(
+    source: Source, both: tuple[Loaded, Loaded], limit: int | None
+) -> tuple[str, list[Tokens]]:
+    """What is scored, in words, and its tokens by each tokenizer. Raises CorpusError, RecipeError,
+    EvaluationError.
 
     limit: only the first characters of a text, or the first tokens of shards.
     """
     if isinstance(source.content, ShardFolder):
         if both[0].tokenizer.identity != both[1].tokenizer.identity:
             raise EvaluationError(
-                f"{both[0].name} and {both[1].name} have different tokenizers, and the shards in {source.name} were "
-                "made by one at most. Compare them on a text"
+                f"{both[0].name} and {both[1].name} have different tokenizers, and the shards in "
+                f"{source.name} were made by one at most. Compare them on a text"
             )
-        tokens = [shard_tokens(source, one.tokenizer, one.model.config.vocab_size, one.name) for one in both]
+        tokens = [
+            shard_tokens(source, one.tokenizer, one.model.config.vocab_size, one.name)
+            for one in both
+        ]
         if limit is not None and limit < len(tokens[0]):
-            return f"the first {limit:,} tokens of the validation split", [first_tokens(some, limit) for some in tokens]
+            return f"the first {limit:,} tokens of the validation split", [
+                first_tokens(some, limit) for some in tokens
+            ]
         return "the validation split", tokens
     text, encoded = source.content.text[:limit], []
     for one in both:
@@ -161,8 +207,8 @@ def read_for_both(source: Source, both: tuple[Loaded, Loaded], limit: int | None
             stream = one.tokenizer.encode(text)
             if one.tokenizer.decode_bytes(stream) != text.encode("utf-8"):
                 raise EvaluationError(
-                    "its tokenizer changes the text before it reads it, so the bytes of the two can't be paired. "
-                    "Compare on a text in Unicode's form NFC"
+                    "its tokenizer changes the text before it reads it, so the bytes of the two "
+                    "can't be paired. Compare on a text in Unicode's form NFC"
                 )
         encoded.append(Tokens.of(stream, source.name))
     whole = len(text) == len(source.content.text)
@@ -172,10 +218,14 @@ def read_for_both(source: Source, both: tuple[Loaded, Loaded], limit: int | None
 def read(one: Loaded, tokens: Tokens, stride: int, batch_size: int) -> list[Reading]:
     """A reading of each stream that has a token."""
     counts, done, readings = bytes_of_tokens(one.tokenizer, one.model.config.vocab_size), 0, []
-    tell = progress(f"{one.name}, tokens", sum(max(0, len(stream) - 1) for stream in tokens.streams))
+    tell = progress(
+        f"{one.name}, tokens", sum(max(0, len(stream) - 1) for stream in tokens.streams)
+    )
     for stream in tokens.streams:
         if len(stream):
-            losses = losses_of(one.model, stream, stride, batch_size, lambda some, before=done: tell(before + some))
+            losses = losses_of(
+                one.model, stream, stride, batch_size, lambda some, before=done: tell(before + some)
+            )
             readings.append(Reading(counts[stream], losses))
             done += len(losses)
     return readings

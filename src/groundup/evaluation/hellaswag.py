@@ -1,4 +1,6 @@
-"""HellaSwag (Zellers et al. 2019): of four endings, does the model find the right one the most probable?"""
+"""HellaSwag (Zellers et al. 2019): of four endings, does the model find the right one the most
+probable?
+"""
 
 import math
 import time
@@ -17,7 +19,9 @@ from groundup.tokenizers.base import Tokenizer
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model made of an item: the sum of each ending's log-probabilities, in nats, and each measure's choice."""
+    """What a model made of an item: the sum of each ending's log-probabilities, in nats, and each
+    measure's choice.
+    """
 
     question: Question
     sums: tuple[float, ...]
@@ -27,7 +31,9 @@ class Answer:
         """All that decided the choices."""
         tokens = [len(ending) for ending in self.question.endings]
         return {"log_probabilities": self.sums, "tokens": tokens, "choices": self.choices} | {
-            f"{measure}_lengths": lengths for measure, lengths in self.question.lengths.items() if measure != "acc"
+            f"{measure}_lengths": lengths
+            for measure, lengths in self.question.lengths.items()
+            if measure != "acc"
         }
 
 
@@ -48,13 +54,24 @@ class Accuracy:
             for model, figures in PUBLISHED.items()
             if self.measure in figures[self.convention]
         }
-        found = {"convention": self.convention, "measure": self.measure, "right": self.right, "items": self.items}
-        return found | {"accuracy": self.right / self.items, "interval": [low, high], "published_percent": published}
+        found = {
+            "convention": self.convention,
+            "measure": self.measure,
+            "right": self.right,
+            "items": self.items,
+        }
+        return found | {
+            "accuracy": self.right / self.items,
+            "interval": [low, high],
+            "published_percent": published,
+        }
 
 
 @dataclass(frozen=True)
 class Sitting:
-    """All items, asked by one convention. cut: items whose context didn't fit the model and lost its beginning."""
+    """All items, asked by one convention. cut: items whose context didn't fit the model and lost
+    its beginning.
+    """
 
     convention: str
     answers: list[Answer]
@@ -69,7 +86,8 @@ class Sitting:
     def accuracies(self) -> list[Accuracy]:
         """One for each of the convention's measures."""
         return [
-            Accuracy(self.convention, measure, sum(self.right(measure)), len(self.answers)) for measure in self.measures
+            Accuracy(self.convention, measure, sum(self.right(measure)), len(self.answers))
+            for measure in self.measures
         ]
 
     @property
@@ -95,31 +113,42 @@ def ask(
     return Sitting(convention, answers, cut, time.perf_counter() - started)
 
 
-def questions_of(items: Sequence[Item], tokenizer: Tokenizer, convention: str, block_size: int) -> list[Question]:
-    """The items as `convention` puts them. Raises EvaluationError where a model of that context can't be asked one."""
+def questions_of(
+    items: Sequence[Item], tokenizer: Tokenizer, convention: str, block_size: int
+) -> list[Question]:
+    """The items as `convention` puts them. Raises EvaluationError where a model of that context
+    can't be asked one.
+    """
     questions = [CONVENTIONS[convention](item, tokenizer) for item in items]
     check_endings([question.asked for question in questions], block_size)
     return questions
 
 
 def answer(
-    model: Model, questions: Sequence[Question], batch_size: int, tell: Callable[[int], None] = lambda _: None
+    model: Model,
+    questions: Sequence[Question],
+    batch_size: int,
+    tell: Callable[[int], None] = lambda _: None,
 ) -> list[Answer]:
     """What a model in evaluation mode chooses. Raises EvaluationError where it gives no number."""
     sums = sums_of_endings(model, [question.asked for question in questions], batch_size, tell)
     for question, found in zip(questions, sums, strict=True):
         if not all(map(math.isfinite, found)):
             raise EvaluationError(
-                f"the model gives item {question.item.number} of HellaSwag the log-probabilities {found}, which are no "
-                "numbers to choose by: its weights are damaged, or it overflows in the precision that it is kept in"
+                f"the model gives item {question.item.number} of HellaSwag the log-probabilities "
+                f"{found}, which are no numbers to choose by: its weights are damaged, or it "
+                "overflows in the precision that it is kept in"
             )
     return [
-        Answer(question, tuple(found), question.choices(found)) for question, found in zip(questions, sums, strict=True)
+        Answer(question, tuple(found), question.choices(found))
+        for question, found in zip(questions, sums, strict=True)
     ]
 
 
 def wilson(right: int, items: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval of a share, right / items (Wilson 1927): the p for which this share isn't too far from p."""
+    """The interval of a share, right / items (Wilson 1927): the p for which this share isn't too
+    far from p.
+    """
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     share, weight = right / items, z * z / items
     middle = (share + weight / 2) / (1 + weight)

@@ -1,4 +1,6 @@
-"""Paired statistics: two models on the same items or passages, how far apart they are, and whether by chance."""
+"""Paired statistics: two models on the same items or passages, how far apart they are, and whether
+by chance.
+"""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +16,9 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Difference:
-    """The second model's figure minus the first's, its 95% interval, and the p-value of there being none."""
+    """The second model's figure minus the first's, its 95% interval, and the p-value of there being
+    none.
+    """
 
     value: float
     low: float
@@ -23,7 +27,11 @@ class Difference:
 
     def to_json(self) -> dict[str, Any]:
         """As the results of `groundup compare` state it."""
-        return {"difference": self.value, "interval": [self.low, self.high], "p_value": self.p_value}
+        return {
+            "difference": self.value,
+            "interval": [self.low, self.high],
+            "p_value": self.p_value,
+        }
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,12 @@ class PairedItems:
     def of(cls, right_a: Sequence[bool], right_b: Sequence[bool]) -> "PairedItems":
         """Item by item: whether the first model was right, and the second."""
         pairs = list(zip(right_a, right_b, strict=True))
-        return cls(*(pairs.count(pair) for pair in ((True, True), (True, False), (False, True), (False, False))))
+        return cls(
+            *(
+                pairs.count(pair)
+                for pair in ((True, True), (True, False), (False, True), (False, False))
+            )
+        )
 
     @property
     def items(self) -> int:
@@ -53,7 +66,9 @@ class PairedItems:
 
     @property
     def difference(self) -> Difference:
-        """Of the accuracies: (only_b - only_a) / items, with Bonett and Price's interval and McNemar's exact test."""
+        """Of the accuracies: (only_b - only_a) / items, with Bonett and Price's interval and
+        McNemar's exact test.
+        """
         low, high = bonett_price(self.only_a, self.only_b, self.items)
         value = (self.only_b - self.only_a) / self.items
         return Difference(value, low, high, mcnemar(self.only_a, self.only_b))
@@ -64,7 +79,8 @@ class PairedItems:
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """The p-value of McNemar's exact test (McNemar 1947): two-sided, in integers until the one division at the end.
+    """The p-value of McNemar's exact test (McNemar 1947): two-sided, in integers until the one
+    division at the end.
 
     Of n = only_a + only_b items that one model alone got right, either has half by chance:
     p = min(1, 2 P(X <= min(only_a, only_b))), X ~ Binomial(n, 1/2).
@@ -77,11 +93,15 @@ def mcnemar(only_a: int, only_b: int) -> float:
     return min(1.0, 2 * tail / 2**n)
 
 
-def bonett_price(only_a: int, only_b: int, items: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """The interval of a difference of paired shares, (only_b - only_a) / items (Bonett and Price 2012).
+def bonett_price(
+    only_a: int, only_b: int, items: int, confidence: float = CONFIDENCE
+) -> tuple[float, float]:
+    """The interval of a difference of paired shares, (only_b - only_a) / items (Bonett and Price
+    2012).
 
-    Wald's, with an item more for each model alone: p = (only + 1) / (items + 2) for both, d = p_b - p_a, and
-    d -+ z sqrt((p_a + p_b - d^2) / (items + 2)). So it has a width even where the models never disagree.
+    Wald's, with an item more for each model alone: p = (only + 1) / (items + 2) for both, d = p_b -
+    p_a, and d -+ z sqrt((p_a + p_b - d^2) / (items + 2)). So it has a width even where the models
+    never disagree.
     """
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     share_a, share_b = (only_a + 1) / (items + 2), (only_b + 1) / (items + 2)
@@ -90,12 +110,16 @@ def bonett_price(only_a: int, only_b: int, items: int, confidence: float = CONFI
     return max(-1.0, middle - half), min(1.0, middle + half)
 
 
-def paired_rate(differences: np.ndarray, sizes: np.ndarray, confidence: float = CONFIDENCE) -> Difference:
-    """The rate sum(differences) / sum(sizes) over n passages, with Student's interval and test, n - 1 degrees.
+def paired_rate(
+    differences: np.ndarray, sizes: np.ndarray, confidence: float = CONFIDENCE
+) -> Difference:
+    """The rate sum(differences) / sum(sizes) over n passages, with Student's interval and test, n -
+    1 degrees.
 
-    The standard error is that of a ratio (Cochran 1977, section 6.3): with e = differences - rate * sizes,
-    sqrt(n / (n - 1) sum(e^2)) / sum(sizes); over passages of one size it is the paired t-test's. Passages count as
-    independent of each other. differences, sizes: [passages], at least 2.
+    The standard error is that of a ratio (Cochran 1977, section 6.3): with e = differences - rate *
+    sizes, sqrt(n / (n - 1) sum(e^2)) / sum(sizes); over passages of one size it is the paired
+    t-test's. Passages count as independent of each other. differences, sizes: [passages], at least
+    2.
     """
     n, total = len(sizes), float(sizes.sum())
     rate = float(differences.sum()) / total
@@ -108,10 +132,13 @@ def paired_rate(differences: np.ndarray, sizes: np.ndarray, confidence: float = 
 
 
 def student_tails(t: float, degrees: int) -> float:
-    """P(|T| >= |t|) of Student's distribution: I_x(degrees / 2, 1 / 2) at x = degrees / (degrees + t^2)."""
+    """P(|T| >= |t|) of Student's distribution: I_x(degrees / 2, 1 / 2) at x = degrees / (degrees +
+    t^2).
+    """
     square = t * t
     below, above = degrees / (degrees + square), square / (degrees + square)
-    if square * (degrees + 2) < 3 * degrees:  # x is large, where the fraction for 1 - x is the one that converges
+    # x is large, where the fraction for 1 - x is the one that converges
+    if square * (degrees + 2) < 3 * degrees:
         return 1.0 - _beta_share(0.5, degrees / 2, above, below)
     return _beta_share(degrees / 2, 0.5, below, above)
 
@@ -124,18 +151,24 @@ def student_quantile(confidence: float, degrees: int) -> float:
         low, high = high, 2 * high
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if student_tails(middle, degrees) > 1 - confidence else (low, middle)
+        low, high = (
+            (middle, high) if student_tails(middle, degrees) > 1 - confidence else (low, middle)
+        )
     return high
 
 
 def _beta_share(a: float, b: float, x: float, rest: float) -> float:
-    """The regularized incomplete beta function I_x(a, b) by its continued fraction (DLMF 8.17.22). rest: 1 - x
+    """The regularized incomplete beta function I_x(a, b) by its continued fraction (DLMF 8.17.22).
+    rest: 1 - x
 
-    Evaluated from the front by Lentz's method, for x below (a + 1) / (a + b + 2), where it converges fast.
+    Evaluated from the front by Lentz's method, for x below (a + 1) / (a + b + 2), where it
+    converges fast.
     """
     if x == 0.0:
         return 0.0
-    logarithm = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log(rest)
+    logarithm = (
+        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log(rest)
+    )
     tiny = 1e-300
     numerator, denominator = 1.0, 1.0 / (1.0 - (a + b) * x / (a + 1.0) or tiny)
     value = denominator

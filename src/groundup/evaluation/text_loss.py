@@ -1,4 +1,6 @@
-"""The loss on a text, read through a sliding window, and where in the text it was highest and lowest."""
+"""The loss on a text, read through a sliding window, and where in the text it was highest and
+lowest.
+"""
 
 import math
 import time
@@ -31,9 +33,11 @@ class Passage:
 
 @dataclass(frozen=True)
 class TextLoss:
-    """The loss over all tokens of a text but each stream's first, in nats a token; size: their bytes as text.
+    """The loss over all tokens of a text but each stream's first, in nats a token; size: their
+    bytes as text.
 
-    stride: each token was predicted from at least block_size - stride + 1 tokens before it, where there are as many.
+    stride: each token was predicted from at least block_size - stride + 1 tokens before it, where
+    there are as many.
     """
 
     tokens: int
@@ -66,14 +70,17 @@ def text_loss(
     batch_size: int,
     tell: Callable[[int], None] = lambda _: None,
 ) -> TextLoss:
-    """Score every token of every stream but its first; streams don't see each other. Model in evaluation mode.
+    """Score every token of every stream but its first; streams don't see each other. Model in
+    evaluation mode.
 
     Raises EvaluationError where it gives no number.
     """
     started, byte_counts = time.perf_counter(), bytes_of_tokens(tokenizer, model.config.vocab_size)
     total, count, size, passages = 0.0, 0, 0, []
     for name, stream in zip(tokens.names, tokens.streams, strict=True):
-        losses = losses_of(model, stream, stride, batch_size, lambda done, before=count: tell(before + done))
+        losses = losses_of(
+            model, stream, stride, batch_size, lambda done, before=count: tell(before + done)
+        )
         total += float(losses.sum(dtype=np.float64))
         size += int(byte_counts[stream[1:]].sum())
         count += len(losses)
@@ -85,7 +92,11 @@ def text_loss(
 
 
 def losses_of(
-    model: Model, stream: np.ndarray, stride: int, batch_size: int, tell: Callable[[int], None] = lambda _: None
+    model: Model,
+    stream: np.ndarray,
+    stride: int,
+    batch_size: int,
+    tell: Callable[[int], None] = lambda _: None,
 ) -> np.ndarray:
     """The nats of each token but the first. stream: [tokens] -> [tokens - 1] float32
 
@@ -97,51 +108,72 @@ def losses_of(
         tell(first + len(found))
     if not np.isfinite(losses).all():
         raise EvaluationError(
-            "the model's loss on the text is no number: its weights are damaged, or it overflows in the precision that "
-            "it is kept in"
+            "the model's loss on the text is no number: its weights are damaged, or it overflows "
+            "in the precision that it is kept in"
         )
     return losses
 
 
-def sliding_losses(model: Model, stream: np.ndarray, stride: int, batch_size: int) -> Iterator[tuple[int, np.ndarray]]:
-    """The nats of each token but the first, in order: (of which target these are the first, [some]).
+def sliding_losses(
+    model: Model, stream: np.ndarray, stride: int, batch_size: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The nats of each token but the first, in order: (of which target these are the first,
+    [some]).
 
-    The first window counts all of its tokens, each later one begins `stride` tokens further and counts what is new.
-    stream: [tokens]; stride: from 1 to block_size.
+    The first window counts all of its tokens, each later one begins `stride` tokens further and
+    counts what is new. stream: [tokens]; stride: from 1 to block_size.
     """
     window, targets = model.block_size, len(stream) - 1
     windows = 1 + max(0, -(-(targets - window) // stride)) if targets > 0 else 0
     for number in range(0, windows, batch_size):
         chosen = range(number, min(number + batch_size, windows))
-        rows = [stream[place * stride : place * stride + window + 1].astype(np.int64) for place in chosen]
+        rows = [
+            stream[place * stride : place * stride + window + 1].astype(np.int64)
+            for place in chosen
+        ]
         firsts = [1 if place == 0 else window - stride + 1 for place in chosen]
         found = log_probabilities(model, rows, firsts)
         yield number * stride + firsts[0] - 1, -np.concatenate(found)
 
 
-def passages_of(name: str, stream: np.ndarray, losses: np.ndarray, tokenizer: Tokenizer) -> list[Passage]:
-    """The stream's passages of highest and of lowest loss, cut every PASSAGE tokens; a shorter end is left out.
+def passages_of(
+    name: str, stream: np.ndarray, losses: np.ndarray, tokenizer: Tokenizer
+) -> list[Passage]:
+    """The stream's passages of highest and of lowest loss, cut every PASSAGE tokens; a shorter end
+    is left out.
 
     stream: [tokens], losses: [tokens - 1], the first of which is that of the second token.
     """
     length = min(PASSAGE, len(losses))
     if not length:
         return []
-    means = losses[: len(losses) // length * length].reshape(-1, length).mean(axis=1, dtype=np.float64)
+    means = (
+        losses[: len(losses) // length * length].reshape(-1, length).mean(axis=1, dtype=np.float64)
+    )
     order = np.argsort(means, kind="stable")
-    chosen = dict.fromkeys([*order[:SHOWN].tolist(), *order[-SHOWN:].tolist()])  # each once where there are few
+    # each once where there are few
+    chosen = dict.fromkeys([*order[:SHOWN].tolist(), *order[-SHOWN:].tolist()])
     return [
-        Passage(name, 1 + number * length, float(means[number]), _text(stream, number * length, length, tokenizer))
+        Passage(
+            name,
+            1 + number * length,
+            float(means[number]),
+            _text(stream, number * length, length, tokenizer),
+        )
         for number in chosen
     ]
 
 
 def _text(stream: np.ndarray, first: int, length: int, tokenizer: Tokenizer) -> str:
-    return tokenizer.decode(token for token in stream[1 + first : 1 + first + length] if token < tokenizer.vocab_size)
+    return tokenizer.decode(
+        token for token in stream[1 + first : 1 + first + length] if token < tokenizer.vocab_size
+    )
 
 
 def bytes_of_tokens(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray:
-    """How many bytes of text each token stands for: none for special ones and those that pad. [vocab_size] int64"""
+    """How many bytes of text each token stands for: none for special ones and those that pad.
+    [vocab_size] int64
+    """
     counts = np.zeros(vocab_size, dtype=np.int64)
     special = set(tokenizer.special_tokens.values())
     for token in range(min(vocab_size, tokenizer.vocab_size)):

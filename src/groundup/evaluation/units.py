@@ -9,5 +9,7 @@ def perplexity(loss: float) -> float:
 
 
 def bits_per_byte(loss: float, bytes_per_token: float) -> float:
-    """The bits that a model needs for a byte of text: comparable over tokenizers. loss: nats a token"""
+    """The bits that a model needs for a byte of text: comparable over tokenizers. loss: nats a
+    token
+    """
     return loss / math.log(2) / bytes_per_token

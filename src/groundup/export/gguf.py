@@ -1,4 +1,6 @@
-"""A model as one GGUF file, which llama.cpp and what is built on it run: GPT-2's architecture or Qwen3's."""
+"""A model as one GGUF file, which llama.cpp and what is built on it run: GPT-2's architecture or
+Qwen3's.
+"""
 
 import importlib.util
 import re
@@ -31,37 +33,55 @@ Q8_0_BLOCK = 32  # weights that share a scale
 
 # llama.cpp's name of each of our modules; a block's stand below blk.N.
 NAMES = {
-    **{"transformer.wte": "token_embd", "transformer.wpe": "position_embd", "transformer.ln_f": "output_norm"},
+    **{
+        "transformer.wte": "token_embd",
+        "transformer.wpe": "position_embd",
+        "transformer.ln_f": "output_norm",
+    },
     **{"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"},
     **{"ln_1": "attn_norm", "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output"},
     **{"ln_2": "ffn_norm", "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"},
     **{"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"},
     **{"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v"},
-    **{"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "self_attn.o_proj": "attn_output"},
+    **{
+        "self_attn.q_norm": "attn_q_norm",
+        "self_attn.k_norm": "attn_k_norm",
+        "self_attn.o_proj": "attn_output",
+    },
     **{"mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"},
 }
 IN_BLOCK = re.compile(r"(?:transformer\.h|model\.layers)\.(\d+)\.(.+)")
 
 
-def export_gguf(model: Model, tokenizer: Tokenizer | None, out: Path, kind: Kind, title: str) -> str:
+def export_gguf(
+    model: Model, tokenizer: Tokenizer | None, out: Path, kind: Kind, title: str
+) -> str:
     """Write `out`, and say in a line what is in it.
 
-    kind: of the matrices; norms, biases and GPT-2's positions stay f32, and what q8_0 can't cut into blocks is f16.
-    title: the model's name for people.
-    Raises, before anything is written, ExportError for what llama.cpp can't express and MachineError without gguf.
+    kind: of the matrices; norms, biases and GPT-2's positions stay f32, and what q8_0 can't cut
+    into blocks is f16. title: the model's name for people. Raises, before anything is written,
+    ExportError for what llama.cpp can't express and MachineError without gguf.
     """
     if importlib.util.find_spec("gguf") is None:
         raise MachineError("--to gguf needs gguf: pip install 'groundup[export]'")
     if isinstance(model, Bigram):
-        raise ExportError("a bigram can't become GGUF: it has no layers, and llama.cpp no architecture without them")
+        raise ExportError(
+            "a bigram can't become GGUF: it has no layers, and llama.cpp no architecture without "
+            "them"
+        )
     if tokenizer is None:
-        raise ExportError("a model without a tokenizer that groundup reads can't become GGUF, which holds both")
+        raise ExportError(
+            "a model without a tokenizer that groundup reads can't become GGUF, which holds both"
+        )
     vocabulary = vocabulary_of(tokenizer, model.config.vocab_size)
     tensors = {gguf_name(name): tensor for name, tensor in _weights(model).items()}
     kinds: dict[str, Kind] = {name: kind_of(name, tensor, kind) for name, tensor in tensors.items()}
     for name, tensor in tensors.items():
         if kinds[name] == "f16" and not tensor.abs().max().item() <= LARGEST_F16:
-            raise ExportError(f"tensor {name} has values above {LARGEST_F16:,.0f}, which f16 can't hold: --type bf16")
+            raise ExportError(
+                f"tensor {name} has values above {LARGEST_F16:,.0f}, which f16 can't hold: --type "
+                "bf16"
+            )
     with appearing_whole(out) as path:
         _write(path, model, title, vocabulary, tensors, kinds=kinds, kind=kind)
     found = Counter(kinds.values())
@@ -77,7 +97,9 @@ def gguf_name(name: str) -> str:
 
 
 def kind_of(name: str, tensor: Tensor, kind: Kind) -> Kind:
-    """How a tensor is written where matrices are written as `kind`: as llama.cpp's own converter does."""
+    """How a tensor is written where matrices are written as `kind`: as llama.cpp's own converter
+    does.
+    """
     if tensor.ndim == 1 or name == "position_embd.weight":
         return "f32"
     if kind == "q8_0" and tensor.size(-1) % Q8_0_BLOCK:
@@ -86,7 +108,8 @@ def kind_of(name: str, tensor: Tensor, kind: Kind) -> Kind:
 
 
 def _weights(model: Model) -> Weights:
-    """The tensors as [out, in], which is how llama.cpp wants them; GPT-2's head stands for itself, though it is tied.
+    """The tensors as [out, in], which is how llama.cpp wants them; GPT-2's head stands for itself,
+    though it is tied.
 
     Old versions of llama.cpp need it. That of a tied Qwen3 is left out, as their converter does.
     """

@@ -24,15 +24,22 @@ WORDS = {
     f"{_BEFORE_NUMBERS}{_AFTER_NUMBERS}": "qwen2",
     f"{_BEFORE_NUMBERS}{{1,3}}{_AFTER_NUMBERS}": "llama-bpe",
 }
-CHANGES_IDS = ("ignore_merges", "dropout", "byte_fallback", "continuing_subword_prefix", "end_of_word_suffix")
+CHANGES_IDS = (
+    "ignore_merges",
+    "dropout",
+    "byte_fallback",
+    "continuing_subword_prefix",
+    "end_of_word_suffix",
+)
 
 
 @dataclass(frozen=True)
 class Vocabulary:
     """What GGUF's keys below `tokenizer.ggml` say.
 
-    model: llama.cpp's kind of tokenizer. tokens, types: of each id. merges: of BPE, in their order; pre: its words.
-    end: the token between documents, or None. note: what llama.cpp does otherwise, for the user.
+    model: llama.cpp's kind of tokenizer. tokens, types: of each id. merges: of BPE, in their order;
+    pre: its words. end: the token between documents, or None. note: what llama.cpp does otherwise,
+    for the user.
     """
 
     model: str
@@ -61,25 +68,31 @@ class Vocabulary:
 
 
 def vocabulary_of(tokenizer: Tokenizer, vocab_size: int) -> Vocabulary:
-    """The tokenizer of a model of `vocab_size` tokens. Raises ExportError for what llama.cpp can't read alike."""
+    """The tokenizer of a model of `vocab_size` tokens. Raises ExportError for what llama.cpp can't
+    read alike.
+    """
     if isinstance(tokenizer, CharacterTokenizer):
         return _characters(tokenizer)
     if isinstance(tokenizer, BytePairTokenizer | ForeignTokenizer):
         return _byte_pairs(tokenizer.contents, tokenizer.special_tokens, vocab_size)
-    raise ExportError(f"GGUF has no {type(tokenizer).__name__}: it holds byte-level BPE and characters")
+    raise ExportError(
+        f"GGUF has no {type(tokenizer).__name__}: it holds byte-level BPE and characters"
+    )
 
 
 def _characters(tokenizer: CharacterTokenizer) -> Vocabulary:
-    """Characters as RWKV's tokenizer, which takes the longest token that fits: no character begins another's bytes.
+    """Characters as RWKV's tokenizer, which takes the longest token that fits: no character begins
+    another's bytes.
 
-    The kind called `llama` could spell them too, but there llama.cpp holds tokens 1 and 2 for the begin and the end of
-    a text, whatever they are, and a text would end at the first `!`.
+    The kind called `llama` could spell them too, but there llama.cpp holds tokens 1 and 2 for the
+    begin and the end of a text, whatever they are, and a text would end at the first `!`.
     """
     try:
         tokens = [escaped(character.encode("utf-8")) for character in tokenizer.characters]
     except UnicodeEncodeError as error:
         raise ExportError(
-            f"the character {error.object[error.start]!r} is half of a pair (a lone surrogate), and GGUF holds UTF-8"
+            f"the character {error.object[error.start]!r} is half of a pair (a lone surrogate), "
+            "and GGUF holds UTF-8"
         ) from error
     return Vocabulary("rwkv", tokens, [NORMAL] * len(tokens), [])
 
@@ -95,17 +108,26 @@ def _byte_pairs(contents: Contents, special: Mapping[str, int], vocab_size: int)
     pre = _words(contents)
     if END_OF_TEXT not in special:
         raise ExportError(
-            f"a tokenizer without {END_OF_TEXT} can't become GGUF: llama.cpp would take token 11 for the end of a text"
+            f"a tokenizer without {END_OF_TEXT} can't become GGUF: llama.cpp would take token 11 "
+            "for the end of a text"
         )
-    tokens = [f"[PAD{token}]" for token in range(vocab_size)]  # many vocabularies are padded to a round size
+    # many vocabularies are padded to a round size
+    tokens = [f"[PAD{token}]" for token in range(vocab_size)]
     types = [UNUSED] * vocab_size
     for letters, token in contents["model"]["vocab"].items():
         tokens[token], types[token] = letters, NORMAL
     for added in contents.get("added_tokens") or ():
         tokens[added["id"]] = added["content"]
         types[added["id"]] = CONTROL if added.get("special") else USER_DEFINED
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in contents["model"]["merges"]]
-    note = "llama.cpp doesn't bring texts into NFC, as this tokenizer does" if contents.get("normalizer") else ""
+    merges = [
+        merge if isinstance(merge, str) else " ".join(merge)
+        for merge in contents["model"]["merges"]
+    ]
+    note = (
+        "llama.cpp doesn't bring texts into NFC, as this tokenizer does"
+        if contents.get("normalizer")
+        else ""
+    )
     return Vocabulary("gpt2", tokens, types, merges, pre, special[END_OF_TEXT], note)
 
 
@@ -113,14 +135,20 @@ def _words(contents: Contents) -> str:
     """llama.cpp's name of how a text is cut into words. Raises ExportError where it has none."""
     for key in CHANGES_IDS:
         if contents["model"].get(key):
-            raise ExportError(f"this tokenizer's {key} can't be written in GGUF: llama.cpp would give other tokens")
+            raise ExportError(
+                f"this tokenizer's {key} can't be written in GGUF: llama.cpp would give other "
+                "tokens"
+            )
     if any(step != {"type": "NFC"} for step in _steps(contents.get("normalizer"))):
-        raise ExportError("this tokenizer's normalizer can't be written in GGUF: llama.cpp would give other tokens")
+        raise ExportError(
+            "this tokenizer's normalizer can't be written in GGUF: llama.cpp would give other "
+            "tokens"
+        )
     pattern, *others = _patterns(_steps(contents.get("pre_tokenizer")))
     if others or pattern not in WORDS:
         raise ExportError(
-            f"this tokenizer cuts a text into words in a way that llama.cpp has no name for: {pattern} (it knows "
-            f"those of {', '.join(WORDS.values())})"
+            "this tokenizer cuts a text into words in a way that llama.cpp has no name for: "
+            f"{pattern} (it knows those of {', '.join(WORDS.values())})"
         )
     return WORDS[pattern]
 
@@ -132,7 +160,10 @@ def _patterns(steps: list[dict[str, Any]]) -> list[str]:
         split = step.get("pattern") or {}
         if step.get("type") == "ByteLevel" and not step.get("add_prefix_space"):
             found += [next(iter(WORDS))] if step.get("use_regex", True) else []
-        elif step.get("type") == "Split" and (step.get("behavior"), step.get("invert")) == ("Isolated", False):
+        elif step.get("type") == "Split" and (step.get("behavior"), step.get("invert")) == (
+            "Isolated",
+            False,
+        ):
             found.append(str(split.get("Regex")))
         else:
             found.append(str(step.get("type")))

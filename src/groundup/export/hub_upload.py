@@ -34,13 +34,18 @@ def check_repository(repository: str) -> None:
     """Raise ExportError for what can't be a repository's name."""
     if not HUB_NAME.fullmatch(repository):
         raise ExportError(
-            f"{repository!r} is no repository of the hub: OWNER/NAME, in letters, digits, '-', '_' and '.'"
+            f"{repository!r} is no repository of the hub: OWNER/NAME, in letters, digits, '-', "
+            "'_' and '.'"
         )
 
 
 def files_to_upload(source: Source, folder: Path, repository: str) -> Files:
-    """The model's files in `folder`, and of its run the recipe, the picture of the curve and the model card."""
-    files: Files = {path.name: path for pattern in OF_A_MODEL for path in sorted(folder.glob(pattern))}
+    """The model's files in `folder`, and of its run the recipe, the picture of the curve and the
+    model card.
+    """
+    files: Files = {
+        path.name: path for pattern in OF_A_MODEL for path in sorted(folder.glob(pattern))
+    }
     if run := source.run:
         files[RECIPE_FILE] = run.path / RECIPE_FILE
         with tempfile.TemporaryDirectory() as temporary:
@@ -66,14 +71,17 @@ def write_folder(files: Files, out: Path) -> None:
 def upload(files: Files, repository: str, *, public: bool, force: bool) -> str:
     """Make the repository, and commit the files to it: its address.
 
-    public: whether everybody sees it. force: go on if there is one already. Raises ExportError, in one line.
+    public: whether everybody sees it. force: go on if there is one already. Raises ExportError, in
+    one line.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, constants, get_session
     from huggingface_hub.utils import disable_progress_bars
 
     endpoint, token = hub.endpoint(), hub.token()
     if token is None:
-        raise ExportError(f"an upload to {endpoint} needs an account's token: `hf auth login` or set HF_TOKEN")
+        raise ExportError(
+            f"an upload to {endpoint} needs an account's token: `hf auth login` or set HF_TOKEN"
+        )
     operations = [CommitOperationAdd(name, content) for name, content in files.items()]
     api = HfApi(endpoint=endpoint, token=token)
     if not sys.stderr.isatty():
@@ -83,7 +91,8 @@ def upload(files: Files, repository: str, *, public: bool, force: bool) -> str:
         constants.HF_HUB_DISABLE_XET = True  # and hf_xet too, on a network stack of its own
         api.create_repo(repository, private=not public, exist_ok=force)
         api.create_commit(repository, operations, commit_message="Upload a model of groundup")
-    except Exception as error:  # of huggingface_hub, of its HTTP library or of hf_xet: they share no class
+    # of huggingface_hub, of its HTTP library or of hf_xet: they share no class
+    except Exception as error:
         raise _complaint(error, repository, endpoint) from error
     return f"{endpoint}/{repository}"
 
@@ -95,11 +104,20 @@ def _complaint(error: Exception, repository: str, endpoint: str) -> ExportError:
     response = getattr(failed, "response", None)
     status = getattr(response, "status_code", None)
     if status == 409:
-        return ExportError(f"{repository} exists on {endpoint} already. Choose another name, or add to it with --force")
+        return ExportError(
+            f"{repository} exists on {endpoint} already. Choose another name, or add to it with "
+            "--force"
+        )
     if status in (401, 403):
-        return ExportError(f"{endpoint} refuses (HTTP {status}): HF_TOKEN's account may not write to {repository}")
+        return ExportError(
+            f"{endpoint} refuses (HTTP {status}): HF_TOKEN's account may not write to {repository}"
+        )
     said = getattr(failed, "server_message", None) or (str(failed) if status is None else "")
-    reason = " ".join(["" if status is None else f"HTTP {status}", *said.split()]).strip() or type(failed).__name__
+    reason = (
+        " ".join(["" if status is None else f"HTTP {status}", *said.split()]).strip()
+        or type(failed).__name__
+    )
     return ExportError(
-        f"{repository} can't be uploaded to {endpoint}: {reason[:300]}. Run again, with --force if it exists by now"
+        f"{repository} can't be uploaded to {endpoint}: {reason[:300]}. Run again, with --force "
+        "if it exists by now"
     )

@@ -1,4 +1,6 @@
-"""The model card: what a model is, what it learned from and how well, in plain words, from its run's own records."""
+"""The model card: what a model is, what it learned from and how well, in plain words, from its
+run's own records.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,18 +32,39 @@ def model_card(source: Source, repository: str, *, has_curve: bool) -> str:
     title = repository.rpartition("/")[2]
     parts = [_metadata(source), f"# {title}", _what(source), _usage(source, repository)]
     if source.run is None:
-        parts.append("## Training\n\nNothing is on record: the model was uploaded from a folder, not from a run.")
+        parts.append(
+            "## Training\n\nNothing is on record: the model was uploaded from a folder, not from "
+            "a run."
+        )
     else:
-        recipe, facts, lines = source.run.read_recipe(), source.run.read_facts(), source.run.read_metrics()
+        recipe, facts, lines = (
+            source.run.read_recipe(),
+            source.run.read_facts(),
+            source.run.read_metrics(),
+        )
         step = int(source.folder.name.removeprefix("step-"))
-        parts += [_data(recipe, facts), _training(recipe, facts, lines, step), _losses(lines, step, has_curve)]
-        parts += [_SAY[result["task"]](result) for result in kept_of(source.folder) if result["task"] in _SAY]
+        parts += [
+            _data(recipe, facts),
+            _training(recipe, facts, lines, step),
+            _losses(lines, step, has_curve),
+        ]
+        parts += [
+            _SAY[result["task"]](result)
+            for result in kept_of(source.folder)
+            if result["task"] in _SAY
+        ]
     return "\n\n".join([*parts, _limits(source)]) + "\n"
 
 
 def _began_with(source: Source) -> str | None:
-    """What somebody calls the model whose weights these were at first; None where training began with random ones."""
-    return (source.run.read_recipe().train.init or None) if source.run else repository_of(source.folder)
+    """What somebody calls the model whose weights these were at first; None where training began
+    with random ones.
+    """
+    return (
+        (source.run.read_recipe().train.init or None)
+        if source.run
+        else repository_of(source.folder)
+    )
 
 
 def _metadata(source: Source) -> str:
@@ -50,7 +73,9 @@ def _metadata(source: Source) -> str:
     began_with = _began_with(source)
     repository = on_hub(began_with) if began_with and not run_or_path(began_with).exists() else None
     base = [f"base_model: {repository.name}"] if repository else []
-    return "\n".join(["---", "library_name: transformers", *task, *base, "tags:", "- groundup", "---"])
+    return "\n".join(
+        ["---", "library_name: transformers", *task, *base, "tags:", "- groundup", "---"]
+    )
 
 
 def _what(source: Source) -> str:
@@ -61,24 +86,36 @@ def _what(source: Source) -> str:
     if architecture != "bigram":
         shape = f"{config.n_layer} layers, {config.n_head} heads, width {config.n_embd}"
     kind = "of characters" if isinstance(tokenizer, CharacterTokenizer) else "of byte-level BPE"
-    words = f"{config.vocab_size:,} tokens {kind}" if tokenizer else f"{config.vocab_size:,} tokens (no tokenizer)"
+    words = (
+        f"{config.vocab_size:,} tokens {kind}"
+        if tokenizer
+        else f"{config.vocab_size:,} tokens (no tokenizer)"
+    )
     made = ""
     if source.run:
         init = source.run.read_recipe().train.init
-        made = f" It began with the weights of `{_cell(init)}`." if init else " It began with random weights."
+        made = (
+            f" It began with the weights of `{_cell(init)}`."
+            if init
+            else " It began with random weights."
+        )
         if rank := source.run.read_recipe().lora.rank:
             made += f" Only adapters of rank {rank} were trained (LoRA), and then merged."
     return (
-        f"A language model of {parameters:,} parameters: {architecture}, {shape}, context {config.block_size:,}, "
-        f"{words}.{made} {'Trained' if source.run else 'Uploaded'} with groundup {groundup.__version__}.\n\n"
-        f"{_licence(source)}"
+        f"A language model of {parameters:,} parameters: {architecture}, {shape}, context "
+        f"{config.block_size:,}, {words}.{made} {'Trained' if source.run else 'Uploaded'} with "
+        f"groundup {groundup.__version__}.\n\n{_licence(source)}"
     )
 
 
 def _licence(source: Source) -> str:
     stated = "No licence is stated. Until its owner adds one, nobody else may assume one."
     began_with = _began_with(source)
-    return f"{stated} That of `{_cell(began_with)}`, where the weights come from, holds on." if began_with else stated
+    return (
+        f"{stated} That of `{_cell(began_with)}`, where the weights come from, holds on."
+        if began_with
+        else stated
+    )
 
 
 def _usage(source: Source, repository: str) -> str:
@@ -101,16 +138,24 @@ def _data(recipe: Recipe, facts: dict[str, Any]) -> str:
     parts = corpus.get("parts") or {corpus["name"]: corpus["fingerprint"]}
     rows = "\n".join(f"| {_cell(name)} | `{fingerprint}` |" for name, fingerprint in parts.items())
     return (
-        f"## Data\n\n{corpus['training_tokens']:,} tokens to learn from and {corpus['validation_tokens']:,} to be "
-        f"measured on, of `{recipe.data.corpus}`.\n\n| text | fingerprint |\n|---|---|\n{rows}"
+        f"## Data\n\n{corpus['training_tokens']:,} tokens to learn from and "
+        f"{corpus['validation_tokens']:,} to be measured on, of `{recipe.data.corpus}`.\n\n| text "
+        f"| fingerprint |\n|---|---|\n{rows}"
     )
 
 
 def _training(recipe: Recipe, facts: dict[str, Any], lines: Lines, step: int) -> str:
     done = next((line for line in lines if line["kind"] == "step" and line["step"] == step), None)
     train, optim = recipe.train, recipe.optim
-    rates = f"{optim.learning_rate:g} at most, {optim.schedule}, {optim.warmup_steps:,} steps of warm-up"
-    tokens = f"{done['tokens']:,}, {recipe.tokens_per_step:,} a step" if done else f"{recipe.tokens_per_step:,} a step"
+    rates = (
+        f"{optim.learning_rate:g} at most, {optim.schedule}, {optim.warmup_steps:,} steps of "
+        "warm-up"
+    )
+    tokens = (
+        f"{done['tokens']:,}, {recipe.tokens_per_step:,} a step"
+        if done
+        else f"{recipe.tokens_per_step:,} a step"
+    )
     rows = {
         "steps": f"{step:,} of {train.steps:,}",
         "tokens": tokens,
@@ -123,10 +168,15 @@ def _training(recipe: Recipe, facts: dict[str, Any], lines: Lines, step: int) ->
         "versions": ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
     }
     table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows.items())
-    given = "with the same text and the same weights to begin with" if train.init else "with the same text"
+    given = (
+        "with the same text and the same weights to begin with"
+        if train.init
+        else "with the same text"
+    )
     return (
         f"## Training\n\n| | |\n|---|---|\n{table}\n\nEverything that decided the run is in "
-        f"[{RECIPE_FILE}]({RECIPE_FILE}); {given}, `groundup train --config {RECIPE_FILE}` does it again."
+        f"[{RECIPE_FILE}]({RECIPE_FILE}); {given}, `groundup train --config {RECIPE_FILE}` does "
+        "it again."
     )
 
 
@@ -138,8 +188,9 @@ def _losses(lines: Lines, step: int, has_curve: bool) -> str:
         loss = here[-1]["validation_loss"]
         text.append(
             f"Validation loss {loss:.4f} nats a token (perplexity {perplexity(loss):.2f}, "
-            f"{here[-1]['bits_per_byte']:.3f} bits a byte), on text held back from the same source. It says nothing of "
-            "other texts, and a perplexity compares only with models of the same tokenizer."
+            f"{here[-1]['bits_per_byte']:.3f} bits a byte), on text held back from the same "
+            "source. It says nothing of other texts, and a perplexity compares only with models "
+            "of the same tokenizer."
         )
     else:
         text.append("This checkpoint was not measured.")
@@ -147,10 +198,13 @@ def _losses(lines: Lines, step: int, has_curve: bool) -> str:
         text.append(f"![the losses over the steps]({CURVE_FILE})")
     if measured:
         rows = "\n".join(
-            f"| {line['step']:,} | {line['tokens']:,} | {_number(line['train_loss'])} | {line['validation_loss']:.4f} |"
+            f"| {line['step']:,} | {line['tokens']:,} | {_number(line['train_loss'])} | "
+            f"{line['validation_loss']:.4f} |"
             for line in _some(measured)
         )
-        text.append(f"| step | tokens | training loss | validation loss |\n|---:|---:|---:|---:|\n{rows}")
+        text.append(
+            f"| step | tokens | training loss | validation loss |\n|---:|---:|---:|---:|\n{rows}"
+        )
     return "\n\n".join(text)
 
 
@@ -160,41 +214,49 @@ def _hellaswag(result: dict[str, Any]) -> str:
     asked = f"all {of:,} items" if items == of else f"{items:,}, evenly spread, of {of:,} items"
     what = "the official validation file"
     if not result["official"]:
-        what = f"`{_cell(Path(result['file']).name)}`. UNOFFICIAL: not the file of the published figures"
+        what = (
+            f"`{_cell(Path(result['file']).name)}`. UNOFFICIAL: not the file of the published "
+            "figures"
+        )
     rows = "\n".join(
         f"| {row['convention']} | {row['measure']} | {100 * row['accuracy']:.2f}% | "
         f"{100 * row['interval'][0]:.2f} to {100 * row['interval'][1]:.2f}% |"
         for row in result["results"]
     )
     return (
-        f"### HellaSwag\n\nThis checkpoint, on {asked} of {what}; guessing is right in 25%. `completion` is "
-        "build-nanogpt's convention, `harness` that of lm-evaluation-harness; figures of different conventions don't "
-        f"compare.\n\n| convention | measure | right | 95% interval |\n|---|---|---:|---:|\n{rows}"
+        f"### HellaSwag\n\nThis checkpoint, on {asked} of {what}; guessing is right in 25%. "
+        "`completion` is build-nanogpt's convention, `harness` that of lm-evaluation-harness; "
+        "figures of different conventions don't compare.\n\n| convention | measure | right | 95% "
+        f"interval |\n|---|---|---:|---:|\n{rows}"
     )
 
 
 def _text_loss(result: dict[str, Any]) -> str:
     """The loss on a text, as `groundup evaluate` kept it."""
     return (
-        f"### Loss on `{_cell(Path(result['corpus']).name)}`\n\nThis checkpoint, on {result['part']} "
-        f"({result['tokens']:,} tokens): {', '.join(loss_in_units(result))}, in windows of "
-        f"{result['block_size']:,} tokens with stride "
-        f"{result['stride']:,}. Whether the model has seen this text in training is not on record."
+        f"### Loss on `{_cell(Path(result['corpus']).name)}`\n\nThis checkpoint, on "
+        f"{result['part']} ({result['tokens']:,} tokens): {', '.join(loss_in_units(result))}, in "
+        f"windows of {result['block_size']:,} tokens with stride {result['stride']:,}. Whether "
+        "the model has seen this text in training is not on record."
     )
 
 
-_SAY: dict[str, Callable[[dict[str, Any]], str]] = {"hellaswag": _hellaswag, "loss": _text_loss}  # by task
+# by task
+_SAY: dict[str, Callable[[dict[str, Any]], str]] = {"hellaswag": _hellaswag, "loss": _text_loss}
 
 
 def _limits(source: Source) -> str:
     if (began_with := _began_with(source)) is not None:
-        known = f"What it was trained for and tested for before, the card of `{_cell(began_with)}` says."
+        known = (
+            f"What it was trained for and tested for before, the card of `{_cell(began_with)}` "
+            "says."
+        )
     elif source.run is None:
         known = "What it was trained for and tested for is not on record."
     else:
         known = (
-            "It wasn't trained to follow instructions or to be truthful, and nobody tested it for bias or for "
-            "repeating its training text."
+            "It wasn't trained to follow instructions or to be truthful, and nobody tested it for "
+            "bias or for repeating its training text."
         )
     return f"## Limits\n\nThe model continues text. {known} Don't rely on what it writes."
 
@@ -208,7 +270,13 @@ def _some(lines: Lines) -> Lines:
 
 def _duration(seconds: float) -> str:
     hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{seconds:.0f} s" if seconds < 60 else f"{hours} h {minutes} min" if hours else f"{minutes} min"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 60
+        else f"{hours} h {minutes} min"
+        if hours
+        else f"{minutes} min"
+    )
 
 
 def _number(loss: float | None) -> str:

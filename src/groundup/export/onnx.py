@@ -15,7 +15,8 @@ from groundup.files import appearing_whole
 from groundup.models.registry import Model
 
 PACKAGES = ("onnx", "onnxscript")
-LARGEST_IN_ONE_FILE = 1_900_000_000  # bytes of weights: protobuf ends at 2 GiB, graph and names included
+# bytes of weights: protobuf ends at 2 GiB, graph and names included
+LARGEST_IN_ONE_FILE = 1_900_000_000
 
 
 class Logits(nn.Module):
@@ -40,12 +41,16 @@ def too_large_for_one_file(model: Model) -> bool:
 
 
 def export_onnx(model: Model, out: Path) -> str:
-    """Write `out`, its weights beside it if they are too many, and say in a line what it takes and gives.
+    """Write `out`, its weights beside it if they are too many, and say in a line what it takes and
+    gives.
 
-    The graph computes in float32 whatever the model is kept in. Raises MachineError without the packages.
+    The graph computes in float32 whatever the model is kept in. Raises MachineError without the
+    packages.
     """
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        raise MachineError(f"--to onnx needs {' and '.join(missing)}: pip install 'groundup[export]'")
+        raise MachineError(
+            f"--to onnx needs {' and '.join(missing)}: pip install 'groundup[export]'"
+        )
     logits = Logits(model).float().eval()
     tokens = torch.zeros(2, min(3, model.block_size), dtype=torch.int64)
     length = torch.export.Dim("time", max=model.block_size) if model.block_size > 1 else None
@@ -62,7 +67,10 @@ def export_onnx(model: Model, out: Path) -> str:
             external_data=too_large_for_one_file(model),
         )
     vocabulary, longest = model.config.vocab_size, model.block_size
-    return f"tokens [batch, time] int64, time up to {longest:,} -> logits [batch, time, {vocabulary:,}] float32"
+    return (
+        f"tokens [batch, time] int64, time up to {longest:,} -> logits [batch, time, "
+        f"{vocabulary:,}] float32"
+    )
 
 
 @contextmanager

@@ -20,8 +20,8 @@ Ends = frozenset[int]
 class SamplingSettings:
     """How a text is drawn. Raises GenerationError for a value out of its range.
 
-    length: tokens to write. temperature: 0 is greedy. top_k: 0 keeps all tokens, more than there are keeps all.
-    top_p: in (0, 1]. seed: the same seed, prompt and model give the same text.
+    length: tokens to write. temperature: 0 is greedy. top_k: 0 keeps all tokens, more than there
+    are keeps all. top_p: in (0, 1]. seed: the same seed, prompt and model give the same text.
     """
 
     length: int = 500
@@ -35,10 +35,13 @@ class SamplingSettings:
             raise GenerationError(f"length = {self.length} must be at least 1 token")
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
             raise GenerationError(
-                f"temperature = {self.temperature} must be a finite number from 0 (greedy); the usual: 0.1 to 2"
+                f"temperature = {self.temperature} must be a finite number from 0 (greedy); the "
+                "usual: 0.1 to 2"
             )
         if self.top_k < 0:
-            raise GenerationError(f"top-k = {self.top_k} must be a number of tokens, from 1; leave it out to keep all")
+            raise GenerationError(
+                f"top-k = {self.top_k} must be a number of tokens, from 1; leave it out to keep all"
+            )
         if not 0.0 < self.top_p <= 1.0:
             raise GenerationError(f"top-p = {self.top_p} must be in (0, 1]; 1 keeps all tokens")
         if not 0 <= self.seed < 2**63:
@@ -48,8 +51,8 @@ class SamplingSettings:
 def start_of(prompt: str, tokenizer: Tokenizer, document_start: int | None = None) -> Tensor:
     """The prompt's tokens, [1, time] int64. Raises TokenizerError.
 
-    An empty one starts as a document does where the model has learned from documents, else as a new line does: what a
-    plain text never had before it has taught the model nothing.
+    An empty one starts as a document does where the model has learned from documents, else as a new
+    line does: what a plain text never had before it has taught the model nothing.
     """
     if prompt:
         return torch.from_numpy(tokenizer.encode(prompt))[None]
@@ -61,29 +64,42 @@ def start_of(prompt: str, tokenizer: Tokenizer, document_start: int | None = Non
         return torch.tensor([[0]])
 
 
-def fit_prompt(tokens: Tensor, block_size: int, strict: bool, report: Callable[[str], None]) -> Tensor:
-    """The newest `block_size` tokens of a prompt, and a word if some had to go; `strict` refuses them instead.
+def fit_prompt(
+    tokens: Tensor, block_size: int, strict: bool, report: Callable[[str], None]
+) -> Tensor:
+    """The newest `block_size` tokens of a prompt, and a word if some had to go; `strict` refuses
+    them instead.
 
     tokens: [1, time] -> [1, at most block_size]. Raises GenerationError.
     """
     length = tokens.size(1)
     if length > block_size:
         if strict:
-            raise GenerationError(f"the prompt has {length:,} tokens, but the model's context is {block_size:,}")
-        report(f"the prompt has {length:,} tokens: the model sees the newest {block_size:,}, its whole context")
+            raise GenerationError(
+                f"the prompt has {length:,} tokens, but the model's context is {block_size:,}"
+            )
+        report(
+            f"the prompt has {length:,} tokens: the model sees the newest {block_size:,}, its "
+            "whole context"
+        )
     return tokens[:, -block_size:]
 
 
 @torch.inference_mode()
 def stream_tokens(
-    model: Model, tokens: Tensor, settings: SamplingSettings, vocab_size: int | None = None, ends: Ends = frozenset()
+    model: Model,
+    tokens: Tensor,
+    settings: SamplingSettings,
+    vocab_size: int | None = None,
+    ends: Ends = frozenset(),
 ) -> Iterator[int]:
-    """Yield `settings.length` tokens that continue `tokens`, [1, time] int64, as `model.generate` would draw them.
+    """Yield `settings.length` tokens that continue `tokens`, [1, time] int64, as `model.generate`
+    would draw them.
 
-    vocab_size: of the tokenizer, where the model's is padded: what is above has no text. ends: tokens any of which ends
-    them before, and isn't yielded. What was read is cached until the context is full; from then on the oldest token
-    goes with each new one, every position changes, and the whole context is read again, as `model.generate` always
-    does.
+    vocab_size: of the tokenizer, where the model's is padded: what is above has no text. ends:
+    tokens any of which ends them before, and isn't yielded. What was read is cached until the
+    context is full; from then on the oldest token goes with each new one, every position changes,
+    and the whole context is read again, as `model.generate` always does.
     """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(settings.seed)
@@ -98,7 +114,9 @@ def stream_tokens(
             unread = context if cache is None else context[:, cache.length :]
             logits = model.head(hidden_after(model, unread, cache)[:, -1])[:, :vocab_size]
             uniform = torch.rand(1, generator=generator).to(device)
-            token = next_token(logits, uniform, settings.temperature, settings.top_k, settings.top_p)
+            token = next_token(
+                logits, uniform, settings.temperature, settings.top_k, settings.top_p
+            )
             if (number := int(token)) in ends:
                 return
             context = torch.cat([context, token[:, None]], dim=1)
@@ -108,7 +126,11 @@ def stream_tokens(
 
 
 def stream_text(
-    model: Model, tokenizer: Tokenizer, tokens: Tensor, settings: SamplingSettings, ends: Ends = frozenset()
+    model: Model,
+    tokenizer: Tokenizer,
+    tokens: Tensor,
+    settings: SamplingSettings,
+    ends: Ends = frozenset(),
 ) -> Iterator[str]:
     """The pieces of text that continue `tokens`, as they are made, each of whole characters.
 
@@ -123,9 +145,14 @@ def stream_text(
 
 
 def write_text(
-    model: Model, tokenizer: Tokenizer, settings: SamplingSettings, prompt: str = "", start: int | None = None
+    model: Model,
+    tokenizer: Tokenizer,
+    settings: SamplingSettings,
+    prompt: str = "",
+    start: int | None = None,
 ) -> str:
-    """What follows the prompt, whole. Raises TokenizerError for a character that the vocabulary lacks.
+    """What follows the prompt, whole. Raises TokenizerError for a character that the vocabulary
+    lacks.
 
     start: the token that documents begin with, as in `start_of`.
     """

@@ -1,8 +1,10 @@
-"""Hugging Face's hub over plain HTTP: which files a repository has at one commit, where they are, and why it says no.
+"""Hugging Face's hub over plain HTTP: which files a repository has at one commit, where they are,
+and why it says no.
 
-huggingface_hub finds the user's token here and does nothing else, because it can't promise an end: its listing of a
-tree has no time limit, and its downloader checks no SHA-256, fixes its limits when it is imported, and gives up on a
-reset connection or a 500 in the middle of a file. Files that the hub keeps in Xet come over plain HTTP too.
+huggingface_hub finds the user's token here and does nothing else, because it can't promise an end:
+its listing of a tree has no time limit, and its downloader checks no SHA-256, fixes its limits when
+it is imported, and gives up on a reset connection or a 500 in the middle of a file. Files that the
+hub keeps in Xet come over plain HTTP too.
 """
 
 import http.client
@@ -33,13 +35,19 @@ class Repository:
     revision: str = "main"
 
     def __str__(self) -> str:
-        revision = self.revision[:12] if re.fullmatch(r"[0-9a-f]{40}", self.revision) else self.revision
-        return f"{self.kind.removesuffix('s')} {self.name}" + ("" if revision == "main" else f"@{revision}")
+        revision = (
+            self.revision[:12] if re.fullmatch(r"[0-9a-f]{40}", self.revision) else self.revision
+        )
+        return f"{self.kind.removesuffix('s')} {self.name}" + (
+            "" if revision == "main" else f"@{revision}"
+        )
 
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a repository: its path there, its size in bytes, and its SHA-256 or else what git calls its content."""
+    """A file of a repository: its path there, its size in bytes, and its SHA-256 or else what git
+    calls its content.
+    """
 
     path: str
     size: int
@@ -51,7 +59,9 @@ def endpoint() -> str:
     """`HF_ENDPOINT`, else https://huggingface.co, as it is now. Raises CorpusError."""
     url = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
     if not re.match(r"https?://[^/]", url):
-        raise CorpusError(f"HF_ENDPOINT={url} is no address. It begins with https:// (or http://), as {HUB} does.")
+        raise CorpusError(
+            f"HF_ENDPOINT={url} is no address. It begins with https:// (or http://), as {HUB} does."
+        )
     return url
 
 
@@ -66,7 +76,10 @@ def refuse_offline(what: object) -> None:
     """Raise CorpusError in offline mode, where `what` can't be had."""
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if (os.environ.get(name) or "").upper() in {"1", "ON", "YES", "TRUE"}:
-            raise CorpusError(f"{what} has to be downloaded, and {name}={os.environ[name]} forbids it. Unset {name}.")
+            raise CorpusError(
+                f"{what} has to be downloaded, and {name}={os.environ[name]} forbids it. Unset "
+                f"{name}."
+            )
 
 
 def commit_of(repository: Repository, patience: Patience) -> str:
@@ -98,11 +111,16 @@ def files_below(repository: Repository, folder: str, patience: Patience) -> Iter
 def file_url(repository: Repository, path: str) -> str:
     """Where a file is; a server of files may be behind it."""
     kind = "" if repository.kind == "models" else f"{repository.kind}/"
-    return f"{endpoint()}/{kind}{repository.name}/resolve/{quote(repository.revision, safe='')}/{quote(path)}"
+    revision = quote(repository.revision, safe="")
+    return f"{endpoint()}/{kind}{repository.name}/resolve/{revision}/{quote(path)}"
 
 
 def download(
-    repository: Repository, file: HubFile, path: Path, patience: Patience, report: Callable[[int], None] | None = None
+    repository: Repository,
+    file: HubFile,
+    path: Path,
+    patience: Patience,
+    report: Callable[[int], None] | None = None,
 ) -> Path:
     """Bring a file of a repository to `path`, which exists only when it is whole and verified.
 
@@ -110,13 +128,17 @@ def download(
     """
     if not path.is_file():
         refuse_offline(f"{repository}, {file.path},")
-    remote = RemoteFile(file_url(repository, file.path), file.path, file.size, file.sha256, "", file.git_sha1)
+    remote = RemoteFile(
+        file_url(repository, file.path), file.path, file.size, file.sha256, "", file.git_sha1
+    )
     try:
         return complete(remote, path, patience, token=token(), report=report)
     except (OSError, http.client.HTTPException) as error:
         if is_of_network(error):
             raise complaint(error, repository, file.path) from error
-        raise CorpusError(f"{path} can't be written: {error}. Make room, and run again to go on.") from error
+        raise CorpusError(
+            f"{path} can't be written: {error}. Make room, and run again to go on."
+        ) from error
 
 
 def complaint(error: Exception, repository: Repository, path: str = "") -> CorpusError:
@@ -125,21 +147,32 @@ def complaint(error: Exception, repository: Repository, path: str = "") -> Corpu
     what = f"{repository}, {path}" if path else str(repository)
     if not isinstance(error, HTTPError):
         return CorpusError(
-            f"{what} can't be had from {hub}: {reason(error)}. Check the network and run again to go on."
+            f"{what} can't be had from {hub}: {reason(error)}. Check the network and run again to "
+            "go on."
         )
     code = error.headers.get("X-Error-Code")
     if urlsplit(error.url)[:2] != urlsplit(hub)[:2]:
-        server = "{0.scheme}://{0.netloc}".format(urlsplit(error.url))  # the rest of the address may be a secret
+        # the rest of the address may be a secret
+        server = "{0.scheme}://{0.netloc}".format(urlsplit(error.url))
         return CorpusError(f"{what}: {server} answers {reason(error)}. Run again later to go on.")
     if error.code == 403 or code == "GatedRepo":
         kind = "" if repository.kind == "models" else f"{repository.kind}/"
-        remedy = f"Accept its terms on {hub}/{kind}{repository.name}, then `hf auth login` or set HF_TOKEN."
+        remedy = (
+            f"Accept its terms on {hub}/{kind}{repository.name}, then `hf auth login` or set "
+            "HF_TOKEN."
+        )
     elif error.code == 401 or code == "RepoNotFound":
-        remedy = "Either there is none of that name, or it asks for an account: `hf auth login` or set HF_TOKEN."
+        remedy = (
+            "Either there is none of that name, or it asks for an account: `hf auth login` or set "
+            "HF_TOKEN."
+        )
     elif error.code == 404 and code == "RevisionNotFound":
         remedy = f"There is no branch, tag or commit {repository.revision}: check it on {hub}."
     elif error.code == 404:
-        remedy = f"There is no such {'file or folder' if path else 'name or revision'}: check it on {hub}."
+        remedy = (
+            f"There is no such {'file or folder' if path else 'name or revision'}: check it on "
+            f"{hub}."
+        )
     else:
         remedy = "Run again later to go on."
     return CorpusError(f"{what}: {hub} answers {reason(error)}. {remedy}")
@@ -149,7 +182,9 @@ def _api(repository: Repository) -> str:
     return f"{endpoint()}/api/{repository.kind}/{repository.name}"
 
 
-def _json(url: str, repository: Repository, patience: Patience, path: str = "") -> tuple[Any, str | None]:
+def _json(
+    url: str, repository: Repository, patience: Patience, path: str = ""
+) -> tuple[Any, str | None]:
     """What the hub answers, and the address of the next page."""
     refuse_offline(repository)
     own = urlsplit(url)[:2] == urlsplit(endpoint())[:2]
@@ -185,5 +220,6 @@ def _file(entry: dict[str, Any]) -> HubFile:
 
 def _not_a_hub(url: str) -> CorpusError:
     return CorpusError(
-        f"{url} doesn't answer as Hugging Face's hub does. Check HF_ENDPOINT and the network's log-in page."
+        f"{url} doesn't answer as Hugging Face's hub does. Check HF_ENDPOINT and the network's "
+        "log-in page."
     )

@@ -22,27 +22,32 @@ SLOWEST = 20_000  # bytes a second over a whole try: a server that dribbles is g
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file somewhere else, known by its content. `path` is its place in the cache, `size` is in bytes."""
+    """A file somewhere else, known by its content. `path` is its place in the cache, `size` is in
+    bytes.
+    """
 
     url: str
     path: str
     size: int
     sha256: str | None  # None where nobody says it
     instead: str  # what to do without it
-    git_sha1: str | None = None  # of a small file in a repository, instead of SHA-256: of its size and content
+    # of a small file in a repository, instead of SHA-256: of its size and content
+    git_sha1: str | None = None
 
 
 def cache_folder() -> Path:
     """`GROUNDUP_CACHE`, else the platform's cache folder."""
-    return Path(os.environ.get("GROUNDUP_CACHE") or platformdirs.user_cache_dir("groundup", appauthor=False))
+    return Path(
+        os.environ.get("GROUNDUP_CACHE") or platformdirs.user_cache_dir("groundup", appauthor=False)
+    )
 
 
 def fetch(remote: RemoteFile, timeout: float | None = None, deadline: float = 600.0) -> Path:
     """The file's path in the cache, downloaded if it isn't there.
 
-    timeout: seconds without a byte (or GROUNDUP_NETWORK_TIMEOUT, or 20), deadline: seconds in all, before giving up;
-    what has come is kept, and the next call goes on from there. Raises CorpusError when the file can't be had or isn't
-    what it should be.
+    timeout: seconds without a byte (or GROUNDUP_NETWORK_TIMEOUT, or 20), deadline: seconds in all,
+    before giving up; what has come is kept, and the next call goes on from there. Raises
+    CorpusError when the file can't be had or isn't what it should be.
     """
     path = cache_folder() / remote.path
     patience = Patience(silence_limit() if timeout is None else timeout)
@@ -54,7 +59,8 @@ def fetch(remote: RemoteFile, timeout: float | None = None, deadline: float = 60
             return complete(remote, path, patience, deadline=deadline)
     except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
         raise CorpusError(
-            f"can't download {remote.url} to {path}: {reason(error)}. Put the file there yourself, or {remote.instead}"
+            f"can't download {remote.url} to {path}: {reason(error)}. Put the file there "
+            f"yourself, or {remote.instead}"
         ) from error
 
 
@@ -67,11 +73,13 @@ def complete(
     deadline: float | None = None,
     report: Callable[[int], None] | None = None,
 ) -> Path:
-    """Bring a file to `path`, or what is missing of it; `path` exists only when it is whole and verified.
+    """Bring a file to `path`, or what is missing of it; `path` exists only when it is whole and
+    verified.
 
-    What has come lies beside it, in `NAME.part`. deadline: seconds for one try, else what the size takes at 20 kB/s and
-    ten minutes at least. `report` is told how many bytes are there, now and then. Raises CorpusError for a file that
-    isn't what it should be, else what the network or the disk raises: an OSError or an HTTPException.
+    What has come lies beside it, in `NAME.part`. deadline: seconds for one try, else what the size
+    takes at 20 kB/s and ten minutes at least. `report` is told how many bytes are there, now and
+    then. Raises CorpusError for a file that isn't what it should be, else what the network or the
+    disk raises: an OSError or an HTTPException.
     """
     if path.is_file():
         _verify(path, remote, "Delete it to download it again.")
@@ -82,11 +90,17 @@ def complete(
 
     def attempt() -> None:
         tell = report or (lambda _: None)
-        _append(remote, partial, patience.silence, time.monotonic() + seconds, token=token, report=tell)
+        _append(
+            remote, partial, patience.silence, time.monotonic() + seconds, token=token, report=tell
+        )
 
     persist(attempt, patience, lambda: _size(partial))
     try:
-        _verify(partial, remote, f"It came from {remote.url} and is removed: run again to download it afresh.")
+        _verify(
+            partial,
+            remote,
+            f"It came from {remote.url} and is removed: run again to download it afresh.",
+        )
     except CorpusError:
         partial.unlink()  # a wrong file can't be completed: the next try starts afresh
         raise
@@ -126,9 +140,13 @@ def _append(
                 if received > remote.size:
                     return  # more than announced: the verification names both sizes
                 if time.monotonic() > deadline:
-                    raise TransferError(f"only {received:,} of {remote.size:,} bytes came before the deadline")
+                    raise TransferError(
+                        f"only {received:,} of {remote.size:,} bytes came before the deadline"
+                    )
     if received < remote.size:
-        raise TransferError(f"the connection ended after {received:,} of {remote.size:,} bytes; run again to go on")
+        raise TransferError(
+            f"the connection ended after {received:,} of {remote.size:,} bytes; run again to go on"
+        )
 
 
 def _size(path: Path) -> int:
@@ -141,7 +159,9 @@ def _goes_on(response: Any, have: int) -> bool:
         return False
     stated = response.headers.get("Content-Range") or ""
     if not re.match(rf"bytes {have}-", stated):
-        raise TransferError(f"asked for the bytes from {have:,} on, the server sent: {stated or 'no range'}")
+        raise TransferError(
+            f"asked for the bytes from {have:,} on, the server sent: {stated or 'no range'}"
+        )
     return True
 
 
@@ -150,7 +170,8 @@ def _check_announced(response: Any, remote: RemoteFile, have: int) -> None:
     announced = response.headers.get("Content-Length") or ""
     if announced.isdigit() and have + int(announced) != remote.size:
         raise CorpusError(
-            f"{remote.url} has {have + int(announced):,} bytes instead of {remote.size:,}: another file answers there"
+            f"{remote.url} has {have + int(announced):,} bytes instead of {remote.size:,}: "
+            "another file answers there"
         )
 
 
@@ -167,4 +188,6 @@ def _verify(path: Path, remote: RemoteFile, remedy: str) -> None:
             file, lambda: hashlib.new("sha256" if remote.sha256 else "sha1", start)
         ).hexdigest()
     if digest != expected:
-        raise CorpusError(f"{path} has {kind} {digest[:8]}... instead of {expected[:8]}.... {remedy}")
+        raise CorpusError(
+            f"{path} has {kind} {digest[:8]}... instead of {expected[:8]}.... {remedy}"
+        )

@@ -54,14 +54,21 @@ def silence_limit() -> float:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds <= 86_400:
-        raise CorpusError(f"GROUNDUP_NETWORK_TIMEOUT={text} is no number of seconds above 0 and up to 86400 (a day)")
+        raise CorpusError(
+            f"GROUNDUP_NETWORK_TIMEOUT={text} is no number of seconds above 0 and up to 86400 (a "
+            "day)"
+        )
     return seconds
 
 
-def persist(attempt: Callable[[], Result], patience: Patience, position: Callable[[], int] = lambda: 0) -> Result:
-    """What `attempt` returns, called again after failures that pass; `position` is how many bytes have come so far.
+def persist(
+    attempt: Callable[[], Result], patience: Patience, position: Callable[[], int] = lambda: 0
+) -> Result:
+    """What `attempt` returns, called again after failures that pass; `position` is how many bytes
+    have come so far.
 
-    Raises what the last attempt raised: an OSError (URLError, HTTPError and TimeoutError are) or an HTTPException.
+    Raises what the last attempt raised: an OSError (URLError, HTTPError and TimeoutError are) or an
+    HTTPException.
     """
     failures, reached = 0, position()
     while True:
@@ -75,12 +82,16 @@ def persist(attempt: Callable[[], Result], patience: Patience, position: Callabl
             if failures >= patience.tries or wait > LONGEST_WAIT or not passes(error):
                 raise
             if patience.notice:
-                patience.notice(f"{reason(error)}: try {failures + 1} of {patience.tries} in {wait:.1f} s")
+                patience.notice(
+                    f"{reason(error)}: try {failures + 1} of {patience.tries} in {wait:.1f} s"
+                )
         time.sleep(wait)
 
 
 def passes(error: Exception) -> bool:
-    """Whether a failure may be gone when asked again; a full disk, a refusal or a bad certificate won't."""
+    """Whether a failure may be gone when asked again; a full disk, a refusal or a bad certificate
+    won't.
+    """
     if isinstance(error, HTTPError):
         return error.code in (408, 429) or error.code >= 500
     if isinstance(error, URLError):
@@ -90,7 +101,14 @@ def passes(error: Exception) -> bool:
 
 def is_of_network(error: Exception) -> bool:
     """Whether the network failed, and not the disk."""
-    kinds = (URLError, TransferError, TimeoutError, ConnectionError, ssl.SSLError, http.client.HTTPException)
+    kinds = (
+        URLError,
+        TransferError,
+        TimeoutError,
+        ConnectionError,
+        ssl.SSLError,
+        http.client.HTTPException,
+    )
     return isinstance(error, kinds)
 
 
@@ -102,20 +120,27 @@ def reason(error: Exception) -> str:
 
 
 def read_all(response: Any, silence: float) -> bytes:
-    """The body of a short answer: at most 64 MB, within 15 times the silence. Raises TransferError."""
+    """The body of a short answer: at most 64 MB, within 15 times the silence. Raises
+    TransferError.
+    """
     deadline, pieces, size = time.monotonic() + SHORT_ANSWER * silence, [], 0
     while piece := response.read1(1 << 16):
         pieces.append(piece)
         size += len(piece)
         if size > LARGEST_ANSWER or time.monotonic() > deadline:
-            raise TransferError(f"the answer didn't end: {size:,} bytes in {SHORT_ANSWER * silence:.0f} s or less")
-    if getattr(response, "length", None):  # which `read1` leaves above 0 where the connection ended early
+            raise TransferError(
+                f"the answer didn't end: {size:,} bytes in {SHORT_ANSWER * silence:.0f} s or less"
+            )
+    # which `read1` leaves above 0 where the connection ended early
+    if getattr(response, "length", None):
         raise TransferError(f"the answer ended early, after {size:,} bytes")
     return b"".join(pieces)
 
 
 def asked_wait(headers: Message) -> float | None:
-    """Seconds to wait by `Retry-After` (a number or a date), or by the hub's `RateLimit: "api";r=0;t=55`."""
+    """Seconds to wait by `Retry-After` (a number or a date), or by the hub's `RateLimit:
+    "api";r=0;t=55`.
+    """
     if after := headers.get("Retry-After"):
         if re.fullmatch(r"\d{1,9}", after.strip()):
             return float(after)
@@ -138,8 +163,11 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return following
 
 
-def open_url(url: str, silence: float, headers: Mapping[str, str] | None = None, token: str | None = None) -> Any:
-    """The answer to a GET, an open `http.client.HTTPResponse`; `token` goes to the server of `url` alone.
+def open_url(
+    url: str, silence: float, headers: Mapping[str, str] | None = None, token: str | None = None
+) -> Any:
+    """The answer to a GET, an open `http.client.HTTPResponse`; `token` goes to the server of `url`
+    alone.
 
     Raises OSError (HTTPError for a refusal) or HTTPException.
     """

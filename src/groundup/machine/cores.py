@@ -6,12 +6,16 @@ from pathlib import Path
 
 def usable_cores() -> int:
     """The cores that this process may run on: its affinity, and its container's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return max(1, min(cores, _quota() or cores))
 
 
 def _quota() -> int | None:
-    """The CPUs that a container's control group allows (cgroup v2), rounded up; None without a limit."""
+    """The CPUs that a container's control group allows (cgroup v2), rounded up; None without a
+    limit.
+    """
     try:
         limit, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
     except (OSError, ValueError):

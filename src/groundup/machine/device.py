@@ -1,4 +1,6 @@
-"""The machine: which device, precision, threads and compiler a run gets. Resolved once, and said."""
+"""The machine: which device, precision, threads and compiler a run gets. Resolved once, and
+said.
+"""
 
 import ctypes
 import os
@@ -14,7 +16,8 @@ from groundup.errors import MachineError
 from groundup.machine.cores import usable_cores
 from groundup.parallel.world import World
 
-COMPILE_PAYS_AFTER = 60.0  # seconds of training on a CPU: the compiler takes 14, once, and a third of the time goes
+# seconds of training on a CPU: the compiler takes 14, once, and a third of the time goes
+COMPILE_PAYS_AFTER = 60.0
 CPU_TIMES = Path("/proc/stat")
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # parameters of mallopt(3)
 LARGEST_ON_THE_HEAP = 32 * 2**20  # bytes: as much as glibc allows
@@ -40,30 +43,48 @@ class Machine:
     @property
     def product_dtype(self) -> torch.dtype:
         """The dtype of matrix products."""
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}[self.precision]
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}[
+            self.precision
+        ]
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """`auto` takes the first of cuda, mps and cpu that computes rightly; a named one must. Raises MachineError."""
+    """`auto` takes the first of cuda, mps and cpu that computes rightly; a named one must. Raises
+    MachineError.
+    """
     candidates = ["cuda", "mps"] if name == "auto" else [] if name == "cpu" else [name]
     for candidate in candidates:
         problem = _problem_with(candidate)
         if problem is None:
             return torch.device(f"cuda:{local_rank}" if candidate == "cuda" else candidate)
         if name != "auto":
-            raise MachineError(f"device {name} can't be used: {problem}. Choose auto, cpu, cuda, cuda:N or mps.")
+            raise MachineError(
+                f"device {name} can't be used: {problem}. Choose auto, cpu, cuda, cuda:N or mps."
+            )
     return torch.device("cpu")
 
 
 def _problem_with(name: str) -> str | None:
-    """Why a device can't be trusted: absent, dying on a first product, or computing another result than the CPU."""
+    """Why a device can't be trusted: absent, dying on a first product, or computing another result
+    than the CPU.
+    """
     try:
         device = torch.device(name)
-        available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        available = {
+            "cpu": True,
+            "cuda": torch.cuda.is_available(),
+            "mps": torch.backends.mps.is_available(),
+        }
         if not available.get(device.type, False):
-            return f"this machine has no {device.type}" if device.type in available else "groundup doesn't know it"
+            return (
+                f"this machine has no {device.type}"
+                if device.type in available
+                else "groundup doesn't know it"
+            )
         square = torch.linspace(-1, 1, 64 * 64).view(64, 64)
-        if not torch.allclose((square.to(device) @ square.to(device)).cpu(), square @ square, atol=1e-3):
+        if not torch.allclose(
+            (square.to(device) @ square.to(device)).cpu(), square @ square, atol=1e-3
+        ):
             return "its matrix product differs from the CPU's"
     except RuntimeError as error:
         return str(error).splitlines()[0][:100]
@@ -71,10 +92,14 @@ def _problem_with(name: str) -> str | None:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """`auto` takes bfloat16 where the hardware multiplies it faster than float32, else float32. Raises MachineError."""
+    """`auto` takes bfloat16 where the hardware multiplies it faster than float32, else float32.
+    Raises MachineError.
+    """
     if name != "auto":
         if name == "float64" and device.type == "mps":
-            raise MachineError("precision float64 doesn't exist on mps. Choose float32, or train on the cpu.")
+            raise MachineError(
+                "precision float64 doesn't exist on mps. Choose float32, or train on the cpu."
+            )
         return name
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
@@ -93,7 +118,9 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def choose_compile(name: str, device: torch.device, expected_seconds: float) -> bool:
-    """`auto` compiles on CUDA, and on a CPU with a C++ compiler where the run is long enough to win the time back."""
+    """`auto` compiles on CUDA, and on a CPU with a C++ compiler where the run is long enough to win
+    the time back.
+    """
     if name != "auto":
         return name == "on"
     if device.type == "cuda":
@@ -108,7 +135,9 @@ def has_compiler() -> bool:
 
 
 def set_threads(requested: int, world: World) -> int:
-    """Give torch `requested` threads, or this process's share of the cores it may use; the number that it now has."""
+    """Give torch `requested` threads, or this process's share of the cores it may use; the number
+    that it now has.
+    """
     if requested == 0:
         requested = max(1, usable_cores() // world.local_size)
     torch.set_num_threads(requested)
@@ -116,25 +145,29 @@ def set_threads(requested: int, world: World) -> int:
 
 
 def warning_about_cpu(threads: int) -> str | None:
-    """What keeps so many threads, of all processes here, from having a core each: a limit, others at work, or None."""
+    """What keeps so many threads, of all processes here, from having a core each: a limit, others
+    at work, or None.
+    """
     cores, usable = os.cpu_count() or 1, usable_cores()
     if threads > usable:
         return (
-            f"{threads} threads on {usable} of {cores} cores, which is all that this process may use: expect it to be "
-            f"up to ten times slower than with --train.threads {usable}"
+            f"{threads} threads on {usable} of {cores} cores, which is all that this process may "
+            f"use: expect it to be up to ten times slower than with --train.threads {usable}"
         )
     busy = _busy_cores()
     if busy is not None and threads > 1 and cores - busy < 0.75 * threads:
         free = max(1, round(cores - busy))
         return (
-            f"other programs keep {busy:.1f} of {cores} cores busy: {threads} threads would wait for each other, up to "
-            f"ten times slower. Wait for them, or give --train.threads {min(free, threads - 1)}"
+            f"other programs keep {busy:.1f} of {cores} cores busy: {threads} threads would wait "
+            "for each other, up to ten times slower. Wait for them, or give --train.threads "
+            f"{min(free, threads - 1)}"
         )
     return None
 
 
 def keep_freed_memory() -> None:
-    """Let the heap stay as large as it ever was, and hold tensors up to 32 MB, where the C library is glibc.
+    """Let the heap stay as large as it ever was, and hold tensors up to 32 MB, where the C library
+    is glibc.
 
     It goes back to the system after a step otherwise, and the next one pays for every page again.
     """
@@ -145,13 +178,17 @@ def keep_freed_memory() -> None:
 
 
 def give_back_memory() -> None:
-    """Let the system have what was freed after all, so that what is measured next doesn't start from it."""
+    """Let the system have what was freed after all, so that what is measured next doesn't start
+    from it.
+    """
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _busy_cores(seconds: float = 0.1) -> float | None:
-    """Cores' worth of work done by anybody in a moment in which this process sleeps; None where /proc doesn't say."""
+    """Cores' worth of work done by anybody in a moment in which this process sleeps; None where
+    /proc doesn't say.
+    """
     if not CPU_TIMES.is_file():
         return None
     before = _cpu_times()
@@ -161,7 +198,9 @@ def _busy_cores(seconds: float = 0.1) -> float | None:
 
 
 def _cpu_times() -> tuple[int, int]:
-    """(idle, all) clock ticks of all cores since the machine started (proc(5): user nice system idle iowait ...)."""
+    """(idle, all) clock ticks of all cores since the machine started (proc(5): user nice system
+    idle iowait ...).
+    """
     ticks = [int(number) for number in CPU_TIMES.read_text("ascii").split("\n", 1)[0].split()[1:9]]
     return ticks[3] + ticks[4], sum(ticks)
 

@@ -1,4 +1,6 @@
-"""Memory as the machine counts it: torch's own count on a CUDA GPU, else the process's resident memory."""
+"""Memory as the machine counts it: torch's own count on a CUDA GPU, else the process's resident
+memory.
+"""
 
 import os
 import sys
@@ -12,7 +14,9 @@ UNIFIED, LIMIT = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
 
 
 def forget_peak(device: torch.device) -> None:
-    """From here on, `peak` means the peak since now (on a CPU without Linux's /proc: since the process began)."""
+    """From here on, `peak` means the peak since now (on a CPU without Linux's /proc: since the
+    process began).
+    """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:

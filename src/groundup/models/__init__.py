@@ -1,1 +1,3 @@
-"""The architectures, a file each, and what they share: sampling and the map between readable and fused."""
+"""The architectures, a file each, and what they share: sampling and the map between readable and
+fused.
+"""

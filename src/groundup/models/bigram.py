@@ -1,4 +1,6 @@
-"""The bigram: one table that says, for each token, what follows it. The baseline that every GPT must beat."""
+"""The bigram: one table that says, for each token, what follows it. The baseline that every GPT
+must beat.
+"""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,8 +12,9 @@ from groundup.models.config import GPTConfig
 class Bigram(nn.Module):
     """Next-token logits that depend on the current token alone (Shannon 1948, section 3).
 
-    The table is the weight of a linear layer whose input is the one-hot token: column t holds the logits after token t.
-    Of the config it uses `vocab_size`, and `block_size` as the length of a training window.
+    The table is the weight of a linear layer whose input is the one-hot token: column t holds the
+    logits after token t. Of the config it uses `vocab_size`, and `block_size` as the length of a
+    training window.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -22,12 +25,19 @@ class Bigram(nn.Module):
         nn.init.normal_(self.head.weight, std=0.02)
 
     def hidden(self, tokens: Tensor) -> Tensor:
-        """The one-hot vectors that the table reads. tokens: [batch, time] -> [batch, time, vocab]"""
+        """The one-hot vectors that the table reads. tokens: [batch, time] -> [batch, time,
+        vocab]
+        """
         return F.one_hot(tokens, self.head.in_features).to(self.head.weight.dtype)
 
-    def forward(self, tokens: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """tokens, targets: [batch, time] int64 -> logits [batch, time, vocab] and the mean loss in nats, or None."""
-        logits = F.embedding(tokens, self.head.weight.T)  # a column a token, without building the one-hot vectors
+    def forward(
+        self, tokens: Tensor, targets: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """tokens, targets: [batch, time] int64 -> logits [batch, time, vocab] and the mean loss in
+        nats, or None.
+        """
+        # a column a token, without building the one-hot vectors
+        logits = F.embedding(tokens, self.head.weight.T)
         if targets is None:
             return logits, None
         return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())

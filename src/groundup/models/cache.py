@@ -1,4 +1,6 @@
-"""The keys and values of tokens that a model has read already, so that what follows them is all it computes."""
+"""The keys and values of tokens that a model has read already, so that what follows them is all it
+computes.
+"""
 
 import torch
 from torch import Tensor
@@ -7,7 +9,8 @@ from torch import Tensor
 class LayerCache:
     """One layer's keys and values, in buffers that double when they are full.
 
-    keys, values: [batch, n_kv_head, length, head_dim] each, rotated and normalised as attention uses them.
+    keys, values: [batch, n_kv_head, length, head_dim] each, rotated and normalised as attention
+    uses them.
     """
 
     def __init__(self) -> None:
@@ -15,7 +18,9 @@ class LayerCache:
         self._buffers: tuple[Tensor, Tensor] | None = None
 
     def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep what is new behind what is there; all of it. key, value: [batch, n_kv_head, time, head_dim]"""
+        """Keep what is new behind what is there; all of it. key, value: [batch, n_kv_head, time,
+        head_dim]
+        """
         first, last = self.length, self.length + key.size(-2)
         if self._buffers is None or last > self._buffers[0].size(-2):
             self._grow(key, max(last, 2 * first))
@@ -26,7 +31,9 @@ class LayerCache:
         return self._contents()
 
     def rows(self, numbers: Tensor, room: int = 0) -> "LayerCache":
-        """These rows of the batch, in memory of their own, with room for as many tokens more. numbers: [n] int64"""
+        """These rows of the batch, in memory of their own, with room for as many tokens more.
+        numbers: [n] int64
+        """
         copy = LayerCache()
         if self.length:
             key, value = (kept.index_select(0, numbers) for kept in self._contents())
@@ -48,9 +55,11 @@ class LayerCache:
 
 
 class KVCache:
-    """What a model remembers of a prefix, layer by layer; `hidden(tokens, cache)` goes on from it and adds to it.
+    """What a model remembers of a prefix, layer by layer; `hidden(tokens, cache)` goes on from it
+    and adds to it.
 
-    All rows of a batch have the same length. Buffers are written in place, so that no gradient can go through them.
+    All rows of a batch have the same length. Buffers are written in place, so that no gradient can
+    go through them.
     """
 
     def __init__(self, n_layer: int) -> None:
@@ -62,9 +71,11 @@ class KVCache:
         return self.layers[-1].length
 
     def rows(self, numbers: Tensor, room: int = 0) -> "KVCache":
-        """A copy with these rows of the batch, one or many times each: a prefix, to be continued in several ways.
+        """A copy with these rows of the batch, one or many times each: a prefix, to be continued in
+        several ways.
 
-        numbers: [n] int64, where the model is. room: tokens that will follow, so that nothing is copied again for them
+        numbers: [n] int64, where the model is. room: tokens that will follow, so that nothing is
+        copied again for them
         """
         copy = KVCache(0)
         copy.layers = [layer.rows(numbers, room) for layer in self.layers]

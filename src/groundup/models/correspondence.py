@@ -5,7 +5,8 @@ from torch import Tensor
 
 Weights = dict[str, Tensor]
 
-# What both models hold under different names; attention's heads are stacked, so they have their own lines below.
+# What both models hold under different names; attention's heads are stacked, so they have their own
+# lines below.
 TOP = {
     "token_embedding.weight": "transformer.wte.weight",
     "position_embedding.weight": "transformer.wpe.weight",
@@ -39,8 +40,14 @@ def _names(n_layer: int) -> dict[str, str]:
 
 
 def _head_names(layer: int, n_head: int, kind: str) -> list[str]:
-    """The readable tensors that `c_attn` stacks, in its order: all queries, all keys, all values."""
-    return [f"blocks.{layer}.attention.heads.{head}.{part}.{kind}" for part in STACKED for head in range(n_head)]
+    """The readable tensors that `c_attn` stacks, in its order: all queries, all keys, all
+    values.
+    """
+    return [
+        f"blocks.{layer}.attention.heads.{head}.{part}.{kind}"
+        for part in STACKED
+        for head in range(n_head)
+    ]
 
 
 def gpt2_from_readable(weights: Weights, n_layer: int, n_head: int) -> Weights:

@@ -1,4 +1,6 @@
-"""GPT-2, fused: one QKV projection, one attention kernel, and Hugging Face's names for every weight."""
+"""GPT-2, fused: one QKV projection, one attention kernel, and Hugging Face's names for every
+weight.
+"""
 
 import math
 from pathlib import Path
@@ -13,13 +15,16 @@ from groundup.models.config import GPTConfig
 
 
 class Attention(nn.Module):
-    """All heads of causal self-attention at once (Vaswani et al. 2017, section 3.2). [batch, time, n_embd] -> same"""
+    """All heads of causal self-attention at once (Vaswani et al. 2017, section 3.2). [batch, time,
+    n_embd] -> same
+    """
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.n_head = config.n_head
         self.dropout = config.dropout
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)  # queries, keys and values, each head after head
+        # queries, keys and values, each head after head
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
         self.resid_dropout = nn.Dropout(config.dropout)
 
@@ -34,7 +39,9 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Widen four times, GELU by its tanh formula (Hendrycks & Gimpel 2016), come back. [..., n_embd] -> same"""
+    """Widen four times, GELU by its tanh formula (Hendrycks & Gimpel 2016), come back. [...,
+    n_embd] -> same
+    """
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -47,7 +54,9 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each on a normalised copy, each added to the residual stream (pre-LayerNorm)."""
+    """Attention and MLP, each on a normalised copy, each added to the residual stream
+    (pre-LayerNorm).
+    """
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -73,7 +82,10 @@ class Transformer(nn.Module):
         self.ln_f = nn.LayerNorm(config.n_embd)
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        time, block_size = tokens.size(1) + (0 if cache is None else cache.length), self.wpe.num_embeddings
+        time, block_size = (
+            tokens.size(1) + (0 if cache is None else cache.length),
+            self.wpe.num_embeddings,
+        )
         assert time <= block_size, f"{time} tokens are more than block_size = {block_size}"
         hidden = self.drop(self.wte(tokens) + self.wpe(positions_after(cache, tokens)))
         for block, layer in zip(self.h, layers_of(cache, len(self.h)), strict=True):
@@ -90,17 +102,19 @@ class GPT2(nn.Module):
         self.block_size = config.block_size
         self.transformer = Transformer(config)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.lm_head.weight = self.transformer.wte.weight  # tied: one table reads tokens and writes them
+        # tied: one table reads tokens and writes them
+        self.lm_head.weight = self.transformer.wte.weight
         self.initialise()
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> "GPT2":
         """A published GPT-2, in eval mode.
 
-        name: gpt2, gpt2-medium, gpt2-large, gpt2-xl, any OWNER/NAME[@REVISION] of the hub, a run or a model folder.
-        Raises CheckpointError, and CorpusError for what can't be had from the hub.
+        name: gpt2, gpt2-medium, gpt2-large, gpt2-xl, any OWNER/NAME[@REVISION] of the hub, a run or
+        a model folder. Raises CheckpointError, and CorpusError for what can't be had from the hub.
         """
-        from groundup.checkpoints.model_folder import load_as  # a door upwards: models know no files otherwise
+        # a door upwards: models know no files otherwise
+        from groundup.checkpoints.model_folder import load_as
 
         return load_as(cls, name)
 
@@ -110,7 +124,9 @@ class GPT2(nn.Module):
         return self.lm_head
 
     def initialise(self) -> None:
-        """Normal with deviation 0.02, biases 0; what writes to the residual stream is scaled by 1/sqrt(2 n_layer)."""
+        """Normal with deviation 0.02, biases 0; what writes to the residual stream is scaled by
+        1/sqrt(2 n_layer).
+        """
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * len(self.transformer.h)))
@@ -120,14 +136,20 @@ class GPT2(nn.Module):
                 nn.init.zeros_(parameter)
 
     def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        """The states before the head. tokens: [batch, time] int64, time <= block_size -> [batch, time, n_embd]
+        """The states before the head. tokens: [batch, time] int64, time <= block_size -> [batch,
+        time, n_embd]
 
-        cache: of the tokens before these, with which they must fit into block_size; these are added to it.
+        cache: of the tokens before these, with which they must fit into block_size; these are added
+        to it.
         """
         return self.transformer(tokens, cache)
 
-    def forward(self, tokens: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """tokens, targets: [batch, time] int64 -> logits [batch, time, vocab] and the mean loss in nats, or None."""
+    def forward(
+        self, tokens: Tensor, targets: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """tokens, targets: [batch, time] int64 -> logits [batch, time, vocab] and the mean loss in
+        nats, or None.
+        """
         logits = self.lm_head(self.hidden(tokens))
         if targets is None:
             return logits, None

@@ -1,4 +1,5 @@
-"""LoRA: a model's matrices stay as they are, and beside each one a product of two thin matrices learns.
+"""LoRA: a model's matrices stay as they are, and beside each one a product of two thin matrices
+learns.
 
 The models know nothing of it: their blocks' linear layers are exchanged after they were built.
 """
@@ -13,29 +14,34 @@ Adapter = dict[str, Tensor]  # `transformer.h.0.attn.c_attn.lora_A.weight` and s
 
 
 class LoRALinear(nn.Module):
-    """W + alpha / rank B A in the place of W, which is frozen with its bias (Hu et al. 2021, section 4.1).
+    """W + alpha / rank B A in the place of W, which is frozen with its bias (Hu et al. 2021,
+    section 4.1).
 
-    A [rank, in] is uniform in +-1/sqrt(in), as in the authors' code, and B [out, rank] zero: it begins as W alone.
-    [..., in] -> [..., out]
+    A [rank, in] is uniform in +-1/sqrt(in), as in the authors' code, and B [out, rank] zero: it
+    begins as W alone. [..., in] -> [..., out]
     """
 
     def __init__(self, linear: nn.Linear, rank: int, alpha: float) -> None:
         super().__init__()
         self.weight, self.bias = linear.weight, linear.bias
         self.alpha, self.scale = alpha, alpha / rank
-        self.lora_A = nn.Linear(linear.in_features, rank, bias=False)  # drawn on the CPU, for whatever device
+        # drawn on the CPU, for whatever device
+        self.lora_A = nn.Linear(linear.in_features, rank, bias=False)
         self.lora_B = nn.Linear(rank, linear.out_features, bias=False)
         nn.init.zeros_(self.lora_B.weight)
         self.to(linear.weight.device, linear.weight.dtype)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.weight, self.bias) + self.scale * self.lora_B(self.lora_A(hidden))
+        return F.linear(hidden, self.weight, self.bias) + self.scale * self.lora_B(
+            self.lora_A(hidden)
+        )
 
 
 def adaptable_layers(model: Model) -> dict[str, nn.Linear]:
     """The linear layers that get adapters: all in the blocks, attention's and the MLP's.
 
-    On attention's alone they fell short of full fine-tuning (Dettmers et al. 2023, section 4). The head has none.
+    On attention's alone they fell short of full fine-tuning (Dettmers et al. 2023, section 4). The
+    head has none.
     """
     return {
         name: layer
@@ -45,7 +51,9 @@ def adaptable_layers(model: Model) -> dict[str, nn.Linear]:
 
 
 def adapt(model: Model, rank: int, alpha: float) -> None:
-    """Freeze a model and put adapters on its blocks, which are all that trains then; A is drawn by torch's seed."""
+    """Freeze a model and put adapters on its blocks, which are all that trains then; A is drawn by
+    torch's seed.
+    """
     model.requires_grad_(False)
     for name, linear in adaptable_layers(model).items():
         parent, _, leaf = name.rpartition(".")
@@ -59,7 +67,9 @@ def adapter_of(model: Model) -> Adapter:
 
 @torch.no_grad()
 def merge(model: Model, adapter: Adapter, scale: float) -> None:
-    """Add adapters into the matrices of a model that has none: W + scale B A, in float32 at least."""
+    """Add adapters into the matrices of a model that has none: W + scale B A, in float32 at
+    least.
+    """
     for name in sorted({name.rpartition(".lora_")[0] for name in adapter}):
         weight = model.get_parameter(f"{name}.weight")
         first, second = adapter[f"{name}.lora_A.weight"], adapter[f"{name}.lora_B.weight"]

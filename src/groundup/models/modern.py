@@ -1,4 +1,6 @@
-"""The modern GPT: rotary positions, RMSNorm, SwiGLU and grouped queries, in Qwen3's names for every weight."""
+"""The modern GPT: rotary positions, RMSNorm, SwiGLU and grouped queries, in Qwen3's names for every
+weight.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,19 +16,24 @@ from groundup.models.config import ModernConfig
 
 
 class RMSNorm(nn.RMSNorm):
-    """Root mean square 1 for every vector, then a learned scale (Zhang & Sennrich 2019, equation 4)."""
+    """Root mean square 1 for every vector, then a learned scale (Zhang & Sennrich 2019, equation
+    4).
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__(width, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.to(self.weight.dtype))  # a bfloat16 product is normalised in float32
+        # a bfloat16 product is normalised in float32
+        return super().forward(x.to(self.weight.dtype))
 
 
 class Rotary(nn.Module):
-    """Turns queries and keys by an angle that grows with their position (Su et al. 2021, section 3.2.2).
+    """Turns queries and keys by an angle that grows with their position (Su et al. 2021, section
+    3.2.2).
 
-    Dimension i is paired with i + head_dim / 2, as in Qwen3. [batch, heads, time, head_dim] -> the same
+    Dimension i is paired with i + head_dim / 2, as in Qwen3. [batch, heads, time, head_dim] -> the
+    same
     """
 
     cosine: Tensor
@@ -49,7 +56,8 @@ class Rotary(nn.Module):
         self.sine.copy_(angles.sin())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Rotary":
-        super()._apply(fn, recurse)  # to another device or dtype; coming back from bfloat16 would leave rounded tables
+        # to another device or dtype; coming back from bfloat16 would leave rounded tables
+        super()._apply(fn, recurse)
         self.fill()
         return self
 
@@ -57,13 +65,17 @@ class Rotary(nn.Module):
         turned = slice(position, position + vectors.size(-2))  # `position` is the first vector's
         first, second = vectors.chunk(2, dim=-1)
         quarter_turn = torch.cat([-second, first], dim=-1)
-        return vectors * self.cosine[turned].to(vectors) + quarter_turn * self.sine[turned].to(vectors)
+        return vectors * self.cosine[turned].to(vectors) + quarter_turn * self.sine[turned].to(
+            vectors
+        )
 
 
 class Attention(nn.Module):
-    """Causal self-attention whose keys and values are shared by groups of queries (Ainslie et al. 2023).
+    """Causal self-attention whose keys and values are shared by groups of queries (Ainslie et al.
+    2023).
 
-    Queries and keys are normalised by head before they are turned (Dehghani et al. 2023). [batch, time, n_embd] -> same
+    Queries and keys are normalised by head before they are turned (Dehghani et al. 2023). [batch,
+    time, n_embd] -> same
     """
 
     def __init__(self, config: ModernConfig) -> None:
@@ -91,7 +103,9 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """SwiGLU: one projection opens or closes the other (Shazeer 2020, equation 6). [..., n_embd] -> same"""
+    """SwiGLU: one projection opens or closes the other (Shazeer 2020, equation 6). [..., n_embd] ->
+    same
+    """
 
     def __init__(self, config: ModernConfig) -> None:
         super().__init__()
@@ -104,10 +118,11 @@ class MLP(nn.Module):
 
 
 class SequenceDropout(nn.Module):
-    """In training, a unit is zero throughout a sequence, or larger throughout (Gal & Ghahramani 2016, section 4.2).
+    """In training, a unit is zero throughout a sequence, or larger throughout (Gal & Ghahramani
+    2016, section 4.2).
 
-    One mask for all positions needs next to no random numbers, which on a CPU take a quarter of the step otherwise.
-    [batch, time, width] -> same
+    One mask for all positions needs next to no random numbers, which on a CPU take a quarter of the
+    step otherwise. [batch, time, width] -> same
     """
 
     def __init__(self, probability: float) -> None:
@@ -117,7 +132,9 @@ class SequenceDropout(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         if not self.training or self.probability == 0.0:
             return hidden
-        return hidden * F.dropout(hidden.new_ones(hidden.size(0), 1, hidden.size(2)), self.probability)
+        return hidden * F.dropout(
+            hidden.new_ones(hidden.size(0), 1, hidden.size(2)), self.probability
+        )
 
 
 class Block(nn.Module):
@@ -173,7 +190,8 @@ class Modern(nn.Module):
         name: Qwen/Qwen3-0.6B, any OWNER/NAME[@REVISION] of the hub, a run or a model folder.
         Raises CheckpointError, and CorpusError for what can't be had from the hub.
         """
-        from groundup.checkpoints.model_folder import load_as  # a door upwards: models know no files otherwise
+        # a door upwards: models know no files otherwise
+        from groundup.checkpoints.model_folder import load_as
 
         return load_as(cls, name)
 
@@ -183,7 +201,9 @@ class Modern(nn.Module):
         return self.lm_head
 
     def initialise(self) -> None:
-        """Normal with deviation 0.02; what writes to the residual stream starts at zero: a block begins as nothing."""
+        """Normal with deviation 0.02; what writes to the residual stream starts at zero: a block
+        begins as nothing.
+        """
         for name, parameter in self.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 nn.init.zeros_(parameter)
@@ -191,16 +211,24 @@ class Modern(nn.Module):
                 nn.init.normal_(parameter, std=0.02)
 
     def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        """The states before the head. tokens: [batch, time] int64, time <= block_size -> [batch, time, n_embd]
+        """The states before the head. tokens: [batch, time] int64, time <= block_size -> [batch,
+        time, n_embd]
 
-        cache: of the tokens before these, with which they must fit into block_size; these are added to it.
+        cache: of the tokens before these, with which they must fit into block_size; these are added
+        to it.
         """
         time = tokens.size(1) + (0 if cache is None else cache.length)
-        assert time <= self.block_size, f"{time} tokens are more than block_size = {self.block_size}"
+        assert time <= self.block_size, (
+            f"{time} tokens are more than block_size = {self.block_size}"
+        )
         return self.model(tokens, cache)
 
-    def forward(self, tokens: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """tokens, targets: [batch, time] int64 -> logits [batch, time, vocab] and the mean loss in nats, or None."""
+    def forward(
+        self, tokens: Tensor, targets: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """tokens, targets: [batch, time] int64 -> logits [batch, time, vocab] and the mean loss in
+        nats, or None.
+        """
         logits = self.lm_head(self.hidden(tokens))
         if targets is None:
             return logits, None

@@ -1,7 +1,9 @@
-"""The readable GPT: every head is its own module and every step of attention is a line of the paper.
+"""The readable GPT: every head is its own module and every step of attention is a line of the
+paper.
 
-It computes exactly what `gpt2.py` computes; `correspondence.py` maps the weights of one onto the other. Nothing is
-imported but torch and the config, so that this file is the oracle of the fast one.
+It computes exactly what `gpt2.py` computes; `correspondence.py` maps the weights of one onto the
+other. Nothing is imported but torch and the config, so that this file is the oracle of the fast
+one.
 """
 
 import math
@@ -14,7 +16,9 @@ from groundup.models.config import GPTConfig
 
 
 def future_of(scores: Tensor) -> Tensor:
-    """True where the key (column) comes after the query (row). scores: [..., time, time] -> [time, time] bool"""
+    """True where the key (column) comes after the query (row). scores: [..., time, time] -> [time,
+    time] bool
+    """
     time = scores.size(-1)
     positions = torch.arange(time, device=scores.device)
     return positions[None, :] > positions[:, None]
@@ -36,13 +40,16 @@ class Head(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         query, key, value = self.query(hidden), self.key(hidden), self.value(hidden)
-        scores = query @ key.mT / math.sqrt(key.size(-1))  # [batch, time, time]: who asks, who answers
-        scores = scores.masked_fill(future_of(scores), -math.inf)  # a token sees itself and its past
+        # [batch, time, time]: who asks, who answers
+        scores = query @ key.mT / math.sqrt(key.size(-1))
+        # a token sees itself and its past
+        scores = scores.masked_fill(future_of(scores), -math.inf)
         return self.dropout(scores.softmax(dim=-1)) @ value
 
 
 class MultiHeadAttention(nn.Module):
-    """Several heads side by side, then a projection that mixes what they found (Vaswani et al. 2017, section 3.2.2).
+    """Several heads side by side, then a projection that mixes what they found (Vaswani et al.
+    2017, section 3.2.2).
 
     hidden: [batch, time, n_embd] -> [batch, time, n_embd]
     """
@@ -54,19 +61,24 @@ class MultiHeadAttention(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        found = torch.cat([head(hidden) for head in self.heads], dim=-1)  # [batch, time, n_head * head_dim]
+        # [batch, time, n_head * head_dim]
+        found = torch.cat([head(hidden) for head in self.heads], dim=-1)
         return self.dropout(self.projection(found))
 
 
 class GELU(nn.Module):
-    """x times the probability that a normal variable is below x, by the tanh formula (Hendrycks & Gimpel 2016)."""
+    """x times the probability that a normal variable is below x, by the tanh formula (Hendrycks &
+    Gimpel 2016).
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
 
 
 class MLP(nn.Module):
-    """Each token thinks on its own: widen four times, bend, come back. [batch, time, n_embd] -> the same"""
+    """Each token thinks on its own: widen four times, bend, come back. [batch, time, n_embd] -> the
+    same
+    """
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -80,7 +92,9 @@ class MLP(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Mean 0 and variance 1 for every token, then a learned scale and shift (Ba et al. 2016, equation 4)."""
+    """Mean 0 and variance 1 for every token, then a learned scale and shift (Ba et al. 2016,
+    equation 4).
+    """
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -94,7 +108,9 @@ class LayerNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """Tokens talk, then think; both read a normalised copy and add to the residual stream (Radford et al. 2019)."""
+    """Tokens talk, then think; both read a normalised copy and add to the residual stream (Radford
+    et al. 2019).
+    """
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -121,11 +137,14 @@ class ReadableGPT(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = LayerNorm(config)
         self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.head.weight = self.token_embedding.weight  # tied: one table reads tokens and writes them
+        # tied: one table reads tokens and writes them
+        self.head.weight = self.token_embedding.weight
         self.initialise()
 
     def initialise(self) -> None:
-        """Normal with deviation 0.02, biases 0; what writes to the residual stream is scaled by 1/sqrt(2 n_layer)."""
+        """Normal with deviation 0.02, biases 0; what writes to the residual stream is scaled by
+        1/sqrt(2 n_layer).
+        """
         for name, parameter in self.named_parameters():
             if name.endswith(("projection.weight", "contract.weight")):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * len(self.blocks)))
@@ -135,17 +154,25 @@ class ReadableGPT(nn.Module):
                 nn.init.zeros_(parameter)
 
     def hidden(self, tokens: Tensor) -> Tensor:
-        """The states before the head. tokens: [batch, time] int64, time <= block_size -> [batch, time, n_embd]"""
+        """The states before the head. tokens: [batch, time] int64, time <= block_size -> [batch,
+        time, n_embd]
+        """
         time = tokens.size(1)
-        assert time <= self.block_size, f"{time} tokens are more than block_size = {self.block_size}"
+        assert time <= self.block_size, (
+            f"{time} tokens are more than block_size = {self.block_size}"
+        )
         positions = torch.arange(time, device=tokens.device)
         hidden = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))
         for block in self.blocks:
             hidden = block(hidden)
         return self.norm(hidden)
 
-    def forward(self, tokens: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """tokens, targets: [batch, time] int64 -> logits [batch, time, vocab] and the mean loss in nats, or None."""
+    def forward(
+        self, tokens: Tensor, targets: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """tokens, targets: [batch, time] int64 -> logits [batch, time, vocab] and the mean loss in
+        nats, or None.
+        """
         logits = self.head(self.hidden(tokens))
         if targets is None:
             return logits, None
@@ -162,18 +189,23 @@ class ReadableGPT(nn.Module):
         top_p: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Predict, draw, append, repeat; temperature 0 is greedy. tokens: [batch, time] -> [batch, time + new]"""
+        """Predict, draw, append, repeat; temperature 0 is greedy. tokens: [batch, time] -> [batch,
+        time + new]
+        """
         for _ in range(max_new_tokens):
             logits, _ = self(tokens[:, -self.block_size :])
             logits = logits[:, -1]  # [batch, vocab]: what follows the last token
             if temperature == 0.0:
                 newest = logits.argmax(dim=-1, keepdim=True)
             else:
-                probabilities, order = (logits / temperature).softmax(dim=-1).sort(dim=-1, descending=True)
+                probabilities, order = (
+                    (logits / temperature).softmax(dim=-1).sort(dim=-1, descending=True)
+                )
                 if top_k:
                     probabilities[:, top_k:] = 0.0
                     probabilities /= probabilities.sum(dim=-1, keepdim=True)
-                before = probabilities.cumsum(dim=-1) - probabilities  # the mass of all more probable tokens
+                # the mass of all more probable tokens
+                before = probabilities.cumsum(dim=-1) - probabilities
                 probabilities[before >= top_p] = 0.0
                 newest = order.gather(-1, probabilities.multinomial(1, generator=generator))
             tokens = torch.cat([tokens, newest], dim=1)

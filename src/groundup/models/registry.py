@@ -11,7 +11,12 @@ from groundup.models.modern import Modern
 from groundup.models.readable import ReadableGPT
 
 Model = Bigram | GPT2 | Modern | ReadableGPT
-MODELS: dict[str, type[Model]] = {"bigram": Bigram, "readable": ReadableGPT, "gpt2": GPT2, "modern": Modern}
+MODELS: dict[str, type[Model]] = {
+    "bigram": Bigram,
+    "readable": ReadableGPT,
+    "gpt2": GPT2,
+    "modern": Modern,
+}
 
 
 def build(architecture: str, config: ModelConfig) -> Model:
@@ -26,10 +31,15 @@ def build_on_paper(architecture: str, config: ModelConfig) -> Model:
 
 
 def allocated(model: Model, dtype: torch.dtype) -> Model:
-    """A model on paper, now on the CPU, its weights still to be filled in: none is held in another precision first."""
+    """A model on paper, now on the CPU, its weights still to be filled in: none is held in another
+    precision first.
+    """
     model = model.to(dtype)
     first: dict[torch.Tensor, str] = {}
-    tied = [(name, first.setdefault(weight, name)) for name, weight in model.named_parameters(remove_duplicate=False)]
+    tied = [
+        (name, first.setdefault(weight, name))
+        for name, weight in model.named_parameters(remove_duplicate=False)
+    ]
     model.to_empty(device="cpu")  # unties what was one
     for name, same in tied:
         module, _, leaf = name.rpartition(".")
@@ -43,12 +53,15 @@ def architecture_of(model: Model) -> str:
 
 
 def new_cache(model: Model) -> KVCache | None:
-    """An empty cache for a model whose `hidden` takes one; None for those that compute everything anew."""
+    """An empty cache for a model whose `hidden` takes one; None for those that compute everything
+    anew.
+    """
     return KVCache(model.config.n_layer) if isinstance(model, GPT2 | Modern) else None
 
 
 def hidden_after(model: Model, tokens: Tensor, cache: KVCache | None) -> Tensor:
-    """The states of tokens that follow what is cached; without a cache, of tokens that follow nothing.
+    """The states of tokens that follow what is cached; without a cache, of tokens that follow
+    nothing.
 
     tokens: [batch, time] int64 -> [batch, time, width]
     """

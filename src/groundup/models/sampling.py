@@ -22,7 +22,8 @@ class LanguageModel(Protocol):
 
 
 def keep_top_k(logits: Tensor, top_k: int) -> Tensor:
-    """All but the `top_k` largest logits of each row become -inf (Fan et al. 2018); ties stay, 0 keeps all.
+    """All but the `top_k` largest logits of each row become -inf (Fan et al. 2018); ties stay, 0
+    keeps all.
 
     logits: [batch, vocab] -> [batch, vocab]
     """
@@ -33,7 +34,8 @@ def keep_top_k(logits: Tensor, top_k: int) -> Tensor:
 
 
 def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
-    """Keep the fewest most probable tokens whose probability reaches `top_p` (nucleus, Holtzman et al. 2020).
+    """Keep the fewest most probable tokens whose probability reaches `top_p` (nucleus, Holtzman et
+    al. 2020).
 
     logits: [batch, vocab] -> [batch, vocab]
     """
@@ -59,11 +61,14 @@ def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
     cumulative = precise(probabilities).cumsum(dim=-1)
     threshold = uniform.to(cumulative) * cumulative[:, -1]
     token = torch.searchsorted(cumulative, threshold[:, None], right=True)[:, 0]
-    last_possible = (probabilities > 0).long().cumsum(dim=-1).argmax(dim=-1)  # rounding must not pass it
+    # rounding must not pass it
+    last_possible = (probabilities > 0).long().cumsum(dim=-1).argmax(dim=-1)
     return torch.minimum(token, last_possible)
 
 
-def next_token(logits: Tensor, uniform: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+def next_token(
+    logits: Tensor, uniform: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+) -> Tensor:
     """The next token of each row; temperature 0 takes the most probable.
 
     logits: [batch, vocab], uniform: [batch] in [0, 1) -> [batch] int64
@@ -71,7 +76,8 @@ def next_token(logits: Tensor, uniform: Tensor, temperature: float = 1.0, top_k:
     if temperature == 0.0:
         return logits.argmax(dim=-1)
     logits = precise(logits)
-    scaled = (logits - logits.amax(dim=-1, keepdim=True)) / temperature  # a tiny temperature can't make inf - inf
+    # a tiny temperature can't make inf - inf
+    scaled = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
     return draw(F.softmax(keep_top_p(keep_top_k(scaled, top_k), top_p), dim=-1), uniform)
 
 
@@ -86,13 +92,17 @@ def generate(
     top_p: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Append `max_new_tokens` sampled tokens, each from the newest `block_size` ones: plain, uncached, the oracle.
+    """Append `max_new_tokens` sampled tokens, each from the newest `block_size` ones: plain,
+    uncached, the oracle.
 
     tokens: [batch, time] int64, time >= 1 -> [batch, time + max_new_tokens]
     """
     for _ in range(max_new_tokens):
         context = tokens[:, -model.block_size :]
-        logits = model.head(model.hidden(context)[:, -1])  # [batch, vocab]: what follows the last token
+        # [batch, vocab]: what follows the last token
+        logits = model.head(model.hidden(context)[:, -1])
         uniform = torch.rand(tokens.size(0), generator=generator).to(tokens.device)
-        tokens = torch.cat([tokens, next_token(logits, uniform, temperature, top_k, top_p)[:, None]], dim=1)
+        tokens = torch.cat(
+            [tokens, next_token(logits, uniform, temperature, top_k, top_p)[:, None]], dim=1
+        )
     return tokens

@@ -1,4 +1,6 @@
-"""Which parameter goes to which optimizer, as data: rules of a name pattern each, and the first match wins."""
+"""Which parameter goes to which optimizer, as data: rules of a name pattern each, and the first
+match wins.
+"""
 
 import re
 from dataclasses import dataclass
@@ -12,10 +14,12 @@ from groundup.recipes.schema import OptimSection, Recipe
 
 @dataclass(frozen=True)
 class Rule:
-    """Parameters whose names match `pattern`: whether they decay, and how Muon takes them where it is used.
+    """Parameters whose names match `pattern`: whether they decay, and how Muon takes them where it
+    is used.
 
-    matrices: how many matrices lie on top of each other in one parameter; 0 keeps Muon away from it. joined: what is
-    left of a name when the parameters are rows of one matrix, as a replacement for the pattern.
+    matrices: how many matrices lie on top of each other in one parameter; 0 keeps Muon away from
+    it. joined: what is left of a name when the parameters are rows of one matrix, as a replacement
+    for the pattern.
     """
 
     pattern: str
@@ -24,13 +28,17 @@ class Rule:
     joined: str = r"\g<0>"
 
 
-# Matrices decay, GPT-2's embeddings among them; norms and biases don't (Loshchilov & Hutter 2019; GPT-2).
-# Q, K and V are orthogonalised as separate matrices, and all heads of one together, however a model stores them.
+# Matrices decay, GPT-2's embeddings among them; norms and biases don't (Loshchilov & Hutter 2019;
+# GPT-2).
+# Q, K and V are orthogonalised as separate matrices, and all heads of one together, however a model
+# stores them.
 RULES: dict[str, tuple[Rule, ...]] = {
     "bigram": (Rule(r"head\.weight", decays=True),),
     "readable": (
         Rule(r".*\.(bias|scale|shift)", decays=False),
-        Rule(r"(.*)\.heads\.\d+\.(query|key|value)\.weight", decays=True, matrices=1, joined=r"\1.\2"),
+        Rule(
+            r"(.*)\.heads\.\d+\.(query|key|value)\.weight", decays=True, matrices=1, joined=r"\1.\2"
+        ),
         Rule(r"blocks\..*\.weight", decays=True, matrices=1),
         Rule(r".*\.weight", decays=True),
     ),
@@ -59,17 +67,24 @@ def rules_of(recipe: Recipe) -> tuple[Rule, ...]:
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """By name, all parameters but those that are frozen."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {
+        name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
 
 
-def group_parameters(model: nn.Module, rules: tuple[Rule, ...]) -> list[tuple[Rule, dict[str, nn.Parameter]]]:
+def group_parameters(
+    model: nn.Module, rules: tuple[Rule, ...]
+) -> list[tuple[Rule, dict[str, nn.Parameter]]]:
     """Each rule with its parameters by name, every parameter that trains under exactly one rule.
 
-    A rule that matches nothing and a parameter that no rule matches are errors: AssertionError names them.
+    A rule that matches nothing and a parameter that no rule matches are errors: AssertionError
+    names them.
     """
     groups: list[tuple[Rule, dict[str, nn.Parameter]]] = [(rule, {}) for rule in rules]
     for name, parameter in trained_parameters(model).items():
-        matching = next((members for rule, members in groups if re.fullmatch(rule.pattern, name)), None)
+        matching = next(
+            (members for rule, members in groups if re.fullmatch(rule.pattern, name)), None
+        )
         assert matching is not None, f"no optimizer rule matches parameter {name}"
         matching[name] = parameter
     for rule, members in groups:
@@ -78,11 +93,16 @@ def group_parameters(model: nn.Module, rules: tuple[Rule, ...]) -> list[tuple[Ru
 
 
 def build_optimizers(
-    model: nn.Module, rules: tuple[Rule, ...], section: OptimSection, precision: torch.dtype = torch.float32
+    model: nn.Module,
+    rules: tuple[Rule, ...],
+    section: OptimSection,
+    precision: torch.dtype = torch.float32,
 ) -> list[torch.optim.Optimizer]:
-    """AdamW (Loshchilov & Hutter 2019), and Muon before it where the recipe has it for the matrices of the blocks.
+    """AdamW (Loshchilov & Hutter 2019), and Muon before it where the recipe has it for the matrices
+    of the blocks.
 
-    Every group keeps its peak as `initial_lr`; the schedule moves the learning rate. precision: of Muon's products.
+    Every group keeps its peak as `initial_lr`; the schedule moves the learning rate. precision: of
+    Muon's products.
     """
     groups = group_parameters(model, rules)
     uses_muon = section.optimizer == "muon"
@@ -97,20 +117,37 @@ def build_optimizers(
     ]
     optimizers: list[torch.optim.Optimizer] = []
     if uses_muon:
-        matrices = [matrix for rule, members in groups if rule.matrices for matrix in matrices_of(rule, members)]
+        matrices = [
+            matrix
+            for rule, members in groups
+            if rule.matrices
+            for matrix in matrices_of(rule, members)
+        ]
         momentum, decay = section.muon_momentum, section.weight_decay
         optimizers.append(Muon(matrices, section.muon_learning_rate, momentum, decay, precision))
-    optimizers.append(torch.optim.AdamW(adamw, lr=section.learning_rate, betas=section.betas, eps=1e-8, fused=True))
+    optimizers.append(
+        torch.optim.AdamW(
+            adamw, lr=section.learning_rate, betas=section.betas, eps=1e-8, fused=True
+        )
+    )
     return optimizers
 
 
 def matrices_of(rule: Rule, members: dict[str, nn.Parameter]) -> list[Matrix]:
-    """The matrices that Muon orthogonalises: parts of a parameter, a parameter, or several under each other."""
+    """The matrices that Muon orthogonalises: parts of a parameter, a parameter, or several under
+    each other.
+    """
     if rule.matrices > 1:
-        return [matrix for parameter in members.values() for matrix in split_rows(parameter, rule.matrices)]
+        return [
+            matrix
+            for parameter in members.values()
+            for matrix in split_rows(parameter, rule.matrices)
+        ]
     joined: dict[str, Matrix] = {}
     for name, parameter in members.items():
-        joined.setdefault(re.sub(rule.pattern, rule.joined, name), []).extend(split_rows(parameter, 1)[0])
+        joined.setdefault(re.sub(rule.pattern, rule.joined, name), []).extend(
+            split_rows(parameter, 1)[0]
+        )
     return list(joined.values())
 
 
@@ -123,19 +160,29 @@ def optimizer_state(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -
     }
 
 
-def load_optimizer_state(model: nn.Module, optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
+def load_optimizer_state(
+    model: nn.Module, optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor]
+) -> None:
     """Put back what `optimizer_state` gave. Raises KeyError where a parameter has none."""
     for name, parameter in trained_parameters(model).items():
-        state = {key.rpartition(":")[2]: value for key, value in tensors.items() if key.rpartition(":")[0] == name}
+        state = {
+            key.rpartition(":")[2]: value
+            for key, value in tensors.items()
+            if key.rpartition(":")[0] == name
+        }
         if not state:
             raise KeyError(name)
         state = {key: value.to(parameter.device) for key, value in state.items()}
         _owner_of(parameter, optimizers).state[parameter] = state
 
 
-def _owner_of(parameter: nn.Parameter, optimizers: list[torch.optim.Optimizer]) -> torch.optim.Optimizer:
+def _owner_of(
+    parameter: nn.Parameter, optimizers: list[torch.optim.Optimizer]
+) -> torch.optim.Optimizer:
     """The one optimizer that updates a parameter."""
     for optimizer in optimizers:
-        if any(member is parameter for group in optimizer.param_groups for member in group["params"]):
+        if any(
+            member is parameter for group in optimizer.param_groups for member in group["params"]
+        ):
             return optimizer
     raise AssertionError("every parameter has an optimizer")

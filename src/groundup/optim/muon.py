@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-COEFFICIENTS = (  # each step's are the best for what the one before leaves of [SMALLEST, 1], with 1% to spare
+# each step's are the best for what the one before leaves of [SMALLEST, 1], with 1% to spare
+COEFFICIENTS = (
     (8.3007, -24.0375, 17.4661),
     (4.0059, -2.9253, 0.5424),
     (3.4840, -2.5614, 0.5024),
@@ -41,11 +42,13 @@ def split_rows(parameter: nn.Parameter, parts: int) -> list[Matrix]:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks").
+    """Momentum, orthogonalised (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural
+    networks").
 
-    The same step as `torch.optim.Muon` with other coefficients, but matrices of one shape, tall ones turned, share one
-    batched product, and what a matrix is may differ from what a parameter is. learning rate: the length of the step in
-    units of the matrix's spectral norm, times sqrt(height / width) for a tall one. precision: of the products.
+    The same step as `torch.optim.Muon` with other coefficients, but matrices of one shape, tall
+    ones turned, share one batched product, and what a matrix is may differ from what a parameter
+    is. learning rate: the length of the step in units of the matrix's spectral norm, times
+    sqrt(height / width) for a tall one. precision: of the products.
     """
 
     def __init__(
@@ -57,7 +60,12 @@ class Muon(torch.optim.Optimizer):
         precision: torch.dtype,
     ) -> None:
         parameters = {id(rows.parameter): rows.parameter for matrix in matrices for rows in matrix}
-        settings = {"lr": learning_rate, "initial_lr": learning_rate, "momentum": momentum, "decay": weight_decay}
+        settings = {
+            "lr": learning_rate,
+            "initial_lr": learning_rate,
+            "momentum": momentum,
+            "decay": weight_decay,
+        }
         super().__init__(list(parameters.values()), settings)
         self.precision = precision
         self.by_shape: dict[tuple[int, int], list[Matrix]] = {}
@@ -69,11 +77,16 @@ class Muon(torch.optim.Optimizer):
         """One update of every matrix from its gradient."""
         assert closure is None, "Muon takes no closure"
         (group,) = self.param_groups
-        updates = {parameter: self._with_momentum(parameter, group["momentum"]) for parameter in group["params"]}
+        updates = {
+            parameter: self._with_momentum(parameter, group["momentum"])
+            for parameter in group["params"]
+        }
         for (height, _), matrices in self.by_shape.items():
             alone = height >= ALONE_FROM and matrices[0][0].parameter.device.type == "cpu"
             for batch in [[matrix] for matrix in matrices] if alone else [matrices]:
-                flat = [_flat([rows.of(updates[rows.parameter]) for rows in matrix]) for matrix in batch]
+                flat = [
+                    _flat([rows.of(updates[rows.parameter]) for rows in matrix]) for matrix in batch
+                ]
                 low = [matrix.to(self.precision) for matrix in flat]
                 orthogonal = orthogonalise(low[0][None] if alone else torch.stack(low))
                 for matrix, update in zip(batch, orthogonal, strict=True):
@@ -90,10 +103,12 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """The nearest orthogonal matrix to each, roughly: every singular value comes near 1, directions stay.
+    """The nearest orthogonal matrix to each, roughly: every singular value comes near 1, directions
+    stay.
 
-    Newton-Schulz iteration with the coefficients of each step chosen for it (Amsel et al. 2025, "The Polar Express"):
-    four steps end nearer to 1 than five with the same ones. matrices: [n, height, width], height <= width -> the same
+    Newton-Schulz iteration with the coefficients of each step chosen for it (Amsel et al. 2025,
+    "The Polar Express"): four steps end nearer to 1 than five with the same ones. matrices: [n,
+    height, width], height <= width -> the same
     """
     if len(matrices) == 1:
         return _newton_schulz(matrices[0], torch.addmm)[None]
@@ -102,10 +117,13 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 
 def _newton_schulz(matrices: Tensor, add_product: Callable[..., Tensor]) -> Tensor:
     """The iteration itself. add_product: (a, b, c, beta, alpha) -> beta a + alpha b @ c"""
-    x = matrices / matrices.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)  # no singular value above 1
+    # no singular value above 1
+    x = matrices / matrices.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     for linear, cubic, quintic in COEFFICIENTS:
         square = x @ x.mT
-        x = add_product(x, add_product(square, square, square, beta=cubic, alpha=quintic), x, beta=linear)
+        x = add_product(
+            x, add_product(square, square, square, beta=cubic, alpha=quintic), x, beta=linear
+        )
     return x
 
 

@@ -12,11 +12,12 @@ from groundup.recipes.schema import OptimSection
 class Schedule:
     """Linear warm-up to `peak`, then a decay that reaches `floor` when `steps` are done.
 
-    Never negative, never above the peak, exactly `peak` from the end of the warm-up to the beginning of the decay, and
-    exactly `floor` at `steps`.
+    Never negative, never above the peak, exactly `peak` from the end of the warm-up to the
+    beginning of the decay, and exactly `floor` at `steps`.
     """
 
-    shape: str  # cosine (Loshchilov & Hutter 2017), linear, wsd (Hu et al. 2024, section 4.1) or constant
+    # cosine (Loshchilov & Hutter 2017), linear, wsd (Hu et al. 2024, section 4.1) or constant
+    shape: str
     peak: float
     floor: float
     warmup_steps: int
@@ -25,16 +26,27 @@ class Schedule:
 
     @classmethod
     def of(cls, section: OptimSection, steps: int) -> "Schedule":
-        """The schedule of a recipe over so many steps; a run shorter than its warm-up warms up to its end."""
+        """The schedule of a recipe over so many steps; a run shorter than its warm-up warms up to
+        its end.
+        """
         warmup_steps = min(section.warmup_steps, steps)
         return cls(
-            section.schedule, section.learning_rate, section.min_learning_rate, warmup_steps, steps, section.decay_share
+            section.schedule,
+            section.learning_rate,
+            section.min_learning_rate,
+            warmup_steps,
+            steps,
+            section.decay_share,
         )
 
     @property
     def decay_begins(self) -> int:
-        """The step before which the peak is held: the end of the warm-up, or where wsd's last share begins."""
-        stable = self.steps - max(1, round(self.decay_share * self.steps)) if self.shape == "wsd" else 0
+        """The step before which the peak is held: the end of the warm-up, or where wsd's last share
+        begins.
+        """
+        stable = (
+            self.steps - max(1, round(self.decay_share * self.steps)) if self.shape == "wsd" else 0
+        )
         return max(self.warmup_steps, stable)
 
     def at(self, step: int) -> float:
@@ -45,11 +57,16 @@ class Schedule:
         if self.shape == "constant" or step <= begins:
             return self.peak
         progress = min(1.0, (step - begins) / max(1, self.steps - begins))
-        remaining = 0.5 * (1.0 + math.cos(math.pi * progress)) if self.shape == "cosine" else 1.0 - progress
-        return min(self.peak, self.floor + (self.peak - self.floor) * remaining)  # rounding must not pass the peak
+        remaining = (
+            0.5 * (1.0 + math.cos(math.pi * progress)) if self.shape == "cosine" else 1.0 - progress
+        )
+        # rounding must not pass the peak
+        return min(self.peak, self.floor + (self.peak - self.floor) * remaining)
 
     def apply(self, optimizers: list[torch.optim.Optimizer], step: int) -> float:
-        """Set the learning rate of this step, each group's in proportion to its own peak; that of AdamW is returned."""
+        """Set the learning rate of this step, each group's in proportion to its own peak; that of
+        AdamW is returned.
+        """
         learning_rate = self.at(step)
         for optimizer in optimizers:
             for group in optimizer.param_groups:

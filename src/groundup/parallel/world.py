@@ -1,4 +1,6 @@
-"""The world: the processes that share a run. A single process is a world of one, so nobody asks whether it is alone."""
+"""The world: the processes that share a run. A single process is a world of one, so nobody asks
+whether it is alone.
+"""
 
 import os
 from collections.abc import Callable, Iterator
@@ -28,7 +30,9 @@ class World:
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over all processes, the same on each. values: any shape, on the run's device -> the same shape"""
+        """The sum over all processes, the same on each. values: any shape, on the run's device ->
+        the same shape
+        """
         if self.size > 1:
             values = values.clone()
             dist.all_reduce(values)
@@ -49,7 +53,9 @@ class World:
 
 
 def main_first(world: World, work: Callable[[], Result]) -> Result:
-    """The work done by the main process, then by the others; where it fails they meet that too, and say it."""
+    """The work done by the main process, then by the others; where it fails they meet that too, and
+    say it.
+    """
     if not world.is_main:
         world.barrier()
     try:
@@ -63,7 +69,8 @@ def main_first(world: World, work: Callable[[], Result]) -> Result:
 def join_world(uses_cuda: bool) -> Iterator[World]:
     """The world that torchrun's environment describes, else a world of one.
 
-    The process group is destroyed on the way out: gloo can abort at exit where it outlives its users.
+    The process group is destroyed on the way out: gloo can abort at exit where it outlives its
+    users.
     """
     world = World(
         rank=int(os.environ.get("RANK", "0")),

@@ -1,4 +1,6 @@
-"""The documents of a part: text files in passages, JSON lines, parquet rows; plain or compressed."""
+"""The documents of a part: text files in passages, JSON lines, parquet rows; plain or
+compressed.
+"""
 
 import codecs
 import gzip
@@ -32,7 +34,8 @@ class Document:
 
 @dataclass(frozen=True)
 class Reading:
-    """How documents are read. column: of rows. replace: bytes that aren't UTF-8 become U+FFFD, else they're refused.
+    """How documents are read. column: of rows. replace: bytes that aren't UTF-8 become U+FFFD, else
+    they're refused.
 
     downloads: the folder for remote files; notice: is told of each wait for the network.
     """
@@ -50,7 +53,11 @@ def read_documents(part: Part, reading: Reading) -> Iterator[Document]:
         if part.kind == "named":
             documents = _passages(io.BytesIO(load_corpus(name).text.encode()), name, 0, reading)
         elif part.kind in {"parquet", "remote"}:
-            path = download(part.remote, reading.downloads, notice=reading.notice) if part.remote else Path(name)
+            path = (
+                download(part.remote, reading.downloads, notice=reading.notice)
+                if part.remote
+                else Path(name)
+            )
             file = _own_name(name)
             rows = read_rows(path, reading.column, part.first, part.last, reading.replace)
             documents = (Document(text, f"{file}, row {row:,}") for row, text in rows)
@@ -65,11 +72,15 @@ def _stream(path: Path, part: Part, reading: Reading) -> Iterator[Document]:
         if part.first:
             file.seek(part.first)
         stream = _Range(file, part.last - part.first) if part.last is not None else file
-        yield from (_rows if part.kind == "rows" else _passages)(stream, str(path), part.first, reading)
+        yield from (_rows if part.kind == "rows" else _passages)(
+            stream, str(path), part.first, reading
+        )
 
 
 def _passages(stream: Any, name: str, offset: int, reading: Reading) -> Iterator[Document]:
-    """A text, cut at the first end of a paragraph after PASSAGE bytes; of a line, where four times that has none."""
+    """A text, cut at the first end of a paragraph after PASSAGE bytes; of a line, where four times
+    that has none.
+    """
     rest = b""
     while True:
         block = stream.read(BLOCK)
@@ -77,7 +88,9 @@ def _passages(stream: Any, name: str, offset: int, reading: Reading) -> Iterator
         while len(text) - start > 4 * PASSAGE or (not block and start < len(text)):
             piece = text[start : start + 4 * PASSAGE]
             piece = piece[: cut_of(piece, PASSAGE)] if len(piece) > PASSAGE else piece
-            yield Document(_decoded(piece, name, offset, reading), f"{_own_name(name)}, byte {offset:,}")
+            yield Document(
+                _decoded(piece, name, offset, reading), f"{_own_name(name)}, byte {offset:,}"
+            )
             start, offset = start + len(piece), offset + len(piece)
         rest = text[start:]
         if not block:
@@ -90,7 +103,8 @@ def _rows(stream: Any, name: str, offset: int, reading: Reading) -> Iterator[Doc
     for line in iter(partial(stream.readline, LONGEST_LINE), b""):
         if len(line) == LONGEST_LINE:
             raise CorpusError(
-                f"{name}, line {_line_number(Path(name), offset):,} has {LONGEST_LINE / 1e6:.0f} MB or more: too long"
+                f"{name}, line {_line_number(Path(name), offset):,} has {LONGEST_LINE / 1e6:.0f} "
+                "MB or more: too long"
             )
         if line.strip():
             origin = f"{file}, byte {offset:,}"
@@ -105,17 +119,23 @@ def _rows(stream: Any, name: str, offset: int, reading: Reading) -> Iterator[Doc
             if not isinstance(text, str):
                 number, has = _line_number(Path(name), offset), type(row).__name__
                 if isinstance(row, dict):
-                    has = f"{reading.column!r}: {text!r}"[:80] if reading.column in row else ", ".join(row)[:200]
+                    has = (
+                        f"{reading.column!r}: {text!r}"[:80]
+                        if reading.column in row
+                        else ", ".join(row)[:200]
+                    )
                 raise CorpusError(
-                    f"{name}, line {number:,} has no text under {reading.column!r}, but {has or 'nothing'}. "
-                    "Choose with --column"
+                    f"{name}, line {number:,} has no text under {reading.column!r}, but "
+                    f"{has or 'nothing'}. Choose with --column"
                 )
             yield Document(text, origin)
         offset += len(line)
 
 
 def _own_name(path: str) -> str:
-    """A file's name without its folders; what is no text in it (a Latin-1 name on Linux) as question marks."""
+    """A file's name without its folders; what is no text in it (a Latin-1 name on Linux) as
+    question marks.
+    """
     return Path(path).name.encode("utf-8", errors="replace").decode("utf-8")
 
 
@@ -134,8 +154,9 @@ def _decoded(data: bytes, name: str, offset: int, reading: Reading) -> str:
         return data.decode("utf-8", errors="replace" if reading.replace else "strict")
     except UnicodeDecodeError as error:
         raise CorpusError(
-            f"{name} is not UTF-8: byte 0x{data[error.start]:02x} at offset {offset + error.start:,}. Convert it, for "
-            f"example with: iconv -f LATIN1 -t UTF-8, or let U+FFFD stand for such bytes: --encoding-errors replace"
+            f"{name} is not UTF-8: byte 0x{data[error.start]:02x} at offset "
+            f"{offset + error.start:,}. Convert it, for example with: iconv -f LATIN1 -t UTF-8, "
+            "or let U+FFFD stand for such bytes: --encoding-errors replace"
         ) from error
 
 
@@ -151,7 +172,9 @@ def opened(path: Path) -> Iterator[Any]:
                 raw: Any = gzip.GzipFile(fileobj=file) if suffix == ".gz" else _Zstandard(file)
                 yield io.BufferedReader(raw, BLOCK)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise CorpusError(f"{path} is a damaged {suffix} file: {error}. Download or compress it again") from error
+        raise CorpusError(
+            f"{path} is a damaged {suffix} file: {error}. Download or compress it again"
+        ) from error
     except OSError as error:
         raise CorpusError(f"{path} can't be read: {error.strerror or error}") from error
 
@@ -174,15 +197,20 @@ class _Range:
 
 
 class _Zstandard(io.RawIOBase):
-    """A zstandard file's content; unlike the library's own reader it says when the end is missing."""
+    """A zstandard file's content; unlike the library's own reader it says when the end is
+    missing.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         try:
             import zstandard
         except ImportError as error:
-            raise MachineError("reading .zst needs zstandard: pip install 'groundup[data]'") from error
+            raise MachineError(
+                "reading .zst needs zstandard: pip install 'groundup[data]'"
+            ) from error
         self.file, self.error = file, zstandard.ZstdError
-        self.begin = zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj  # `zstd --long=31` too
+        # `zstd --long=31` too
+        self.begin = zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj
         self.frame, self.compressed, self.ready = self.begin(), b"", memoryview(b"")
 
     def readable(self) -> bool:

@@ -1,14 +1,14 @@
-"""Documents into runs: the first half of a preparation. What comes out is a function of the documents alone.
+"""Documents into runs: the first half of a preparation. What comes out is a function of the
+documents alone.
 
-A document's digest decides everything about it: whether it validates, in which shard it lies, and where in it.
-So neither the order of the files nor the number of workers changes a shard; adding documents moves none between the
-splits; and documents that are equal end up side by side.
+A document's digest decides everything about it: whether it validates, in which shard it lies, and
+where in it. So neither the order of the files nor the number of workers changes a shard; adding
+documents moves none between the splits; and documents that are equal end up side by side.
 
 A run is a file of a part's documents, sorted by shard, as many as fit into little memory:
 
-    the places where the documents of each shard begin, in documents and in tokens: [shards + 1, 2] uint64
-    the documents, a row of DOCUMENT each
-    their tokens
+the places where the documents of each shard begin, in documents and in tokens: [shards + 1, 2]
+uint64 the documents, a row of DOCUMENT each their tokens
 """
 
 import hashlib
@@ -34,7 +34,9 @@ DIGEST_BYTES = 16
 
 @dataclass(frozen=True)
 class Layout:
-    """How documents are spread. validation: their share; training_shards, validation_shards: how many there will be."""
+    """How documents are spread. validation: their share; training_shards, validation_shards: how
+    many there will be.
+    """
 
     seed: int
     validation: float
@@ -47,18 +49,28 @@ class Layout:
         return self.training_shards + self.validation_shards
 
     def validates(self, digest: bytes) -> bool:
-        """Whether a document is for validation: whatever the seed, whatever other documents there are."""
+        """Whether a document is for validation: whatever the seed, whatever other documents there
+        are.
+        """
         return int.from_bytes(digest[:8], "little") < self.validation * 2.0**64
 
     def orders(self, digests: np.ndarray) -> np.ndarray:
-        """The documents' places among all, as random numbers: [documents] S16 -> [documents] uint64"""
+        """The documents' places among all, as random numbers: [documents] S16 ->
+        [documents] uint64
+        """
         return random_key(self.seed, np.frombuffer(digests.tobytes(), "<u8")[1::2])
 
     def shards_of(self, validates: np.ndarray, orders: np.ndarray) -> np.ndarray:
-        """The documents' shards, each a stretch of the order: [documents] bool and uint64 -> [documents] int64"""
+        """The documents' shards, each a stretch of the order: [documents] bool and uint64 ->
+        [documents] int64
+        """
         high = orders >> np.uint64(32)
-        shards = np.where(validates, np.uint64(self.validation_shards), np.uint64(self.training_shards))
-        return (high * shards >> np.uint64(32)).astype(np.int64) + np.where(validates, self.training_shards, 0)
+        shards = np.where(
+            validates, np.uint64(self.validation_shards), np.uint64(self.training_shards)
+        )
+        return (high * shards >> np.uint64(32)).astype(np.int64) + np.where(
+            validates, self.training_shards, 0
+        )
 
 
 def digest_of(data: bytes) -> bytes:
@@ -83,19 +95,29 @@ def separator_of(tokenizer: Tokenizer) -> int | None:
 
 
 def repaired(text: str) -> str:
-    """The text with U+FFFD for each half of a surrogate pair, which JSON can bring and no tokenizer takes."""
-    return text if text.isascii() else text.encode("utf-16", errors="surrogatepass").decode("utf-16", errors="replace")
+    """The text with U+FFFD for each half of a surrogate pair, which JSON can bring and no tokenizer
+    takes.
+    """
+    return (
+        text
+        if text.isascii()
+        else text.encode("utf-16", errors="surrogatepass").decode("utf-16", errors="replace")
+    )
 
 
 def encode_anyway(tokenizer: Tokenizer, text: str) -> np.ndarray:
-    """The text's tokens; a run that is too long to be cut into words (a million spaces) is encoded half by half."""
+    """The text's tokens; a run that is too long to be cut into words (a million spaces) is encoded
+    half by half.
+    """
     try:
         return tokenizer.encode(text)
     except TokenizerError:
         if len(text) < 2**16:
             raise
         middle = len(text) // 2
-        return np.concatenate([encode_anyway(tokenizer, text[:middle]), encode_anyway(tokenizer, text[middle:])])
+        return np.concatenate(
+            [encode_anyway(tokenizer, text[:middle]), encode_anyway(tokenizer, text[middle:])]
+        )
 
 
 class RunWriter:
@@ -150,11 +172,14 @@ class RunWriter:
         self._start()
 
 
-def read_shard(runs: list[Path], layout: Layout, shard: int, dtype: np.dtype) -> Iterator[tuple[Any, np.ndarray, bool]]:
-    """A shard's documents in their order: a row of DOCUMENT, its tokens, and whether it equals the one before.
+def read_shard(
+    runs: list[Path], layout: Layout, shard: int, dtype: np.dtype
+) -> Iterator[tuple[Any, np.ndarray, bool]]:
+    """A shard's documents in their order: a row of DOCUMENT, its tokens, and whether it equals the
+    one before.
 
-    Holds the rows, and about SHARD_TOKENS tokens: what is larger, because it was guessed too small or is one document
-    many times over, is read again for each stretch of it. Raises CorpusError.
+    Holds the rows, and about SHARD_TOKENS tokens: what is larger, because it was guessed too small
+    or is one document many times over, is read again for each stretch of it. Raises CorpusError.
     """
     pieces = [_Piece(path, layout, shard, dtype) for path in runs]
     rows = np.concatenate([np.empty(0, DOCUMENT), *(piece.read_rows() for piece in pieces)])
@@ -180,7 +205,9 @@ class _Piece:
     def __init__(self, path: Path, layout: Layout, shard: int, dtype: np.dtype) -> None:
         self.path, self.dtype = path, dtype
         pair = np.dtype("<u8")
-        (self.first, self.token), (self.end, self.token_end) = self._read(16 * shard, pair, 4).reshape(2, 2).tolist()
+        (self.first, self.token), (self.end, self.token_end) = (
+            self._read(16 * shard, pair, 4).reshape(2, 2).tolist()
+        )
         documents, _ = self._read(16 * layout.shards, pair, 2).tolist()
         self.table = 16 * (layout.shards + 1)
         self.body = self.table + documents * DOCUMENT.itemsize
@@ -192,17 +219,29 @@ class _Piece:
         """[documents] DOCUMENT"""
         return self._read(self.table + self.first * DOCUMENT.itemsize, DOCUMENT, len(self))
 
-    def read_tokens(self, rows: np.ndarray, begin: int, wanted: np.ndarray) -> dict[int, np.ndarray]:
-        """The tokens of those of its documents that are wanted, by their numbers, which begin with `begin`."""
+    def read_tokens(
+        self, rows: np.ndarray, begin: int, wanted: np.ndarray
+    ) -> dict[int, np.ndarray]:
+        """The tokens of those of its documents that are wanted, by their numbers, which begin with
+        `begin`.
+        """
         numbers = begin + np.flatnonzero(wanted[begin : begin + len(self)])
         if not len(numbers):
             return {}
         lengths = rows["tokens"][begin : begin + len(self)].astype(np.int64)
         ends = np.cumsum(lengths)
-        tokens = self._read(self.body + self.token * self.dtype.itemsize, self.dtype, self.token_end - self.token)
+        tokens = self._read(
+            self.body + self.token * self.dtype.itemsize, self.dtype, self.token_end - self.token
+        )
         if len(numbers) < len(self):  # a part of it, that doesn't keep the rest
-            return {n: tokens[ends[n - begin] - lengths[n - begin] : ends[n - begin]].copy() for n in numbers.tolist()}
-        return {n: tokens[ends[n - begin] - lengths[n - begin] : ends[n - begin]] for n in numbers.tolist()}
+            return {
+                n: tokens[ends[n - begin] - lengths[n - begin] : ends[n - begin]].copy()
+                for n in numbers.tolist()
+            }
+        return {
+            n: tokens[ends[n - begin] - lengths[n - begin] : ends[n - begin]]
+            for n in numbers.tolist()
+        }
 
     def _read(self, offset: int, dtype: np.dtype, count: int) -> np.ndarray:
         with self.path.open("rb") as file:

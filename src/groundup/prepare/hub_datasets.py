@@ -1,8 +1,9 @@
-"""Text datasets on Hugging Face's hub: a name in, parquet files out, one by one, each pinned to a commit.
+"""Text datasets on Hugging Face's hub: a name in, parquet files out, one by one, each pinned to a
+commit.
 
-Parquet has its index at its end, so a file is brought here whole and verified before it is read, and can be deleted
-when its documents are tokens. The listing comes through `groundup.hub.api`, which says why it isn't
-huggingface_hub's own, the bytes through `groundup.hub.download`.
+Parquet has its index at its end, so a file is brought here whole and verified before it is read,
+and can be deleted when its documents are tokens. The listing comes through `groundup.hub.api`,
+which says why it isn't huggingface_hub's own, the bytes through `groundup.hub.download`.
 """
 
 import re
@@ -35,7 +36,9 @@ class Dataset:
 
 @dataclass(frozen=True)
 class RemoteParquet:
-    """One of a dataset's files, as it was at one commit: `size` is in bytes, `sha256` known for nearly all."""
+    """One of a dataset's files, as it was at one commit: `size` is in bytes, `sha256` known for
+    nearly all.
+    """
 
     repository: str
     revision: str
@@ -45,26 +48,37 @@ class RemoteParquet:
 
 
 def named_dataset(name: str, sample: str | None = None) -> Dataset | None:
-    """What `fineweb-edu`, `openwebtext` or an hf:// address is on the hub; None for a name that isn't there.
+    """What `fineweb-edu`, `openwebtext` or an hf:// address is on the hub; None for a name that
+    isn't there.
 
-    Raises CorpusError for a sample that doesn't exist, for a sample of a corpus that has none, and for a bad address.
+    Raises CorpusError for a sample that doesn't exist, for a sample of a corpus that has none, and
+    for a bad address.
     """
     if name == "fineweb-edu":
         if sample is not None and sample not in FINEWEB_SAMPLES:
-            raise CorpusError(f"fineweb-edu has no sample {sample}. Choose --sample {' or '.join(FINEWEB_SAMPLES)}.")
+            raise CorpusError(
+                f"fineweb-edu has no sample {sample}. Choose --sample "
+                f"{' or '.join(FINEWEB_SAMPLES)}."
+            )
         return Dataset("HuggingFaceFW/fineweb-edu", f"sample/{sample or FINEWEB_SAMPLES[0]}")
     if sample is not None:
-        raise CorpusError(f"--sample {sample} is for fineweb-edu; {name} has no samples. Leave --sample out.")
+        raise CorpusError(
+            f"--sample {sample} is for fineweb-edu; {name} has no samples. Leave --sample out."
+        )
     if name == "openwebtext":
         return Dataset("Skylion007/openwebtext", "plain_text")
     return _from_address(name) if name.startswith("hf://") else None
 
 
 def _from_address(address: str) -> Dataset:
-    """A dataset by its address; a revision's slashes are %2F there, or those of refs/convert/... and refs/pr/...."""
+    """A dataset by its address; a revision's slashes are %2F there, or those of refs/convert/...
+    and refs/pr/....
+    """
     name = r"[\w-][\w.-]*"
     match = re.fullmatch(
-        rf"hf://datasets/({name}/{name})(?:@(refs/(?:convert|pr)/[^/]+|[^/]+))?(?:/(.*))?", address, re.ASCII
+        rf"hf://datasets/({name}/{name})(?:@(refs/(?:convert|pr)/[^/]+|[^/]+))?(?:/(.*))?",
+        address,
+        re.ASCII,
     )
     folder = (match[3] or "").strip("/") if match else ""
     if not match or ".." in folder.split("/"):
@@ -73,10 +87,12 @@ def _from_address(address: str) -> Dataset:
 
 
 def list_files(dataset: Dataset, notice: Notice | None = None) -> list[RemoteParquet]:
-    """The parquet files below the dataset's folder (or the one file that it names), by path, pinned to a commit.
+    """The parquet files below the dataset's folder (or the one file that it names), by path, pinned
+    to a commit.
 
-    The commit is the one that the revision is now: a preparation that keeps this list reads the same files whenever it
-    goes on. `notice` is told when the hub has to be asked again. Raises CorpusError.
+    The commit is the one that the revision is now: a preparation that keeps this list reads the
+    same files whenever it goes on. `notice` is told when the hub has to be asked again. Raises
+    CorpusError.
     """
     patience = Patience(silence_limit(), TRIES, notice)
     latest = Repository("datasets", dataset.repository, dataset.revision)
@@ -92,21 +108,27 @@ def list_files(dataset: Dataset, notice: Notice | None = None) -> list[RemotePar
     if not files:
         place = f"at {only}" if only else f"in folder {below}" if below else "at all"
         raise CorpusError(
-            f"{latest} has no parquet file {place}. Name a folder that has some: {FORM}; for many datasets "
-            f"hf://datasets/{dataset.repository}@refs/convert/parquet has"
+            f"{latest} has no parquet file {place}. Name a folder that has some: {FORM}; for many "
+            f"datasets hf://datasets/{dataset.repository}@refs/convert/parquet has"
         )
     return sorted(files, key=lambda file: file.path)
 
 
 def download(
-    file: RemoteParquet, folder: Path, report: Callable[[int], None] | None = None, notice: Notice | None = None
+    file: RemoteParquet,
+    folder: Path,
+    report: Callable[[int], None] | None = None,
+    notice: Notice | None = None,
 ) -> Path:
     """Bring a file to `folder`, at its path in the repository, and return where it is.
 
     It goes on where an earlier try ended, five tries in a row may bring nothing, each ends after
-    GROUNDUP_NETWORK_TIMEOUT seconds (20) of silence, and the file has its name only when size and SHA-256 are right.
-    `report` is told how many bytes are there, `notice` of each wait before another try. Raises CorpusError.
+    GROUNDUP_NETWORK_TIMEOUT seconds (20) of silence, and the file has its name only when size and
+    SHA-256 are right. `report` is told how many bytes are there, `notice` of each wait before
+    another try. Raises CorpusError.
     """
     repository = Repository("datasets", file.repository, file.revision)
     listed = HubFile(file.path, file.size, file.sha256)
-    return hub.download(repository, listed, folder / file.path, Patience(silence_limit(), TRIES, notice), report)
+    return hub.download(
+        repository, listed, folder / file.path, Patience(silence_limit(), TRIES, notice), report
+    )

@@ -1,4 +1,6 @@
-"""From what a user points at to the parts that one call each reads: ranges of files, row groups, remote files."""
+"""From what a user points at to the parts that one call each reads: ranges of files, row groups,
+remote files.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,7 +15,8 @@ from groundup.errors import CorpusError
 from groundup.prepare.hub_datasets import RemoteParquet, list_files, named_dataset
 
 PART = 2**25  # bytes of a file that a part has, about
-PASSAGE = 2**13  # bytes of a text file that make a document, at least; a passage ends where a paragraph does
+# bytes of a text file that make a document, at least; a passage ends where a paragraph does
+PASSAGE = 2**13
 TEXT_PER_BYTE = 2  # of a parquet file
 TEXT_OF_COMPRESSED = 4
 LONGEST_LINE = 2**27  # bytes of JSON
@@ -23,10 +26,11 @@ ROW_SUFFIXES = (".jsonl", ".ndjson")
 
 @dataclass(frozen=True)
 class Part:
-    """What one call reads. kind: text, rows (JSON lines), parquet, remote (parquet on the hub) or named.
+    """What one call reads. kind: text, rows (JSON lines), parquet, remote (parquet on the hub) or
+    named.
 
-    files: one, or several small texts. first, last: the range of bytes or of row groups of one file.
-    size: in bytes of text, about. facts: what the files were when the parts were planned.
+    files: one, or several small texts. first, last: the range of bytes or of row groups of one
+    file. size: in bytes of text, about. facts: what the files were when the parts were planned.
     """
 
     kind: str
@@ -53,30 +57,38 @@ class Part:
         for name, fact in zip(self.files, self.facts, strict=False):
             if _fact(Path(name)) != fact:
                 raise CorpusError(
-                    f"{name} has changed since this preparation began: what is prepared already was another text. "
-                    "Delete the output folder and prepare again"
+                    f"{name} has changed since this preparation began: what is prepared already "
+                    "was another text. Delete the output folder and prepare again"
                 )
 
 
-def find_parts(source: str, column: str, sample: str = "", notice: Callable[[str], None] | None = None) -> list[Part]:
+def find_parts(
+    source: str, column: str, sample: str = "", notice: Callable[[str], None] | None = None
+) -> list[Part]:
     """The parts of a file, a folder or a named corpus, in a fixed order. Raises CorpusError.
 
-    column: of parquet files. sample: of FineWeb-Edu. notice: is told when the hub has to be asked again.
+    column: of parquet files. sample: of FineWeb-Edu. notice: is told when the hub has to be asked
+    again.
     """
     dataset = named_dataset(source, sample or None)
     if dataset is not None:
         found = list_files(dataset, notice)
-        return [Part("remote", (file.path,), TEXT_PER_BYTE * file.size, remote=file) for file in found]
+        return [
+            Part("remote", (file.path,), TEXT_PER_BYTE * file.size, remote=file) for file in found
+        ]
     if source in NAMED:
         return [Part("named", (source,), size=2**20)]
     path = Path(source).expanduser().absolute()  # machines of a cluster are in other folders
     if not path.exists():
         raise CorpusError(
-            f"source {source} is neither a file or folder nor a known corpus. Known: {', '.join(NAMED)}, fineweb-edu, "
-            "openwebtext, hf://datasets/OWNER/NAME"
+            f"source {source} is neither a file or folder nor a known corpus. Known: "
+            f"{', '.join(NAMED)}, fineweb-edu, openwebtext, hf://datasets/OWNER/NAME"
         )
     if is_shard_folder(path):
-        raise CorpusError(f"source {source} has shards already: train on it with --corpus, look at it with data check")
+        raise CorpusError(
+            f"source {source} has shards already: train on it with --corpus, look at it with data "
+            "check"
+        )
     files = [path] if path.is_file() else _files_in(path, notice)
     parts = list(_parts_of(files, column))
     if sum(part.size for part in parts) == 0:
@@ -96,19 +108,27 @@ def kind_of(path: Path) -> str | None:
 
 
 def _files_in(folder: Path, notice: Callable[[str], None] | None) -> list[Path]:
-    """The files below a folder that can be read, in the order of their paths; hidden ones are left out."""
+    """The files below a folder that can be read, in the order of their paths; hidden ones are left
+    out.
+    """
     found = sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).parts)
     seen = [
         path
         for path in found
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
     files = [path for path in seen if kind_of(path)]
     if not files:
         looked = " ".join((*TEXT_SUFFIXES, *ROW_SUFFIXES, ".parquet"))
-        raise CorpusError(f"folder {folder} holds nothing to read. Looked for: {looked}, and {' '.join(COMPRESSED)}")
+        raise CorpusError(
+            f"folder {folder} holds nothing to read. Looked for: {looked}, and "
+            f"{' '.join(COMPRESSED)}"
+        )
     if notice is not None and len(files) < len(seen):
-        others = Counter(path.suffix or path.name for path in seen if not kind_of(path)).most_common(5)
+        others = Counter(
+            path.suffix or path.name for path in seen if not kind_of(path)
+        ).most_common(5)
         named = ", ".join(f"{count:,} {suffix}" for suffix, count in others)
         notice(f"left out of {folder}: {len(seen) - len(files):,} files that aren't text ({named})")
     return files
@@ -119,9 +139,12 @@ def _parts_of(files: list[Path], column: str) -> Iterator[Part]:
     together: list[Path] = []
     size = 0
     for path in files:
-        kind, text = kind_of(path) or "text", _text_size(path)  # a single file of any name is read as text
+        # a single file of any name is read as text
+        kind, text = kind_of(path) or "text", _text_size(path)
         small = kind != "parquet" and text < PART
-        if together and (not small or kind != (kind_of(together[0]) or "text") or size + text > PART):
+        if together and (
+            not small or kind != (kind_of(together[0]) or "text") or size + text > PART
+        ):
             yield _together(together, size)
             together, size = [], 0
         if small:
@@ -137,7 +160,9 @@ def _parts_of(files: list[Path], column: str) -> Iterator[Part]:
 
 
 def _together(files: list[Path], size: int) -> Part:
-    return Part(kind_of(files[0]) or "text", tuple(map(str, files)), size, facts=tuple(map(_fact, files)))
+    return Part(
+        kind_of(files[0]) or "text", tuple(map(str, files)), size, facts=tuple(map(_fact, files))
+    )
 
 
 def _text_size(path: Path) -> int:
@@ -181,7 +206,9 @@ def _distance_to_cut(file: BinaryIO, kind: str) -> int:
 
 
 def cut_of(text: bytes, least: int) -> int:
-    """Where a text can be cut, from `least` bytes on: after a paragraph, a line, a word, or just between characters."""
+    """Where a text can be cut, from `least` bytes on: after a paragraph, a line, a word, or just
+    between characters.
+    """
     for sign in (b"\n\n", b"\n", b" "):
         if (place := text.find(sign, least)) >= 0:
             return place + len(sign)

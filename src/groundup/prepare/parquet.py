@@ -1,4 +1,6 @@
-"""Parquet files, read in little memory: pyarrow's pages one after the other, never a row group whole."""
+"""Parquet files, read in little memory: pyarrow's pages one after the other, never a row group
+whole.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,11 @@ def sizes_of_row_groups(path: Path, column: str) -> list[int]:
         groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
         columns = range(file.metadata.num_columns)
         return [
-            sum(group.column(place).total_uncompressed_size for place in columns if _name(group, place) == column)
+            sum(
+                group.column(place).total_uncompressed_size
+                for place in columns
+                if _name(group, place) == column
+            )
             for group in groups
         ]
 
@@ -28,7 +34,8 @@ def _name(group: Any, place: int) -> str:
 def read_rows(
     path: Path, column: str, first: int, last: int | None, replace: bool = False
 ) -> Iterator[tuple[int, str]]:
-    """The texts of row groups [first, last), each with the number of its row; nulls are left out. CorpusError.
+    """The texts of row groups [first, last), each with the number of its row; nulls are left out.
+    CorpusError.
 
     replace: bytes that aren't UTF-8 become U+FFFD, else they're refused.
     """
@@ -37,7 +44,9 @@ def read_rows(
         row = sum(file.metadata.row_group(group).num_rows for group in range(first))
         arrow = _pyarrow()
         try:
-            for batch in file.iter_batches(ROWS, row_groups=groups, columns=[column], use_threads=False):
+            for batch in file.iter_batches(
+                ROWS, row_groups=groups, columns=[column], use_threads=False
+            ):
                 for text in _texts(batch.column(0), path, row, replace):
                     if text is not None:
                         yield row, text
@@ -54,11 +63,14 @@ def _texts(column: Any, path: Path, row: int, replace: bool) -> list[str | None]
         found: list[str | None] = []
         for data in column.cast("large_binary").to_pylist():
             try:
-                found.append(data and data.decode("utf-8", errors="replace" if replace else "strict"))
+                found.append(
+                    data and data.decode("utf-8", errors="replace" if replace else "strict")
+                )
             except UnicodeDecodeError as error:
                 raise CorpusError(
-                    f"{path}, row {row + len(found):,} is not UTF-8: byte 0x{data[error.start]:02x} at offset "
-                    f"{error.start:,}. Let U+FFFD stand for such bytes: --encoding-errors replace"
+                    f"{path}, row {row + len(found):,} is not UTF-8: byte "
+                    f"0x{data[error.start]:02x} at offset {error.start:,}. Let U+FFFD stand for "
+                    "such bytes: --encoding-errors replace"
                 ) from error
         return found
 
@@ -74,11 +86,17 @@ def _opened(path: Path, column: str) -> Any:
         raise CorpusError(f"{path} is not a whole parquet file: {_line(error)}") from error
     schema = file.schema_arrow
     if column not in schema.names:
-        raise CorpusError(f"{path} has no column {column!r}; it has {', '.join(schema.names)}. Choose with --column")
+        raise CorpusError(
+            f"{path} has no column {column!r}; it has {', '.join(schema.names)}. Choose with "
+            "--column"
+        )
     kind = schema.field(column).type
     if not (arrow.types.is_string(kind) or arrow.types.is_large_string(kind)):
         texts = [field.name for field in schema if arrow.types.is_string(field.type)]
-        raise CorpusError(f"{path}: column {column!r} holds {kind}, not text. Of text: {', '.join(texts) or 'none'}")
+        raise CorpusError(
+            f"{path}: column {column!r} holds {kind}, not text. Of text: "
+            f"{', '.join(texts) or 'none'}"
+        )
     return file
 
 

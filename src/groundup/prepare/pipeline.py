@@ -1,6 +1,8 @@
-"""`groundup prepare`: any text to shuffled, verified shards, in constant memory; stopped anywhere, it goes on.
+"""`groundup prepare`: any text to shuffled, verified shards, in constant memory; stopped anywhere,
+it goes on.
 
-First every part of the input is encoded into runs, then every shard is gathered from the runs; the index comes last.
+First every part of the input is encoded into runs, then every shard is gathered from the runs; the
+index comes last.
 """
 
 import shutil
@@ -38,8 +40,9 @@ class Runner(Protocol):
 def prepare(preparation: Preparation, out: Path, workers: int = 0, ray: str = "") -> ShardFolder:
     """Shards of a source in the folder `out`, and what was learned about them: the open folder.
 
-    workers: processes; 0 takes the cores there are. ray: the address of a cluster that shares the disk. A preparation
-    that was stopped goes on; one that is finished is only opened. Raises GroundupError.
+    workers: processes; 0 takes the cores there are. ray: the address of a cluster that shares the
+    disk. A preparation that was stopped goes on; one that is finished is only opened. Raises
+    GroundupError.
     """
     out = out.expanduser().resolve()
     _check_output(out, preparation)
@@ -50,30 +53,48 @@ def prepare(preparation: Preparation, out: Path, workers: int = 0, ray: str = ""
             (out / WORK).mkdir(parents=True, exist_ok=True)
         with _locked(out), runner(workers, ray) as run:
             if not (out / INDEX).is_file():  # another process may have come first
-                _prepare(out, plan_in(out, preparation, run_here if ray else run), run)  # a path is of this machine
+                # a path is of this machine
+                _prepare(out, plan_in(out, preparation, run_here if ray else run), run)
     shutil.rmtree(out / WORK, ignore_errors=True)
     return open_folder(out)
 
 
 def default_validation(source: str) -> float:
-    """The share of documents to keep for validation, where none is given: a corpus of the web has enough in less."""
+    """The share of documents to keep for validation, where none is given: a corpus of the web has
+    enough in less.
+    """
     return 0.001 if source in {"fineweb-edu", "openwebtext"} or source.startswith("hf://") else 0.1
 
 
 def _check_output(out: Path, preparation: Preparation) -> None:
-    """Raises CorpusError for a folder with something else in it, and for one that would be read itself."""
+    """Raises CorpusError for a folder with something else in it, and for one that would be read
+    itself.
+    """
     if out.exists() and not out.is_dir():
         raise CorpusError(f"--out {out} is a file; give a folder")
-    if out.is_dir() and not (out / WORK).is_dir() and not (out / INDEX).is_file() and any(out.iterdir()):
-        raise CorpusError(f"--out {out} has something else in it; give an empty folder, or one that isn't there yet")
+    if (
+        out.is_dir()
+        and not (out / WORK).is_dir()
+        and not (out / INDEX).is_file()
+        and any(out.iterdir())
+    ):
+        raise CorpusError(
+            f"--out {out} has something else in it; give an empty folder, or one that isn't there "
+            "yet"
+        )
     source = Path(preparation.source).expanduser().resolve()
     if source.is_dir() and out.is_relative_to(source):
-        raise CorpusError(f"--out {out} lies in the source {source} and would be read itself; give a folder elsewhere")
+        raise CorpusError(
+            f"--out {out} lies in the source {source} and would be read itself; give a folder "
+            "elsewhere"
+        )
 
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """One process at a time; what is refused before there is a plan leaves nothing behind. Raises CorpusError."""
+    """One process at a time; what is refused before there is a plan leaves nothing behind. Raises
+    CorpusError.
+    """
     try:
         with FileLock(out / WORK / "lock", timeout=LOCK_SECONDS):
             try:
@@ -81,7 +102,9 @@ def _locked(out: Path) -> Iterator[None]:
             finally:
                 _remove_if_not_begun(out)
     except PermissionError as error:
-        raise CorpusError(f"{error.filename} can't be written: {error.strerror}. Give another --out") from error
+        raise CorpusError(
+            f"{error.filename} can't be written: {error.strerror}. Give another --out"
+        ) from error
     except Timeout as error:
         raise CorpusError(f"another process is preparing {out}: wait for it, or end it") from error
 
@@ -95,41 +118,63 @@ def _remove_if_not_begun(out: Path) -> None:
 
 
 def _check_finished(out: Path, preparation: Preparation) -> None:
-    """Raises CorpusError if what is in `out` is another preparation, or its source has other files now."""
+    """Raises CorpusError if what is in `out` is another preparation, or its source has other files
+    now.
+    """
     index = read_index(out / INDEX)
     if not {"preparation", "inputs"} <= index.keys():
-        raise CorpusError(f"--out {out} has shards that `groundup prepare` didn't make: give another folder")
+        raise CorpusError(
+            f"--out {out} has shards that `groundup prepare` didn't make: give another folder"
+        )
     _check_same(out, Preparation(**index["preparation"]), index["tokenizer"]["sha256"], preparation)
-    if not is_remote(preparation) and index["inputs"] != inputs_of(find_parts(preparation.source, preparation.column)):
-        raise CorpusError(f"{out} was prepared from other files than {preparation.source} has now: give another --out")
+    if not is_remote(preparation) and index["inputs"] != inputs_of(
+        find_parts(preparation.source, preparation.column)
+    ):
+        raise CorpusError(
+            f"{out} was prepared from other files than {preparation.source} has now: give another "
+            "--out"
+        )
 
 
 def is_remote(preparation: Preparation) -> bool:
-    """Whether the source is on the hub: then it was pinned when it was begun, and isn't listed again."""
+    """Whether the source is on the hub: then it was pinned when it was begun, and isn't listed
+    again.
+    """
     return named_dataset(preparation.source, preparation.sample or None) is not None
 
 
 def _check_same(out: Path, before: Preparation, tokenizer: str, now: Preparation) -> None:
-    """Raises CorpusError unless it is the same preparation, by the same tokenizer under its name."""
+    """Raises CorpusError unless it is the same preparation, by the same tokenizer under its
+    name.
+    """
     for name, value in asdict(before).items():
         if getattr(now, name) != value:
             raise CorpusError(
-                f"{out} was begun with {name} = {value}, not {getattr(now, name)}: give another --out, or delete it"
+                f"{out} was begun with {name} = {value}, not {getattr(now, name)}: give another "
+                "--out, or delete it"
             )
-    if now.tokenizer != "characters" and tokenizer_sha256(load_tokenizer(now.tokenizer, report)) != tokenizer:
-        raise CorpusError(f"tokenizer {now.tokenizer} isn't the one that {out} was begun with: give another --out")
+    if (
+        now.tokenizer != "characters"
+        and tokenizer_sha256(load_tokenizer(now.tokenizer, report)) != tokenizer
+    ):
+        raise CorpusError(
+            f"tokenizer {now.tokenizer} isn't the one that {out} was begun with: give another --out"
+        )
 
 
 def _check_disk(out: Path, plan: Plan) -> None:
     """Raises CorpusError if what will be written can't have room."""
-    need = int(2.1 * plan.expected_tokens * token_dtype(plan.vocab_size).itemsize)  # runs and shards, for a while both
-    need += 2 * max(part.remote.size if part.remote else 0 for part in plan.parts)  # a file for each worker, about
+    # runs and shards, for a while both
+    need = int(2.1 * plan.expected_tokens * token_dtype(plan.vocab_size).itemsize)
+    # a file for each worker, about
+    need += 2 * max(part.remote.size if part.remote else 0 for part in plan.parts)
     need -= sum(path.stat().st_size for path in (out / WORK).rglob("*"))
     free = shutil.disk_usage(out).free
     if free < need:
         raise CorpusError(
-            f"{out} needs about {need / 1e9:.1f} GB, half of it for the time of the preparation, but its disk has "
-            f"{free / 1e9:.1f} GB free. Make room, choose another disk with --out, or take less with --tokens"
+            f"{out} needs about {need / 1e9:.1f} GB, half of it for the time of the preparation, "
+            f"but its disk has {free / 1e9:.1f} GB free. Make room, choose another disk with "
+            "--out, or take less with --tokens"
         )
 
 
@@ -156,23 +201,31 @@ def _prepare(out: Path, plan: Plan, run: Runner) -> None:
     _check_disk(out, plan)
     with Progress(plan) as progress:
         taken = encode_parts(out, plan, run, progress)
-        calls = [("write_shard", {"out": str(out), "number": n, "parts": taken}) for n in range(plan.layout.shards)]
+        calls = [
+            ("write_shard", {"out": str(out), "number": n, "parts": taken})
+            for n in range(plan.layout.shards)
+        ]
         for done, _ in enumerate(run(calls)):
             progress.shard(done + 1, len(calls))
     _one(run, ("write_index", {"out": str(out), "parts": taken}))
 
 
 def plan_in(out: Path, preparation: Preparation, run: Runner) -> Plan:
-    """The plan that was begun, if it is of this preparation; else a new one. Raises GroundupError."""
+    """The plan that was begun, if it is of this preparation; else a new one. Raises
+    GroundupError.
+    """
     if not (out / WORK / PLAN).is_file():
         _one(run, ("make_plan", {"out": str(out), "preparation": asdict(preparation)}))
         return Plan.read(out / WORK)
     plan = Plan.read(out / WORK)
     _check_same(out, plan.preparation, plan.made_by, preparation)
-    if not is_remote(preparation) and tuple(find_parts(preparation.source, preparation.column)) != plan.parts:
+    if (
+        not is_remote(preparation)
+        and tuple(find_parts(preparation.source, preparation.column)) != plan.parts
+    ):
         raise CorpusError(
-            f"{preparation.source} has changed since this preparation began: what is prepared already was another "
-            f"text. Delete {out} and prepare again, or restore the source"
+            f"{preparation.source} has changed since this preparation began: what is prepared "
+            f"already was another text. Delete {out} and prepare again, or restore the source"
         )
     return plan
 
@@ -184,7 +237,9 @@ def _one(run: Runner, call: Call) -> None:
 
 
 def encode_parts(out: Path, plan: Plan, run: Runner, progress: Progress) -> int:
-    """Encode as many parts as it takes: their number. The last one ends with the document that reaches the limit."""
+    """Encode as many parts as it takes: their number. The last one ends with the document that
+    reaches the limit.
+    """
     limit, taken, total, tokens = plan.preparation.limit, 0, 0, 0
 
     def call(number: int, most: int) -> Call:
@@ -192,7 +247,9 @@ def encode_parts(out: Path, plan: Plan, run: Runner, progress: Progress) -> int:
 
     while taken < len(plan.parts) and (not limit or total < limit):
         found = {}
-        for done, result in run(call(number, limit) for number in _wave(plan, taken, limit - total)):
+        for done, result in run(
+            call(number, limit) for number in _wave(plan, taken, limit - total)
+        ):
             found[done[1]["number"]] = result["tokens"]
             progress.part(plan.parts[done[1]["number"]], result)
         while taken in found and (not limit or total < limit):
@@ -204,7 +261,9 @@ def encode_parts(out: Path, plan: Plan, run: Runner, progress: Progress) -> int:
 
 
 def _wave(plan: Plan, first: int, wanted: int) -> Iterator[int]:
-    """Parts from `first` on that are expected to have as many tokens as are wanted; all of them without a limit."""
+    """Parts from `first` on that are expected to have as many tokens as are wanted; all of them
+    without a limit.
+    """
     for number in range(first, len(plan.parts)):
         yield number
         wanted -= int(plan.parts[number].size * plan.tokens_per_byte)

@@ -1,4 +1,6 @@
-"""The first call of a preparation: what there is to read, by which tokenizer, into how many shards."""
+"""The first call of a preparation: what there is to read, by which tokenizer, into how many
+shards.
+"""
 
 import hashlib
 import json
@@ -63,7 +65,8 @@ def _tokenizer_of(preparation: Preparation, parts: Iterable[Part], reading: Read
         return load_tokenizer(preparation.tokenizer, report)
     if any(part.remote for part in parts):
         raise CorpusError(
-            f"--tokenizer characters reads the whole source first, so not {preparation.source}: take gpt2"
+            f"--tokenizer characters reads the whole source first, so not {preparation.source}: "
+            "take gpt2"
         )
     characters: set[str] = {"\n"}  # it comes between documents
     for part in parts:

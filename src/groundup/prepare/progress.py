@@ -1,4 +1,6 @@
-"""What a preparation shows while it works: documents, tokens, speed and time left; lines now and then in a pipe."""
+"""What a preparation shows while it works: documents, tokens, speed and time left; lines now and
+then in a pipe.
+"""
 
 import sys
 import time
@@ -16,7 +18,9 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """A context: a line that is renewed in a terminal, one every ten seconds elsewhere; both on stderr."""
+    """A context: a line that is renewed in a terminal, one every ten seconds elsewhere; both on
+    stderr.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self.source, self.limit = plan.preparation.source, plan.preparation.limit
@@ -24,18 +28,31 @@ class Progress:
         self.read = self.documents = self.tokens = self.bytes = 0
         self.started = self.written = time.monotonic()
         console = Console(file=sys.stderr, highlight=False)
-        self.live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self.live = (
+            Live(console=console, refresh_per_second=4, transient=True)
+            if console.is_terminal
+            else None
+        )
 
     def part(self, part: Part, result: dict[str, Any]) -> None:
         """A part was encoded."""
         self.read += part.size
-        self.documents, self.tokens = self.documents + result["documents"], self.tokens + result["tokens"]
+        self.documents, self.tokens = (
+            self.documents + result["documents"],
+            self.tokens + result["tokens"],
+        )
         self.bytes += result["bytes"]
         seconds = time.monotonic() - self.started
-        done = min(1.0, max(self.read / max(1, self.size), self.tokens / self.limit if self.limit else 0.0))
-        speed, left = self.bytes / 1e6 / max(seconds, 1e-3), _duration(seconds * (1 - done) / max(done, 1e-6))
+        done = min(
+            1.0, max(self.read / max(1, self.size), self.tokens / self.limit if self.limit else 0.0)
+        )
+        speed, left = (
+            self.bytes / 1e6 / max(seconds, 1e-3),
+            _duration(seconds * (1 - done) / max(done, 1e-6)),
+        )
         self._show(
-            f"{self.source}: {self.documents:,} documents, {self.tokens:,} tokens, {speed:.1f} MB/s, {left} left"
+            f"{self.source}: {self.documents:,} documents, {self.tokens:,} tokens, {speed:.1f} "
+            f"MB/s, {left} left"
         )
 
     def shard(self, number: int, of: int) -> None:
@@ -55,7 +72,10 @@ class Progress:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self.live is not None:
             self.live.stop()

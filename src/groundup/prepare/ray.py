@@ -13,7 +13,9 @@ from groundup.prepare.workers import Call, Results
 
 
 def on_cluster(address: str) -> "OnCluster":
-    """Join the cluster at `address` (`auto` finds one on this machine). Raises MachineError, CorpusError."""
+    """Join the cluster at `address` (`auto` finds one on this machine). Raises MachineError,
+    CorpusError.
+    """
     try:
         import ray
     except ImportError as error:
@@ -22,16 +24,23 @@ def on_cluster(address: str) -> "OnCluster":
         if ":" in address:  # Ray itself would try for minutes
             host, port = address.removeprefix("ray://").rsplit(":", 1)
             socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(
+            address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR
+        )
     except (OSError, ValueError, RuntimeError) as error:
-        raise CorpusError(f"there is no Ray cluster at {address}: {str(error).splitlines()[0]}") from error
+        raise CorpusError(
+            f"there is no Ray cluster at {address}: {str(error).splitlines()[0]}"
+        ) from error
     ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # what is shown is a preparation's own progress
+    # what is shown is a preparation's own progress
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     return OnCluster()
 
 
 class OnCluster:
-    """Works off calls as rows of a Ray Dataset, so many at a time that every core of the cluster has a few."""
+    """Works off calls as rows of a Ray Dataset, so many at a time that every core of the cluster
+    has a few.
+    """
 
     def __call__(self, calls: Iterable[Call]) -> Results:
         """Each call and its result. Raises what a call raised."""
@@ -57,12 +66,15 @@ def _rows_of(answers: Any) -> Iterator[dict[str, str]]:
         yield from answers.iter_rows()
     except RayError as error:
         raise CorpusError(
-            f"the Ray cluster gave up: {str(error).strip().splitlines()[-1]}. What is done is kept: run again to go on"
+            f"the Ray cluster gave up: {str(error).strip().splitlines()[-1]}. What is done is "
+            "kept: run again to go on"
         ) from error
 
 
 def answer(row: dict[str, str]) -> dict[str, str]:
-    """A row with what its call gave; what a user did wrong travels as text, because Ray would wrap it."""
+    """A row with what its call gave; what a user did wrong travels as text, because Ray would wrap
+    it.
+    """
     name, arguments = json.loads(row["call"])
     try:
         result = CALLS[name](**arguments)

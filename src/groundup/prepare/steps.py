@@ -1,7 +1,8 @@
-"""What a preparation does, call by call: encode a part, write a shard. Each call may be repeated, anywhere.
+"""What a preparation does, call by call: encode a part, write a shard. Each call may be repeated,
+anywhere.
 
-A call leaves a file of its own name when it is done, and does nothing if that file is there. The folder of the work
-lies in the output folder until the index is written.
+A call leaves a file of its own name when it is done, and does nothing if that file is there. The
+folder of the work lies in the output folder until the index is written.
 """
 
 import hashlib
@@ -45,7 +46,9 @@ APPEND = 2**20  # tokens written at a time
 
 @dataclass(frozen=True)
 class Preparation:
-    """What to prepare, and how. limit: tokens, 0 for all. validation: the share of the documents kept for it."""
+    """What to prepare, and how. limit: tokens, 0 for all. validation: the share of the documents
+    kept for it.
+    """
 
     source: str
     tokenizer: str = "gpt2"
@@ -59,11 +62,16 @@ class Preparation:
 
     def __post_init__(self) -> None:
         if not 0 <= self.validation < 1:
-            raise CorpusError(f"--validation {self.validation} must be a share of the documents, in [0, 1)")
+            raise CorpusError(
+                f"--validation {self.validation} must be a share of the documents, in [0, 1)"
+            )
         if not 0 <= self.seed < 2**63:
             raise CorpusError(f"--seed {self.seed} must be a whole number from 0, below 2^63")
         if self.limit < 0:
-            raise CorpusError(f"--tokens {self.limit} must be a number of tokens, from 1; leave it out to take all")
+            raise CorpusError(
+                f"--tokens {self.limit} must be a number of tokens, from 1; leave it out to take "
+                "all"
+            )
 
     def reading(self, out: Path) -> Reading:
         """How its documents are read; remote files are brought to the folder of the work."""
@@ -72,7 +80,8 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Plan:
-    """A preparation worked out. inputs: SHA-256 of what there is to read. tokens_per_byte: of the first documents.
+    """A preparation worked out. inputs: SHA-256 of what there is to read. tokens_per_byte: of the
+    first documents.
 
     made_by: SHA-256 of the tokenizer.
     """
@@ -139,11 +148,14 @@ def open_job(out: str) -> Job:
 @lru_cache(1)
 def _open_job(out: str, _written: int) -> Job:
     folder = Path(out)
-    return Job(folder, Plan.read(folder / WORK), load_tokenizer(folder / TOKENIZER_FOLDER, lambda _: None))
+    return Job(
+        folder, Plan.read(folder / WORK), load_tokenizer(folder / TOKENIZER_FOLDER, lambda _: None)
+    )
 
 
 def encode_part(out: str, number: int, limit: int) -> dict[str, Any]:
-    """Encode the documents of a part into runs, until there are `limit` tokens (0: all). What it did, in numbers.
+    """Encode the documents of a part into runs, until there are `limit` tokens (0: all). What it
+    did, in numbers.
 
     Raises CorpusError and TokenizerError.
     """
@@ -168,7 +180,13 @@ def encode_part(out: str, number: int, limit: int) -> dict[str, Any]:
                 break
         runs.flush()
         result = {
-            **{"limit": limit, "documents": documents, "tokens": tokens, "bytes": size, "runs": runs.names},
+            **{
+                "limit": limit,
+                "documents": documents,
+                "tokens": tokens,
+                "bytes": size,
+                "runs": runs.names,
+            },
             "statistics": {split: found.to_json() for split, found in statistics.items()},
         }
         write_json(job.work / f"{name}.json", result)
@@ -178,7 +196,9 @@ def encode_part(out: str, number: int, limit: int) -> dict[str, Any]:
 
 
 def write_shard(out: str, number: int, parts: int) -> dict[str, Any]:
-    """Gather a shard's documents from the runs of the first `parts` parts, and write them in their order: its entry."""
+    """Gather a shard's documents from the runs of the first `parts` parts, and write them in their
+    order: its entry.
+    """
     job = open_job(out)
     name = f"shard-{number:06d}"
     done = job.result_of(name)
@@ -194,7 +214,10 @@ def write_shard(out: str, number: int, parts: int) -> dict[str, Any]:
     entry: dict[str, Any] = {"file": file, "split": SPLITS[validates]}
     counts = dict.fromkeys(("documents", "bytes", "duplicates"), 0)
     made_by = job.tokenizer.vocab_size, tokenizer_sha256(job.tokenizer)
-    with explained(job.out), ShardWriter(job.out / file, job.dtype, *made_by, temporary=job.work) as writer:
+    with (
+        explained(job.out),
+        ShardWriter(job.out / file, job.dtype, *made_by, temporary=job.work) as writer,
+    ):
         waiting: list[np.ndarray] = []
         for row, tokens, duplicate in read_shard(runs, layout, number, job.dtype):
             counts["duplicates"] += duplicate
@@ -213,7 +236,9 @@ def write_shard(out: str, number: int, parts: int) -> dict[str, Any]:
 
 
 def write_index(out: str, parts: int) -> dict[str, Any]:
-    """Leave `index.json`, which depends on nothing like time, place or the number of workers: what it says."""
+    """Leave `index.json`, which depends on nothing like time, place or the number of workers: what
+    it says.
+    """
     job = open_job(out)
     plan, tokenizer = job.plan, job.tokenizer
     entries = [job.result_of(f"shard-{number:06d}") or {} for number in range(plan.layout.shards)]
@@ -225,15 +250,25 @@ def write_index(out: str, parts: int) -> dict[str, Any]:
     splits = {}
     for split in SPLITS:
         shards = [entry for entry in entries if entry["split"] == split]
-        totals = {key: sum(shard[key] for shard in shards) for key in ("tokens", "documents", "bytes", "duplicates")}
-        listed = [{key: shard[key] for key in ("file", "tokens", "documents", "sha256")} for shard in shards]
+        totals = {
+            key: sum(shard[key] for shard in shards)
+            for key in ("tokens", "documents", "bytes", "duplicates")
+        }
+        listed = [
+            {key: shard[key] for key in ("file", "tokens", "documents", "sha256")}
+            for shard in shards
+        ]
         splits[split] = totals | {"shards": listed}
     hashes = [digest, *(f"{entry['split']} {entry['sha256']}" for entry in entries)]
     index = {
         "format": FORMAT,
         "version": VERSION,
         "fingerprint": hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
-        "tokenizer": {"name": plan.preparation.tokenizer, "sha256": digest, "vocab_size": tokenizer.vocab_size},
+        "tokenizer": {
+            "name": plan.preparation.tokenizer,
+            "sha256": digest,
+            "vocab_size": tokenizer.vocab_size,
+        },
         "splits": splits,
         "statistics": {split: found.to_json() for split, found in statistics.items()},
         "preparation": asdict(plan.preparation),
@@ -251,13 +286,15 @@ def explained(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CorpusError(
-            f"can't write into {out}: {error.strerror or error}. What is done is kept: make room, and run the same "
-            "command again to go on"
+            f"can't write into {out}: {error.strerror or error}. What is done is kept: make room, "
+            "and run the same command again to go on"
         ) from error
 
 
 def write_json(path: Path, values: dict[str, Any], temporary: Path | None = None) -> None:
-    """A whole file or none, and durable. temporary: the folder where it is written, on the same disk."""
+    """A whole file or none, and durable. temporary: the folder where it is written, on the same
+    disk.
+    """
     temporary = (temporary or path.parent) / (f"{path.name}.{uuid4().hex}.part")
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(values, file, indent=1)  # ASCII: the names of files may be no text

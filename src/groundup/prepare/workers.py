@@ -1,6 +1,8 @@
-"""Calls on several processes of this machine: started as commands, so that no script needs a main guard.
+"""Calls on several processes of this machine: started as commands, so that no script needs a main
+guard.
 
-A worker never imports the script or notebook that began the work; it ends when that process does, however it ends.
+A worker never imports the script or notebook that began the work; it ends when that process does,
+however it ends.
 """
 
 import json
@@ -95,9 +97,12 @@ def _ask(process: subprocess.Popen[bytes], call: Call) -> dict[str, Any]:
         line = b""
     if not line:
         status = process.wait()
-        killed = f"was killed by signal {-status}, most likely for want of memory: try fewer --workers"
+        killed = (
+            f"was killed by signal {-status}, most likely for want of memory: try fewer --workers"
+        )
         raise CorpusError(
-            f"a worker {killed if status < 0 else 'failed, see above'}. What is done is kept: the same command goes on"
+            f"a worker {killed if status < 0 else 'failed, see above'}. What is done is kept: the "
+            "same command goes on"
         )
     answer = json.loads(line)
     if "error" in answer:
@@ -107,7 +112,9 @@ def _ask(process: subprocess.Popen[bytes], call: Call) -> dict[str, Any]:
 
 
 def main() -> None:
-    """A worker: calls come as lines of JSON, results go out so. The end of the input ends it at once."""
+    """A worker: calls come as lines of JSON, results go out so. The end of the input ends it at
+    once.
+    """
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what anything prints isn't an answer
     calls: SimpleQueue[Call] = SimpleQueue()

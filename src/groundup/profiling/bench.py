@@ -1,4 +1,6 @@
-"""`groundup bench`: what a recipe's training step reaches on this machine, and where its time goes."""
+"""`groundup bench`: what a recipe's training step reaches on this machine, and where its
+time goes.
+"""
 
 import statistics
 import time
@@ -49,7 +51,9 @@ def print_bench(recipe: Recipe, vocab_size: int, steps: int, as_json: bool) -> N
     """Measure, and print a table or one JSON object. Raises GroundupError."""
     journal = Journal() if as_json else MainJournal()
     with explain_out_of_memory(recipe):
-        result = bench(assemble(recipe, synthetic_text(recipe, vocab_size), None, alone(journal)), steps)
+        result = bench(
+            assemble(recipe, synthetic_text(recipe, vocab_size), None, alone(journal)), steps
+        )
     show(result, table_of(result), as_json)
 
 
@@ -109,10 +113,11 @@ def clock(trainer: Trainer) -> float:
 
 
 def time_of_phases(trainer: Trainer, steps: int) -> dict[str, float]:
-    """The median over some steps of each phase's seconds. On a GPU, waiting at every border makes them a little longer.
+    """The median over some steps of each phase's seconds. On a GPU, waiting at every border makes
+    them a little longer.
 
-    data: waiting for the next batch. forward, backward: of all micro-steps, reading the loss included. optimizer:
-    clipping and the updates. rest: checks, schedule and record.
+    data: waiting for the next batch. forward, backward: of all micro-steps, reading the loss
+    included. optimizer: clipping and the updates. rest: checks, schedule and record.
     """
     found: dict[str, list[float]] = {phase: [] for phase in PHASES}
     for step in range(steps):
@@ -131,7 +136,9 @@ def time_of_phases(trainer: Trainer, steps: int) -> dict[str, float]:
 
 @contextmanager
 def borders(trainer: Trainer) -> Iterator[list[tuple[str, float]]]:
-    """While inside, every border between phases is marked: (the phase that begins, when). The trainer isn't changed."""
+    """While inside, every border between phases is marked: (the phase that begins, when). The
+    trainer isn't changed.
+    """
     marks: list[tuple[str, float]] = []
 
     def mark(phase: str) -> Callable[..., None]:
@@ -162,15 +169,26 @@ def borders(trainer: Trainer) -> Iterator[list[tuple[str, float]]]:
 def table_of(result: Bench) -> Table:
     """The measurement as a table."""
     compiled = ", compiled" if result.compiled else ""
-    table = Table(title=f"{result.model}, {result.parameters:,} parameters", show_header=False, title_justify="left")
-    table.add_row("machine", f"{result.device}, {result.precision}, {result.threads} threads{compiled}")
+    table = Table(
+        title=f"{result.model}, {result.parameters:,} parameters",
+        show_header=False,
+        title_justify="left",
+    )
+    table.add_row(
+        "machine", f"{result.device}, {result.precision}, {result.threads} threads{compiled}"
+    )
     table.add_row("speed", f"{result.tokens_per_second:,.0f} tokens/s")
-    table.add_row("step", f"{1e3 * result.step_seconds:,.1f} ms for {result.tokens_per_step:,} tokens")
+    table.add_row(
+        "step", f"{1e3 * result.step_seconds:,.1f} ms for {result.tokens_per_step:,} tokens"
+    )
     for phase, seconds in result.phases.items():
         share = seconds / sum(result.phases.values())
         table.add_row(f"  {phase}", f"{1e3 * seconds:,.1f} ms ({share:.0%})")
     table.add_row("operations a token", f"{result.operations_per_token:,.0f}")
-    table.add_row("matmul peak", f"{result.matmul_peak / 1e9:,.0f} billion operations a second in {result.precision}")
+    table.add_row(
+        "matmul peak",
+        f"{result.matmul_peak / 1e9:,.0f} billion operations a second in {result.precision}",
+    )
     table.add_row("of that peak (MFU)", f"{result.mfu:.1%}")
     table.add_row("peak memory", f"{result.peak_memory / 2**20:,.0f} MiB")
     return table

@@ -18,22 +18,30 @@ GPU_PEAK_SIZE, GPU_PEAK_PRODUCTS = 8192, 20  # so long that starting them doesn'
 
 
 def operations_per_token(architecture: str, config: ModelConfig, lora_rank: int = 0) -> float:
-    """Of forward and backward: 6 N + 12 n_layer width block_size (Chowdhery et al. 2022, appendix B).
+    """Of forward and backward: 6 N + 12 n_layer width block_size (Chowdhery et al. 2022, appendix
+    B).
 
-    N: parameters in matrix products: all but norms, biases and the tables that are only looked up; a tied table counts
-    once, as the head. width: of all heads together. The bigram has the one product of its head.
-    lora_rank: of adapters (Hu et al. 2021), whose parameters take 6 each and the frozen ones 4, because no gradient of
-    theirs is computed; nor is that of the first block's input.
+    N: parameters in matrix products: all but norms, biases and the tables that are only looked up;
+    a tied table counts once, as the head. width: of all heads together. The bigram has the one
+    product of its head. lora_rank: of adapters (Hu et al. 2021), whose parameters take 6 each and
+    the frozen ones 4, because no gradient of theirs is computed; nor is that of the first block's
+    input.
     """
     if architecture == "bigram":
         return 6.0 * config.vocab_size**2
     width = config.n_head * config.head_dim if isinstance(config, ModernConfig) else config.n_embd
-    products, attention = product_parameters(architecture, config), 12.0 * config.n_layer * width * config.block_size
+    products, attention = (
+        product_parameters(architecture, config),
+        12.0 * config.n_layer * width * config.block_size,
+    )
     if not lora_rank:
         return 6.0 * products + attention
-    first = adapted_matrices(config)[: 3 if isinstance(config, ModernConfig) else 1]  # queries, keys and values
+    # queries, keys and values
+    first = adapted_matrices(config)[: 3 if isinstance(config, ModernConfig) else 1]
     spared = sum(inputs * (outputs + lora_rank) for inputs, outputs in first)
-    return 4.0 * products + 6.0 * adapter_parameter_count(config, lora_rank) + attention - 2.0 * spared
+    return (
+        4.0 * products + 6.0 * adapter_parameter_count(config, lora_rank) + attention - 2.0 * spared
+    )
 
 
 def product_parameters(architecture: str, config: ModelConfig) -> int:
@@ -47,7 +55,9 @@ def product_parameters(architecture: str, config: ModelConfig) -> int:
 
 
 def matmul_peak(dtype: torch.dtype, device: torch.device) -> float:
-    """Operations a second in square products, of 2048 (on a GPU 8192): the fastest of several, after one to warm up."""
+    """Operations a second in square products, of 2048 (on a GPU 8192): the fastest of several,
+    after one to warm up.
+    """
     size, products = (PEAK_SIZE, 1) if device.type == "cpu" else (GPU_PEAK_SIZE, GPU_PEAK_PRODUCTS)
     square = torch.rand(size, size, device=device).to(dtype)
     seconds = []

@@ -71,7 +71,9 @@ def print_plan(recipe: Recipe, vocab_size: int, as_json: bool) -> None:
     """Measure and predict: a table, or one JSON object. Raises GroundupError."""
     journal = Journal() if as_json else MainJournal()
     if vocab_size and recipe.train.epochs:
-        raise RecipeError("train.epochs are passes over a corpus, and --vocab-size is for none: give --steps")
+        raise RecipeError(
+            "train.epochs are passes over a corpus, and --vocab-size is for none: give --steps"
+        )
     with explain_out_of_memory(recipe):
         if vocab_size:
             text = synthetic_text(recipe, vocab_size)
@@ -86,7 +88,9 @@ def print_plan(recipe: Recipe, vocab_size: int, as_json: bool) -> None:
 
 
 def plan(recipe: Recipe, text: Text, journal: Journal) -> Plan:
-    """Measure one sequence and a few; then, if all should fit, a few steps and an evaluation of the recipe's."""
+    """Measure one sequence and a few; then, if all should fit, a few steps and an evaluation of the
+    recipe's.
+    """
     recipe, machine = choose_machine(recipe, text, World())
     rows = recipe.train.micro_batch_size or recipe.train.batch_size
     needed = probe(recipe, text, rows, machine.device)
@@ -100,7 +104,9 @@ def plan(recipe: Recipe, text: Text, journal: Journal) -> Plan:
         with trainer.uncompiled():
             evaluation = timed(trainer, trainer.measure_losses)
         peak = max(measured.peak_memory, memory.peak(trainer.machine.device))
-        needed = memory_of(recipe, needed.fixed, max(0, peak - needed.fixed) // rows, peak, needed.available)
+        needed = memory_of(
+            recipe, needed.fixed, max(0, peak - needed.fixed) // rows, peak, needed.available
+        )
         time = time_of(recipe, trainer, measured, evaluation)
     else:
         trainer = one_pass(recipe, text, 1, "off", Journal())
@@ -108,8 +114,12 @@ def plan(recipe: Recipe, text: Text, journal: Journal) -> Plan:
     return Plan(
         model=describe_model(trainer),
         parameters=parameter_counts(trainer.model)["parameters"],
-        operations_per_token=operations_per_token(recipe.model.architecture, trainer.model.config, recipe.lora.rank),
-        machine=f"{trainer.machine.device}, {trainer.machine.precision}, {recipe.train.threads} threads"
+        operations_per_token=operations_per_token(
+            recipe.model.architecture, trainer.model.config, recipe.lora.rank
+        ),
+        machine=(
+            f"{trainer.machine.device}, {trainer.machine.precision}, {recipe.train.threads} threads"
+        )
         + (", compiled" if trainer.recipe.train.compile == "on" else ""),
         micro_batch_size=rows,
         micro_steps=recipe.train.batch_size // rows,
@@ -127,16 +137,22 @@ def one_pass(recipe: Recipe, text: Text, rows: int, compiled: str, journal: Jour
 
 
 def probe(recipe: Recipe, text: Text, rows: int, device: torch.device) -> Memory:
-    """What `rows` sequences should need by what one and a few need, not compiled, each trainer gone before the next."""
+    """What `rows` sequences should need by what one and a few need, not compiled, each trainer gone
+    before the next.
+    """
     available, few = memory.available(device), min(rows, FEW)
     one = peak_of_steps(one_pass(recipe, text, 1, "off", Journal()))
     more = peak_of_steps(one_pass(recipe, text, few, "off", Journal())) if few > 1 else one
     each = max(0, more - one) // max(1, few - 1)
-    return memory_of(recipe, max(0, one - each), each, max(one, more, one + (rows - 1) * each), available)
+    return memory_of(
+        recipe, max(0, one - each), each, max(one, more, one + (rows - 1) * each), available
+    )
 
 
 def peak_of_steps(trainer: Trainer) -> int:
-    """Bytes at the highest of two steps: in the second there are optimizer states from the start."""
+    """Bytes at the highest of two steps: in the second there are optimizer states from the
+    start.
+    """
     gc.collect()
     machines.give_back_memory()
     memory.forget_peak(trainer.machine.device)
@@ -146,15 +162,21 @@ def peak_of_steps(trainer: Trainer) -> int:
 
 
 def memory_of(recipe: Recipe, fixed: int, each: int, peak: int, available: int) -> Memory:
-    """The largest micro-batch is the largest divisor of the batch whose sequences fit beside what is fixed."""
+    """The largest micro-batch is the largest divisor of the batch whose sequences fit beside what
+    is fixed.
+    """
     fitting = (HEADROOM * available - fixed) / max(1, each)
     batch = recipe.train.batch_size
-    largest = max((rows for rows in range(1, batch + 1) if batch % rows == 0 and rows <= fitting), default=0)
+    largest = max(
+        (rows for rows in range(1, batch + 1) if batch % rows == 0 and rows <= fitting), default=0
+    )
     return Memory(fixed, each, peak, available, largest)
 
 
 def time_of(recipe: Recipe, trainer: Trainer, measured: Bench, evaluation: float) -> Time:
-    """The measured step has one forward pass; every further micro-step repeats all but the update."""
+    """The measured step has one forward pass; every further micro-step repeats all but the
+    update.
+    """
     further = recipe.train.batch_size // trainer.recipe.train.batch_size - 1
     repeated = sum(measured.phases[phase] for phase in ("data", "forward", "backward"))
     step = measured.step_seconds + further * repeated
@@ -167,15 +189,30 @@ def time_of(recipe: Recipe, trainer: Trainer, measured: Bench, evaluation: float
 def steps_of(recipe: Recipe, trainer: Trainer, time: Time | None) -> int:
     """The length in steps; of a recipe in minutes that doesn't fit, 0: nobody can know."""
     if recipe.train.epochs:
-        return max(1, round(recipe.train.epochs * trainer.batches.source.windows_per_epoch / recipe.train.batch_size))
+        return max(
+            1,
+            round(
+                recipe.train.epochs
+                * trainer.batches.source.windows_per_epoch
+                / recipe.train.batch_size
+            ),
+        )
     if recipe.train.minutes:
-        return steps_within(60 * recipe.train.minutes, time.step, time.evaluation, recipe.eval.every) if time else 0
+        return (
+            steps_within(60 * recipe.train.minutes, time.step, time.evaluation, recipe.eval.every)
+            if time
+            else 0
+        )
     return recipe.train.steps
 
 
 def table_of(result: Plan) -> Table:
     """The plan as a table."""
-    table = Table(title=f"{result.model}, {result.parameters:,} parameters", show_header=False, title_justify="left")
+    table = Table(
+        title=f"{result.model}, {result.parameters:,} parameters",
+        show_header=False,
+        title_justify="left",
+    )
     needed, time = result.memory, result.time
     table.add_row("machine", result.machine)
     table.add_row("operations a token", f"{result.operations_per_token:,.0f}")
@@ -184,12 +221,20 @@ def table_of(result: Plan) -> Table:
     table.add_row("memory at the peak", f"{in_mib(needed.peak)} of {in_mib(needed.available)}")
     table.add_row("  of it fixed", in_mib(needed.fixed))
     table.add_row("  a sequence", in_mib(needed.each))
-    table.add_row("largest micro-batch", f"{needed.largest_micro_batch}" if needed.largest_micro_batch else "none fits")
+    table.add_row(
+        "largest micro-batch",
+        f"{needed.largest_micro_batch}" if needed.largest_micro_batch else "none fits",
+    )
     if time is None:
         table.add_row("time", "doesn't fit: set train.micro_batch_size to the largest that does")
         return table
-    table.add_row("length", f"{result.steps:,} steps, {result.steps * result.tokens_per_step:,} tokens")
-    table.add_row("time of a step", f"{1e3 * time.step:,.1f} ms, {result.tokens_per_step / time.step:,.0f} tokens/s")
+    table.add_row(
+        "length", f"{result.steps:,} steps, {result.steps * result.tokens_per_step:,} tokens"
+    )
+    table.add_row(
+        "time of a step",
+        f"{1e3 * time.step:,.1f} ms, {result.tokens_per_step / time.step:,.0f} tokens/s",
+    )
     table.add_row("time of an evaluation", in_words(time.evaluation))
     table.add_row("training", in_words(time.training))
     table.add_row("with its evaluations", in_words(time.total))
@@ -205,7 +250,11 @@ def in_words(seconds: float) -> str:
     """Seconds for reading: 12.3 s, 4 min 10 s, 3 h 20 min, 2 d 5 h."""
     if seconds < 60:
         return f"{seconds:.1f} s"
-    for size, unit, small, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+    for size, unit, small, smaller in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
         if seconds >= size:
             return f"{int(seconds // size)} {unit} {int(seconds % size // small)} {smaller}"
     raise AssertionError

@@ -1,4 +1,6 @@
-"""Recipes from TOML and flags: strict keys, layer over layer; an error names the key, its place and the remedy."""
+"""Recipes from TOML and flags: strict keys, layer over layer; an error names the key, its place and
+the remedy.
+"""
 
 import difflib
 import re
@@ -11,7 +13,15 @@ from typing import Any, Literal, get_args, get_origin
 
 from groundup.errors import ConfigError, RecipeError
 from groundup.models.config import adapted_matrices
-from groundup.recipes.schema import LENGTHS, ONLY_MODERN, SECTIONS, LoraSection, Recipe, Tables, field_types
+from groundup.recipes.schema import (
+    LENGTHS,
+    ONLY_MODERN,
+    SECTIONS,
+    LoraSection,
+    Recipe,
+    Tables,
+    field_types,
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,10 @@ def parse_toml(text: str, source: str) -> Layer:
     known = [f"{name}.{other}" for name in SECTIONS for other in field_types(name)]
     for section, values in tables.items():
         if section in SECTIONS and not isinstance(values, dict):
-            raise RecipeError(f"{section} = {values!r} ({layer.place('', section)}) must be a section: [{section}]")
+            raise RecipeError(
+                f"{section} = {values!r} ({layer.place('', section)}) must be a section: "
+                f"[{section}]"
+            )
         if not isinstance(values, dict):
             raise _unknown(section, layer.place("", section), known, "key")
         if section not in SECTIONS:
@@ -58,12 +71,16 @@ def parse_toml(text: str, source: str) -> Layer:
 
 
 def overrides(tables: Tables) -> Layer:
-    """Values from the command line, already of their types (the parser saw to that), as the topmost layer."""
+    """Values from the command line, already of their types (the parser saw to that), as the topmost
+    layer.
+    """
     return Layer(tables, source="")
 
 
 def load_recipe(*layers: Layer) -> Recipe:
-    """Lay the layers over the defaults, the later ones on top, and check what they say together. Raises RecipeError."""
+    """Lay the layers over the defaults, the later ones on top, and check what they say together.
+    Raises RecipeError.
+    """
     merged: Tables = {section: {} for section in SECTIONS}
     for layer in layers:
         for section, values in layer.tables.items():
@@ -72,20 +89,26 @@ def load_recipe(*layers: Layer) -> Recipe:
             merged[section] |= values
     recipe = Recipe(**{section: SECTIONS[section](**values) for section, values in merged.items()})
     for section, key, complaint, remedy in _contradictions(recipe):
-        source = next((layer for layer in reversed(layers) if key in layer.tables.get(section, {})), None)
+        source = next(
+            (layer for layer in reversed(layers) if key in layer.tables.get(section, {})), None
+        )
         place = f" ({source.place(section, key)})" if source else ""
         raise RecipeError(f"{section}.{complaint}{place}. {remedy}")
     return recipe
 
 
 def model_to_start_from(*layers: Layer) -> str:
-    """The `train.init` that the layers come to, as the topmost that has one says; empty without one."""
+    """The `train.init` that the layers come to, as the topmost that has one says; empty without
+    one.
+    """
     given = (layer.tables.get("train", {}).get("init") for layer in reversed(layers))
     return next((name for name in given if name is not None), "")
 
 
 def _outdated(section: str, values: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What a layer takes back of those below it: another length, and what only their architecture could have."""
+    """What a layer takes back of those below it: another length, and what only their architecture
+    could have.
+    """
     if section == "train" and any(length in values for length in LENGTHS):
         yield from (("train", length) for length in LENGTHS)
     if section == "model" and values.get("architecture", "modern") != "modern":
@@ -99,7 +122,9 @@ def packaged_names() -> list[str]:
     order = ["quickstart", "bigram", "shakespeare-fast", "shakespeare-cpu", "shakespeare-best"]
     folder = resources.files("groundup.recipes")
     found = {Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".toml")}
-    return sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name))
+    return sorted(
+        found, key=lambda name: (order.index(name) if name in order else len(order), name)
+    )
 
 
 def packaged_text(name: str) -> str:
@@ -121,7 +146,9 @@ def recipe_file(path: Path) -> Layer:
     try:
         return parse_toml(path.read_text("utf-8"), str(path))
     except FileNotFoundError:
-        raise RecipeError(f"{path} doesn't exist. Write one with: groundup recipes quickstart > {path.name}") from None
+        raise RecipeError(
+            f"{path} doesn't exist. Write one with: groundup recipes quickstart > {path.name}"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} can't be read as a recipe: {error}") from error
 
@@ -155,7 +182,9 @@ def _checked(value: Any, section: str, key: str, layer: Layer) -> Any:
         if isinstance(value, expected) and not isinstance(value, bool):
             return value
         wanted = {int: "a whole number", str: "text in quotes"}[expected]
-    raise RecipeError(f"{section}.{key} = {value!r} ({layer.place(section, key)}) must be {wanted}.")
+    raise RecipeError(
+        f"{section}.{key} = {value!r} ({layer.place(section, key)}) must be {wanted}."
+    )
 
 
 def _is_number(value: Any) -> bool:
@@ -168,22 +197,43 @@ def _contradictions(recipe: Recipe) -> Iterator[tuple[str, str, str, str]]:
     yield from _lora_contradictions(recipe)
     given = [length for length in LENGTHS if getattr(recipe.train, length)]
     if len(given) != 1:
-        said = " and ".join(f"{length} = {getattr(recipe.train, length)}" for length in given) or "steps = 0"
+        said = (
+            " and ".join(f"{length} = {getattr(recipe.train, length)}" for length in given)
+            or "steps = 0"
+        )
         one = given[-1] if given else "steps"
-        yield "train", one, f"{said} doesn't state one length", "Give one of steps, epochs and minutes."
+        yield (
+            "train",
+            one,
+            f"{said} doesn't state one length",
+            "Give one of steps, epochs and minutes.",
+        )
     for section, key, low, high, remedy in _BOUNDS:
         value = getattr(getattr(recipe, section), key)
         if not low <= value <= high:
             yield section, key, f"{key} = {value} is outside [{low:g}, {high:g}]", remedy
     optim, micro, batch = recipe.optim, recipe.train.micro_batch_size, recipe.train.batch_size
     if optim.min_learning_rate > optim.learning_rate:
-        said = f"min_learning_rate = {optim.min_learning_rate:g} is above learning_rate = {optim.learning_rate:g}"
+        said = (
+            f"min_learning_rate = {optim.min_learning_rate:g} is above learning_rate = "
+            f"{optim.learning_rate:g}"
+        )
         yield "optim", "min_learning_rate", said, "The decay goes down: choose it lower."
     if not all(0.0 <= beta < 1.0 for beta in optim.betas):
-        yield "optim", "betas", f"betas = {list(optim.betas)} has a value outside [0, 1)", "The usual: 0.9, 0.99."
+        yield (
+            "optim",
+            "betas",
+            f"betas = {list(optim.betas)} has a value outside [0, 1)",
+            "The usual: 0.9, 0.99.",
+        )
     if micro and batch % micro:
         said = f"micro_batch_size = {micro} doesn't divide batch_size = {batch}"
-        yield "train", "micro_batch_size", said, "Choose a divisor, or 0 for the whole batch at once."
+        yield (
+            "train",
+            "micro_batch_size",
+            said,
+            "Choose a divisor, or 0 for the whole batch at once.",
+        )
 
 
 def _model_contradictions(recipe: Recipe) -> Iterator[tuple[str, str, str, str]]:
@@ -196,7 +246,10 @@ def _model_contradictions(recipe: Recipe) -> Iterator[tuple[str, str, str, str]]
     if model.architecture != "modern":
         for key in ONLY_MODERN:
             if (value := getattr(model, key)) != getattr(type(model), key):
-                remedy = f"Leave it out, or choose model.architecture = modern instead of {model.architecture}."
+                remedy = (
+                    "Leave it out, or choose model.architecture = modern instead of "
+                    f"{model.architecture}."
+                )
                 yield "model", key, f"{key} = {value} belongs to the modern model", remedy
     if model.architecture == "bigram" and recipe.optim.optimizer == "muon":
         said = "optimizer = muon is for the matrices of blocks, and a bigram has none"
@@ -220,10 +273,21 @@ def _lora_contradictions(recipe: Recipe) -> Iterator[tuple[str, str, str, str]]:
         return
     narrowest = min(min(sides) for sides in adapted_matrices(recipe.model_config(vocab_size=1)))
     if rank > narrowest:
-        said = f"rank = {rank} is more than {narrowest}, the smaller side of the model's smallest matrix"
-        yield "lora", "rank", said, f"An adapter of {narrowest} changes it in every way already: choose at most that."
+        said = (
+            f"rank = {rank} is more than {narrowest}, the smaller side of the model's smallest "
+            "matrix"
+        )
+        yield (
+            "lora",
+            "rank",
+            said,
+            f"An adapter of {narrowest} changes it in every way already: choose at most that.",
+        )
     if recipe.optim.optimizer == "muon":
-        said = "optimizer = muon orthogonalises steps of whole matrices, not of the factors that lora.rank trains"
+        said = (
+            "optimizer = muon orthogonalises steps of whole matrices, not of the factors that "
+            "lora.rank trains"
+        )
         yield "optim", "optimizer", said, "Choose adamw."
 
 

@@ -8,13 +8,15 @@ from groundup.recipes.schema import Recipe, Tables
 
 
 def scaled(recipe: Recipe, n_layer: int) -> Tables:
-    """The fields that change when a recipe is given another depth; raises RecipeError for what can't be scaled.
+    """The fields that change when a recipe is given another depth; raises RecipeError for what
+    can't be scaled.
 
-    Width and heads grow with the depth; the width of a head stays. The batch grows with it too: a larger model goes on
-    learning where a smaller one has stopped, and there larger batches pay. AdamW's learning rate goes with the square
-    root of the batch (Malladi et al. 2022) and against that of the width; Muon's with the square root of the batch
-    alone, because its steps have the length that they are told at any width. A limit to the micro-batch was for the
-    recipe's own size, and is lifted: `groundup plan` says the next one.
+    Width and heads grow with the depth; the width of a head stays. The batch grows with it too: a
+    larger model goes on learning where a smaller one has stopped, and there larger batches pay.
+    AdamW's learning rate goes with the square root of the batch (Malladi et al. 2022) and against
+    that of the width; Muon's with the square root of the batch alone, because its steps have the
+    length that they are told at any width. A limit to the micro-batch was for the recipe's own
+    size, and is lifted: `groundup plan` says the next one.
     """
     if n_layer < 1:
         raise RecipeError(f"--size {n_layer} is below 1. Give a number of layers.")
@@ -38,4 +40,8 @@ def scaled(recipe: Recipe, n_layer: int) -> Tables:
         "muon_learning_rate": optim.muon_learning_rate * noise,
     }
     micro_batch = recipe.train.micro_batch_size if ratio == 1.0 else 0
-    return {"model": shape, "optim": rates, "train": {"batch_size": batch, "micro_batch_size": micro_batch}}
+    return {
+        "model": shape,
+        "optim": rates,
+        "train": {"batch_size": batch, "micro_batch_size": micro_batch},
+    }

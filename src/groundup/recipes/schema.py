@@ -1,4 +1,6 @@
-"""Recipe: everything that decides a run, in sections of plain fields. `recipes/files.py` reads it."""
+"""Recipe: everything that decides a run, in sections of plain fields. `recipes/files.py`
+reads it.
+"""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -26,17 +28,25 @@ class About:
 class ModelSection:
     """The architecture and its shape."""
 
-    architecture: Annotated[Literal["bigram", "readable", "gpt2", "modern"], "the file in groundup/models"] = "gpt2"
+    architecture: Annotated[
+        Literal["bigram", "readable", "gpt2", "modern"], "the file in groundup/models"
+    ] = "gpt2"
     block_size: Annotated[int, "context length in tokens"] = 256
     n_layer: Annotated[int, "transformer blocks"] = 6
     n_head: Annotated[int, "attention heads a block"] = 6
     n_embd: Annotated[int, "width of the residual stream"] = 384
     dropout: Annotated[float, "probability of zeroing an activation in training"] = 0.0
-    n_kv_head: Annotated[int, "modern: heads of keys and values, which queries share; 0 takes n_head"] = 0
+    n_kv_head: Annotated[
+        int, "modern: heads of keys and values, which queries share; 0 takes n_head"
+    ] = 0
     head_dim: Annotated[int, "modern: width of a head; 0 takes n_embd / n_head"] = 0
-    n_inner: Annotated[int, "modern: width of the MLP; 0 takes 8/3 n_embd, rounded up to a multiple of 16"] = 0
+    n_inner: Annotated[
+        int, "modern: width of the MLP; 0 takes 8/3 n_embd, rounded up to a multiple of 16"
+    ] = 0
     rope_theta: Annotated[float, "modern: base of the rotary frequencies"] = 10_000.0
-    head: Annotated[Literal["tied", "untied"], "modern: whether the table that reads tokens writes them too"] = "tied"
+    head: Annotated[
+        Literal["tied", "untied"], "modern: whether the table that reads tokens writes them too"
+    ] = "tied"
 
 
 @dataclass(frozen=True)
@@ -44,40 +54,60 @@ class DataSection:
     """The text."""
 
     corpus: Annotated[
-        str, "python-docs, shakespeare, a file or folder of your own text or of shards, or a mixture: a:0.7,b:0.3"
+        str,
+        "python-docs, shakespeare, a file or folder of your own text or of shards, or a mixture: "
+        "a:0.7,b:0.3",
     ] = "python-docs"
     tokenizer: Annotated[
         str,
-        "characters, gpt2, or a folder with a tokenizer.json; auto takes train.init's, the shards' or characters",
+        "characters, gpt2, or a folder with a tokenizer.json; auto takes train.init's, the "
+        "shards' or characters",
     ] = "auto"
-    documents: Annotated[Literal["cut", "whole"], "whole: a window begins where a document does"] = "cut"
-    validation_fraction: Annotated[float, "share of the text, at its end, that is kept for validation"] = 0.1
+    documents: Annotated[
+        Literal["cut", "whole"], "whole: a window begins where a document does"
+    ] = "cut"
+    validation_fraction: Annotated[
+        float, "share of the text, at its end, that is kept for validation"
+    ] = 0.1
 
 
 @dataclass(frozen=True)
 class OptimSection:
     """AdamW, or Muon and AdamW, and their learning rates."""
 
-    optimizer: Annotated[Literal["adamw", "muon"], "muon: for the blocks' matrices, and adamw for the rest"] = "adamw"
+    optimizer: Annotated[
+        Literal["adamw", "muon"], "muon: for the blocks' matrices, and adamw for the rest"
+    ] = "adamw"
     learning_rate: Annotated[float, "AdamW's peak"] = 1e-3
     min_learning_rate: Annotated[float, "where the decay ends"] = 1e-4
     muon_learning_rate: Annotated[float, "Muon's peak; it moves as AdamW's does"] = 0.02
     muon_momentum: Annotated[float, "Muon's averaging of gradients"] = 0.95
     warmup_steps: Annotated[int, "steps of linear warm-up to the peak"] = 100
     schedule: Annotated[
-        Literal["cosine", "linear", "wsd", "constant"], "the decay after the warm-up; wsd holds the peak first"
+        Literal["cosine", "linear", "wsd", "constant"],
+        "the decay after the warm-up; wsd holds the peak first",
     ] = "cosine"
     decay_share: Annotated[float, "of wsd: the share of all steps in which it decays"] = 0.4
-    betas: Annotated[tuple[float, float], "AdamW's averaging of gradients and of their squares"] = (0.9, 0.99)
-    weight_decay: Annotated[float, "of matrices; norms and biases never decay, nor does the embedding of modern"] = 0.1
+    betas: Annotated[tuple[float, float], "AdamW's averaging of gradients and of their squares"] = (
+        0.9,
+        0.99,
+    )
+    weight_decay: Annotated[
+        float, "of matrices; norms and biases never decay, nor does the embedding of modern"
+    ] = 0.1
     clip_norm: Annotated[float, "the gradient's largest norm; 0 doesn't clip"] = 1.0
 
 
 @dataclass(frozen=True)
 class LoraSection:
-    """Low-rank adapters on a frozen model (Hu et al. 2021): what learns instead of the model itself."""
+    """Low-rank adapters on a frozen model (Hu et al. 2021): what learns instead of the model
+    itself.
+    """
 
-    rank: Annotated[int, "of the adapters on the blocks' matrices, the usual 8; 0 trains the whole model instead"] = 0
+    rank: Annotated[
+        int,
+        "of the adapters on the blocks' matrices, the usual 8; 0 trains the whole model instead",
+    ] = 0
     alpha: Annotated[float, "what adapters add is scaled by alpha / rank"] = 16.0
 
 
@@ -87,38 +117,59 @@ class TrainSection:
 
     steps: Annotated[int, "length in optimizer steps"] = 0
     epochs: Annotated[float, "length in passes over the training text"] = 0.0
-    minutes: Annotated[float, "length in minutes of training on this machine, measured once at the start"] = 0.0
+    minutes: Annotated[
+        float, "length in minutes of training on this machine, measured once at the start"
+    ] = 0.0
     batch_size: Annotated[int, "sequences an optimizer step, over all processes"] = 64
-    micro_batch_size: Annotated[int, "sequences a forward pass and process; 0 takes a process's whole share"] = 0
+    micro_batch_size: Annotated[
+        int, "sequences a forward pass and process; 0 takes a process's whole share"
+    ] = 0
     seed: Annotated[int, "of weights, order of the data, dropout and samples"] = 1337
     device: Annotated[str, "auto, cpu, cuda, cuda:1, mps"] = "auto"
     precision: Annotated[
-        Literal["auto", "float32", "bfloat16", "float64"], "of the products; weights stay float32 in bfloat16"
+        Literal["auto", "float32", "bfloat16", "float64"],
+        "of the products; weights stay float32 in bfloat16",
     ] = "auto"
     compile: Annotated[Literal["auto", "on", "off"], "torch.compile; auto where it pays"] = "auto"
     threads: Annotated[int, "CPU threads; 0 takes the cores there are"] = 0
     keep_checkpoints: Annotated[int, "newest checkpoints to keep, besides the best"] = 2
-    init: Annotated[str, "a run, a model folder or a model of the hub to start from; model's shape is its"] = ""
-    log: Annotated[Literal["none", "tensorboard"], "where metrics go besides metrics.jsonl"] = "none"
+    init: Annotated[
+        str, "a run, a model folder or a model of the hub to start from; model's shape is its"
+    ] = ""
+    log: Annotated[Literal["none", "tensorboard"], "where metrics go besides metrics.jsonl"] = (
+        "none"
+    )
 
 
 @dataclass(frozen=True)
 class EvalSection:
     """Measuring and sampling on the way."""
 
-    every: Annotated[int, "steps between evaluations, samples and checkpoints; 0 only at the end"] = 250
-    tokens: Annotated[int, "validation tokens to measure, evenly spread; 0 takes the whole split"] = 0
+    every: Annotated[
+        int, "steps between evaluations, samples and checkpoints; 0 only at the end"
+    ] = 250
+    tokens: Annotated[
+        int, "validation tokens to measure, evenly spread; 0 takes the whole split"
+    ] = 0
     train_tokens: Annotated[int, "training tokens to measure beside them; 0 measures none"] = 16384
-    patience: Annotated[int, "evaluations without a better loss before stopping early; 0 never stops"] = 0
+    patience: Annotated[
+        int, "evaluations without a better loss before stopping early; 0 never stops"
+    ] = 0
     sample_length: Annotated[int, "tokens of the sample at each evaluation; 0 writes none"] = 200
     hellaswag_every: Annotated[int, "steps between scorings by HellaSwag's items; 0 never"] = 0
-    hellaswag_items: Annotated[int, "items to score, always the same ones, evenly spread; 0 takes all"] = 200
-    hellaswag_file: Annotated[str, "items of your own as JSON lines; the official ones if left out"] = ""
+    hellaswag_items: Annotated[
+        int, "items to score, always the same ones, evenly spread; 0 takes all"
+    ] = 200
+    hellaswag_file: Annotated[
+        str, "items of your own as JSON lines; the official ones if left out"
+    ] = ""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A complete run. The same recipe and corpus give the same weights, whatever interrupts them."""
+    """A complete run. The same recipe and corpus give the same weights, whatever interrupts
+    them.
+    """
 
     about: About = field(default_factory=About)
     model: ModelSection = field(default_factory=ModelSection)
@@ -129,14 +180,18 @@ class Recipe:
     eval: EvalSection = field(default_factory=EvalSection)
 
     def to_toml(self) -> str:
-        """What decides the run, as TOML that `parse_toml` reads back equal; `about` isn't part of it."""
+        """What decides the run, as TOML that `parse_toml` reads back equal; `about` isn't part of
+        it.
+        """
         tables = {section: values for section, values in asdict(self).items() if section != "about"}
         return tomli_w.dumps(tables)
 
     def model_config(self, vocab_size: int) -> ModelConfig:
         """The model's config, once the tokenizer is known. Raises ConfigError."""
         section = self.model
-        shape = {name: getattr(section, name) for name in ("block_size", "n_layer", "n_head", "n_embd")}
+        shape = {
+            name: getattr(section, name) for name in ("block_size", "n_layer", "n_head", "n_embd")
+        }
         if section.architecture != "modern":
             return GPTConfig(vocab_size=vocab_size, dropout=section.dropout, **shape)
         if not section.head_dim:  # then a head has its share of the width, as in GPT-2
@@ -145,7 +200,8 @@ class Recipe:
             vocab_size=vocab_size,
             n_kv_head=section.n_kv_head or section.n_head,
             head_dim=section.head_dim or section.n_embd // section.n_head,
-            n_inner=section.n_inner or 16 * -(-section.n_embd // 6),  # 8/3 n_embd, up to a multiple of 16
+            # 8/3 n_embd, up to a multiple of 16
+            n_inner=section.n_inner or 16 * -(-section.n_embd // 6),
             rope_theta=section.rope_theta,
             tied=section.head == "tied",
             dropout=section.dropout,
@@ -167,12 +223,17 @@ class Recipe:
 
 
 def shape_of(architecture: str, config: ModelConfig) -> dict[str, Any]:
-    """A model's shape as the section `model` states it: what `Recipe.model_config` reads, dropout left to training."""
+    """A model's shape as the section `model` states it: what `Recipe.model_config` reads, dropout
+    left to training.
+    """
     if architecture == "bigram":
         return {"architecture": architecture, "block_size": config.block_size}
     shape = {name: getattr(config, name) for name in ("block_size", "n_layer", "n_head", "n_embd")}
     if isinstance(config, ModernConfig):
-        shape |= {name: getattr(config, name) for name in ("n_kv_head", "head_dim", "n_inner", "rope_theta")}
+        shape |= {
+            name: getattr(config, name)
+            for name in ("n_kv_head", "head_dim", "n_inner", "rope_theta")
+        }
         shape["head"] = "tied" if config.tied else "untied"
     return {"architecture": architecture, **shape}
 
@@ -190,7 +251,9 @@ def field_types(section: str) -> dict[str, tuple[Any, str]]:
 
 
 def differences(old: Recipe, new: Recipe) -> Iterator[tuple[str, Any, Any]]:
-    """The fields in which two recipes differ: (`section.key`, old value, new value); `about` doesn't count."""
+    """The fields in which two recipes differ: (`section.key`, old value, new value); `about`
+    doesn't count.
+    """
     for section in SECTIONS:
         if section == "about":
             continue

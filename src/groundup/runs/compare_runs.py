@@ -1,4 +1,6 @@
-"""`groundup compare` of two runs: their records side by side, at equal tokens, at equal time, and in one picture."""
+"""`groundup compare` of two runs: their records side by side, at equal tokens, at equal time, and
+in one picture.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,9 @@ Lines = list[dict[str, Any]]  # of metrics.jsonl
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run left behind. evaluations: those of metrics.jsonl, one after its first step at least."""
+    """What a run left behind. evaluations: those of metrics.jsonl, one after its first step at
+    least.
+    """
 
     folder: RunFolder
     recipe: Recipe
@@ -31,23 +35,33 @@ class RunRecord:
     def of(cls, folder: RunFolder) -> "RunRecord":
         """Raises RunError for a run that was never measured, and what a damaged one raises."""
         recipe, facts, lines = folder.read_recipe(), folder.read_facts(), folder.read_metrics()
-        evaluations = [line for line in lines if line["kind"] == "evaluation" and line.keys() >= MEASURED]
+        evaluations = [
+            line for line in lines if line["kind"] == "evaluation" and line.keys() >= MEASURED
+        ]
         if not any(line["step"] for line in evaluations):
             raise RunError(
-                f"{folder.name} has no evaluation after its first step, so there is no curve to compare. Train it "
-                f"further: groundup train --resume {folder.name}"
+                f"{folder.name} has no evaluation after its first step, so there is no curve to "
+                f"compare. Train it further: groundup train --resume {folder.name}"
             )
-        last = max((line for line in lines if {"tokens", "seconds"} <= line.keys()), key=lambda line: line["step"])
+        last = max(
+            (line for line in lines if {"tokens", "seconds"} <= line.keys()),
+            key=lambda line: line["step"],
+        )
         return cls(folder, recipe, facts, last, evaluations)
 
     @property
     def best(self) -> dict[str, Any]:
         """The evaluation with the lowest validation loss, after the first step."""
-        return min((line for line in self.evaluations if line["step"]), key=lambda line: line["validation_loss"])
+        return min(
+            (line for line in self.evaluations if line["step"]),
+            key=lambda line: line["validation_loss"],
+        )
 
     @property
     def tokenizer(self) -> tuple[int, bytes]:
-        """What tells vocabularies apart: the size, and the newest checkpoint's file where there is one."""
+        """What tells vocabularies apart: the size, and the newest checkpoint's file where there is
+        one.
+        """
         file = self.folder.checkpoints / "latest" / TOKENIZER_FILE
         return self.facts["vocab_size"], file.read_bytes() if file.is_file() else b""
 
@@ -69,13 +83,15 @@ class RunRecord:
 
 
 def compare_runs(names: tuple[str, str], *, out: Path | None, as_json: bool) -> None:
-    """Compare two runs by what they recorded, print it, and draw both curves. Raises GroundupError."""
+    """Compare two runs by what they recorded, print it, and draw both curves. Raises
+    GroundupError.
+    """
     for name in names:
         if run_named(name) is None:
             raise RunError(
                 f"{name} isn't a run, so it has no curve. Runs here: "
-                f"{', '.join(run.name for run in all_runs()) or 'none yet'}. Any two models can be compared at a task: "
-                "--task hellaswag, or --task loss --corpus TEXT"
+                f"{', '.join(run.name for run in all_runs()) or 'none yet'}. Any two models can "
+                "be compared at a task: --task hellaswag, or --task loss --corpus TEXT"
             )
     first, second = (RunRecord.of(RunFolder(run_or_path(name))) for name in names)
     same_vocabulary = first.tokenizer == second.tokenizer
@@ -100,14 +116,18 @@ def compare_runs(names: tuple[str, str], *, out: Path | None, as_json: bool) -> 
         print_runs(result)
 
 
-def draw(first: RunRecord, second: RunRecord, picture: Path, field: str, result: dict[str, Any]) -> None:
+def draw(
+    first: RunRecord, second: RunRecord, picture: Path, field: str, result: dict[str, Any]
+) -> None:
     """Both curves in one picture. Raises RunError where it can't be written."""
     both = [Curve(record.folder.name, record.evaluations) for record in (first, second)]
     marks = {axis: result[f"at_equal_{axis}"]["at"] for axis in ("tokens", "seconds")}
     try:
         plot_two(both[0], both[1], picture, field=field, unit=result["unit"], marks=marks)
     except OSError as error:
-        raise RunError(f"the picture {picture} can't be written: {error.strerror}. Choose another --out") from error
+        raise RunError(
+            f"the picture {picture} can't be written: {error.strerror}. Choose another --out"
+        ) from error
 
 
 def run_named(name: str) -> RunFolder | None:
@@ -117,7 +137,9 @@ def run_named(name: str) -> RunFolder | None:
 
 
 def recipe_differences(names: tuple[str, str]) -> list[dict[str, Any]] | None:
-    """The fields in which the recipes of two runs differ; None where one of the two is no run. Raises RunError."""
+    """The fields in which the recipes of two runs differ; None where one of the two is no run.
+    Raises RunError.
+    """
     runs = [run_named(name) for name in names]
     if runs[0] is None or runs[1] is None:
         return None
@@ -133,20 +155,28 @@ def is_same_text(first: RunRecord, second: RunRecord) -> bool:
 
 
 def at_equal(first: RunRecord, second: RunRecord, axis: str, field: str) -> dict[str, Any]:
-    """The losses of both where the shorter one was last measured, along `axis`: `tokens` or `seconds`.
+    """The losses of both where the shorter one was last measured, along `axis`: `tokens` or
+    `seconds`.
 
-    interpolated: whether that is a straight line's value between two evaluations. A loss is None before the first one.
+    interpolated: whether that is a straight line's value between two evaluations. A loss is None
+    before the first one.
     """
     place = min(record.evaluations[-1][axis] for record in (first, second))
     losses = [value_at(record.evaluations, axis, place, field) for record in (first, second)]
-    measured = [any(line[axis] == place for line in record.evaluations) for record in (first, second)]
+    measured = [
+        any(line[axis] == place for line in record.evaluations) for record in (first, second)
+    ]
     gap = None if losses[0] is None or losses[1] is None else losses[1] - losses[0]
-    interpolated = [value is not None and not exact for value, exact in zip(losses, measured, strict=True)]
+    interpolated = [
+        value is not None and not exact for value, exact in zip(losses, measured, strict=True)
+    ]
     return {"at": place, "losses": losses, "difference": gap, "interpolated": interpolated}
 
 
 def value_at(evaluations: Lines, axis: str, place: float, field: str) -> float | None:
-    """A measured value at `place` on the axis, on a straight line between the evaluations around it."""
+    """A measured value at `place` on the axis, on a straight line between the evaluations around
+    it.
+    """
     before = [line for line in evaluations if line[axis] <= place]
     after = [line for line in evaluations if line[axis] >= place]
     if not before or not after:

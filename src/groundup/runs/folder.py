@@ -30,7 +30,9 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """`checkpoints/step-000500/` and so on, with `best` and `latest` pointing at two of them."""
+        """`checkpoints/step-000500/` and so on, with `best` and `latest` pointing at two of
+        them.
+        """
         return self.path / "checkpoints"
 
     def write_recipe(self, recipe: Recipe) -> None:
@@ -43,10 +45,14 @@ class RunFolder:
         try:
             return load_recipe(parse_toml(file.read_text("utf-8"), str(file)))
         except (OSError, UnicodeDecodeError) as error:
-            raise RunError(f"{file} can't be read: {error}. Without its recipe a run can't be resumed") from error
+            raise RunError(
+                f"{file} can't be read: {error}. Without its recipe a run can't be resumed"
+            ) from error
 
     def write_facts(self, facts: dict[str, Any]) -> None:
-        """What the recipe can't know: the corpus's fingerprint, parameters, versions, the machine."""
+        """What the recipe can't know: the corpus's fingerprint, parameters, versions, the
+        machine.
+        """
         write_whole(self.path / "run.json", json.dumps(facts, indent=2) + "\n")
 
     def read_facts(self) -> dict[str, Any]:
@@ -57,7 +63,9 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise RunError(f"{file} can't be read: {error}") from error
         if missing := FACTS - (facts.keys() if isinstance(facts, dict) else set()):
-            raise RunError(f"{file} lacks {', '.join(sorted(missing))}: it isn't what groundup wrote")
+            raise RunError(
+                f"{file} lacks {', '.join(sorted(missing))}: it isn't what groundup wrote"
+            )
         return facts
 
     def append_metrics(self, line: dict[str, Any]) -> None:
@@ -68,7 +76,9 @@ class RunFolder:
     def read_metrics(self) -> list[dict[str, Any]]:
         """All lines of metrics.jsonl; a last line that a kill cut short is left out."""
         file = self.path / "metrics.jsonl"
-        return list(_json_lines(file.read_text("utf-8", errors="replace"))) if file.is_file() else []
+        return (
+            list(_json_lines(file.read_text("utf-8", errors="replace"))) if file.is_file() else []
+        )
 
     def forget_after(self, step: int) -> None:
         """Drop the metrics and samples of steps that a resumed run will do again."""
@@ -76,8 +86,11 @@ class RunFolder:
         write_whole(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
         samples = self.path / "samples.txt"
         if samples.is_file():
-            text = samples.read_text("utf-8", errors="ignore")  # a kill may have cut the last character
-            starts = [match.start() for match in _SAMPLE_HEADER.finditer(text) if int(match[1]) > step]
+            # a kill may have cut the last character
+            text = samples.read_text("utf-8", errors="ignore")
+            starts = [
+                match.start() for match in _SAMPLE_HEADER.finditer(text) if int(match[1]) > step
+            ]
             complete, end, _cut_header = text[: min(starts, default=len(text))].rpartition("\n\n")
             write_whole(samples, complete + end)
 
@@ -96,15 +109,24 @@ def check_new_name(name: str | None) -> None:
     if name is None:
         return
     if not name or Path(name).name != name or name.startswith((".", "-")):
-        raise RunError(f"run name {name!r} must be a plain folder name, without slashes or a leading dot or dash")
+        raise RunError(
+            f"run name {name!r} must be a plain folder name, without slashes or a leading dot or "
+            "dash"
+        )
     if os.path.lexists(RUNS / name):
-        raise RunError(f"{RUNS / name} already exists. Choose another --name, or go on with: --resume {name}")
+        raise RunError(
+            f"{RUNS / name} already exists. Choose another --name, or go on with: --resume {name}"
+        )
 
 
 def create_run(recipe_name: str, name: str | None) -> RunFolder:
-    """A new folder, `RECIPE-N` with the first free N unless named; never one that exists. Raises RunError."""
+    """A new folder, `RECIPE-N` with the first free N unless named; never one that exists. Raises
+    RunError.
+    """
     check_new_name(name)
-    for candidate in [name] if name else (f"{recipe_name}-{number}" for number in itertools.count(1)):
+    for candidate in (
+        [name] if name else (f"{recipe_name}-{number}" for number in itertools.count(1))
+    ):
         try:
             RUNS.mkdir(exist_ok=True)
             (RUNS / candidate).mkdir()

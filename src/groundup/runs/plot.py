@@ -1,4 +1,6 @@
-"""The picture of a run, losses above and learning rate below; and that of two runs, side by side."""
+"""The picture of a run, losses above and learning rate below; and that of two runs, side by
+side.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,8 +12,11 @@ BLUE, ORANGE, GREEN, GREY = "#0b6bcb", "#d9480f", "#2b8a3e", "#868e96"
 
 
 def plot_losses(lines: list[dict[str, Any]], path: Path, title: str) -> None:
-    """Draw metrics.jsonl's `lines` to `path`, replaced in one step; nothing to draw leaves no file."""
-    from matplotlib.figure import Figure  # matplotlib takes a third of a second: only who draws pays
+    """Draw metrics.jsonl's `lines` to `path`, replaced in one step; nothing to draw leaves
+    no file.
+    """
+    # matplotlib takes a third of a second: only who draws pays
+    from matplotlib.figure import Figure
 
     steps = [line for line in lines if line["kind"] == "step"]
     evaluations = [line for line in lines if line["kind"] == "evaluation"]
@@ -23,13 +28,29 @@ def plot_losses(lines: list[dict[str, Any]], path: Path, title: str) -> None:
         3 if scored else 2, 1, sharex=True, height_ratios=[4, 1.4, 1] if scored else [4, 1]
     )
 
-    above.plot([line["step"] for line in steps], [line["loss"] for line in steps], color=BLUE, alpha=0.25, lw=0.8)
+    above.plot(
+        [line["step"] for line in steps],
+        [line["loss"] for line in steps],
+        color=BLUE,
+        alpha=0.25,
+        lw=0.8,
+    )
     measured = [line for line in evaluations if line["train_loss"] is not None]
     above.plot(
-        [line["step"] for line in measured], [line["train_loss"] for line in measured], color=BLUE, label="training"
+        [line["step"] for line in measured],
+        [line["train_loss"] for line in measured],
+        color=BLUE,
+        label="training",
     )
     losses = [line["validation_loss"] for line in evaluations]
-    above.plot([line["step"] for line in evaluations], losses, color=ORANGE, label="validation", marker="o", ms=3)
+    above.plot(
+        [line["step"] for line in evaluations],
+        losses,
+        color=ORANGE,
+        label="validation",
+        marker="o",
+        ms=3,
+    )
     if learned := [line for line in evaluations if line["step"] > 0]:
         best = min(learned, key=lambda line: line["validation_loss"])
         above.annotate(
@@ -47,7 +68,9 @@ def plot_losses(lines: list[dict[str, Any]], path: Path, title: str) -> None:
 
     for axes in between:
         _plot_accuracy(scored, axes)
-    below.plot([line["step"] for line in steps], [line["learning_rate"] for line in steps], color=GREY)
+    below.plot(
+        [line["step"] for line in steps], [line["learning_rate"] for line in steps], color=GREY
+    )
     below.set_ylabel("learning rate")
     below.set_ylim(bottom=0)
     below.set_xlabel("step")
@@ -63,7 +86,13 @@ class Curve:
 
 
 def plot_two(
-    first: Curve, second: Curve, path: Path, *, field: str, unit: str, marks: Mapping[str, float | None]
+    first: Curve,
+    second: Curve,
+    path: Path,
+    *,
+    field: str,
+    unit: str,
+    marks: Mapping[str, float | None],
 ) -> None:
     """Draw `field` of two runs over tokens and over seconds of training to `path`.
 
@@ -103,17 +132,27 @@ def _short(number: float) -> str:
 
 def _plot_accuracy(scored: list[dict[str, Any]], axes: Any) -> None:
     """HellaSwag's accuracy in percent with its interval, and what guessing gives."""
-    steps, name = [line["step"] for line in scored], f"{scored[-1]['convention']} {scored[-1]['measure']}"
+    steps, name = (
+        [line["step"] for line in scored],
+        f"{scored[-1]['convention']} {scored[-1]['measure']}",
+    )
     lows, highs = ([100 * line["interval"][end] for line in scored] for end in (0, 1))
     axes.fill_between(steps, lows, highs, color=GREEN, alpha=0.15, lw=0)
     axes.plot(steps, [100 * line["accuracy"] for line in scored], color=GREEN, marker="o", ms=3)
     axes.axhline(25, color=GREY, lw=0.9, ls=(0, (4, 3)), zorder=0)
     axes.set_ylabel("HellaSwag (%)")
-    axes.set_title(f"{name}, {scored[-1]['items']:,} items; guessing: 25%", loc="right", fontsize="small", color=GREY)
+    axes.set_title(
+        f"{name}, {scored[-1]['items']:,} items; guessing: 25%",
+        loc="right",
+        fontsize="small",
+        color=GREY,
+    )
 
 
 def _limits(curves: list[Curve], field: str) -> tuple[float, float]:
-    """The losses after the first step, with a margin: where a run starts from would press all else together."""
+    """The losses after the first step, with a margin: where a run starts from would press all else
+    together.
+    """
     losses = [line[field] for curve in curves for line in curve.evaluations if line["step"]]
     low, high = min(losses), max(losses)
     margin = 0.08 * (high - low) or 0.05 * low or 1.0

@@ -6,7 +6,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One optimizer step. `step` counts completed steps, `seconds` is training time so far, losses are nats a token."""
+    """One optimizer step. `step` counts completed steps, `seconds` is training time so far, losses
+    are nats a token.
+    """
 
     step: int
     tokens: int
@@ -24,7 +26,9 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """Losses in evaluation mode after `step` completed steps, in nats a token; train_loss is None if not measured."""
+    """Losses in evaluation mode after `step` completed steps, in nats a token; train_loss is None
+    if not measured.
+    """
 
     step: int
     tokens: int
@@ -36,15 +40,21 @@ class EvaluationRecord:
 
     def to_json(self) -> dict[str, Any]:
         """A line of metrics.jsonl."""
-        fields = {key: value for key, value in asdict(self).items() if (key, value) != ("validation_losses", None)}
+        fields = {
+            key: value
+            for key, value in asdict(self).items()
+            if (key, value) != ("validation_losses", None)
+        }
         return {"kind": "evaluation", **fields}
 
 
 @dataclass(frozen=True)
 class HellaSwagRecord:
-    """The share of a fixed part of HellaSwag's items that is chosen rightly after `step` completed steps.
+    """The share of a fixed part of HellaSwag's items that is chosen rightly after `step` completed
+    steps.
 
-    convention, measure: by which. interval: of 95%. official: whether they are of the file of the published figures.
+    convention, measure: by which. interval: of 95%. official: whether they are of the file of the
+    published figures.
     """
 
     step: int
@@ -73,7 +83,9 @@ def tokens_per_second(tokens: int, started: float, ended: float) -> float:
 
 
 def steps_within(seconds: float, step_seconds: float, evaluation_seconds: float, every: int) -> int:
-    """The steps that fit into `seconds`, with an evaluation each `every` steps (0: never) and one at each end."""
+    """The steps that fit into `seconds`, with an evaluation each `every` steps (0: never) and one
+    at each end.
+    """
     left = seconds - 2 * evaluation_seconds
     share = evaluation_seconds / every if every else 0.0
     return max(1, int(left / (step_seconds + share)))

@@ -19,7 +19,9 @@ Contents = dict[str, Any]  # of tokenizer.json
 
 
 class Tokenizer(Protocol):
-    """Text to tokens and back. Text never becomes a special token: those are put between texts by their ids."""
+    """Text to tokens and back. Text never becomes a special token: those are put between texts by
+    their ids.
+    """
 
     @property
     def vocab_size(self) -> int:
@@ -41,7 +43,9 @@ class Tokenizer(Protocol):
         ...
 
     def decode(self, ids: Iterable[int]) -> str:
-        """ids -> text; bytes that aren't UTF-8 become U+FFFD. Raises TokenizerError for an id out of range."""
+        """ids -> text; bytes that aren't UTF-8 become U+FFFD. Raises TokenizerError for an id out
+        of range.
+        """
         ...
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
@@ -49,12 +53,16 @@ class Tokenizer(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json` and `tokenizer_config.json`, which transformers' AutoTokenizer loads."""
+        """Write `tokenizer.json` and `tokenizer_config.json`, which transformers' AutoTokenizer
+        loads.
+        """
         ...
 
 
 def tokenizer_sha256(tokenizer: Tokenizer) -> str:
-    """SHA-256 of what decides the ids, in hexadecimal: equal for equal tokenizers, whoever computes it."""
+    """SHA-256 of what decides the ids, in hexadecimal: equal for equal tokenizers, whoever computes
+    it.
+    """
     canonical = json.dumps(_json_form(tokenizer.identity), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
@@ -76,13 +84,21 @@ def read_contents(path: Path) -> Contents:
         contents = parse_json(path.read_text("utf-8"))
         _type, _vocabulary = contents["model"].get("type"), contents["model"]["vocab"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TokenizerError(f"{path} is not a tokenizer file: {type(error).__name__}: {error}") from error
+        raise TokenizerError(
+            f"{path} is not a tokenizer file: {type(error).__name__}: {error}"
+        ) from error
     return contents
 
 
 def write_files(folder: Path, contents: Contents, special: Mapping[str, str]) -> None:
-    """Both files. special: a role that transformers knows, `eos_token` for instance -> the token."""
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **special}
+    """Both files. special: a role that transformers knows, `eos_token` for instance -> the
+    token.
+    """
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        **special,
+    }
     for name, value in ((TOKENIZER_FILE, contents), (TOKENIZER_CONFIG_FILE, config)):
         (folder / name).write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", "utf-8")
 
@@ -93,8 +109,9 @@ def check_text(text: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise TokenizerError(
-            f"character {text[error.start]!r} at position {error.start} is half of a pair (a lone surrogate), which no "
-            "text in UTF-8 can hold. Most likely bytes that aren't UTF-8 were read with errors='surrogateescape'"
+            f"character {text[error.start]!r} at position {error.start} is half of a pair (a lone "
+            "surrogate), which no text in UTF-8 can hold. Most likely bytes that aren't UTF-8 "
+            "were read with errors='surrogateescape'"
         ) from None
 
 
@@ -103,5 +120,7 @@ def check_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
     numbers = list(map(int, ids))
     for position, token in enumerate(numbers):
         if not 0 <= token < vocab_size:
-            raise TokenizerError(f"token {token} at position {position} is outside [0, {vocab_size})")
+            raise TokenizerError(
+                f"token {token} at position {position} is outside [0, {vocab_size})"
+            )
     return numbers

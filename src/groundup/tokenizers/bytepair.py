@@ -1,4 +1,6 @@
-"""Byte-level BPE: a Hugging Face `tokenizer.json`, encoded by tiktoken where that gives the same ids."""
+"""Byte-level BPE: a Hugging Face `tokenizer.json`, encoded by tiktoken where that gives the same
+ids.
+"""
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,20 +17,25 @@ from groundup.errors import ForeignTokenizerError, SlowTokenizerError, Tokenizer
 from groundup.tokenizers.base import END_OF_TEXT, Contents, check_ids, check_text, write_files
 from groundup.tokenizers.word_patterns import check_patterns, extent_of
 
-# GPT-2's words: contractions, then letters, numbers or signs with at most one space before them, then white space.
+# GPT-2's words: contractions, then letters, numbers or signs with at most one space before them,
+# then white space.
 # The possessive form (++) finds the same and can't run out of stack on a long run of one kind.
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 
-OTHER_DIALECT = regex.compile(r"(?<!\[)\^|\$|\(\?[a-z]*m|\{[\d,]+\}\+|\\[wWbBAzZG]|\(\?P?<(?![=!])|\(\?'")
+OTHER_DIALECT = regex.compile(
+    r"(?<!\[)\^|\$|\(\?[a-z]*m|\{[\d,]+\}\+|\\[wWbBAzZG]|\(\?P?<(?![=!])|\(\?'"
+)
 
 Merge = tuple[bytes, bytes]
 
 
 class BytePairTokenizer:
-    """Bytes, merged pair by pair in the order in which the pairs were learned (Sennrich et al. 2016).
+    """Bytes, merged pair by pair in the order in which the pairs were learned (Sennrich et al.
+    2016).
 
-    contents: of a `tokenizer.json`; path: where it came from, for messages. Raises TokenizerError for what is damaged,
-    ForeignTokenizerError for what isn't byte-level BPE, and SlowTokenizerError for what tiktoken can't encode alike.
+    contents: of a `tokenizer.json`; path: where it came from, for messages. Raises TokenizerError
+    for what is damaged, ForeignTokenizerError for what isn't byte-level BPE, and SlowTokenizerError
+    for what tiktoken can't encode alike.
     """
 
     special_tokens: Mapping[str, int]
@@ -38,19 +45,27 @@ class BytePairTokenizer:
         pattern, self.normal_form = pattern_of(contents, path)
         learned = [bytes([byte]) for byte in range(256)] + [left + right for left, right in merges]
         if missing := [token for token in learned if token not in vocabulary]:
-            raise ForeignTokenizerError(f"{path} has no token for {missing[0]!r}, which texts need: it can't be used")
+            raise ForeignTokenizerError(
+                f"{path} has no token for {missing[0]!r}, which texts need: it can't be used"
+            )
         learned[:256] = sorted(learned[:256], key=vocabulary.__getitem__)
         ranks = {token: rank for rank, token in enumerate(learned)}
         check_merges(merges, ranks, path)
-        # A special token that no text becomes: without any, tiktoken looks for an empty word at every character.
+        # A special token that no text becomes: without any, tiktoken looks for an empty word at
+        # every character.
         never = {END_OF_TEXT: len(ranks)}
         try:
-            self._encoding = tiktoken.Encoding(str(path), pat_str=pattern, mergeable_ranks=ranks, special_tokens=never)
+            self._encoding = tiktoken.Encoding(
+                str(path), pat_str=pattern, mergeable_ranks=ranks, special_tokens=never
+            )
         except ValueError as error:  # a pattern of another dialect
-            raise SlowTokenizerError(f"{path} cuts words in a way that tiktoken refuses: {_line_of(error)}") from error
+            raise SlowTokenizerError(
+                f"{path} cuts words in a way that tiktoken refuses: {_line_of(error)}"
+            ) from error
         self.contents, self.special_tokens = contents, special
         self.identity = (vocabulary, merges, special, pattern, self.normal_form)
-        self._ids = np.array([vocabulary[token] for token in ranks], dtype=np.int64)  # by tiktoken's rank
+        # by tiktoken's rank
+        self._ids = np.array([vocabulary[token] for token in ranks], dtype=np.int64)
         self._in_order = bool((self._ids == np.arange(len(ranks))).all())
         self._bytes = _bytes_by_id(vocabulary, special)
 
@@ -66,7 +81,9 @@ class BytePairTokenizer:
         try:
             ranks = self._encoding.encode_to_numpy(text, disallowed_special=())
         except ValueError as error:  # about a million spaces before a word
-            raise TokenizerError(f"a run in this text is too long to be cut into words: {_line_of(error)}") from error
+            raise TokenizerError(
+                f"a run in this text is too long to be cut into words: {_line_of(error)}"
+            ) from error
         return ranks.astype(np.int64) if self._in_order else self._ids[ranks]
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
@@ -74,28 +91,53 @@ class BytePairTokenizer:
         return b"".join([self._bytes[token] for token in check_ids(ids, self.vocab_size)])
 
     def decode(self, ids: Iterable[int]) -> str:
-        """ids -> text; bytes that aren't UTF-8, as at the end of half a character, become U+FFFD."""
+        """ids -> text; bytes that aren't UTF-8, as at the end of half a character, become
+        U+FFFD.
+        """
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json` and `tokenizer_config.json`, which transformers' AutoTokenizer loads."""
+        """Write `tokenizer.json` and `tokenizer_config.json`, which transformers' AutoTokenizer
+        loads.
+        """
         write_files(folder, self.contents, special_roles(self.special_tokens))
 
 
 def special_roles(special_tokens: Mapping[str, int]) -> dict[str, str]:
     """What `tokenizer_config.json` says of the special tokens."""
-    return {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT} if END_OF_TEXT in special_tokens else {}
+    return (
+        {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
+        if END_OF_TEXT in special_tokens
+        else {}
+    )
 
 
-def contents_of(vocabulary: dict[str, int], merges: list[list[str]], special_tokens: dict[str, int]) -> Contents:
-    """The `tokenizer.json` of GPT-2's kind. vocabulary and merges: bytes written as `byte_letters` writes them."""
-    letters = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    added = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+def contents_of(
+    vocabulary: dict[str, int], merges: list[list[str]], special_tokens: dict[str, int]
+) -> Contents:
+    """The `tokenizer.json` of GPT-2's kind. vocabulary and merges: bytes written as `byte_letters`
+    writes them.
+    """
+    letters = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
+    added = {
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": True,
+    }
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": token, "content": name, **added} for name, token in special_tokens.items()],
+        "added_tokens": [
+            {"id": token, "content": name, **added} for name, token in special_tokens.items()
+        ],
         "normalizer": None,
         "pre_tokenizer": letters,
         "post_processor": None,
@@ -106,10 +148,18 @@ def contents_of(vocabulary: dict[str, int], merges: list[list[str]], special_tok
 
 @cache
 def byte_letters() -> dict[int, str]:
-    """Each byte's letter in a `tokenizer.json`: itself where it can be seen, else the next one from U+0100 on."""
-    seen = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    """Each byte's letter in a `tokenizer.json`: itself where it can be seen, else the next one from
+    U+0100 on.
+    """
+    seen = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     hidden = [byte for byte in range(256) if byte not in seen]
-    return {byte: chr(byte) for byte in seen} | {byte: chr(256 + place) for place, byte in enumerate(hidden)}
+    return {byte: chr(byte) for byte in seen} | {
+        byte: chr(256 + place) for place, byte in enumerate(hidden)
+    }
 
 
 @cache
@@ -133,25 +183,44 @@ def is_byte_level(contents: Contents) -> bool:
     """Whether these are the contents of a byte-level BPE tokenizer."""
     parts = [contents.get("pre_tokenizer"), contents.get("decoder")]
     steps = [step for part in parts for step in _steps(part)]
-    return contents["model"].get("type") == "BPE" and any(step.get("type") == "ByteLevel" for step in steps)
+    return contents["model"].get("type") == "BPE" and any(
+        step.get("type") == "ByteLevel" for step in steps
+    )
 
 
-def parse(contents: Contents, path: Path | str) -> tuple[dict[bytes, int], list[Merge], dict[str, int]]:
+def parse(
+    contents: Contents, path: Path | str
+) -> tuple[dict[bytes, int], list[Merge], dict[str, int]]:
     """What was learned: token -> id, and the merges in their order; and the special tokens' ids.
 
-    Raises ForeignTokenizerError for what isn't byte-level BPE, TokenizerError for what can't be understood.
+    Raises ForeignTokenizerError for what isn't byte-level BPE, TokenizerError for what can't be
+    understood.
     """
     if not is_byte_level(contents):
-        raise ForeignTokenizerError(f"{path} is a {contents['model'].get('type')} tokenizer, not byte-level BPE")
+        raise ForeignTokenizerError(
+            f"{path} is a {contents['model'].get('type')} tokenizer, not byte-level BPE"
+        )
     try:
         check_patterns(contents, path)
         special = special_tokens_of(contents)
         added = {token["content"] for token in contents.get("added_tokens") or ()}
         vocabulary = contents["model"]["vocab"]
-        check_numbers([*vocabulary.values(), *(number for name, number in special.items() if name not in vocabulary)])
-        pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in contents["model"]["merges"])
+        check_numbers(
+            [
+                *vocabulary.values(),
+                *(number for name, number in special.items() if name not in vocabulary),
+            ]
+        )
+        pairs = (
+            merge.split(" ") if isinstance(merge, str) else merge
+            for merge in contents["model"]["merges"]
+        )
         merges = [(to_bytes(left), to_bytes(right)) for left, right in pairs]
-        return {to_bytes(name): number for name, number in vocabulary.items() if name not in added}, merges, special
+        return (
+            {to_bytes(name): number for name, number in vocabulary.items() if name not in added},
+            merges,
+            special,
+        )
     except ForeignTokenizerError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -181,15 +250,29 @@ def _line_of(error: Exception) -> str:
 
 
 def pattern_of(contents: Contents, path: Path | str) -> tuple[str, bool]:
-    """How a text is cut into words, and whether it is brought into NFC before. Raises SlowTokenizerError."""
+    """How a text is cut into words, and whether it is brought into NFC before. Raises
+    SlowTokenizerError.
+    """
     model, normalizers = contents["model"], list(_steps(contents.get("normalizer")))
-    added = [token["content"] for token in contents.get("added_tokens") or () if not token.get("special")]
+    added = [
+        token["content"] for token in contents.get("added_tokens") or () if not token.get("special")
+    ]
     splits = list(_steps(contents.get("pre_tokenizer")))
-    refused = [f"model.{key}" for key in ("ignore_merges", "dropout", "byte_fallback", "unk_token") if model.get(key)]
+    refused = [
+        f"model.{key}"
+        for key in ("ignore_merges", "dropout", "byte_fallback", "unk_token")
+        if model.get(key)
+    ]
     refused += [f"the token {name!r} wherever a text has it" for name in added[:1]]
-    refused += [f"model.{key}" for key in ("continuing_subword_prefix", "end_of_word_suffix") if model.get(key)]
+    refused += [
+        f"model.{key}"
+        for key in ("continuing_subword_prefix", "end_of_word_suffix")
+        if model.get(key)
+    ]
     refused += [f"normalizer {step.get('type')}" for step in normalizers if step != {"type": "NFC"}]
-    refused += [f"{step.get('type')}.add_prefix_space" for step in splits if step.get("add_prefix_space")]
+    refused += [
+        f"{step.get('type')}.add_prefix_space" for step in splits if step.get("add_prefix_space")
+    ]
     *before, last = splits or [{}]
     if not before and last.get("type") == "ByteLevel" and last.get("use_regex", True):
         pattern = GPT2_PATTERN
@@ -197,21 +280,31 @@ def pattern_of(contents: Contents, path: Path | str) -> tuple[str, bool]:
         pattern = _split_pattern(before[0])
         refused += [] if pattern else [f"pre_tokenizer {before[0].get('type')}"]
     else:
-        pattern, refused = "", [*refused, f"pre_tokenizer {', '.join(str(step.get('type')) for step in splits)}"]
+        pattern, refused = (
+            "",
+            [*refused, f"pre_tokenizer {', '.join(str(step.get('type')) for step in splits)}"],
+        )
     if refused:
-        raise SlowTokenizerError(f"{path} asks for {' and '.join(refused)}, which tiktoken doesn't do")
+        raise SlowTokenizerError(
+            f"{path} asks for {' and '.join(refused)}, which tiktoken doesn't do"
+        )
     return pattern, bool(normalizers)
 
 
 def _split_pattern(split: dict[str, Any]) -> str:
-    """The words of a `Split` into matches and what lies between them, as one pattern; empty if it can't be one.
+    """The words of a `Split` into matches and what lies between them, as one pattern; empty if it
+    can't be one.
 
-    `tokenizers` reads a pattern by other rules than tiktoken where it has anchors, dots, words of the dialect or groups
-    with names, and a match of nothing would lose what comes after it.
+    `tokenizers` reads a pattern by other rules than tiktoken where it has anchors, dots, words of
+    the dialect or groups with names, and a match of nothing would lose what comes after it.
     """
     pattern = split.get("pattern")
     pattern = pattern.get("Regex", "") if isinstance(pattern, dict) else ""
-    isolated = split.get("type") == "Split" and split.get("behavior") == "Isolated" and not split.get("invert")
+    isolated = (
+        split.get("type") == "Split"
+        and split.get("behavior") == "Isolated"
+        and not split.get("invert")
+    )
     if not isolated or not isinstance(pattern, str) or not pattern or OTHER_DIALECT.search(pattern):
         return ""
     try:
@@ -232,23 +325,28 @@ def _steps(part: Any) -> Iterator[dict[str, Any]]:
 
 
 def check_merges(merges: list[Merge], ranks: dict[bytes, int], path: Path | str) -> None:
-    """tiktoken merges any two tokens that make a third; that is the same if no token could be made in another way.
+    """tiktoken merges any two tokens that make a third; that is the same if no token could be made
+    in another way.
 
-    A token's bytes, merged as far as lower ranks go, must end as the pair that the file lists: then no other pair ever
-    stands where it could be merged. Raises SlowTokenizerError.
+    A token's bytes, merged as far as lower ranks go, must end as the pair that the file lists: then
+    no other pair ever stands where it could be merged. Raises SlowTokenizerError.
     """
     if len(ranks) < 256 + len(merges):
         raise SlowTokenizerError(f"{path} lists two merges for one token")
     for left, right in merges:
         if merged(left + right, ranks, ranks[left + right]) != [left, right]:
-            raise SlowTokenizerError(f"{path} merges {left + right!r} in another order than tiktoken would")
+            raise SlowTokenizerError(
+                f"{path} merges {left + right!r} in another order than tiktoken would"
+            )
 
 
 def merged(word: bytes, ranks: dict[bytes, int], below: int) -> list[bytes]:
     """A word's bytes, merged lowest rank first as long as there is a rank lower than `below`."""
     parts = [word[place : place + 1] for place in range(len(word))]
     while len(parts) > 2:
-        rank, place = min((ranks.get(a + b, below), place) for place, (a, b) in enumerate(pairwise(parts)))
+        rank, place = min(
+            (ranks.get(a + b, below), place) for place, (a, b) in enumerate(pairwise(parts))
+        )
         if rank >= below:
             break
         parts[place : place + 2] = [parts[place] + parts[place + 1]]

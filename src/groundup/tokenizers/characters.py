@@ -1,4 +1,6 @@
-"""The character tokenizer: every distinct character of a text is a token, saved so that transformers reads it."""
+"""The character tokenizer: every distinct character of a text is a token, saved so that
+transformers reads it.
+"""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,7 +22,9 @@ class CharacterTokenizer:
 
     def __init__(self, characters: Iterable[str]) -> None:
         self.characters = sorted(set(characters))
-        self._code_points = np.array([ord(character) for character in self.characters], dtype=np.uint32)
+        self._code_points = np.array(
+            [ord(character) for character in self.characters], dtype=np.uint32
+        )
 
     @property
     def identity(self) -> object:
@@ -33,14 +37,17 @@ class CharacterTokenizer:
 
     def encode(self, text: str) -> np.ndarray:
         """text -> ids, a character each: [len(text)] int64."""
-        code_points = np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), dtype=np.uint32)
+        code_points = np.frombuffer(
+            text.encode("utf-32-le", errors="surrogatepass"), dtype=np.uint32
+        )
         ids = np.searchsorted(self._code_points, code_points).clip(max=self.vocab_size - 1)
         unknown = np.flatnonzero(self._code_points[ids] != code_points)
         if unknown.size:
             position = int(unknown[0])
             raise TokenizerError(
-                f"character {text[position]!r} (U+{ord(text[position]):04X}) at position {position} is not among the "
-                f"{self.vocab_size} characters that the tokenizer knows: {self._known()}"
+                f"character {text[position]!r} (U+{ord(text[position]):04X}) at position "
+                f"{position} is not among the {self.vocab_size} characters that the tokenizer "
+                f"knows: {self._known()}"
             )
         return ids
 
@@ -53,7 +60,9 @@ class CharacterTokenizer:
         return self.decode(ids).encode("utf-8", errors="surrogatepass")
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json` and `tokenizer_config.json`, which transformers' AutoTokenizer loads."""
+        """Write `tokenizer.json` and `tokenizer_config.json`, which transformers' AutoTokenizer
+        loads.
+        """
         pipeline = {
             "version": "1.0",
             "truncation": None,
@@ -71,7 +80,8 @@ class CharacterTokenizer:
             "model": {
                 "type": "WordLevel",
                 "vocab": {character: token for token, character in enumerate(self.characters)},
-                "unk_token": "<unk>",  # required by the format; not in the vocabulary, so an unknown character raises
+                # required by the format; not in the vocabulary, so an unknown character raises
+                "unk_token": "<unk>",
             },
         }
         write_files(folder, pipeline, {})

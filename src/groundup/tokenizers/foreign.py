@@ -1,4 +1,6 @@
-"""Byte-level BPE that tiktoken can't do alike: Hugging Face's own `tokenizers` encodes it, more slowly."""
+"""Byte-level BPE that tiktoken can't do alike: Hugging Face's own `tokenizers` encodes it, more
+slowly.
+"""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -25,13 +27,18 @@ class ForeignTokenizer:
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(contents))
         except Exception as error:  # tokenizers raises nothing more precise
-            raise TokenizerError(f"{path} is not a tokenizer file: {str(error).splitlines()[0]}") from error
+            raise TokenizerError(
+                f"{path} is not a tokenizer file: {str(error).splitlines()[0]}"
+            ) from error
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.contents = self.identity = contents
         self._bytes = {number: token for token, number in vocabulary.items()}
-        self._bytes |= {token["id"]: token["content"].encode("utf-8") for token in contents.get("added_tokens") or ()}
+        self._bytes |= {
+            token["id"]: token["content"].encode("utf-8")
+            for token in contents.get("added_tokens") or ()
+        }
 
     @property
     def vocab_size(self) -> int:
@@ -41,7 +48,9 @@ class ForeignTokenizer:
         """text -> ids: [tokens] int64. Raises TokenizerError for a lone surrogate."""
         check_text(text)
         try:
-            return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+            return np.array(
+                self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64
+            )
         except Exception as error:  # tokenizers raises nothing more precise
             raise TokenizerError(f"`tokenizers` can't encode this text: {error}") from error
 
@@ -54,5 +63,7 @@ class ForeignTokenizer:
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json` and `tokenizer_config.json`, which transformers' AutoTokenizer loads."""
+        """Write `tokenizer.json` and `tokenizer_config.json`, which transformers' AutoTokenizer
+        loads.
+        """
         write_files(folder, self.contents, special_roles(self.special_tokens))

@@ -13,17 +13,21 @@ from groundup.tokenizers.gpt2 import gpt2_tokenizer
 
 
 def load_tokenizer(name: str | Path, report: Callable[[str], None] = warnings.warn) -> Tokenizer:
-    """`gpt2` (a folder of that name: `./gpt2`), a folder that holds a `tokenizer.json`, or such a file.
+    """`gpt2` (a folder of that name: `./gpt2`), a folder that holds a `tokenizer.json`, or such a
+    file.
 
-    What can't be encoded by tiktoken is by `tokenizers`, and that is reported. Raises TokenizerError for what isn't
-    characters or byte-level BPE, and CorpusError where GPT-2's files can't be had.
+    What can't be encoded by tiktoken is by `tokenizers`, and that is reported. Raises
+    TokenizerError for what isn't characters or byte-level BPE, and CorpusError where GPT-2's files
+    can't be had.
     """
     if name == "gpt2":
         return gpt2_tokenizer()
     path = Path(name).expanduser()
     file = path / TOKENIZER_FILE if path.is_dir() else path
     if not file.is_file():
-        raise TokenizerError(f"tokenizer {name} is neither gpt2 nor a folder with a {TOKENIZER_FILE} nor such a file")
+        raise TokenizerError(
+            f"tokenizer {name} is neither gpt2 nor a folder with a {TOKENIZER_FILE} nor such a file"
+        )
     contents = read_contents(file)
     if contents["model"].get("type") == "WordLevel":
         return CharacterTokenizer.from_contents(contents, file)

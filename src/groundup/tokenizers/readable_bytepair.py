@@ -1,4 +1,5 @@
-"""Byte-level BPE from first principles: how pairs are learned, how a text is encoded, and how it is read back.
+"""Byte-level BPE from first principles: how pairs are learned, how a text is encoded, and how it is
+read back.
 
 The oracle of the fast tokenizers: same pairs in the same order, same ids.
 """
@@ -17,7 +18,9 @@ Pair = tuple[int, int]
 
 
 class ReadableBytePair:
-    """Tokens 0 to 255 are the bytes; token 256 + i is the i-th pair that was learned (Sennrich et al. 2016)."""
+    """Tokens 0 to 255 are the bytes; token 256 + i is the i-th pair that was learned (Sennrich et
+    al. 2016).
+    """
 
     def __init__(self, merges: list[Pair]) -> None:
         self.merges = merges
@@ -32,13 +35,17 @@ class ReadableBytePair:
 
     @classmethod
     def train(cls, text: str, vocab_size: int) -> "ReadableBytePair":
-        """Learn the most frequent pair, merge it everywhere, and again, until there are `vocab_size` tokens.
+        """Learn the most frequent pair, merge it everywhere, and again, until there are
+        `vocab_size` tokens.
 
-        Of equally frequent pairs the one with the lower left token is taken, then the one with the lower right one.
-        Ends early where no word is longer than a token. Raises TokenizerError for fewer than 256.
+        Of equally frequent pairs the one with the lower left token is taken, then the one with the
+        lower right one. Ends early where no word is longer than a token. Raises TokenizerError for
+        fewer than 256.
         """
         if vocab_size < 256:
-            raise TokenizerError(f"vocab_size = {vocab_size} must be at least 256: a token for each byte")
+            raise TokenizerError(
+                f"vocab_size = {vocab_size} must be at least 256: a token for each byte"
+            )
         words = Counter(tuple(word) for word in split_words(text))
         merges: list[Pair] = []
         while 256 + len(merges) < vocab_size:
@@ -72,11 +79,15 @@ class ReadableBytePair:
 
 
 def split_words(text: str) -> list[bytes]:
-    """The words of a text, in UTF-8. Raises TokenizerError for half of a surrogate pair, which UTF-8 can't hold."""
+    """The words of a text, in UTF-8. Raises TokenizerError for half of a surrogate pair, which
+    UTF-8 can't hold.
+    """
     try:
         return [word.encode("utf-8") for word in WORDS.findall(text)]
     except UnicodeEncodeError as error:
-        raise TokenizerError(f"character {error.object[error.start]!r} is a lone surrogate: not a character") from None
+        raise TokenizerError(
+            f"character {error.object[error.start]!r} is a lone surrogate: not a character"
+        ) from None
 
 
 def count_pairs(words: Counter[tuple[int, ...]]) -> Counter[Pair]:
@@ -88,7 +99,9 @@ def count_pairs(words: Counter[tuple[int, ...]]) -> Counter[Pair]:
     return counts
 
 
-def merge_in_all(words: Counter[tuple[int, ...]], pair: Pair, token: int) -> Counter[tuple[int, ...]]:
+def merge_in_all(
+    words: Counter[tuple[int, ...]], pair: Pair, token: int
+) -> Counter[tuple[int, ...]]:
     """The words with the pair replaced by its token."""
     return Counter({merge(tokens, pair, token): number for tokens, number in words.items()})
 

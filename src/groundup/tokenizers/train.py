@@ -6,20 +6,28 @@ import rustbpe
 
 from groundup.errors import TokenizerError
 from groundup.tokenizers.base import END_OF_TEXT, check_text
-from groundup.tokenizers.bytepair import GPT2_PATTERN, BytePairTokenizer, contents_of, merged, to_letters
+from groundup.tokenizers.bytepair import (
+    GPT2_PATTERN,
+    BytePairTokenizer,
+    contents_of,
+    merged,
+    to_letters,
+)
 
 LARGEST = 2**24
 
 
 def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> BytePairTokenizer:
-    """Learn the pairs of the texts, cut into GPT-2's words, and add `<|endoftext|>` as the last token.
+    """Learn the pairs of the texts, cut into GPT-2's words, and add `<|endoftext|>` as the last
+    token.
 
-    The texts pass by once; a pair never crosses from one to the next. vocab_size: of the result; it is smaller where
-    the texts have no more pairs. Raises TokenizerError for fewer than 257 tokens.
+    The texts pass by once; a pair never crosses from one to the next. vocab_size: of the result; it
+    is smaller where the texts have no more pairs. Raises TokenizerError for fewer than 257 tokens.
     """
     if not 257 <= vocab_size <= LARGEST:
         raise TokenizerError(
-            f"vocab_size = {vocab_size} must be at least 257, for each byte and {END_OF_TEXT}, and at most {LARGEST:,}"
+            f"vocab_size = {vocab_size} must be at least 257, for each byte and {END_OF_TEXT}, "
+            f"and at most {LARGEST:,}"
         )
     learner = rustbpe.Tokenizer()  # pyright: ignore[reportAttributeAccessIssue]
     learner.train_from_iterator(map(_checked, texts), vocab_size - 1, pattern=GPT2_PATTERN)
@@ -27,7 +35,9 @@ def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> BytePairTokenizer:
     pairs = [merged(token, ranks, rank) for token, rank in ranks.items() if rank >= 256]
     vocabulary = {to_letters(token): rank for token, rank in ranks.items()}
     merges = [[to_letters(left), to_letters(right)] for left, right in pairs]
-    return BytePairTokenizer(contents_of(vocabulary, merges, {END_OF_TEXT: len(ranks)}), "what was learned")
+    return BytePairTokenizer(
+        contents_of(vocabulary, merges, {END_OF_TEXT: len(ranks)}), "what was learned"
+    )
 
 
 def _checked(text: str) -> str:

@@ -1,7 +1,9 @@
-"""The patterns by which a `tokenizer.json` cuts words: a file may bring any, and some would never come to an end.
+"""The patterns by which a `tokenizer.json` cuts words: a file may bring any, and some would never
+come to an end.
 
-Their engines go back and try again where a choice didn't lead on. What is repeated without limit and has choices inside
-doubles the ways with each character, so that forty letters take for ever; the patterns in use have no such thing.
+Their engines go back and try again where a choice didn't lead on. What is repeated without limit
+and has choices inside doubles the ways with each character, so that forty letters take for ever;
+the patterns in use have no such thing.
 """
 
 from collections.abc import Iterator
@@ -24,13 +26,16 @@ LOOKING = ("(?=", "(?!", "(?<=", "(?<!")
 NOWHERE = regex.compile(r"[\^$]|\\[bBAzZ]|\(\?[ims-]+\)")  # a place between characters, or a flag
 TIMES = regex.compile(r"(?:([*+?])|\{(?=\d|,\d)(\d*)(?:(,)(\d*))?\})[+?]?")
 ONE = regex.compile(
-    r"\\(?:[pP](?:\{[^{}]*\}|\w)|x(?:\{\w*\}|\w\w)|u(?:\{\w*\}|\w{4})|[sSdDwWhHnrtfv]|\W)|[^\\\[()*+?|]", regex.DOTALL
+    r"\\(?:[pP](?:\{[^{}]*\}|\w)|x(?:\{\w*\}|\w\w)|u(?:\{\w*\}|\w{4})|[sSdDwWhHnrtfv]|\W)|[^\\\[()*+?|]",
+    regex.DOTALL,
 )
 
 
 @dataclass(frozen=True)
 class Extent:
-    """What a pattern or a part of one matches: the fewest characters, by how many parts, in one way or in several."""
+    """What a pattern or a part of one matches: the fewest characters, by how many parts, in one way
+    or in several.
+    """
 
     least: int = 0
     size: int = 0
@@ -38,7 +43,9 @@ class Extent:
 
     def then(self, other: "Extent") -> "Extent":
         """One after the other."""
-        return Extent(self.least + other.least, self.size + other.size, self.has_choices or other.has_choices)
+        return Extent(
+            self.least + other.least, self.size + other.size, self.has_choices or other.has_choices
+        )
 
     def instead_of(self, other: "Extent") -> "Extent":
         """The one or the other."""
@@ -47,35 +54,50 @@ class Extent:
     def repeated(self, least: int, most: float) -> "Extent":
         """As often as a quantifier says. Raises ValueError for what may never come to an end."""
         if self.has_choices and most == UNLIMITED:
-            raise ValueError("it repeats without limit what has choices inside, which may never come to an end")
+            raise ValueError(
+                "it repeats without limit what has choices inside, which may never come to an end"
+            )
         times = max(1, least if most == UNLIMITED else int(most))
         return Extent(self.least * least, self.size * times, self.has_choices or least != most)
 
 
 def check_patterns(contents: Contents, path: Path | str) -> None:
-    """Raises ForeignTokenizerError for a pattern, in whatever step of a `tokenizer.json`, that isn't safe to run."""
-    for pattern in _patterns([value for part, value in contents.items() if part not in ("model", "added_tokens")]):
+    """Raises ForeignTokenizerError for a pattern, in whatever step of a `tokenizer.json`, that
+    isn't safe to run.
+    """
+    for pattern in _patterns(
+        [value for part, value in contents.items() if part not in ("model", "added_tokens")]
+    ):
         try:
             extent_of(pattern)
         except ValueError as error:
-            raise ForeignTokenizerError(f"{path} has the pattern {pattern[:200]!r}, but {error}") from error
+            raise ForeignTokenizerError(
+                f"{path} has the pattern {pattern[:200]!r}, but {error}"
+            ) from error
 
 
 def _patterns(steps: Any) -> Iterator[str]:
     if isinstance(steps, dict) and isinstance(pattern := steps.get("Regex"), str):
         yield pattern
-    for inner in steps.values() if isinstance(steps, dict) else steps if isinstance(steps, list) else ():
+    for inner in (
+        steps.values() if isinstance(steps, dict) else steps if isinstance(steps, list) else ()
+    ):
         yield from _patterns(inner)
 
 
 def extent_of(pattern: str) -> Extent:
-    """What a pattern matches. Raises ValueError with the reason why one isn't safe to run, or isn't understood."""
+    """What a pattern matches. Raises ValueError with the reason why one isn't safe to run, or isn't
+    understood.
+    """
     if len(pattern) > LONGEST:
         raise ValueError(f"it has more than {LONGEST:,} characters")
     reader = _Reader(pattern)
     whole = reader.alternatives(0)
     if reader.place < len(pattern):
-        raise ValueError(f"{pattern[reader.place : reader.place + 9]!r} in it is nothing that groundup understands")
+        raise ValueError(
+            f"{pattern[reader.place : reader.place + 9]!r} in it is nothing that groundup "
+            "understands"
+        )
     if whole.size > LARGEST:
         raise ValueError(f"it has more than {LARGEST:,} parts")
     return whole
@@ -137,7 +159,9 @@ def _least_and_most(times: "regex.Match[str]") -> tuple[int, float]:
 
 
 def _end_of_class(pattern: str, place: int) -> int:
-    """Behind the `]` that ends the class beginning here; classes stand in classes. Raises ValueError."""
+    """Behind the `]` that ends the class beginning here; classes stand in classes. Raises
+    ValueError.
+    """
     depth = 0
     while place < len(pattern):
         character = pattern[place]

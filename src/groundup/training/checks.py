@@ -25,21 +25,33 @@ def check_division(recipe: Recipe, world: World) -> None:
     batch, micro = recipe.train.batch_size, recipe.train.micro_batch_size
     if batch % ((micro or 1) * world.size):
         what = f"{world.size} processes" + (f" x micro_batch_size = {micro}" if micro else "")
-        raise RecipeError(f"train.batch_size = {batch} can't be divided by {what}. Choose a multiple.")
+        raise RecipeError(
+            f"train.batch_size = {batch} can't be divided by {what}. Choose a multiple."
+        )
 
 
 def check_same_shape(model: Model, architecture: str, config: ModelConfig) -> None:
     """A loaded model must be the one that the recipe describes. Raises RecipeError."""
     if (found := architecture_of(model)) != architecture:
-        raise RecipeError(f"model.architecture = {architecture}, but the model to start from is a {found}. {REMEDY}")
-    compared = {"block_size", "vocab_size"} if found == "bigram" else asdict(config).keys() - {"dropout"}
+        raise RecipeError(
+            f"model.architecture = {architecture}, but the model to start from is a {found}. "
+            f"{REMEDY}"
+        )
+    compared = (
+        {"block_size", "vocab_size"} if found == "bigram" else asdict(config).keys() - {"dropout"}
+    )
     for field in sorted(compared):
         has, states = getattr(model.config, field), getattr(config, field)
         if has != states:
-            raise RecipeError(f"model.{field} = {states}, but the model to start from has {field} = {has}. {REMEDY}")
+            raise RecipeError(
+                f"model.{field} = {states}, but the model to start from has {field} = {has}. "
+                f"{REMEDY}"
+            )
 
 
-def check_same_text(sources: Sources, facts: dict[str, Any], may_differ: bool, journal: Journal) -> None:
+def check_same_text(
+    sources: Sources, facts: dict[str, Any], may_differ: bool, journal: Journal
+) -> None:
     """A resumed run goes on with the text that it began with. Raises RunError."""
     recorded, found = facts["corpus"]["fingerprint"], sources.fingerprint
     if recorded == found:
@@ -49,37 +61,54 @@ def check_same_text(sources: Sources, facts: dict[str, Any], may_differ: bool, j
         changed = [part.name for part in sources.parts if before.get(part.name) != part.fingerprint]
         name = changed[0] if len(sources.parts) > 1 and changed else sources.name
         raise RunError(
-            f"corpus {name} has changed since the run began: its SHA-256 is {found[:12]}... instead of "
-            f"{recorded[:12]}.... Restore it, or go on with the new text: --accept-changed-data"
+            f"corpus {name} has changed since the run began: its SHA-256 is {found[:12]}... "
+            f"instead of {recorded[:12]}.... Restore it, or go on with the new text: "
+            "--accept-changed-data"
         )
     journal.say(
-        f"the corpus has changed since the run began ({recorded[:12]}... to {found[:12]}...): going on as asked"
+        f"the corpus has changed since the run began ({recorded[:12]}... to {found[:12]}...): "
+        "going on as asked"
     )
 
 
 def check_same_beginning(base: Base | None, facts: dict[str, Any], recipe: Recipe) -> None:
-    """A run that has no checkpoint yet begins again with the weights that it began with. Raises RunError."""
+    """A run that has no checkpoint yet begins again with the weights that it began with. Raises
+    RunError.
+    """
     recorded = facts.get("init")
     if base is not None and recorded is not None and recorded != base.weights:
         raise RunError(
-            f"the model {recipe.train.init} has other weights than when the run began, and the run has no checkpoint "
-            "yet: put them back, or start a new run"
+            f"the model {recipe.train.init} has other weights than when the run began, and the "
+            "run has no checkpoint yet: put them back, or start a new run"
         )
 
 
-def check_same_items(exam: Exam | None, facts: dict[str, Any], may_differ: bool, journal: Journal) -> None:
-    """A resumed run is scored by the items that it began with: a curve of two exams says nothing. Raises RunError."""
+def check_same_items(
+    exam: Exam | None, facts: dict[str, Any], may_differ: bool, journal: Journal
+) -> None:
+    """A resumed run is scored by the items that it began with: a curve of two exams says nothing.
+    Raises RunError.
+    """
     recorded = (facts.get("hellaswag") or {}).get("sha256")
     if exam is None or recorded is None or recorded == exam.sha256:
         return
-    said = f"HellaSwag's items have changed since the run began (SHA-256 {recorded[:12]}... to {exam.sha256[:12]}...)"
+    said = (
+        f"HellaSwag's items have changed since the run began (SHA-256 {recorded[:12]}... to "
+        f"{exam.sha256[:12]}...)"
+    )
     if not may_differ:
-        raise RunError(f"{said}. Restore the file, or go on with the new ones: --accept-changed-data")
+        raise RunError(
+            f"{said}. Restore the file, or go on with the new ones: --accept-changed-data"
+        )
     journal.say(f"{said}: going on as asked")
 
 
-def check_same_processes(recipe: Recipe, facts: dict[str, Any], world: World, journal: Journal) -> None:
-    """Another number of processes sees the same tokens in the same order, but other dropout. Raises RunError."""
+def check_same_processes(
+    recipe: Recipe, facts: dict[str, Any], world: World, journal: Journal
+) -> None:
+    """Another number of processes sees the same tokens in the same order, but other dropout. Raises
+    RunError.
+    """
     if (before := facts["processes"]) == world.size:
         return
     if recipe.model.dropout:
@@ -87,16 +116,26 @@ def check_same_processes(recipe: Recipe, facts: dict[str, Any], world: World, jo
             f"the run began with {before} processes and can't go on with {world.size}: its dropout "
             f"({recipe.model.dropout}) is drawn by process. Resume it with {before}"
         )
-    journal.say(f"the run began with {before} processes and goes on with {world.size}: same tokens, other last bits")
+    journal.say(
+        f"the run began with {before} processes and goes on with {world.size}: same tokens, other "
+        "last bits"
+    )
 
 
 def check_same_versions(facts: dict[str, Any], journal: Journal) -> None:
     """Say what may keep a resumed run from being bit for bit the unbroken one."""
     for name, now in versions().items():
         if (then := facts["versions"].get(name)) != now:
-            journal.say(f"{name} is {now}, and was {then} when the run began: its numbers may differ in the last bits")
+            journal.say(
+                f"{name} is {now}, and was {then} when the run began: its numbers may differ in "
+                "the last bits"
+            )
 
 
 def versions() -> dict[str, str]:
     """What decides a run's last bits besides its recipe and text."""
-    return {"groundup": groundup.__version__, "torch": torch.__version__, "machine": platform.machine()}
+    return {
+        "groundup": groundup.__version__,
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+    }

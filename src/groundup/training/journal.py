@@ -1,4 +1,6 @@
-"""The journal: what the trainer tells as it goes. The main process's writes and shows; the others' say nothing."""
+"""The journal: what the trainer tells as it goes. The main process's writes and shows; the others'
+say nothing.
+"""
 
 import sys
 import time
@@ -43,7 +45,9 @@ class Journal:
 
 
 class MainJournal(Journal):
-    """Writes the run folder; draws a progress bar on a terminal, and prints plain lines anywhere else."""
+    """Writes the run folder; draws a progress bar on a terminal, and prints plain lines anywhere
+    else.
+    """
 
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
@@ -87,7 +91,9 @@ class MainJournal(Journal):
         plot_losses(run.read_metrics(), run.path / "loss.png", run.name)
 
     def record(self, record: Record) -> RunFolder:
-        """A record into metrics.jsonl, and to TensorBoard where the recipe asks for it; the run it went to."""
+        """A record into metrics.jsonl, and to TensorBoard where the recipe asks for it; the run it
+        went to.
+        """
         assert self.run is not None
         self.run.append_metrics(record.to_json())
         if self.tensorboard is not None:
@@ -104,10 +110,16 @@ class MainJournal(Journal):
         training = "" if record.train_loss is None else f"train {_loss(record.train_loss)}  "
         self.say(
             f"step {record.step:>6,}  {training}validation {_loss(record.validation_loss)}  "
-            f"{record.bits_per_byte:.3f} bits a byte  {record.tokens:,} tokens  {record.seconds:.0f} s"
+            f"{record.bits_per_byte:.3f} bits a byte  {record.tokens:,} tokens  "
+            f"{record.seconds:.0f} s"
         )
         if record.validation_losses:
-            self.say("  " + "  ".join(f"{name} {_loss(loss)}" for name, loss in record.validation_losses.items()))
+            self.say(
+                "  "
+                + "  ".join(
+                    f"{name} {_loss(loss)}" for name, loss in record.validation_losses.items()
+                )
+            )
         if time.monotonic() - self.last_drawn > REDRAW_AFTER:
             plot_losses(run.read_metrics(), run.path / "loss.png", run.name)
             self.last_drawn = time.monotonic()
@@ -122,9 +134,9 @@ class MainJournal(Journal):
         self.record(record)
         low, high = record.interval
         self.say(
-            f"step {record.step:>6,}  HellaSwag {record.accuracy:.1%} by {record.convention} {record.measure}  95% "
-            f"interval {100 * low:.1f} to {100 * high:.1f}%  {record.items:,} "
-            f"{'items' if record.official else 'unofficial items'}"
+            f"step {record.step:>6,}  HellaSwag {record.accuracy:.1%} by {record.convention} "
+            f"{record.measure}  95% interval {100 * low:.1f} to {100 * high:.1f}%  "
+            f"{record.items:,} {'items' if record.official else 'unofficial items'}"
         )
 
 

@@ -1,4 +1,6 @@
-"""A run's length in steps, whatever it was given in. Minutes are measured once, and leave no trace in the run."""
+"""A run's length in steps, whatever it was given in. Minutes are measured once, and leave no trace
+in the run.
+"""
 
 import statistics
 import time
@@ -20,14 +22,18 @@ def resolve_length(trainer: "Trainer") -> Recipe:
         windows = recipe.train.epochs * trainer.batches.source.windows_per_epoch
         return recipe.with_steps(max(1, round(windows / recipe.train.batch_size)))
     if recipe.train.minutes:
-        steps = int(trainer.world.agree(str(measure_steps_within(trainer, 60 * recipe.train.minutes))))
+        steps = int(
+            trainer.world.agree(str(measure_steps_within(trainer, 60 * recipe.train.minutes)))
+        )
         trainer.journal.say(f"{recipe.train.minutes:g} minutes on this machine are {steps:,} steps")
         return recipe.with_steps(steps)
     return recipe
 
 
 def measure_steps_within(trainer: "Trainer", seconds: float) -> int:
-    """The steps that fit into `seconds`, from a few steps and one evaluation whose effects are undone."""
+    """The steps that fit into `seconds`, from a few steps and one evaluation whose effects are
+    undone.
+    """
     before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
     times = []
     for step in range(WARMUP_STEPS + MEASURED_STEPS):
@@ -42,7 +48,8 @@ def measure_steps_within(trainer: "Trainer", seconds: float) -> int:
     trainer.model.load_state_dict(before)
     for optimizer in trainer.optimizers:
         optimizer.state.clear()
-    trainer.asked_to_stop = False  # whoever asked meanwhile is heard again, and saved, after the first real step
+    # whoever asked meanwhile is heard again, and saved, after the first real step
+    trainer.asked_to_stop = False
     section, step_seconds = trainer.recipe.eval, statistics.median(times[WARMUP_STEPS:])
     if section.hellaswag_every:  # at both ends, and on the way
         seconds -= 2 * scoring_seconds

@@ -1,4 +1,6 @@
-"""The objective: a model and its loss as one module, so that both are compiled and distributed together."""
+"""The objective: a model and its loss as one module, so that both are compiled and distributed
+together.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -8,11 +10,14 @@ from torch.utils.checkpoint import checkpoint
 from groundup.data.sampler import IGNORED
 from groundup.models.registry import Model
 
-LOGITS_AT_ONCE = 2**23  # 32 MB: what is larger goes back to the system when freed, and is slow to get again
+# 32 MB: what is larger goes back to the system when freed, and is slow to get again
+LOGITS_AT_ONCE = 2**23
 
 
 class NextTokenLoss(nn.Module):
-    """The mean cross entropy of the next token, in nats, without holding all logits where the vocabulary is large."""
+    """The mean cross entropy of the next token, in nats, without holding all logits where the
+    vocabulary is large.
+    """
 
     def __init__(self, model: Model, precision: str) -> None:
         super().__init__()
@@ -23,14 +28,18 @@ class NextTokenLoss(nn.Module):
         """tokens, targets: [batch, time] int64; a target of -100 doesn't count -> scalar"""
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self.in_bfloat16):
             hidden = self.model.hidden(tokens)
-            return linear_cross_entropy(hidden.flatten(0, 1), self.model.head.weight, targets.flatten())
+            return linear_cross_entropy(
+                hidden.flatten(0, 1), self.model.head.weight, targets.flatten()
+            )
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Cross entropy of `hidden @ weight.T`. hidden: [n, width], weight: [vocab, width], targets: [n] -> scalar
+    """Cross entropy of `hidden @ weight.T`. hidden: [n, width], weight: [vocab, width], targets:
+    [n] -> scalar
 
-    With a vocabulary larger than the width, the logits aren't held whole: by torch's chunked kernel (2.13) on a GPU, by
-    chunks of our own on a CPU, where they take an eighth of the kernel's time (50,257 tokens, width 128, bfloat16).
+    With a vocabulary larger than the width, the logits aren't held whole: by torch's chunked kernel
+    (2.13) on a GPU, by chunks of our own on a CPU, where they take an eighth of the kernel's time
+    (50,257 tokens, width 128, bfloat16).
     """
     vocab_size, width = weight.shape
     if vocab_size <= width:
@@ -43,7 +52,9 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
 
 
 def chunked_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """The same without a kernel: the logits of some tokens at a time, computed again going backward."""
+    """The same without a kernel: the logits of some tokens at a time, computed again going
+    backward.
+    """
     rows = max(1, LOGITS_AT_ONCE // len(weight))
 
     def loss_of(hidden: Tensor, targets: Tensor) -> Tensor:

@@ -16,7 +16,9 @@ from groundup.training.stopping import StopRequest
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a run is given besides its recipe: the processes it shares, where it tells, who may stop it."""
+    """What a run is given besides its recipe: the processes it shares, where it tells, who may stop
+    it.
+    """
 
     world: World
     journal: Journal
@@ -24,7 +26,9 @@ class Surroundings:
 
 
 def read_sources(name: str, folder: Path, around: Surroundings) -> Sources:
-    """The corpora, paths relative to where the run began; the main process first, which may have to download."""
+    """The corpora, paths relative to where the run began; the main process first, which may have to
+    download.
+    """
     around.journal.say(f"reading {name}")
     return main_first(around.world, lambda: open_sources(name, folder))
 
@@ -32,24 +36,38 @@ def read_sources(name: str, folder: Path, around: Surroundings) -> Sources:
 def choose_tokenizer(
     recipe: Recipe, given: Tokenizer | None, sources: Sources, folder: Path, around: Surroundings
 ) -> Tokenizer | None:
-    """That of the model to go on with, or the one that the recipe names, its path relative to `folder`, or the shards'.
+    """That of the model to go on with, or the one that the recipe names, its path relative to
+    `folder`, or the shards'.
 
-    None where it is to be made of the corpus's characters. The main process loads first, which may have to download.
-    Raises RecipeError where two are given and differ, TokenizerError and CorpusError.
+    None where it is to be made of the corpus's characters. The main process loads first, which may
+    have to download. Raises RecipeError where two are given and differ, TokenizerError and
+    CorpusError.
     """
     name = recipe.data.tokenizer
     of_shards = tokenizer_of_shards(sources, around.journal.say)
     if name == "auto":
         chosen = given or of_shards
-        check_maker(sources, chosen, "data.tokenizer = auto" if given is None else "that of the model to start from")
+        check_maker(
+            sources,
+            chosen,
+            "data.tokenizer = auto" if given is None else "that of the model to start from",
+        )
         return chosen
-    named = of_shards if name == "characters" and isinstance(of_shards, CharacterTokenizer) else None
+    named = (
+        of_shards if name == "characters" and isinstance(of_shards, CharacterTokenizer) else None
+    )
     if name != "characters":
         path = folder / name
         place = path if name != "gpt2" and path.exists() else name
         named = main_first(around.world, lambda: load_tokenizer(place, around.journal.say))
     is_characters = name == "characters" and isinstance(given, CharacterTokenizer)
-    if given is not None and not is_characters and (named is None or named.identity != given.identity):
-        raise RecipeError(f"data.tokenizer = {name}, but the model to start from has another: leave it out")
+    if (
+        given is not None
+        and not is_characters
+        and (named is None or named.identity != given.identity)
+    ):
+        raise RecipeError(
+            f"data.tokenizer = {name}, but the model to start from has another: leave it out"
+        )
     check_maker(sources, given or named, f"data.tokenizer = {name}")
     return given or named

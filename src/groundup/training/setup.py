@@ -1,4 +1,6 @@
-"""From a recipe, or from a run to resume, to a trainer: all that can be wrong is found here, before the first step."""
+"""From a recipe, or from a run to resume, to a trainer: all that can be wrong is found here, before
+the first step.
+"""
 
 import platform
 from dataclasses import replace
@@ -48,7 +50,9 @@ from groundup.training.trainer import Trainer
 CPU_OPERATIONS_PER_SECOND = 2e11  # of a small machine: only to judge whether compiling pays
 
 
-def start(recipe: Recipe, recipe_name: str, name: str | None, around: Surroundings) -> tuple[Trainer, RunFolder]:
+def start(
+    recipe: Recipe, recipe_name: str, name: str | None, around: Surroundings
+) -> tuple[Trainer, RunFolder]:
     """A new run: its folder is made last, when nothing can be wrong with it any more."""
     check_division(recipe, around.world)
     check_new_name(name)
@@ -62,7 +66,9 @@ def start(recipe: Recipe, recipe_name: str, name: str | None, around: Surroundin
     base = begun.base if recipe.lora.rank else None
     trainer = replace(assemble(recipe, text, begun.model, around), exam=exam, base=base)
     recipe = resolve_length(trainer)
-    trainer = replace(trainer, recipe=recipe, schedule=Schedule.of(recipe.optim, recipe.train.steps))
+    trainer = replace(
+        trainer, recipe=recipe, schedule=Schedule.of(recipe.optim, recipe.train.steps)
+    )
     path = str(create_run(recipe_name, name).path) if around.world.is_main else ""
     run = RunFolder(Path(around.world.agree(path)))
     if around.world.is_main:
@@ -72,15 +78,26 @@ def start(recipe: Recipe, recipe_name: str, name: str | None, around: Surroundin
     return trainer, run
 
 
-def resume(recipe: Recipe, run: RunFolder, data_may_differ: bool, around: Surroundings) -> tuple[Trainer, Path | None]:
-    """The run as it was after its newest intact checkpoint, and that checkpoint; from the beginning if it has none."""
+def resume(
+    recipe: Recipe, run: RunFolder, data_may_differ: bool, around: Surroundings
+) -> tuple[Trainer, Path | None]:
+    """The run as it was after its newest intact checkpoint, and that checkpoint; from the beginning
+    if it has none.
+    """
     check_division(recipe, around.world)
     saved, facts = checkpoint.steps(run.checkpoints), run.read_facts()
     check_same_processes(recipe, facts, around.world, around.journal)
     folder = checkpoint.newest_valid(saved, around.journal.say)
     if saved and not folder:
-        raise RunError(f"all {len(saved)} checkpoints of {run.name} are damaged: none to resume from. Start a new run")
-    begun = going_on_from(folder, recipe, around.journal) if folder else beginning_of(recipe, around.journal)
+        raise RunError(
+            f"all {len(saved)} checkpoints of {run.name} are damaged: none to resume from. Start "
+            "a new run"
+        )
+    begun = (
+        going_on_from(folder, recipe, around.journal)
+        if folder
+        else beginning_of(recipe, around.journal)
+    )
     if folder is None:
         check_same_beginning(begun.base, facts, recipe)
     tokenizer = begun.tokenizer
@@ -107,7 +124,10 @@ def resume(recipe: Recipe, run: RunFolder, data_may_differ: bool, around: Surrou
             if trainer.progress.best_step == trainer.progress.step:
                 checkpoint.point(run.checkpoints / "best", folder)
     where = f"step {trainer.progress.step:,} of {recipe.train.steps:,}"
-    around.journal.say(f"resuming {run.name} at {where}, from {folder or 'the beginning: it has no checkpoint yet'}")
+    around.journal.say(
+        f"resuming {run.name} at {where}, from "
+        f"{folder or 'the beginning: it has no checkpoint yet'}"
+    )
     return trainer, folder
 
 
@@ -121,7 +141,9 @@ def assemble(recipe: Recipe, text: Text, model: Model | None, around: Surroundin
         if warning := machines.warning_about_cpu(recipe.train.threads * around.world.local_size):
             around.journal.say(warning)
     padded = model is not None and model_folder.fits(text.tokenizer, model.config.vocab_size)
-    config = recipe.model_config(model.config.vocab_size if model is not None and padded else text.tokenizer.vocab_size)
+    config = recipe.model_config(
+        model.config.vocab_size if model is not None and padded else text.tokenizer.vocab_size
+    )
     if model is None:
         torch.manual_seed(recipe.train.seed)
         model = build(recipe.model.architecture, config)
@@ -154,21 +176,29 @@ def assemble(recipe: Recipe, text: Text, model: Model | None, around: Surroundin
 
 
 def choose_machine(recipe: Recipe, text: Text, world: World) -> tuple[Recipe, Machine]:
-    """The recipe with everything automatic resolved, and the machine that it means. Raises MachineError."""
+    """The recipe with everything automatic resolved, and the machine that it means. Raises
+    MachineError.
+    """
     device = machines.choose_device(recipe.train.device, world.local_rank)
     precision = machines.choose_precision(recipe.train.precision, device)
-    tokens = recipe.tokens_per_step * recipe.train.steps or recipe.train.epochs * text.training_tokens
+    tokens = (
+        recipe.tokens_per_step * recipe.train.steps or recipe.train.epochs * text.training_tokens
+    )
     operations = 6 * recipe.parameter_count(text.tokenizer.vocab_size) * tokens
     seconds = 60 * recipe.train.minutes or operations / CPU_OPERATIONS_PER_SECOND
     compiled = "on" if machines.choose_compile(recipe.train.compile, device, seconds) else "off"
     threads = machines.set_threads(recipe.train.threads, world)
     name = device.type if recipe.train.device == "auto" else recipe.train.device
-    resolved = replace(recipe.train, device=name, precision=precision, compile=compiled, threads=threads)
+    resolved = replace(
+        recipe.train, device=name, precision=precision, compile=compiled, threads=threads
+    )
     return replace(recipe, train=resolved), Machine(device, precision)
 
 
 def parameter_counts(model: Model) -> dict[str, int]:
-    """How many parameters the model has, its adapters not among them: merged, they are none. And how many train."""
+    """How many parameters the model has, its adapters not among them: merged, they are none. And
+    how many train.
+    """
     everything = sum(parameter.numel() for parameter in model.parameters())
     adapters = sum(tensor.numel() for tensor in adapter_of(model).values())
     return {"parameters": everything - adapters, "trained_parameters": adapters or everything}

@@ -1,4 +1,6 @@
-"""A run's state in a checkpoint: the model folder, and `training/` with the optimizer and the progress beside it."""
+"""A run's state in a checkpoint: the model folder, and `training/` with the optimizer and the
+progress beside it.
+"""
 
 import json
 from dataclasses import asdict, dataclass
@@ -28,7 +30,8 @@ class Progress:
     best_loss: float | None = None
     best_step: int = 0
     evaluations_since_best: int = 0
-    stopped_early: int = 0  # the planned steps of the run whose patience ran out: with more steps it goes on
+    # the planned steps of the run whose patience ran out: with more steps it goes on
+    stopped_early: int = 0
 
 
 def write_state(
@@ -40,7 +43,9 @@ def write_state(
     *,
     base: Base | None,
 ) -> None:
-    """Everything that `read_state` and `model_folder.load` need, into `folder`; of a model with a base its adapters."""
+    """Everything that `read_state` and `model_folder.load` need, into `folder`; of a model with a
+    base its adapters.
+    """
     if base is None:
         model_folder.save(folder, model, text.tokenizer, text.document_start)
     else:

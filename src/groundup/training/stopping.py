@@ -15,7 +15,9 @@ class StopRequest:
         self.signal = 0
 
     def ask(self, number: int) -> None:
-        """Take note of a signal: the first asks, a second Ctrl-C ends the process at once, without any more writing."""
+        """Take note of a signal: the first asks, a second Ctrl-C ends the process at once, without
+        any more writing.
+        """
         if self.signal and number == signal.SIGINT:
             os._exit(130)
         self.signal = number
@@ -35,7 +37,8 @@ class StopRequest:
 def stop_on_signals() -> Iterator[StopRequest]:
     """Turn SIGINT and SIGTERM into a request while the body runs.
 
-    A thread listens: Python runs its own handlers only after the call in progress, and a backward pass can be long.
+    A thread listens: Python runs its own handlers only after the call in progress, and a backward
+    pass can be long.
     """
     request = StopRequest()
     arrivals, sender = os.pipe()
@@ -43,7 +46,9 @@ def stop_on_signals() -> Iterator[StopRequest]:
     listener = threading.Thread(target=request.listen, args=(arrivals,), daemon=True)
     listener.start()
     previous_sender = signal.set_wakeup_fd(sender)
-    previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {
+        number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield request
     finally:

@@ -1,4 +1,6 @@
-"""TensorBoard's event files, where the `tensorboard` extra is installed and the recipe asks for them."""
+"""TensorBoard's event files, where the `tensorboard` extra is installed and the recipe asks for
+them.
+"""
 
 from pathlib import Path
 
@@ -17,13 +19,17 @@ NAMES = {
 
 
 class TensorBoard:
-    """One event file in `folder`; steps after `done` that an earlier, killed process wrote are purged."""
+    """One event file in `folder`; steps after `done` that an earlier, killed process wrote are
+    purged.
+    """
 
     def __init__(self, folder: Path, done: int) -> None:
         check_installed()
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1 if done else None)
+        self.writer = SummaryWriter(
+            str(folder / "tensorboard"), purge_step=done + 1 if done else None
+        )
 
     def write(self, record: Record) -> None:
         """A scalar for each value that TensorBoard should draw, over the step."""
@@ -42,5 +48,6 @@ def check_installed() -> None:
         import tensorboard as _  # noqa: F401
     except ImportError:
         raise MachineError(
-            "train.log = tensorboard needs the extra: pip install 'groundup[tensorboard]', or choose --train.log none"
+            "train.log = tensorboard needs the extra: pip install 'groundup[tensorboard]', or "
+            "choose --train.log none"
         ) from None

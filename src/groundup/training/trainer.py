@@ -36,7 +36,8 @@ from groundup.training.stopping import StopRequest
 
 @dataclass
 class Trainer:
-    """One run while it trains. `objective` holds the model; `distributed` is the objective spread over the world.
+    """One run while it trains. `objective` holds the model; `distributed` is the objective spread
+    over the world.
 
     exam: HellaSwag's questions, where the recipe wants them asked on the way.
     """
@@ -59,7 +60,9 @@ class Trainer:
     asked_to_stop: bool = False  # whether any process was, as of the newest step
 
     def train(self, run: RunFolder, resumed_from: Path | None = None) -> None:
-        """From the progress made so far to the last step, or until it is asked to stop; checkpoints go into `run`."""
+        """From the progress made so far to the last step, or until it is asked to stop; checkpoints
+        go into `run`.
+        """
         save = partial(self.save, run.checkpoints, resumed_from)
         if self.progress.step == 0:
             if self.recipe.eval.every:
@@ -82,9 +85,11 @@ class Trainer:
         started = time.perf_counter()
         learning_rate = self.schedule.apply(self.optimizers, step)
         totals, norm = self.accumulate_gradients(step), self.clip_gradients()
-        loss, batch_hash, stop, gradient_norm = *totals.tolist(), norm.item()  # here alone a step waits for its device
+        # here alone a step waits for its device
+        loss, batch_hash, stop, gradient_norm = *totals.tolist(), norm.item()
         self.asked_to_stop = stop > 0
-        check_finite(step, loss, gradient_norm, learning_rate)  # before the update: weights never see a NaN
+        # before the update: weights never see a NaN
+        check_finite(step, loss, gradient_norm, learning_rate)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -103,14 +108,20 @@ class Trainer:
     def accumulate_gradients(self, step: int) -> Tensor:
         """Forward and backward over this process's slices of batch `step`.
 
-        Gives the sums over all processes of the mean loss, the rows' hashes and the requests to stop: [3] float64
+        Gives the sums over all processes of the mean loss, the rows' hashes and the requests to
+        stop: [3] float64
         """
         totals = torch.zeros(3, dtype=torch.float64, device=self.machine.reduction_device)
         for micro_step in range(self.batches.micro_steps):
             batch = self.batches.take(step, micro_step)
-            torch.manual_seed(dropout_seed(self.recipe.train.seed, step, micro_step, self.world.rank))
+            torch.manual_seed(
+                dropout_seed(self.recipe.train.seed, step, micro_step, self.world.rank)
+            )
             with synchronise_only_if(micro_step == self.batches.micro_steps - 1, self.distributed):
-                loss = self.distributed(batch.tokens[:, :-1], batch.tokens[:, 1:]) / self.batches.micro_steps
+                loss = (
+                    self.distributed(batch.tokens[:, :-1], batch.tokens[:, 1:])
+                    / self.batches.micro_steps
+                )
                 loss.backward()
             totals[0] += loss.detach().to(totals.device).double() / self.world.size
             totals[1] += batch.batch_hash
@@ -126,7 +137,8 @@ class Trainer:
         """Measure the losses and take note of the best validation loss; patience runs out here."""
         progress = self.progress
         training, validation, by_corpus = self.measure_losses()
-        check_losses(progress.step, training, validation)  # before the save: no checkpoint holds a NaN
+        # before the save: no checkpoint holds a NaN
+        check_losses(progress.step, training, validation)
         tokens = progress.step * self.recipe.tokens_per_step
         evaluation = EvaluationRecord(
             progress.step,
@@ -141,7 +153,11 @@ class Trainer:
         if progress.step == 0:
             return evaluation  # where it starts from: nothing was learned, and nothing is saved
         if progress.best_loss is None or validation < progress.best_loss:
-            progress.best_loss, progress.best_step, progress.evaluations_since_best = validation, progress.step, 0
+            progress.best_loss, progress.best_step, progress.evaluations_since_best = (
+                validation,
+                progress.step,
+                0,
+            )
         else:
             progress.evaluations_since_best += 1
             if 0 < self.recipe.eval.patience <= progress.evaluations_since_best:
@@ -149,9 +165,11 @@ class Trainer:
         return evaluation
 
     def measure_losses(self) -> tuple[float | None, float, dict[str, float]]:
-        """Training loss (None where none is measured), validation loss, and that of each corpus, in nats a token.
+        """Training loss (None where none is measured), validation loss, and that of each corpus, in
+        nats a token.
 
-        Those of a mixture are means by the shares of its corpora, of which each has its share of a sample.
+        Those of a mixture are means by the shares of its corpora, of which each has its share of a
+        sample.
         """
         section = self.recipe.eval
         measure = partial(
@@ -165,19 +183,31 @@ class Trainer:
         parts, training = self.text.parts, None
         if section.train_tokens:
             shares = [max(1, round(part.weight * section.train_tokens)) for part in parts]
-            losses = [measure(part.training, most=share) for part, share in zip(parts, shares, strict=True)]
+            losses = [
+                measure(part.training, most=share)
+                for part, share in zip(parts, shares, strict=True)
+            ]
             training = self.text.mean(losses)
-        shares = [max(1, round(part.weight * section.tokens)) if section.tokens else 0 for part in parts]
-        losses = [measure(part.validation, most=share) for part, share in zip(parts, shares, strict=True)]
+        shares = [
+            max(1, round(part.weight * section.tokens)) if section.tokens else 0 for part in parts
+        ]
+        losses = [
+            measure(part.validation, most=share) for part, share in zip(parts, shares, strict=True)
+        ]
         by_corpus = {part.name: loss for part, loss in zip(parts, losses, strict=True)}
         return training, self.text.mean(losses), by_corpus
 
     def sample(self, evaluation: EvaluationRecord) -> None:
         """A short text from the model as it stands, drawn from a generator of its own."""
         if self.recipe.eval.sample_length and self.world.is_main:
-            settings = SamplingSettings(length=self.recipe.eval.sample_length, seed=self.recipe.train.seed)
+            settings = SamplingSettings(
+                length=self.recipe.eval.sample_length, seed=self.recipe.train.seed
+            )
             self.journal.sample(
-                evaluation, write_text(self.model, self.text.tokenizer, settings, start=self.text.document_start)
+                evaluation,
+                write_text(
+                    self.model, self.text.tokenizer, settings, start=self.text.document_start
+                ),
             )
 
     def ask_hellaswag(self) -> None:
@@ -207,13 +237,21 @@ class Trainer:
         self.world.barrier()
 
     def uncompiled(self) -> AbstractContextManager[None]:
-        """Around measuring and sampling: other shapes and modes than training's, each too rare to be compiled for."""
-        return torch.compiler.set_stance("force_eager") if self.recipe.train.compile == "on" else nullcontext()
+        """Around measuring and sampling: other shapes and modes than training's, each too rare to
+        be compiled for.
+        """
+        return (
+            torch.compiler.set_stance("force_eager")
+            if self.recipe.train.compile == "on"
+            else nullcontext()
+        )
 
     def is_due(self) -> bool:
         """Whether this step is one to evaluate after: each `every` steps, and the last."""
         every = self.recipe.eval.every
-        return self.progress.step == self.recipe.train.steps or (every > 0 and self.progress.step % every == 0)
+        return self.progress.step == self.recipe.train.steps or (
+            every > 0 and self.progress.step % every == 0
+        )
 
     def is_finished(self) -> bool:
         """Whether the last step is done, or patience has run out."""
@@ -221,24 +259,29 @@ class Trainer:
 
 
 def check_finite(step: int, loss: float, gradient_norm: float, learning_rate: float) -> None:
-    """Raises TrainingError if the loss or the gradient isn't a number, before it can reach the weights."""
+    """Raises TrainingError if the loss or the gradient isn't a number, before it can reach the
+    weights.
+    """
     for name, value in (("loss", loss), ("gradient norm", gradient_norm)):
         if not np.isfinite(value):
             raise TrainingError(
-                f"the {name} became {value} at step {step + 1}, with learning rate {learning_rate:g}: most likely the "
-                "learning rate is too high. The update was not made; the last checkpoint is intact. Lower "
-                "optim.learning_rate, lengthen optim.warmup_steps, or set optim.clip_norm = 1.0"
+                f"the {name} became {value} at step {step + 1}, with learning rate "
+                f"{learning_rate:g}: most likely the learning rate is too high. The update was "
+                "not made; the last checkpoint is intact. Lower optim.learning_rate, lengthen "
+                "optim.warmup_steps, or set optim.clip_norm = 1.0"
             )
 
 
 def check_losses(step: int, training: float | None, validation: float) -> None:
-    """Raises TrainingError if a measured loss isn't a number: then the last update made the weights useless."""
+    """Raises TrainingError if a measured loss isn't a number: then the last update made the weights
+    useless.
+    """
     for name, value in (("training", training), ("validation", validation)):
         if value is not None and not np.isfinite(value):
             raise TrainingError(
-                f"the {name} loss is {value} after step {step}: most likely the learning rate is too high. This step "
-                "was not saved; the last checkpoint is intact. Lower optim.learning_rate, lengthen optim.warmup_steps, "
-                "or set optim.clip_norm = 1.0"
+                f"the {name} loss is {value} after step {step}: most likely the learning rate is "
+                "too high. This step was not saved; the last checkpoint is intact. Lower "
+                "optim.learning_rate, lengthen optim.warmup_steps, or set optim.clip_norm = 1.0"
             )
 
 

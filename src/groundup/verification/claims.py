@@ -1,7 +1,8 @@
-"""What groundup claims of a model, each claim a function that measures how far the machine at hand is from it.
+"""What groundup claims of a model, each claim a function that measures how far the machine at hand
+is from it.
 
-A claim yields an error and its bound for each of its parts. It raises Skipped, with the reason, where it can't be
-examined; any other exception means that it doesn't hold.
+A claim yields an error and its bound for each of its parts. It raises Skipped, with the reason,
+where it can't be examined; any other exception means that it doesn't hold.
 """
 
 import importlib.util
@@ -24,10 +25,26 @@ from groundup.recipes.schema import OptimSection
 from groundup.training.compiling import parts_of
 from groundup.training.failures import is_out_of_memory
 from groundup.training.objective import NextTokenLoss
-from groundup.verification.differences import Tensors, count_unequal, gradients_of, of_norms, relative, relative_of_all
-from groundup.verification.model_under_test import CPU, TIME, Measured, Skipped, Subject, logits_of, outcome
+from groundup.verification.differences import (
+    Tensors,
+    count_unequal,
+    gradients_of,
+    of_norms,
+    relative,
+    relative_of_all,
+)
+from groundup.verification.model_under_test import (
+    CPU,
+    TIME,
+    Measured,
+    Skipped,
+    Subject,
+    logits_of,
+    outcome,
+)
 
-IN_FLOAT64, STEP_IN_FLOAT64 = 1e-12, 1e-10  # AdamW divides by a gradient's size, the rounding of small ones with it
+# AdamW divides by a gradient's size, the rounding of small ones with it
+IN_FLOAT64, STEP_IN_FLOAT64 = 1e-12, 1e-10
 IN_FLOAT32, GRADIENTS_IN_FLOAT32 = 1e-5, 1e-4
 LOGITS_IN_BFLOAT16, GRADIENTS_IN_BFLOAT16 = 0.05, 0.1  # of eight bits, through every layer
 
@@ -47,13 +64,19 @@ class Lesson:
 
 
 def readable_is_fused(subject: Subject) -> Iterator[Measured]:
-    """`readable.py` and `gpt2.py`, weights mapped: logits, gradients, and the weights after a clipped step of AdamW."""
+    """`readable.py` and `gpt2.py`, weights mapped: logits, gradients, and the weights after a
+    clipped step of AdamW.
+    """
     subject.check_memory(8)
     gpt2, readable = _twins(subject.copied(torch.float64, CPU))
     expected, found = _lesson(readable, subject.tokens()), _lesson(gpt2, subject.tokens())
     yield Measured("logits", relative(found.logits, expected.logits), IN_FLOAT64)
-    yield Measured("gradients", relative_of_all(found.gradients, _mapped(expected.gradients, gpt2)), IN_FLOAT64)
-    yield Measured("a step", relative_of_all(found.weights, _mapped(expected.weights, gpt2)), STEP_IN_FLOAT64)
+    yield Measured(
+        "gradients", relative_of_all(found.gradients, _mapped(expected.gradients, gpt2)), IN_FLOAT64
+    )
+    yield Measured(
+        "a step", relative_of_all(found.weights, _mapped(expected.weights, gpt2)), STEP_IN_FLOAT64
+    )
 
 
 def _twins(model: nn.Module) -> tuple[GPT2, ReadableGPT]:
@@ -86,7 +109,9 @@ def _lesson(model: GPT2 | ReadableGPT, tokens: Tensor) -> Lesson:
 
 
 def loss_is_its_definition(subject: Subject) -> Iterator[Measured]:
-    """The mean of -log p(next token), in float64: the model's own loss, and the one that training minimises."""
+    """The mean of -log p(next token), in float64: the model's own loss, and the one that training
+    minimises.
+    """
     subject.check_memory(2)
     model, tokens = subject.copied(torch.float64, CPU), subject.tokens()
     with torch.no_grad():
@@ -118,16 +143,20 @@ def causality(subject: Subject) -> Iterator[Measured]:
 
 
 def cached_is_uncached(subject: Subject) -> Iterator[Measured]:
-    """The tokens that `groundup generate` streams, and those of the model's plain loop: how many differ.
+    """The tokens that `groundup generate` streams, and those of the model's plain loop: how many
+    differ.
 
-    The streaming model begins in training mode: generation has to switch dropout off, and on again. Where a model has a
-    cache, the logits of a text that it reads in pieces too.
+    The streaming model begins in training mode: generation has to switch dropout off, and on again.
+    Where a model has a cache, the logits of a text that it reads in pieces too.
     """
     model = subject.copied()
     slides = model.block_size <= SHORT_CONTEXT
-    prompt = subject.tokens(rows=1, time=max(1, model.block_size - NEW_TOKENS // 2) if slides else NEW_TOKENS)[:, 1:]
+    prompt = subject.tokens(
+        rows=1, time=max(1, model.block_size - NEW_TOKENS // 2) if slides else NEW_TOKENS
+    )[:, 1:]
     chances = {"greedy": 0.0} if isinstance(model, ReadableGPT) else {"greedy": 0.0, "sampled": 0.8}
-    for name, temperature in chances.items():  # the readable model draws by torch's multinomial: from other numbers
+    # the readable model draws by torch's multinomial: from other numbers
+    for name, temperature in chances.items():
         settings = engine.SamplingSettings(length=NEW_TOKENS, temperature=temperature, seed=1)
         generator = torch.Generator().manual_seed(settings.seed)
         plain = model.eval().generate(
@@ -144,14 +173,21 @@ def cached_is_uncached(subject: Subject) -> Iterator[Measured]:
 
 
 def _in_each_precision(subject: Subject) -> Iterator[tuple[str, Model, float]]:
-    """The model in float32, and as it is kept where that is less: what to add to a name, and the bound."""
+    """The model in float32, and as it is kept where that is less: what to add to a name, and the
+    bound.
+    """
     yield "", subject.copied(), IN_FLOAT32
     if subject.dtype in (torch.bfloat16, torch.float16):
-        yield f", in {str(subject.dtype).removeprefix('torch.')}", subject.copied(subject.dtype), LOGITS_IN_BFLOAT16
+        yield (
+            f", in {str(subject.dtype).removeprefix('torch.')}",
+            subject.copied(subject.dtype),
+            LOGITS_IN_BFLOAT16,
+        )
 
 
 def _error_of_pieces(model: Model, tokens: Tensor) -> float | None:
-    """Of a text that is read through the cache: half of it, which is copied as rows of it are, a token, and the rest.
+    """Of a text that is read through the cache: half of it, which is copied as rows of it are, a
+    token, and the rest.
 
     None for a model without a cache.
     """
@@ -159,7 +195,9 @@ def _error_of_pieces(model: Model, tokens: Tensor) -> float | None:
         if (cache := new_cache(model)) is None or tokens.size(1) < 3:
             return None
         order = torch.arange(tokens.size(0), device=tokens.device).roll(1)
-        first, one, rest = tokens.tensor_split([tokens.size(1) // 2, tokens.size(1) // 2 + 1], dim=1)
+        first, one, rest = tokens.tensor_split(
+            [tokens.size(1) // 2, tokens.size(1) // 2 + 1], dim=1
+        )
         pieces = [hidden_after(model, first, cache)[order]]
         cache = cache.rows(order)
         pieces += [hidden_after(model, one[order], cache), hidden_after(model, rest[order], cache)]
@@ -174,21 +212,29 @@ def batch_is_alone(subject: Subject) -> Iterator[Measured]:
     for name, model, bound in _in_each_precision(subject):
         among, elsewhere = logits_of(model, batch)[1], logits_of(model, others)[1]
         yield Measured(f"other neighbours{name}", (elsewhere - among).abs().max().item(), 0.0)
-        yield Measured(f"no neighbours{name}", relative(logits_of(model, batch[1:2])[0], among), bound)
+        yield Measured(
+            f"no neighbours{name}", relative(logits_of(model, batch[1:2])[0], among), bound
+        )
 
 
 def device_is_cpu_float64(subject: Subject) -> Iterator[Measured]:
     """Logits and gradients in float32 on the device, against the CPU's in float64."""
     found = outcome(subject.copied(), subject.tokens())
     yield Measured("logits", relative(found.logits, subject.exact.logits), IN_FLOAT32)
-    yield Measured("gradients", relative_of_all(found.gradients, subject.exact.gradients), GRADIENTS_IN_FLOAT32)
+    yield Measured(
+        "gradients", relative_of_all(found.gradients, subject.exact.gradients), GRADIENTS_IN_FLOAT32
+    )
 
 
 def bfloat16_is_within_its_bound(subject: Subject) -> Iterator[Measured]:
-    """Products in bfloat16 as training has them, against float64 (as lengths of vectors); norms stay in float32."""
+    """Products in bfloat16 as training has them, against float64 (as lengths of vectors); norms
+    stay in float32.
+    """
     model, norms = subject.copied(), dict[str, float]()
     handles = [
-        module.register_forward_hook(lambda *call, name=name: norms.update({name: _error_of_norm(*call)}))
+        module.register_forward_hook(
+            lambda *call, name=name: norms.update({name: _error_of_norm(*call)})
+        )
         for name, module in model.named_modules()
         if type(module).__name__.endswith("Norm")
     ]
@@ -197,25 +243,37 @@ def bfloat16_is_within_its_bound(subject: Subject) -> Iterator[Measured]:
         handle.remove()
     logits = of_norms({"": found.logits}, {"": subject.exact.logits})
     yield Measured("logits", logits, LOGITS_IN_BFLOAT16)
-    yield Measured("gradients", of_norms(found.gradients, subject.exact.gradients), GRADIENTS_IN_BFLOAT16)
+    yield Measured(
+        "gradients", of_norms(found.gradients, subject.exact.gradients), GRADIENTS_IN_BFLOAT16
+    )
     if norms:
         yield Measured("norms", torch.tensor(list(norms.values())).max().item(), IN_FLOAT32)
 
 
 def _error_of_norm(norm: nn.Module, inputs: tuple[Tensor], output: Tensor) -> float:
-    """LayerNorm (Ba et al. 2016) where there is a scale and a shift, RMSNorm (Zhang & Sennrich 2019) where no shift."""
+    """LayerNorm (Ba et al. 2016) where there is a scale and a shift, RMSNorm (Zhang & Sennrich
+    2019) where no shift.
+    """
     scale, *shift = [parameter.detach().cpu().double() for parameter in norm.parameters()]
     hidden = inputs[0].detach().cpu().double()
     if shift:
         hidden = hidden - hidden.mean(dim=-1, keepdim=True)
-    hidden = scale * hidden / (hidden.square().mean(dim=-1, keepdim=True) + (1e-5 if shift else 1e-6)).sqrt()
+    hidden = (
+        scale
+        * hidden
+        / (hidden.square().mean(dim=-1, keepdim=True) + (1e-5 if shift else 1e-6)).sqrt()
+    )
     return relative(output, hidden + shift[0] if shift else hidden)
 
 
 def compiled_is_eager(subject: Subject) -> Iterator[Measured]:
-    """Logits and gradients in float32, compiled part by part as training does it, and not compiled."""
+    """Logits and gradients in float32, compiled part by part as training does it, and not
+    compiled.
+    """
     if subject.device.type != "cuda" and not has_compiler():
-        raise Skipped("this machine has no C++ compiler (g++ or clang++): training isn't compiled here")
+        raise Skipped(
+            "this machine has no C++ compiler (g++ or clang++): training isn't compiled here"
+        )
     expected, model = outcome(subject.copied(), subject.tokens()), subject.copied()
     objective = NextTokenLoss(model, "float32")
     for part in parts_of(model) or [objective]:
@@ -226,13 +284,19 @@ def compiled_is_eager(subject: Subject) -> Iterator[Measured]:
         if is_out_of_memory(error):
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise Skipped(f"torch.compile doesn't work here, training goes on without it ({reason[:150]})") from error
+        raise Skipped(
+            f"torch.compile doesn't work here, training goes on without it ({reason[:150]})"
+        ) from error
     yield Measured("logits", relative(found.logits, expected.logits), IN_FLOAT32)
-    yield Measured("gradients", relative_of_all(found.gradients, expected.gradients), GRADIENTS_IN_FLOAT32)
+    yield Measured(
+        "gradients", relative_of_all(found.gradients, expected.gradients), GRADIENTS_IN_FLOAT32
+    )
 
 
 def saved_is_loaded(subject: Subject) -> Iterator[Measured]:
-    """The model through a folder and back: its tensors bit for bit, and its logits just as it comes."""
+    """The model through a folder and back: its tensors bit for bit, and its logits just as it
+    comes.
+    """
     with subject.saved() as folder:
         loaded = model_folder.load_model(folder)
     yield Measured("tensors", count_unequal(loaded.state_dict(), subject.model.state_dict()), 0.0)
@@ -242,7 +306,9 @@ def saved_is_loaded(subject: Subject) -> Iterator[Measured]:
 
 
 def _installed_transformers() -> Any:
-    """The library. Raises Skipped where it isn't, can't be imported, or is older than what groundup writes for."""
+    """The library. Raises Skipped where it isn't, can't be imported, or is older than what groundup
+    writes for.
+    """
     if importlib.util.find_spec("transformers") is None:
         raise Skipped("transformers isn't installed: pip install 'groundup[interop]'")
     try:
@@ -250,7 +316,9 @@ def _installed_transformers() -> Any:
     except Exception as error:  # of its own dependencies, whatever they raise
         raise Skipped(f"transformers can't be imported: {error}") from error
     if int(transformers.__version__.partition(".")[0]) < OLDEST_TRANSFORMERS:
-        raise Skipped(f"transformers {transformers.__version__} is older than {OLDEST_TRANSFORMERS}.0")
+        raise Skipped(
+            f"transformers {transformers.__version__} is older than {OLDEST_TRANSFORMERS}.0"
+        )
     return transformers
 
 
@@ -261,10 +329,16 @@ def ours_is_transformers(subject: Subject) -> Iterator[Measured]:
     transformers.utils.logging.disable_progress_bar()
     with subject.saved(torch.float32) as folder:
         loading: Any = transformers.AutoModelForCausalLM  # its types don't know the report
-        peer, report = loading.from_pretrained(folder, output_loading_info=True, local_files_only=True)
+        peer, report = loading.from_pretrained(
+            folder, output_loading_info=True, local_files_only=True
+        )
         wrong = [f"{kind}: {names}" for kind, names in report.items() if names]
-        assert not wrong, f"transformers finds other weights in our folder ({'; '.join(wrong)[:150]})"
+        assert not wrong, (
+            f"transformers finds other weights in our folder ({'; '.join(wrong)[:150]})"
+        )
         tokens = subject.tokens()[:, :-1]
         with torch.no_grad():
             expected = peer.eval()(tokens).logits
-    yield Measured("", relative(logits_of(subject.copied(torch.float32, CPU), tokens), expected), IN_FLOAT32)
+    yield Measured(
+        "", relative(logits_of(subject.copied(torch.float32, CPU), tokens), expected), IN_FLOAT32
+    )

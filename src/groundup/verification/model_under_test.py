@@ -1,4 +1,6 @@
-"""What claims are made about: a model on a device, its tokenizer, and how it is run to be measured."""
+"""What claims are made about: a model on a device, its tokenizer, and how it is run to be
+measured.
+"""
 
 import copy
 from collections.abc import Iterator
@@ -24,7 +26,8 @@ from groundup.verification.differences import Tensors, gradients_of
 
 ROWS = 3
 TIME = 144  # tokens a row: as many as attention's bfloat16 products on a CPU begin with, and some
-LARGE, TIME_OF_LARGE = 20_000_000, 32  # parameters, from which float64 and gradients on a CPU take minutes
+# parameters, from which float64 and gradients on a CPU take minutes
+LARGE, TIME_OF_LARGE = 20_000_000, 32
 
 CPU = torch.device("cpu")
 
@@ -52,7 +55,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model in evaluation mode on the CPU, in the precision in which it is kept; left_out: claims not made of it."""
+    """A model in evaluation mode on the CPU, in the precision in which it is kept; left_out: claims
+    not made of it.
+    """
 
     name: str
     model: Model
@@ -66,38 +71,53 @@ class Subject:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision in which the model is kept, and in which `generate` and `evaluate` run it."""
+        """The precision in which the model is kept, and in which `generate` and `evaluate`
+        run it.
+        """
         return next(self.model.parameters()).dtype
 
     @property
     def parameters(self) -> int:
         return parameter_count(self.architecture, self.model.config)
 
-    def copied(self, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Model:
+    def copied(
+        self, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+    ) -> Model:
         """The model again, to be changed freely: on its device, or another."""
         return copy.deepcopy(self.model).to(device or self.device, dtype).eval()
 
     def tokens(self, rows: int = ROWS, seed: int = 0, time: int | None = None) -> Tensor:
         """Random tokens: [rows, time + 1] int64, on the CPU; time is cut to the model's context."""
-        time = min(self.model.block_size, time or (TIME if self.parameters < LARGE else TIME_OF_LARGE))
+        time = min(
+            self.model.block_size, time or (TIME if self.parameters < LARGE else TIME_OF_LARGE)
+        )
         generator = torch.Generator().manual_seed(seed)
         return torch.randint(self.model.config.vocab_size, (rows, time + 1), generator=generator)
 
     @cached_property
     def exact(self) -> Outcome:
-        """The outcome on the CPU in float64, against which every other precision and device is measured."""
+        """The outcome on the CPU in float64, against which every other precision and device is
+        measured.
+        """
         self.check_memory(4)
         return outcome(self.copied(torch.float64, CPU), self.tokens())
 
     def check_memory(self, copies: int) -> None:
-        """Raises Skipped where so many float64 copies of the weights don't fit into the machine's memory."""
+        """Raises Skipped where so many float64 copies of the weights don't fit into the machine's
+        memory.
+        """
         need = 8 * copies * self.parameters
         if need > (free := 0.9 * memory.available(CPU)):
-            raise Skipped(f"float64 needs about {need / 1e9:.0f} GB of memory, and there is room for {free / 1e9:.0f}")
+            raise Skipped(
+                f"float64 needs about {need / 1e9:.0f} GB of memory, and there is room for "
+                f"{free / 1e9:.0f}"
+            )
 
     @contextmanager
     def saved(self, dtype: torch.dtype | None = None) -> Iterator[Path]:
-        """A temporary folder with the model and its tokenizer. Raises Skipped for a bigram that no folder can hold."""
+        """A temporary folder with the model and its tokenizer. Raises Skipped for a bigram that no
+        folder can hold.
+        """
         if isinstance(self.model, Bigram) and self.model.config.vocab_size > LARGEST_BIGRAM:
             raise Skipped(f"a bigram of more than {LARGEST_BIGRAM:,} tokens can't be saved")
         with TemporaryDirectory(prefix="groundup-verify-") as name:
@@ -111,14 +131,20 @@ class Subject:
 
 @torch.no_grad()
 def logits_of(model: Model, tokens: Tensor, in_bfloat16: bool = False) -> Tensor:
-    """tokens: [rows, time] -> logits: [rows, time, vocab], by the products that training and generation use."""
+    """tokens: [rows, time] -> logits: [rows, time, vocab], by the products that training and
+    generation use.
+    """
     device = next(model.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16):
         return model.head(model.hidden(tokens.to(device)))
 
 
-def outcome(model: Model, tokens: Tensor, in_bfloat16: bool = False, objective: NextTokenLoss | None = None) -> Outcome:
-    """Forward and backward as in training, but with the model in the mode in which it is. tokens: [rows, time + 1]"""
+def outcome(
+    model: Model, tokens: Tensor, in_bfloat16: bool = False, objective: NextTokenLoss | None = None
+) -> Outcome:
+    """Forward and backward as in training, but with the model in the mode in which it is. tokens:
+    [rows, time + 1]
+    """
     device = next(model.parameters()).device
     objective = objective or NextTokenLoss(model, "bfloat16" if in_bfloat16 else "float32")
     model.zero_grad(set_to_none=True)

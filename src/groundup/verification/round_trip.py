@@ -14,9 +14,11 @@ from groundup.tokenizers.load import load_tokenizer
 from groundup.verification.model_under_test import Measured, Skipped, Subject
 
 HARD = (
-    "It's 3,14159\u00a0€ — don't.\r\n\r\n\tdef f(x):\n        return x  \n \n   trailing   \t"
-    "\u200b\u2028\u2029\x00\x1f\x7fe\u0301 é ǆ ﬁ Å ẞß İı ÅΩ 한글 각 中文字、。ひらがな カﾞ हिन्दी ไทย العربية עברית"
-    "👩‍👩‍👧‍👦🏳️‍🌈🇨🇿 𝔘𝔫𝔦 \ufeff\ufffd\uffff\U0010ffff <|endoftext|><unk>▁Ġ\\n"
+    "It's 3,14159\u00a0€ — don't.\r\n\r\n\tdef f(x):\n        return x  \n \n   trailing   "
+    "\t\u200b\u2028\u2029\x00\x1f\x7fe\u0301 é ǆ ﬁ Å "
+    "ẞß İı ÅΩ 한글 각 中文字、。ひらがな カﾞ हिन्दी ไทย "
+    "العربية עברית👩‍👩‍👧‍👦🏳️‍🌈🇨🇿 𝔘𝔫𝔦 "
+    "\ufeff\ufffd\uffff\U0010ffff <|endoftext|><unk>▁Ġ\\n"
 )
 RANDOM_CHARACTERS = 500
 
@@ -28,7 +30,9 @@ def tokenizer_round_trip(subject: Subject) -> Iterator[Measured]:
         raise Skipped("the model has no tokenizer that groundup knows")
     text = sample_for(tokenizer)
     ids = tokenizer.encode(text).tolist()
-    outside = sum(not 0 <= token < min(tokenizer.vocab_size, subject.model.config.vocab_size) for token in ids)
+    outside = sum(
+        not 0 <= token < min(tokenizer.vocab_size, subject.model.config.vocab_size) for token in ids
+    )
     yield Measured("unknown ids", outside, 0.0)
     yield Measured("characters", unequal(tokenizer.decode(ids), text), 0.0)
     pieces = b"".join(tokenizer.decode_bytes([token]) for token in ids)
@@ -40,15 +44,20 @@ def tokenizer_round_trip(subject: Subject) -> Iterator[Measured]:
 
 
 def sample_for(tokenizer: Tokenizer) -> str:
-    """A hard text that the tokenizer promises to give back: in its own characters, or in its normal form."""
+    """A hard text that the tokenizer promises to give back: in its own characters, or in its normal
+    form.
+    """
     text = HARD + random_characters()
     if isinstance(tokenizer, CharacterTokenizer):
         known = set(tokenizer.characters)
-        return "".join(character for character in text if character in known) + "".join(tokenizer.characters)
+        return "".join(character for character in text if character in known) + "".join(
+            tokenizer.characters
+        )
     if isinstance(tokenizer, BytePairTokenizer) and tokenizer.normal_form:
         return unicodedata.normalize("NFC", text)
     if isinstance(tokenizer, ForeignTokenizer) and tokenizer.contents.get("normalizer"):
-        return tokenizer.decode(tokenizer.encode(text))  # any normal form, so what it leaves of the text must stay
+        # any normal form, so what it leaves of the text must stay
+        return tokenizer.decode(tokenizer.encode(text))
     return text
 
 

@@ -1,4 +1,6 @@
-"""HellaSwag's items as lm-evaluation-harness itself asks them, and without `ctx_a` and `ctx_b` the context as it is."""
+"""HellaSwag's items as lm-evaluation-harness itself asks them, and without `ctx_a` and `ctx_b` the
+context as it is.
+"""
 
 from datasets import Dataset, concatenate_datasets
 from lm_eval.tasks.hellaswag import utils
@@ -10,7 +12,10 @@ def process_docs(dataset: Dataset) -> Dataset:
         return dataset.map(with_one_context)
     whole = dataset.filter(lambda item: item["ctx_a"] is None)
     return concatenate_datasets(
-        [utils.process_docs(dataset.filter(lambda item: item["ctx_a"] is not None)), whole.map(with_one_context)]
+        [
+            utils.process_docs(dataset.filter(lambda item: item["ctx_a"] is not None)),
+            whole.map(with_one_context),
+        ]
     )
 
 

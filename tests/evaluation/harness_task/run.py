@@ -1,7 +1,8 @@
-"""Runs lm-evaluation-harness on `model` and `items.jsonl` in this folder, and prints what it found as JSON.
+"""Runs lm-evaluation-harness on `model` and `items.jsonl` in this folder, and prints what it found
+as JSON.
 
-A process of its own, because it has to be offline before it imports anything; not the harness's own command, which
-reads its thousands of tasks first.
+A process of its own, because it has to be offline before it imports anything; not the harness's own
+command, which reads its thousands of tasks first.
 """
 
 import json
@@ -13,7 +14,9 @@ from lm_eval.tasks import TaskManager
 
 
 def main() -> None:
-    """Its Hugging Face model class on the CPU, in the folder's precision; each item's sample, and the accuracies."""
+    """Its Hugging Face model class on the CPU, in the folder's precision; each item's sample, and
+    the accuracies.
+    """
     found = simple_evaluate(
         model="hf",
         model_args={"pretrained": "model", "dtype": "auto"},
@@ -23,7 +26,10 @@ def main() -> None:
         bootstrap_iters=0,
         task_manager=TaskManager(include_path=str(Path(__file__).parent), include_defaults=False),
     )
-    kept = {"samples": found["samples"]["hellaswag_file"], "results": found["results"]["hellaswag_file"]}
+    kept = {
+        "samples": found["samples"]["hellaswag_file"],
+        "results": found["results"]["hellaswag_file"],
+    }
     sys.stdout.write(json.dumps(kept, default=str) + "\n")
 
 

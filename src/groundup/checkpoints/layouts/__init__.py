@@ -1,4 +1,6 @@
-"""How models are spelled in Hugging Face's folders: a file for each family, with its names, transposes and config."""
+"""How models are spelled in Hugging Face's folders: a file for each family, with its names,
+transposes and config.
+"""
 
 from groundup.checkpoints.layouts import gpt2, qwen3
 from groundup.checkpoints.layouts.layout import Layout

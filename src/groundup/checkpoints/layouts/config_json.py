@@ -1,4 +1,6 @@
-"""`config.json` of a model folder: which layout it is in, which of our models it describes, and its shape."""
+"""`config.json` of a model folder: which layout it is in, which of our models it describes, and its
+shape.
+"""
 
 import json
 from pathlib import Path
@@ -16,7 +18,8 @@ CONFIG_FILE = "config.json"
 def write_config(path: Path, model: Model, document_start: int | None) -> None:
     """A `config.json` that transformers reads without a warning.
 
-    document_start: the token before each document that the model has learned from, if there was one.
+    document_start: the token before each document that the model has learned from, if there was
+    one.
     """
     settings = layout_of(architecture_of(model)).settings_of(model)
     settings |= {"dtype": str(model.head.weight.dtype).removeprefix("torch.")}
@@ -32,7 +35,8 @@ def read_config(path: Path) -> tuple[str, ModelConfig]:
     if architecture not in layout.ARCHITECTURES:
         known = ", ".join(layout.ARCHITECTURES)
         raise CheckpointError(
-            f"{path}: groundup_model is {architecture!r}; for {settings['model_type']} this version knows {known}"
+            f"{path}: groundup_model is {architecture!r}; for {settings['model_type']} this "
+            f"version knows {known}"
         )
     try:
         return architecture, layout.config_of(settings, architecture, path)
@@ -45,10 +49,14 @@ def read_settings(path: Path) -> Settings:
     try:
         settings = parse_json(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{path.parent} has no {CONFIG_FILE}: it isn't a model folder") from None
+        raise CheckpointError(
+            f"{path.parent} has no {CONFIG_FILE}: it isn't a model folder"
+        ) from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} isn't valid JSON: {error}") from error
     found = settings.get("model_type") if isinstance(settings, dict) else type(settings).__name__
     if not isinstance(found, str) or found not in LAYOUTS or not isinstance(settings, dict):
-        raise CheckpointError(f"{path}: model_type is {found!r}; groundup loads {', '.join(map(repr, LAYOUTS))}")
+        raise CheckpointError(
+            f"{path}: model_type is {found!r}; groundup loads {', '.join(map(repr, LAYOUTS))}"
+        )
     return settings

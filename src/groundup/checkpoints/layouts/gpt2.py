@@ -1,4 +1,6 @@
-"""GPT-2's layout (`GPT2LMHeadModel`): for `gpt2.py`, and for the readable model and the bigram, GPT-2s both."""
+"""GPT-2's layout (`GPT2LMHeadModel`): for `gpt2.py`, and for the readable model and the bigram,
+GPT-2s both.
+"""
 
 import math
 import re
@@ -7,7 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from groundup.checkpoints.layouts.layout import Settings, Weights, check_fixed, number, whole_numbers
+from groundup.checkpoints.layouts.layout import (
+    Settings,
+    Weights,
+    check_fixed,
+    number,
+    whole_numbers,
+)
 from groundup.errors import CheckpointError
 from groundup.models.bigram import Bigram
 from groundup.models.config import GPTConfig
@@ -17,9 +25,11 @@ from groundup.models.registry import Model, architecture_of
 
 ARCHITECTURES = ("gpt2", "readable", "bigram")
 EMBEDDING = "transformer.wte.weight"
-CAUSAL_MASKS = re.compile(r"(?:transformer\.)?h\.\d+\.attn\.(?:bias|masked_bias)")  # kept by early releases
+# kept by early releases
+CAUSAL_MASKS = re.compile(r"(?:transformer\.)?h\.\d+\.attn\.(?:bias|masked_bias)")
 LARGEST_BIGRAM = 4096  # its one-hot embedding is as large as its table
-TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # Hugging Face's Conv1D keeps [in, out]
+# Hugging Face's Conv1D keeps [in, out]
+TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 FIXED = {
     "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
     "layer_norm_epsilon": (1e-5,),
@@ -31,7 +41,9 @@ DROPOUTS = ("embd_pdrop", "attn_pdrop", "resid_pdrop")
 
 
 def spelled(name: str) -> str | None:
-    """The published GPT-2s leave out `transformer.`, and keep their causal masks among the weights."""
+    """The published GPT-2s leave out `transformer.`, and keep their causal masks among the
+    weights.
+    """
     if CAUSAL_MASKS.fullmatch(name):
         return None
     return name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
@@ -52,15 +64,22 @@ def to_hugging_face(model: Model) -> Weights:
 
 
 def from_hugging_face(model: Model, tensors: Weights, path: Path) -> Weights:
-    """What `to_hugging_face` gave, as the state dict of the model. Raises CheckpointError for a changed bigram."""
+    """What `to_hugging_face` gave, as the state dict of the model. Raises CheckpointError for a
+    changed bigram.
+    """
     if isinstance(model, Bigram):
         table = tensors["lm_head.weight"]
         if any(
-            not torch.equal(tensor, tensors[name]) for name, tensor in _zero_layer_gpt2(model.config, table).items()
+            not torch.equal(tensor, tensors[name])
+            for name, tensor in _zero_layer_gpt2(model.config, table).items()
         ):
-            raise CheckpointError(f"{path} is no longer a bigram: its embedding or norm was changed. Load it as gpt2.")
+            raise CheckpointError(
+                f"{path} is no longer a bigram: its embedding or norm was changed. Load it as gpt2."
+            )
         return {"head.weight": table}
-    weights = {name: tensor.T if name.endswith(TRANSPOSED) else tensor for name, tensor in tensors.items()}
+    weights = {
+        name: tensor.T if name.endswith(TRANSPOSED) else tensor for name, tensor in tensors.items()
+    }
     weights["lm_head.weight"] = weights[EMBEDDING]
     if isinstance(model, ReadableGPT):
         return readable_from_gpt2(weights, model.config.n_layer, model.config.n_head)
@@ -68,12 +87,14 @@ def from_hugging_face(model: Model, tensors: Weights, path: Path) -> Weights:
 
 
 def _zero_layer_gpt2(config: GPTConfig, table: Tensor) -> Weights:
-    """The bigram as the GPT-2 without layers that it is: the last norm gives a one-hot vector back unchanged."""
+    """The bigram as the GPT-2 without layers that it is: the last norm gives a one-hot vector back
+    unchanged.
+    """
     vocab_size = config.vocab_size
     if vocab_size > LARGEST_BIGRAM:
         raise CheckpointError(
-            f"a bigram of vocab_size = {vocab_size:,} can't be saved: its one-hot embedding grows with the square. "
-            f"Choose a tokenizer of at most {LARGEST_BIGRAM:,} tokens."
+            f"a bigram of vocab_size = {vocab_size:,} can't be saved: its one-hot embedding grows "
+            f"with the square. Choose a tokenizer of at most {LARGEST_BIGRAM:,} tokens."
         )
     mean = 1.0 / vocab_size
     deviation = math.sqrt(mean * (1.0 - mean) + 1e-5)
@@ -87,7 +108,9 @@ def _zero_layer_gpt2(config: GPTConfig, table: Tensor) -> Weights:
 
 
 def settings_of(model: Model) -> Settings:
-    """Without the null token ids and all three dropouts transformers would warn, or drop out at 0.1."""
+    """Without the null token ids and all three dropouts transformers would warn, or drop out at
+    0.1.
+    """
     config, is_bigram = model.config, isinstance(model, Bigram)
     assert isinstance(config, GPTConfig)
     return {
@@ -113,14 +136,20 @@ def config_of(settings: Settings, architecture: str, path: Path) -> GPTConfig:
     check_fixed(settings, FIXED, "GPT-2", path)
     is_bigram = architecture == "bigram"
     if settings.get("tie_word_embeddings", True) is is_bigram:
-        raise CheckpointError(f"{path}: tie_word_embeddings must be {not is_bigram} for a {architecture} model")
+        raise CheckpointError(
+            f"{path}: tie_word_embeddings must be {not is_bigram} for a {architecture} model"
+        )
     names = {"block_size": "n_positions", "vocab_size": "vocab_size"}
     if not is_bigram:
         names |= {"n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd"}
     shape = whole_numbers(settings, names, path)
     dropouts = [number(settings.get(key, 0.1), key, path) for key in DROPOUTS]
     if len(set(dropouts)) != 1:
-        raise CheckpointError(f"{path}: {', '.join(DROPOUTS)} must be one number; groundup has one dropout")
+        raise CheckpointError(
+            f"{path}: {', '.join(DROPOUTS)} must be one number; groundup has one dropout"
+        )
     if not is_bigram and settings.get("n_inner") not in (None, 4 * shape["n_embd"]):
-        raise CheckpointError(f"{path}: n_inner = {settings['n_inner']!r}, but groundup's MLP is 4 * n_embd wide")
+        raise CheckpointError(
+            f"{path}: n_inner = {settings['n_inner']!r}, but groundup's MLP is 4 * n_embd wide"
+        )
     return GPTConfig(dropout=dropouts[0], **shape)

@@ -18,7 +18,9 @@ class Layout(Protocol):
 
     @property
     def ARCHITECTURES(self) -> tuple[str, ...]:  # noqa: N802
-        """Our names of the models that are written in it; the first reads folders that don't name one."""
+        """Our names of the models that are written in it; the first reads folders that don't name
+        one.
+        """
         ...
 
     @property
@@ -27,13 +29,17 @@ class Layout(Protocol):
         ...
 
     def spelled(self, name: str) -> str | None:
-        """The name in `to_hugging_face` of a tensor in a file; None for one that computes nothing."""
+        """The name in `to_hugging_face` of a tensor in a file; None for one that computes
+        nothing.
+        """
         ...
 
     def to_hugging_face(self, model: Model) -> Weights:
-        """The model's weights under the family's names and in its orientation; a tied head is left out.
+        """The model's weights under the family's names and in its orientation; a tied head is left
+        out.
 
-        Where a tensor is one of the model's own, turned or not, it is a view: what is written there is in the model.
+        Where a tensor is one of the model's own, turned or not, it is a view: what is written there
+        is in the model.
         """
         ...
 
@@ -46,7 +52,9 @@ class Layout(Protocol):
         ...
 
     def config_of(self, settings: Settings, architecture: str, path: Path) -> ModelConfig:
-        """The config that `config.json`, at `path`, describes. Raises CheckpointError or ConfigError."""
+        """The config that `config.json`, at `path`, describes. Raises CheckpointError or
+        ConfigError.
+        """
         ...
 
 
@@ -70,8 +78,14 @@ def number(value: object, key: str, path: Path) -> float:
     raise CheckpointError(f"{path}: {key} must be a number, not {value!r}")
 
 
-def check_fixed(settings: Settings, fixed: dict[str, tuple[Any, ...]], family: str, path: Path) -> None:
-    """What a family could vary and ours doesn't: a value other than those given is another model. CheckpointError."""
+def check_fixed(
+    settings: Settings, fixed: dict[str, tuple[Any, ...]], family: str, path: Path
+) -> None:
+    """What a family could vary and ours doesn't: a value other than those given is another model.
+    CheckpointError.
+    """
     for key, accepted in fixed.items():
         if (value := settings.get(key, accepted[0])) not in accepted:
-            raise CheckpointError(f"{path}: {key} = {value!r}, but groundup's {family} computes with {accepted[0]!r}")
+            raise CheckpointError(
+                f"{path}: {key} = {value!r}, but groundup's {family} computes with {accepted[0]!r}"
+            )

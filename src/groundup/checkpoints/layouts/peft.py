@@ -1,4 +1,6 @@
-"""`peft`'s folders of LoRA adapters: `adapter_config.json` and `adapter_model.safetensors`, in its names."""
+"""`peft`'s folders of LoRA adapters: `adapter_config.json` and `adapter_model.safetensors`, in its
+names.
+"""
 
 import math
 from dataclasses import dataclass
@@ -16,21 +18,49 @@ ADAPTER_PICKLE = "adapter_model.bin"
 PREFIX = "base_model.model."  # peft's model, and LoRA's within it
 FACTORS = (".lora_A.weight", ".lora_B.weight")
 
-# What an adapter_config.json states and the adapted model's numbers don't depend on: where and how it was trained. The
-# tensors say which matrices they are for, and by their shapes whether they lie as a Linear's or a Conv1D's would.
+# What an adapter_config.json states and the adapted model's numbers don't depend on: where and how
+# it was trained. The
+# tensors say which matrices they are for, and by their shapes whether they lie as a Linear's or a
+# Conv1D's would.
 ASIDE = {
-    *("auto_mapping", "exclude_modules", "fan_in_fan_out", "inference_mode", "layers_pattern", "layers_to_transform"),
-    *("loftq_config", "lora_dropout", "megatron_config", "megatron_core", "peft_version", "qalora_group_size"),
+    *(
+        "auto_mapping",
+        "exclude_modules",
+        "fan_in_fan_out",
+        "inference_mode",
+        "layers_pattern",
+        "layers_to_transform",
+    ),
+    *(
+        "loftq_config",
+        "lora_dropout",
+        "megatron_config",
+        "megatron_core",
+        "peft_version",
+        "qalora_group_size",
+    ),
     *("runtime_config", "target_modules", "task_type"),
 }
-READ = {"base_model_name_or_path", "revision", "peft_type", "r", "lora_alpha", "use_rslora", "init_lora_weights"}
-NOTHING = (None, False, {}, [], "none", "")  # any other key must say that what it is about isn't there
-KEEP_THE_BASE = (True, False, "gaussian", "orthogonal", "eva")  # other ways to begin change the base's own weights
+READ = {
+    "base_model_name_or_path",
+    "revision",
+    "peft_type",
+    "r",
+    "lora_alpha",
+    "use_rslora",
+    "init_lora_weights",
+}
+# any other key must say that what it is about isn't there
+NOTHING = (None, False, {}, [], "none", "")
+# other ways to begin change the base's own weights
+KEEP_THE_BASE = (True, False, "gaussian", "orthogonal", "eva")
 
 
 @dataclass(frozen=True)
 class AdapterSettings:
-    """What groundup needs of an `adapter_config.json`. base: a folder, or a model of the hub in that revision."""
+    """What groundup needs of an `adapter_config.json`. base: a folder, or a model of the hub in
+    that revision.
+    """
 
     base: str
     revision: str | None
@@ -41,7 +71,9 @@ class AdapterSettings:
 def adapter_settings(
     base: str, revision: str | None, *, rank: int, alpha: float, targets: set[str], conv: bool
 ) -> Settings:
-    """`adapter_config.json` for adapters on the modules of those names. conv: transformers has Conv1Ds there."""
+    """`adapter_config.json` for adapters on the modules of those names. conv: transformers has
+    Conv1Ds there.
+    """
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -65,7 +97,9 @@ def adapter_settings(
 
 
 def read_adapter_settings(path: Path) -> AdapterSettings:
-    """What an `adapter_config.json` states. Raises CheckpointError for another kind of adapter than plain LoRA."""
+    """What an `adapter_config.json` states. Raises CheckpointError for another kind of adapter than
+    plain LoRA.
+    """
     try:
         settings = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -75,11 +109,13 @@ def read_adapter_settings(path: Path) -> AdapterSettings:
         raise CheckpointError(f"{path}: peft_type is {found!r}; groundup loads adapters of 'LORA'")
     for key, value in settings.items():
         if key not in ASIDE | READ and value not in NOTHING:
-            raise CheckpointError(f"{path}: {key} = {value!r}, but groundup computes plain LoRA, without it")
+            raise CheckpointError(
+                f"{path}: {key} = {value!r}, but groundup computes plain LoRA, without it"
+            )
     if (begun := settings.get("init_lora_weights", True)) not in KEEP_THE_BASE:
         raise CheckpointError(
-            f"{path}: init_lora_weights = {begun!r} changes the base's own weights: save the adapter with "
-            "path_initial_model_for_weight_conversion, which makes it plain LoRA"
+            f"{path}: init_lora_weights = {begun!r} changes the base's own weights: save the "
+            "adapter with path_initial_model_for_weight_conversion, which makes it plain LoRA"
         )
     return AdapterSettings(*_base(settings, path), *_rank_and_scale(settings, path))
 
@@ -89,15 +125,18 @@ def _base(settings: dict[str, Any], path: Path) -> tuple[str, str | None]:
     base, revision = settings.get("base_model_name_or_path"), settings.get("revision")
     if not isinstance(base, str) or not base or not isinstance(revision, str | None):
         raise CheckpointError(
-            f"{path}: base_model_name_or_path = {base!r} and revision = {revision!r} must name the model that the "
-            "adapter is for"
+            f"{path}: base_model_name_or_path = {base!r} and revision = {revision!r} must name "
+            "the model that the adapter is for"
         )
     return base, revision or None
 
 
 def _rank_and_scale(settings: dict[str, Any], path: Path) -> tuple[int, float]:
-    """The rank, and alpha over it, or over its root (Kalajdzievski 2023). Raises CheckpointError."""
-    rank, alpha = settings.get("r", 8), settings.get("lora_alpha", 8)  # LoraConfig's own, for keys that are left out
+    """The rank, and alpha over it, or over its root (Kalajdzievski 2023). Raises
+    CheckpointError.
+    """
+    # LoraConfig's own, for keys that are left out
+    rank, alpha = settings.get("r", 8), settings.get("lora_alpha", 8)
     if type(rank) is not int or not 1 <= rank < 2**31:
         raise CheckpointError(f"{path}: r must be a whole number from 1, not {rank!r}")
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) <= 1e30:
@@ -111,7 +150,9 @@ def to_peft(adapter: Adapter) -> Adapter:
 
 
 def matrix_of(name: str, layout: Layout) -> str | None:
-    """The matrix, under the family's name, that a tensor of an adapter's file is for; None for what isn't LoRA's."""
+    """The matrix, under the family's name, that a tensor of an adapter's file is for; None for what
+    isn't LoRA's.
+    """
     factor = next((factor for factor in FACTORS if name.endswith(factor)), None)
     if factor is None or not name.startswith(PREFIX):
         return None

@@ -1,9 +1,17 @@
-"""Qwen3's layout (`Qwen3ForCausalLM`): `modern.py` has its names already, so only the config is spelled out."""
+"""Qwen3's layout (`Qwen3ForCausalLM`): `modern.py` has its names already, so only the config is
+spelled out.
+"""
 
 from pathlib import Path
 from typing import Any
 
-from groundup.checkpoints.layouts.layout import Settings, Weights, check_fixed, number, whole_numbers
+from groundup.checkpoints.layouts.layout import (
+    Settings,
+    Weights,
+    check_fixed,
+    number,
+    whole_numbers,
+)
 from groundup.errors import CheckpointError
 from groundup.models.config import ModernConfig
 from groundup.models.modern import Modern
@@ -11,7 +19,8 @@ from groundup.models.registry import Model, architecture_of
 
 ARCHITECTURES = ("modern",)
 EMBEDDING = "model.embed_tokens.weight"
-LARGEST_TABLE = 1 << 27  # positions x head_dim of the rotations: a million positions of Qwen3's heads
+# positions x head_dim of the rotations: a million positions of Qwen3's heads
+LARGEST_TABLE = 1 << 27
 NAMES = {
     "block_size": "max_position_embeddings",
     "vocab_size": "vocab_size",
@@ -22,7 +31,8 @@ NAMES = {
     "head_dim": "head_dim",
     "n_inner": "intermediate_size",
 }
-DROPOUT = "groundup_dropout"  # of the residual stream in training; theirs has only one of attention's weights
+# of the residual stream in training; theirs has only one of attention's weights
+DROPOUT = "groundup_dropout"
 FIXED: dict[str, tuple[Any, ...]] = {
     "hidden_act": ("silu",),
     "rms_norm_eps": (1e-6,),
@@ -41,7 +51,11 @@ def to_hugging_face(model: Model) -> Weights:
     """The weights as they are, without a tied head."""
     assert isinstance(model, Modern)
     tied = model.config.tied
-    return {name: tensor for name, tensor in model.state_dict().items() if not (tied and name == "lm_head.weight")}
+    return {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if not (tied and name == "lm_head.weight")
+    }
 
 
 def from_hugging_face(model: Model, tensors: Weights, path: Path) -> Weights:
@@ -50,7 +64,9 @@ def from_hugging_face(model: Model, tensors: Weights, path: Path) -> Weights:
 
 
 def settings_of(model: Model) -> Settings:
-    """The base of the rotations is written twice: transformers 5 reads the one, vLLM and transformers 4 the other."""
+    """The base of the rotations is written twice: transformers 5 reads the one, vLLM and
+    transformers 4 the other.
+    """
     assert isinstance(model, Modern)
     config = model.config
     return {
@@ -73,16 +89,22 @@ def config_of(settings: Settings, architecture: str, path: Path) -> ModernConfig
     check_fixed(settings, FIXED, "modern model", path)
     layers = settings.get("layer_types") or []
     if not isinstance(layers, list) or any(layer != "full_attention" for layer in layers):
-        raise CheckpointError(f"{path}: layer_types has others than full_attention, which groundup doesn't compute")
+        raise CheckpointError(
+            f"{path}: layer_types has others than full_attention, which groundup doesn't compute"
+        )
     tied = settings.get("tie_word_embeddings", False)
     if type(tied) is not bool:
         raise CheckpointError(f"{path}: tie_word_embeddings must be true or false, not {tied!r}")
     dropout = number(settings.get(DROPOUT, 0.0), DROPOUT, path)
     shape = whole_numbers(settings | _defaults(settings), NAMES, path)
-    config = ModernConfig(rope_theta=_rope_theta(settings, path), tied=tied, dropout=dropout, **shape)
-    if (size := config.block_size * config.head_dim) > LARGEST_TABLE:  # computed, not read: no file vouches for it
+    config = ModernConfig(
+        rope_theta=_rope_theta(settings, path), tied=tied, dropout=dropout, **shape
+    )
+    # computed, not read: no file vouches for it
+    if (size := config.block_size * config.head_dim) > LARGEST_TABLE:
         raise CheckpointError(
-            f"{path}: max_position_embeddings x head_dim = {size:,}, but rotations are computed for {LARGEST_TABLE:,}"
+            f"{path}: max_position_embeddings x head_dim = {size:,}, but rotations are computed "
+            f"for {LARGEST_TABLE:,}"
         )
     return config
 
@@ -95,13 +117,25 @@ def _defaults(settings: Settings) -> Settings:
 
 
 def _rope_theta(settings: Settings, path: Path) -> float:
-    """The base of the rotations, wherever it stands. Raises CheckpointError for rotations of another kind."""
+    """The base of the rotations, wherever it stands. Raises CheckpointError for rotations of
+    another kind.
+    """
     parameters = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
     known = isinstance(parameters, dict)
-    if not known or any(parameters.get(key, "default") != "default" for key in ("rope_type", "type")):
-        raise CheckpointError(f"{path}: rope_parameters = {parameters!r}, but groundup computes the default rotations")
-    stated = [value for value in (parameters.get("rope_theta"), settings.get("rope_theta")) if value is not None]
+    if not known or any(
+        parameters.get(key, "default") != "default" for key in ("rope_type", "type")
+    ):
+        raise CheckpointError(
+            f"{path}: rope_parameters = {parameters!r}, but groundup computes the default rotations"
+        )
+    stated = [
+        value
+        for value in (parameters.get("rope_theta"), settings.get("rope_theta"))
+        if value is not None
+    ]
     found = {number(value, "rope_theta", path) for value in stated or [10_000.0]}
     if len(found) != 1:
-        raise CheckpointError(f"{path}: rope_theta must be one number, and is {' and '.join(map(str, sorted(found)))}")
+        raise CheckpointError(
+            f"{path}: rope_theta must be one number, and is {' and '.join(map(str, sorted(found)))}"
+        )
     return found.pop()

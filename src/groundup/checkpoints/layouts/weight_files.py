@@ -1,7 +1,9 @@
-"""The tensors of a model folder, in one safetensors file or in several: checked by name first, then read into place.
+"""The tensors of a model folder, in one safetensors file or in several: checked by name first, then
+read into place.
 
-A tensor is read piece by piece into memory that the model has already, so that loading needs little more than the
-weights. safetensors checks the files; its own readers give whole tensors, or map the file into the process's memory.
+A tensor is read piece by piece into memory that the model has already, so that loading needs little
+more than the weights. safetensors checks the files; its own readers give whole tensors, or map the
+file into the process's memory.
 """
 
 import re
@@ -45,9 +47,11 @@ class Stored:
 
 
 def stored_tensors(folder: Path) -> dict[str, Stored]:
-    """Every tensor of the folder's `model.safetensors`, or of the files in its index, by name. Raises CheckpointError.
+    """Every tensor of the folder's `model.safetensors`, or of the files in its index, by name.
+    Raises CheckpointError.
 
-    Only headers are read. A folder that has nothing but pickles is refused, and none of them opened.
+    Only headers are read. A folder that has nothing but pickles is refused, and none of them
+    opened.
     """
     whole, index = folder / WEIGHTS_FILE, folder / INDEX_FILE
     if whole.is_file():
@@ -65,8 +69,9 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
 def refuse_pickle(path: object) -> CheckpointError:
     """Why a pickle isn't opened, and how it becomes what is."""
     return CheckpointError(
-        f"{path} is a pickle, which can run any code when it is opened, so groundup never opens one. Convert it where "
-        "you trust it: AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW) writes safetensors"
+        f"{path} is a pickle, which can run any code when it is opened, so groundup never opens "
+        "one. Convert it where you trust it: "
+        "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW) writes safetensors"
     )
 
 
@@ -80,17 +85,24 @@ def read_index(path: Path) -> dict[str, str]:
     if not isinstance(files, dict) or not files:
         raise CheckpointError(f"{path} has no weight_map, which says what tensor is in what file")
     for name, file in files.items():
-        if not isinstance(file, str) or not re.fullmatch(r"[\w-][\w.-]*\.safetensors", file, re.ASCII):
+        if not isinstance(file, str) or not re.fullmatch(
+            r"[\w-][\w.-]*\.safetensors", file, re.ASCII
+        ):
             raise CheckpointError(
-                f"{path}: tensor {name} can't be in {file!r}: it must be a safetensors file beside it"
+                f"{path}: tensor {name} can't be in {file!r}: it must be a safetensors file "
+                "beside it"
             )
     return files
 
 
-def match(stored: dict[str, Stored], expected: Weights, layout: Layout, folder: Path) -> dict[str, Stored]:
-    """Where each of the expected tensors lies, and a tied head that is there nevertheless. Raises CheckpointError.
+def match(
+    stored: dict[str, Stored], expected: Weights, layout: Layout, folder: Path
+) -> dict[str, Stored]:
+    """Where each of the expected tensors lies, and a tied head that is there nevertheless. Raises
+    CheckpointError.
 
-    What is missing, surplus or of another shape is named; the layout knows older spellings, and what never mattered.
+    What is missing, surplus or of another shape is named; the layout knows older spellings, and
+    what never mattered.
     """
     found: dict[str, Stored] = {}
     for name, tensor in stored.items():
@@ -106,7 +118,9 @@ def match(stored: dict[str, Stored], expected: Weights, layout: Layout, folder: 
         check(found[name], name, tensor.shape)
     surplus = sorted(set(found) - set(expected) - {HEAD})
     if surplus or (HEAD in found and HEAD not in expected and layout.EMBEDDING not in expected):
-        raise CheckpointError(f"{place} has a tensor that the model doesn't: {(surplus or [HEAD])[0]}")
+        raise CheckpointError(
+            f"{place} has a tensor that the model doesn't: {(surplus or [HEAD])[0]}"
+        )
     if HEAD in found:
         check(found[HEAD], HEAD, expected[HEAD if HEAD in expected else layout.EMBEDDING].shape)
     return found
@@ -118,7 +132,9 @@ def number_kind(stored: dict[str, Stored]) -> torch.dtype:
 
 
 def fill(targets: Weights, stored: dict[str, Stored], layout: Layout) -> None:
-    """`read_into`; and a head that is tied in the model but stored all the same must be the embedding."""
+    """`read_into`; and a head that is tied in the model but stored all the same must be the
+    embedding.
+    """
     read_into(targets, stored)
     if HEAD in stored and HEAD not in targets:
         head, embedding = stored[HEAD], targets[layout.EMBEDDING]
@@ -126,13 +142,15 @@ def fill(targets: Weights, stored: dict[str, Stored], layout: Layout) -> None:
             for rows, piece in _pieces(file, head, embedding.size(0)):
                 if not torch.equal(embedding[rows], piece.to(embedding.dtype)):
                     raise CheckpointError(
-                        f"{head.path}: {head.name} differs from {layout.EMBEDDING}, but config.json says that they are "
-                        "one: tie_word_embeddings should be false"
+                        f"{head.path}: {head.name} differs from {layout.EMBEDDING}, but "
+                        "config.json says that they are one: tie_word_embeddings should be false"
                     )
 
 
 def read_into(targets: Weights, stored: dict[str, Stored]) -> None:
-    """Read each tensor into its target, which may have fewer rows: then it takes the first. Raises CheckpointError."""
+    """Read each tensor into its target, which may have fewer rows: then it takes the first. Raises
+    CheckpointError.
+    """
     for path in dict.fromkeys(tensor.path for tensor in stored.values()):
         with _errors_of(path), path.open("rb") as file:
             for name, tensor in stored.items():
@@ -142,7 +160,9 @@ def read_into(targets: Weights, stored: dict[str, Stored]) -> None:
 
 
 def _of_several(index: Path) -> dict[str, Stored]:
-    """The tensors of the files that an index names, which must be where it says. Raises CheckpointError."""
+    """The tensors of the files that an index names, which must be where it says. Raises
+    CheckpointError.
+    """
     places = read_index(index)
     found: dict[str, Stored] = {}
     for file in sorted(set(places.values())):
@@ -154,17 +174,24 @@ def _of_several(index: Path) -> dict[str, Stored]:
                 raise CheckpointError(f"{tensor.path} has a tensor {name}, but {INDEX_FILE} {said}")
             found[name] = tensor
     if missing := sorted(set(places) - set(found)):
-        raise CheckpointError(f"{index.parent / places[missing[0]]} lacks the tensor {missing[0]}, against the index")
+        raise CheckpointError(
+            f"{index.parent / places[missing[0]]} lacks the tensor {missing[0]}, against the index"
+        )
     return found
 
 
 def tensors_in(path: Path) -> dict[str, Stored]:
-    """The tensors of one file, after safetensors has found no contradiction among them. Raises CheckpointError."""
+    """The tensors of one file, after safetensors has found no contradiction among them. Raises
+    CheckpointError.
+    """
     found = {}
     with _errors_of(path):
         with safe_open(path, framework="pt") as file:
             views = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            kinds = {name: (torch.Size(view.get_shape()), view.get_dtype()) for name, view in views.items()}
+            kinds = {
+                name: (torch.Size(view.get_shape()), view.get_dtype())
+                for name, view in views.items()
+            }
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = _parsed(file.read(length), path)
@@ -175,11 +202,15 @@ def tensors_in(path: Path) -> dict[str, Stored]:
 
 
 def _parsed(header: bytes, path: Path) -> dict[str, Any]:
-    """A header's tensors, read once more for their places. Raises CheckpointError for what safetensors passes over."""
+    """A header's tensors, read once more for their places. Raises CheckpointError for what
+    safetensors passes over.
+    """
     try:
         return parse_json(header)
     except ValueError as error:
-        raise CheckpointError(f"{path} isn't a valid safetensors file: its header, {error}") from error
+        raise CheckpointError(
+            f"{path} isn't a valid safetensors file: its header, {error}"
+        ) from error
 
 
 @contextmanager
@@ -205,12 +236,16 @@ def _pieces(file: BufferedReader, tensor: Stored, rows: int) -> Iterator[tuple[s
 
 
 def check(tensor: Stored, name: str, shape: torch.Size, states: str = "config.json") -> None:
-    """A tensor must be of a kind that groundup reads, and of the shape that a file states. Raises CheckpointError."""
+    """A tensor must be of a kind that groundup reads, and of the shape that a file states. Raises
+    CheckpointError.
+    """
     if tensor.numbers not in NUMBERS:
         raise CheckpointError(
-            f"{tensor.path}: tensor {name} is of {tensor.numbers}; groundup reads {', '.join(NUMBERS)}"
+            f"{tensor.path}: tensor {name} is of {tensor.numbers}; groundup reads "
+            f"{', '.join(NUMBERS)}"
         )
     if tensor.shape != shape:
         raise CheckpointError(
-            f"{tensor.path}: tensor {name} is {list(tensor.shape)}, but {states} makes it {list(shape)}"
+            f"{tensor.path}: tensor {name} is {list(tensor.shape)}, but {states} makes it "
+            f"{list(shape)}"
         )
