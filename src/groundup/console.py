@@ -1,9 +1,14 @@
-"""What every answer is printed with: a console as wide as its lines, tables without lines, or one
-JSON object.
+"""What commands print: answers on stdout, as tables or JSON, and messages beside them.
+
+Messages go through `logging`: a module says `logger.info(...)`, and `messages_to` decides where the
+lines go. The command line writes them on stderr, so that what is piped on is the answer alone.
 """
 
 import json
+import logging
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -42,3 +47,32 @@ def show(result: Any, table: Table, as_json: bool) -> None:
         sys.stdout.write(json.dumps(asdict(result)) + "\n")
     else:
         Console(highlight=False).print(table)
+
+
+class _Lines(logging.Handler):
+    """Hands each message on as a plain line of text."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        super().__init__()
+        self.write = write
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.write(record.getMessage())
+
+
+@contextmanager
+def messages_to(write: Callable[[str], None]) -> Iterator[None]:
+    """Give every message of groundup's loggers to `write`, and to nobody else, while the body runs.
+
+    Args:
+        write: Takes one message, without a line's end.
+    """
+    logger = logging.getLogger("groundup")
+    before, level = logger.handlers, logger.level
+    logger.handlers = [_Lines(write)]
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.handlers = before
+        logger.setLevel(level)

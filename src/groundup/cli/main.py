@@ -16,6 +16,7 @@ from groundup.cli.export import export
 from groundup.cli.prepare import prepare_corpus
 from groundup.cli.tokenizer import tokenizers
 from groundup.cli.verify import verify_claims
+from groundup.console import messages_to, report
 from groundup.errors import GroundupError
 from groundup.recipes.files import (
     Layer,
@@ -380,7 +381,8 @@ def _finish(status: int) -> NoReturn:
 def main() -> None:
     """Run the command line; what a user did wrong is one line on stderr and exit status 2."""
     try:
-        app(sys.argv[1:], exit_on_error=False, print_error=False)
+        with messages_to(report):
+            app(sys.argv[1:], exit_on_error=False, print_error=False)
     except (CycloptsError, GroundupError) as error:
         process = f" [process {os.environ['RANK']}]" if os.environ.get("RANK", "0") != "0" else ""
         sys.stderr.write(f"groundup{process}: {' '.join(str(error).split())}\n")
