@@ -242,7 +242,7 @@ FAULTS: dict[str, tuple[Patch, str, str]] = {
         *("gpt2", "readable = fused: logits"),
     ),
     "dropout left on after loading": (
-        after(model_folder, "load_model", lambda model: model.train()),
+        after(model_folder, "load_model", lambda loaded: (loaded.model.train(), loaded)[1]),
         *("modern", "saved = loaded: logits"),
     ),
     "dropout left on in generation": (

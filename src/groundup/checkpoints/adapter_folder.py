@@ -9,7 +9,6 @@ consisted, byte for byte.
 import hashlib
 import json
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -50,8 +49,6 @@ from groundup.runs.folder import run_or_path
 
 BASE_FILE = "base.json"
 MERGED_CONFIG_FILE = "merged_config.json"
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -112,7 +109,7 @@ def save_adapter(folder: Path, model: Model, base: Base, document_start: int | N
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ADAPTER_CONFIG_FILE).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
     (folder / BASE_FILE).write_text(json.dumps(asdict(base), indent=2) + "\n", "utf-8")
-    write_config(folder / MERGED_CONFIG_FILE, model, document_start)
+    write_config(folder / MERGED_CONFIG_FILE, model, document_start, document_start)
     tensors = {
         name: tensor.cpu().contiguous() for name, tensor in to_peft(adapter_of(model)).items()
     }
@@ -121,17 +118,17 @@ def save_adapter(folder: Path, model: Model, base: Base, document_start: int | N
     (folder / ADAPTER_FILE).chmod((folder / BASE_FILE).stat().st_mode)
 
 
-def config_file(folder: Path, report: Report) -> Path:
+def config_file(folder: Path) -> Path:
     """The `config.json` that holds for a model folder; for adapters of `peft` that is their
     base's.
     """
     if not is_adapter(folder):
         return folder / CONFIG_FILE
     own = folder / MERGED_CONFIG_FILE
-    return own if own.is_file() else find_base(folder, report) / CONFIG_FILE
+    return own if own.is_file() else find_base(folder) / CONFIG_FILE
 
 
-def find_base(folder: Path, report: Report) -> Path:
+def find_base(folder: Path) -> Path:
     """The folder of the model that adapters are for: where it was, or what `train.init` named.
 
     Raises CheckpointError where it is gone or isn't the model that it was, and CorpusError for what
@@ -149,7 +146,7 @@ def find_base(folder: Path, report: Report) -> Path:
                 else f", or correct {ADAPTER_CONFIG_FILE}"
             )
         )
-    base = find_model(there, report)
+    base = find_model(there)
     if is_adapter(base):
         raise CheckpointError(
             f"{folder} is an adapter for {base}, which is one itself. Merge that first: groundup "

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from groundup.checkpoints.model_folder import described, load_to_work
+from groundup.checkpoints.model_folder import load_model
 from groundup.cli.evaluation_report import hellaswag_json, print_hellaswag, print_loss
 from groundup.console import print_json, report
 from groundup.data.hellaswag_items import Item, open_items, spread
@@ -37,8 +37,9 @@ def evaluate_hellaswag(
 ) -> None:
     """Ask a model HellaSwag's items and print its accuracies. Raises GroundupError."""
     source = open_items(file, "--file")
-    folder, model, tokenizer = load_to_work(name, report, device)
-    report(described(model, folder))
+    loaded = load_model(name, device=device)
+    folder, model, tokenizer = loaded.folder, loaded.model, loaded.require_tokenizer()
+    report(loaded.description)
     if per_item is not None:
         _check_writable(per_item)
     sittings = sit(model, tokenizer, spread(source.items, limit), convention, batch_size=batch_size)
@@ -65,8 +66,9 @@ def evaluate_loss(
     """Measure a model's loss on a text, or on the validation split of shards, and print it. Raises
     GroundupError.
     """
-    folder, model, tokenizer = load_to_work(name, report, device)
-    report(described(model, folder))
+    loaded = load_model(name, device=device)
+    folder, model, tokenizer = loaded.folder, loaded.model, loaded.require_tokenizer()
+    report(loaded.description)
     stride = stride_of(model, stride)
     part, tokens = _read(corpus, tokenizer, model.config.vocab_size, name)
     if limit is not None and limit < len(tokens):

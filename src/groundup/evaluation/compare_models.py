@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groundup.checkpoints.model_folder import described, load_to_work
+from groundup.checkpoints.model_folder import load_model
 from groundup.cli.comparison_report import print_hellaswag, print_loss
 from groundup.cli.evaluation import (
     first_tokens,
@@ -235,9 +235,9 @@ def load_both(names: Names, device: str) -> tuple[Loaded, Loaded]:
     """Both models, on one device. Raises GroundupError."""
     loaded = []
     for name in names:
-        folder, model, tokenizer = load_to_work(name, report, device)
-        report(described(model, folder))
-        loaded.append(Loaded(name, model, tokenizer))
+        one = load_model(name, device=device)
+        loaded.append(Loaded(name, one.model, one.require_tokenizer()))
+        report(one.description)
     return loaded[0], loaded[1]
 
 

@@ -38,7 +38,7 @@ from groundup.training.checks import (
     versions,
 )
 from groundup.training.compiling import compile_in_place
-from groundup.training.initial import beginning_of, going_on_from
+from groundup.training.initial import initial_model, resumed_model
 from groundup.training.length import resolve_length
 from groundup.training.objective import NextTokenLoss
 from groundup.training.periodic import read_exam
@@ -58,13 +58,13 @@ def start(
     check_new_name(name)
     if recipe.train.log == "tensorboard":
         check_installed()
-    begun = beginning_of(recipe, around.journal)
+    begun = initial_model(recipe)
     sources = read_sources(recipe.data.corpus, Path.cwd(), around)
-    tokenizer = choose_tokenizer(recipe, begun.tokenizer, sources, Path.cwd(), around)
+    tokenizer = choose_tokenizer(recipe, begun and begun.tokenizer, sources, Path.cwd(), around)
     text = read_text(sources, recipe, tokenizer)
     exam = read_exam(recipe, text.tokenizer, Path.cwd(), around)
-    base = begun.base if recipe.lora.rank else None
-    trainer = replace(assemble(recipe, text, begun.model, around), exam=exam, base=base)
+    base = begun.base if begun and recipe.lora.rank else None
+    trainer = replace(assemble(recipe, text, begun and begun.model, around), exam=exam, base=base)
     recipe = resolve_length(trainer)
     trainer = replace(
         trainer, recipe=recipe, schedule=Schedule.of(recipe.optim, recipe.train.steps)
@@ -72,7 +72,7 @@ def start(
     path = str(create_run(recipe_name, name).path) if around.world.is_main else ""
     run = RunFolder(Path(around.world.agree(path)))
     if around.world.is_main:
-        run.write_facts(facts_of(trainer, text, begun.base))
+        run.write_facts(facts_of(trainer, text, begun and begun.base))
         run.write_recipe(recipe)  # last: a folder with a recipe is a run
     around.world.barrier()  # the other processes read what was written
     return trainer, run
@@ -93,14 +93,10 @@ def resume(
             f"all {len(saved)} checkpoints of {run.name} are damaged: none to resume from. Start "
             "a new run"
         )
-    begun = (
-        going_on_from(folder, recipe, around.journal)
-        if folder
-        else beginning_of(recipe, around.journal)
-    )
+    begun = resumed_model(folder, recipe) if folder else initial_model(recipe)
     if folder is None:
-        check_same_beginning(begun.base, facts, recipe)
-    tokenizer = begun.tokenizer
+        check_same_beginning(begun and begun.base, facts, recipe)
+    tokenizer = begun and begun.tokenizer
     sources = read_sources(recipe.data.corpus, Path(facts["folder"]), around)
     check_same_text(sources, facts, data_may_differ, around.journal)
     if folder is None:
@@ -110,9 +106,9 @@ def resume(
     text = read_text(sources, recipe, tokenizer)
     exam = read_exam(recipe, text.tokenizer, Path(facts["folder"]), around)
     check_same_items(exam, facts, data_may_differ, around.journal)
-    base = begun.base if recipe.lora.rank else None
-    trainer = replace(assemble(recipe, text, begun.model, around), exam=exam, base=base)
-    if folder:
+    base = begun.base if begun and recipe.lora.rank else None
+    trainer = replace(assemble(recipe, text, begun and begun.model, around), exam=exam, base=base)
+    if folder and begun:
         trainer.model.load_state_dict(begun.adapter, strict=False)
         trainer.progress = read_state(folder, trainer.model, trainer.optimizers)
     if around.world.is_main:

@@ -15,21 +15,33 @@ from groundup.models.registry import Model, architecture_of
 CONFIG_FILE = "config.json"
 
 
-def write_config(path: Path, model: Model, document_start: int | None) -> None:
-    """A `config.json` that transformers reads without a warning.
+def write_config(path: Path, model: Model, start: object, ends: object) -> None:
+    """Write a `config.json` that transformers reads without a warning.
 
-    document_start: the token before each document that the model has learned from, if there was
-    one.
+    Args:
+        path: Where to write.
+        model: The model that it describes.
+        start: The id of the token that begins a text, or None.
+        ends: The id of the token that ends a text, several as a list, or None.
     """
     settings = layout_of(architecture_of(model)).settings_of(model)
     settings |= {"dtype": str(model.head.weight.dtype).removeprefix("torch.")}
-    settings |= {"bos_token_id": document_start, "eos_token_id": document_start}
+    settings |= {"bos_token_id": start, "eos_token_id": ends}
     path.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
 
 
 def read_config(path: Path) -> tuple[str, ModelConfig]:
-    """The architecture and the shape that a `config.json` states. Raises CheckpointError."""
-    settings = read_settings(path)
+    """Read the architecture and the shape that a `config.json` states. Raises CheckpointError."""
+    return config_of(read_settings(path), path)
+
+
+def config_of(settings: Settings, path: Path) -> tuple[str, ModelConfig]:
+    """Return the architecture and the shape that settings state. Raises CheckpointError.
+
+    Args:
+        settings: What `read_settings` read.
+        path: The file that they come from, for messages.
+    """
     layout = LAYOUTS[settings["model_type"]]
     architecture = settings.get("groundup_model", layout.ARCHITECTURES[0])
     if architecture not in layout.ARCHITECTURES:
