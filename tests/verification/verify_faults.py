@@ -214,7 +214,7 @@ FAULTS: dict[str, tuple[Patch, str, str]] = {
         "ours = transformers",
     ),
     "RoPE base lost in the folder": (
-        after(qwen3_layout, "settings_of", another_base),
+        after(qwen3_layout.Qwen3Layout, "settings_of", another_base),
         *("modern", "saved = loaded: logits"),
     ),
     "norm epsilon": (

@@ -6,8 +6,6 @@ the merged model is stands in `merged_config.json`, and `base.json` says of what
 consisted, byte for byte.
 """
 
-import hashlib
-import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,8 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from groundup.checkpoints.find import find_model, on_hub
-from groundup.checkpoints.layouts import layout_of
-from groundup.checkpoints.layouts.config_json import CONFIG_FILE, write_config
+from groundup.checkpoints.layouts.config_json import CONFIG_FILE, layout_of, write_config
 from groundup.checkpoints.layouts.peft import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_FILE,
@@ -40,7 +37,7 @@ from groundup.checkpoints.layouts.weight_files import (
     tensors_in,
 )
 from groundup.errors import CheckpointError
-from groundup.files import parse_json
+from groundup.files import file_digest, parse_json, write_json
 from groundup.models.gpt2 import GPT2
 from groundup.models.lora import Adapter, LoRALinear, adaptable_layers, adapter_of
 from groundup.models.modern import Modern
@@ -107,8 +104,8 @@ def save_adapter(folder: Path, model: Model, base: Base, document_start: int | N
         conv=isinstance(model, GPT2),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / ADAPTER_CONFIG_FILE).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
-    (folder / BASE_FILE).write_text(json.dumps(asdict(base), indent=2) + "\n", "utf-8")
+    write_json(folder / ADAPTER_CONFIG_FILE, settings)
+    write_json(folder / BASE_FILE, asdict(base))
     write_config(folder / MERGED_CONFIG_FILE, model, document_start, document_start)
     tensors = {
         name: tensor.cpu().contiguous() for name, tensor in to_peft(adapter_of(model)).items()
@@ -242,8 +239,7 @@ def _digests(folder: Path) -> dict[str, str]:
     """The SHA-256 of each file of a model's weights. Raises CheckpointError."""
     found = {}
     for path in sorted({tensor.path for tensor in stored_tensors(folder).values()}):
-        with path.open("rb") as file:
-            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+        found[path.name] = file_digest(path)
     return found
 
 

@@ -26,6 +26,7 @@ from groundup.checkpoints.layouts.weight_files import (
     refuse_pickle,
 )
 from groundup.errors import CheckpointError
+from groundup.files import write_whole
 from groundup.hub.api import HubFile, Repository, commit_of, download, files_below, refuse_offline
 from groundup.hub.download import cache_folder
 from groundup.hub.http import Patience, silence_limit
@@ -117,7 +118,7 @@ def fetch(repository: Repository) -> Path:
                 _forget_unfinished(home)
                 raise
             known.parent.mkdir(exist_ok=True)
-            known.write_text(folder.name, "ascii")
+            write_whole(known, folder.name)
             _forget_unfinished(home)
             return folder
     except OSError as error:

@@ -19,15 +19,15 @@ from groundup.checkpoints.adapter_folder import (
     recorded_base,
 )
 from groundup.checkpoints.find import find_model, repository_of
-from groundup.checkpoints.layouts import layout_of
+from groundup.checkpoints.layouts import Settings, Weights
 from groundup.checkpoints.layouts.config_json import (
     CONFIG_FILE,
-    config_of,
+    layout_of,
+    parse_config,
     read_config,
     read_settings,
     write_config,
 )
-from groundup.checkpoints.layouts.layout import Settings, Weights
 from groundup.checkpoints.layouts.weight_files import (
     WEIGHTS_FILE,
     Stored,
@@ -317,7 +317,7 @@ def _load_weights(
     """
     path = config_file(folder)
     settings = read_settings(path)
-    architecture, stated = config_of(settings, path)
+    architecture, stated = parse_config(settings, path)
     config = _changed(stated, folder, block_size, dropout)
     if not is_adapter(folder):
         return LoadedModel(

@@ -10,6 +10,7 @@ from rich.text import Text
 from groundup.console import plain_table, wide_console
 from groundup.data.hellaswag_items import ItemsFile
 from groundup.evaluation.hellaswag import Sitting
+from groundup.evaluation.units import loss_in_units
 
 HOW = {  # measure by measure: what decides
     ("completion", "acc"): "sum of the log-probabilities",
@@ -87,16 +88,6 @@ def print_items(console: Console, result: dict[str, Any]) -> None:
         else "UNOFFICIAL: not the file of the published figures"
     )
     console.print(Text(f"{first} {result['of']:,} items of {result['file']} ({label})"))
-
-
-def loss_in_units(result: dict[str, Any]) -> list[str]:
-    """A loss on a text in the units that it can be stated in."""
-    stated = [f"{result['loss']:.4f} nats a token"]
-    if result["bits_per_byte"] is not None:
-        stated.append(f"{result['bits_per_byte']:.4f} bits a byte")
-    if result["perplexity"] is not None:
-        stated.append(f"perplexity {result['perplexity']:.2f}")
-    return stated
 
 
 def print_loss(result: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from groundup.checkpoints.adapter_folder import is_adapter
 from groundup.checkpoints.find import find_model
 from groundup.checkpoints.model_folder import LoadedModel, load_folder
 from groundup.errors import ExportError
+from groundup.export.destination import appearing_whole, refuse_existing
 from groundup.export.gguf import Kind, export_gguf
 from groundup.export.hub_upload import (
     check_repository,
@@ -17,7 +18,6 @@ from groundup.export.hub_upload import (
     write_folder,
 )
 from groundup.export.onnx import export_onnx, too_large_for_one_file, weights_file
-from groundup.files import appearing_whole, refuse_existing
 
 Format = Literal["folder", "gguf", "onnx", "hub"]
 

@@ -1,6 +1,7 @@
 """The units that a loss is stated in."""
 
 import math
+from typing import Any
 
 
 def perplexity(loss: float) -> float:
@@ -13,3 +14,13 @@ def bits_per_byte(loss: float, bytes_per_token: float) -> float:
     token
     """
     return loss / math.log(2) / bytes_per_token
+
+
+def loss_in_units(result: dict[str, Any]) -> list[str]:
+    """State the loss that `groundup evaluate` found in each unit that it can be stated in."""
+    stated = [f"{result['loss']:.4f} nats a token"]
+    if result["bits_per_byte"] is not None:
+        stated.append(f"{result['bits_per_byte']:.4f} bits a byte")
+    if result["perplexity"] is not None:
+        stated.append(f"perplexity {result['perplexity']:.2f}")
+    return stated

@@ -11,8 +11,8 @@ from groundup.checkpoints.adapter_folder import is_adapter
 from groundup.checkpoints.find import HUB_NAME
 from groundup.checkpoints.model_folder import LoadedModel
 from groundup.errors import ExportError
+from groundup.export.destination import appearing_whole
 from groundup.export.model_card import CARD_FILE, CURVE_FILE, model_card
-from groundup.files import appearing_whole
 from groundup.hub import api as hub
 from groundup.hub.http import silence_limit
 from groundup.runs.folder import RECIPE_FILE

@@ -9,9 +9,8 @@ from typing import Any
 import groundup
 from groundup.checkpoints.find import on_hub
 from groundup.checkpoints.model_folder import LoadedModel
-from groundup.cli.evaluation_report import loss_in_units
 from groundup.evaluation.results import kept_of
-from groundup.evaluation.units import perplexity
+from groundup.evaluation.units import loss_in_units, perplexity
 from groundup.recipes.schema import Recipe
 from groundup.runs.folder import RECIPE_FILE, run_or_path
 from groundup.tokenizers.characters import CharacterTokenizer

@@ -2,17 +2,24 @@
 shape.
 """
 
-import json
 from pathlib import Path
 
-from groundup.checkpoints.layouts import LAYOUTS, layout_of
-from groundup.checkpoints.layouts.layout import Settings
+from groundup.checkpoints.layouts import Layout, Settings
+from groundup.checkpoints.layouts.gpt2 import GPT2Layout
+from groundup.checkpoints.layouts.qwen3 import Qwen3Layout
 from groundup.errors import CheckpointError, ConfigError
-from groundup.files import parse_json
+from groundup.files import parse_json, write_json
 from groundup.models.config import ModelConfig
 from groundup.models.registry import Model, architecture_of
 
 CONFIG_FILE = "config.json"
+# by the model_type of config.json
+LAYOUTS: dict[str, Layout] = {"gpt2": GPT2Layout(), "qwen3": Qwen3Layout()}
+
+
+def layout_of(architecture: str) -> Layout:
+    """Return the layout that writes models of that name."""
+    return next(layout for layout in LAYOUTS.values() if architecture in layout.architectures)
 
 
 def write_config(path: Path, model: Model, start: object, ends: object) -> None:
@@ -27,15 +34,15 @@ def write_config(path: Path, model: Model, start: object, ends: object) -> None:
     settings = layout_of(architecture_of(model)).settings_of(model)
     settings |= {"dtype": str(model.head.weight.dtype).removeprefix("torch.")}
     settings |= {"bos_token_id": start, "eos_token_id": ends}
-    path.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+    write_json(path, settings)
 
 
 def read_config(path: Path) -> tuple[str, ModelConfig]:
     """Read the architecture and the shape that a `config.json` states. Raises CheckpointError."""
-    return config_of(read_settings(path), path)
+    return parse_config(read_settings(path), path)
 
 
-def config_of(settings: Settings, path: Path) -> tuple[str, ModelConfig]:
+def parse_config(settings: Settings, path: Path) -> tuple[str, ModelConfig]:
     """Return the architecture and the shape that settings state. Raises CheckpointError.
 
     Args:
@@ -43,9 +50,9 @@ def config_of(settings: Settings, path: Path) -> tuple[str, ModelConfig]:
         path: The file that they come from, for messages.
     """
     layout = LAYOUTS[settings["model_type"]]
-    architecture = settings.get("groundup_model", layout.ARCHITECTURES[0])
-    if architecture not in layout.ARCHITECTURES:
-        known = ", ".join(layout.ARCHITECTURES)
+    architecture = settings.get("groundup_model", layout.architectures[0])
+    if architecture not in layout.architectures:
+        known = ", ".join(layout.architectures)
         raise CheckpointError(
             f"{path}: groundup_model is {architecture!r}; for {settings['model_type']} this "
             f"version knows {known}"
