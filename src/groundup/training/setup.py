@@ -20,7 +20,7 @@ from groundup.errors import RunError
 from groundup.machine import device as machines
 from groundup.machine.device import Machine
 from groundup.models.lora import adapt, adapter_of
-from groundup.models.registry import Model, build
+from groundup.models.registry import Model, build, count_parameters
 from groundup.optim.groups import build_optimizers, rules_of
 from groundup.optim.schedules import Schedule
 from groundup.parallel.sharding import distribute
@@ -199,7 +199,7 @@ def parameter_counts(model: Model) -> dict[str, int]:
     """How many parameters the model has, its adapters not among them: merged, they are none. And
     how many train.
     """
-    everything = sum(parameter.numel() for parameter in model.parameters())
+    everything = count_parameters(model)
     adapters = sum(tensor.numel() for tensor in adapter_of(model).values())
     return {"parameters": everything - adapters, "trained_parameters": adapters or everything}
 
