@@ -86,7 +86,7 @@ def resume(
     check_division(recipe, around.world)
     saved, facts = checkpoint.steps(run.checkpoints), run.read_facts()
     check_same_processes(recipe, facts, around.world, around.journal)
-    folder = checkpoint.newest_valid(saved, around.journal.say)
+    folder = checkpoint.newest_valid(saved)
     if saved and not folder:
         raise RunError(
             f"all {len(saved)} checkpoints of {run.name} are damaged: none to resume from. Start "

@@ -221,15 +221,13 @@ class Trainer:
         """Publish a checkpoint; the main process writes, the others wait."""
         if self.world.is_main:
             checkpoint.publish(
-                checkpoints,
-                self.progress.step,
+                checkpoint.step_folder(checkpoints, self.progress.step),
                 lambda folder: write_state(
                     folder, self.model, self.text, self.optimizers, self.progress, base=self.base
                 ),
                 best=best,
                 keep=self.recipe.train.keep_checkpoints,
                 protected=resumed_from,
-                report=self.journal.say,
             )
         self.world.barrier()
 
