@@ -77,7 +77,8 @@ def without_swiglu(model: Model) -> None:
     """An MLP of two matrices instead of three, with as many parameters."""
     assert isinstance(model, Modern)
     for layer in model.model.layers:
-        layer.mlp = PlainMLP(model.config.n_embd, model.config.n_inner)  # pyright: ignore[reportAttributeAccessIssue]
+        plain = PlainMLP(model.config.n_embd, model.config.n_inner)
+        layer.mlp = plain  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def without_zero_init(model: Model) -> None:
