@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 
-def wide_console() -> Console:
-    """The terminal as it is; a pipe gets lines as long as they need to be."""
+def wide_console(width: int = 400) -> Console:
+    """The terminal as it is, or for a pipe a console that breaks lines after `width` columns."""
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=400)
+    return console if console.is_terminal else Console(highlight=False, width=width)
 
 
 def plain_table(*left: str, right: tuple[str, ...] = ()) -> Table:
@@ -34,6 +34,14 @@ def plain_table(*left: str, right: tuple[str, ...] = ()) -> Table:
 def print_json(result: dict[str, Any]) -> None:
     """One object, for a program to read."""
     sys.stdout.write(json.dumps(result, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+
+
+def short_count(number: int) -> str:
+    """A count as people say it: 803 thousand is 803K, 10.7 million is 10.7M."""
+    for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if number >= size:
+            return f"{number / size:.3g}{letter}"
+    return str(number)
 
 
 def report(text: str) -> None:

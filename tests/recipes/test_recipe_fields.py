@@ -16,7 +16,7 @@ import torch
 
 from conftest import some_text
 from groundup.cli.main import app
-from groundup.cli.tables import short_count
+from groundup.console import short_count
 from groundup.errors import MachineError
 from groundup.recipes.files import load_recipe, packaged, packaged_names
 from groundup.recipes.schema import SECTIONS, field_types

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from commands import groundup, metrics
 from conftest import TINY, error_line, some_text
 from groundup.cli.main import app
-from groundup.cli.tables import short_count
+from groundup.console import short_count
 from groundup.data.corpora import TINY_SHAKESPEARE
 from groundup.errors import GroundupError, RecipeError
 from groundup.hub.download import cache_folder

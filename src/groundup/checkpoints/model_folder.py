@@ -40,7 +40,14 @@ from groundup.errors import CheckpointError, ForeignTokenizerError
 from groundup.machine.device import choose_device
 from groundup.models.config import ModelConfig, parameter_count
 from groundup.models.lora import Adapter, merge
-from groundup.models.registry import MODELS, Model, allocated, architecture_of, build_on_paper
+from groundup.models.registry import (
+    MODELS,
+    Model,
+    allocated,
+    architecture_of,
+    build_on_meta,
+    count_parameters,
+)
 from groundup.runs.folder import RECIPE_FILE, RunFolder
 from groundup.tokenizers.base import END_OF_TEXT, TOKENIZER_FILE, Tokenizer
 from groundup.tokenizers.characters import CharacterTokenizer
@@ -76,7 +83,7 @@ class LoadedModel:
 
     @property
     def parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        return count_parameters(self.model)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -293,7 +300,7 @@ def _load_tokenizer(folder: Path, vocab_size: int) -> Tokenizer | None:
     if not (folder / TOKENIZER_FILE).is_file():
         return None
     try:
-        tokenizer = load_tokenizer(folder, logger.warning)
+        tokenizer = load_tokenizer(folder)
     except ForeignTokenizerError as error:
         logger.warning(f"{error}. The model is loaded without it.")
         return None
@@ -348,10 +355,10 @@ def _read_whole(
     """The model whose weights are in a folder, built by `config`: with a shorter context, say."""
     stored, layout = stored_tensors(folder), layout_of(architecture)
     _check_size(folder, parameter_count(architecture, stored_config), stored)
-    model = build_on_paper(architecture, stored_config)
+    model = build_on_meta(architecture, stored_config)
     stored = match(stored, layout.to_hugging_face(model), layout, folder)
     if config != stored_config:
-        model = build_on_paper(architecture, config)
+        model = build_on_meta(architecture, config)
     model = allocated(model, number_kind(stored))
     # mostly the model's own memory: what is read there needs no second place
     tensors = layout.to_hugging_face(model)

@@ -14,6 +14,8 @@ from groundup.cli.data import data
 from groundup.cli.evaluate import evaluate
 from groundup.cli.export import export
 from groundup.cli.prepare import prepare_corpus
+from groundup.cli.recipes import recipes
+from groundup.cli.runs import runs
 from groundup.cli.tokenizer import tokenizers
 from groundup.cli.verify import verify_claims
 from groundup.console import messages_to, report
@@ -39,7 +41,7 @@ COMMANDS = (
     *(app.command(prepare_corpus, name="prepare"), app.command(data), app.command(tokenizers)),
     *(app.command(evaluate), app.command(compare)),
     app.command(verify_claims, name="verify"),
-    app.command(export),
+    *(app.command(export), app.command(recipes), app.command(runs)),
 )
 
 # of the classes made below: left to itself, it says they are built in
@@ -339,32 +341,6 @@ def generate(
         strict=strict,
         device=device,
     )
-
-
-@app.command
-def recipes(name: str | None = None, /) -> None:
-    """List the recipes, or print one, ready to edit.
-
-    Parameters
-    ----------
-    name
-        A recipe whose TOML to print: groundup recipes shakespeare > my.toml
-    """
-    from groundup.cli.tables import print_recipes
-    from groundup.recipes.files import packaged_text
-
-    if name is None:
-        print_recipes()
-    else:
-        sys.stdout.write(packaged_text(name))
-
-
-@app.command
-def runs() -> None:
-    """List the runs in this folder, the best validation loss first."""
-    from groundup.cli.tables import print_runs
-
-    print_runs()
 
 
 def _finish(status: int) -> NoReturn:

@@ -7,8 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from groundup.cli.tables import short_count
-from groundup.console import plain_table, wide_console
+from groundup.console import plain_table, short_count, wide_console
 
 
 def print_runs(result: dict[str, Any]) -> None:

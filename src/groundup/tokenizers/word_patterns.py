@@ -26,7 +26,8 @@ LOOKING = ("(?=", "(?!", "(?<=", "(?<!")
 NOWHERE = regex.compile(r"[\^$]|\\[bBAzZ]|\(\?[ims-]+\)")  # a place between characters, or a flag
 TIMES = regex.compile(r"(?:([*+?])|\{(?=\d|,\d)(\d*)(?:(,)(\d*))?\})[+?]?")
 ONE = regex.compile(
-    r"\\(?:[pP](?:\{[^{}]*\}|\w)|x(?:\{\w*\}|\w\w)|u(?:\{\w*\}|\w{4})|[sSdDwWhHnrtfv]|\W)|[^\\\[()*+?|]",
+    r"\\(?:[pP](?:\{[^{}]*\}|\w)|x(?:\{\w*\}|\w\w)|u(?:\{\w*\}|\w{4})|[sSdDwWhHnrtfv]|\W)"
+    r"|[^\\\[()*+?|]",
     regex.DOTALL,
 )
 

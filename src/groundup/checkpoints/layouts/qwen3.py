@@ -1,4 +1,4 @@
-"""Qwen3's layout: `modern.py` has the names of `Qwen3ForCausalLM`, so only the config is translated."""
+"""Qwen3's layout, `Qwen3ForCausalLM`: `modern.py` has its names, so only the config differs."""
 
 from pathlib import Path
 from typing import Any
@@ -119,10 +119,9 @@ def _rope_theta(settings: Settings, path: Path) -> float:
         raise CheckpointError(
             f"{path}: rope_parameters = {parameters!r}, but groundup computes the default rotations"
         )
-    stated = [
-        part["rope_theta"] for part in (parameters, settings) if part.get("rope_theta") is not None
-    ]
-    found = {number(value, "rope_theta", path) for value in stated or [10_000.0]}
+    stated = [part.get("rope_theta") for part in (parameters, settings)]
+    stated = [value for value in stated if value is not None] or [10_000.0]
+    found = {number(value, "rope_theta", path) for value in stated}
     if len(found) != 1:
         raise CheckpointError(
             f"{path}: rope_theta must be one number, and is {' and '.join(map(str, sorted(found)))}"
