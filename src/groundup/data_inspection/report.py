@@ -1,7 +1,5 @@
 """The data doctor: what there is to know of a folder of shards before a model learns from it."""
 
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,14 +47,12 @@ def report_on(
     hellaswag: Path | None = None,
     tokenizer: str | None = None,
     thorough: bool = False,
-    say: Callable[[str], None] = warnings.warn,
 ) -> Report:
     """Inspect a folder of shards. Raises GroundupError for what can't be read, or isn't what it
     says it is.
 
     hellaswag: a file of its validation items; else the one in the cache, if it is there. tokenizer:
-    for shards without an index. thorough: read every shard and verify it. say: is told what a user
-    should know of the tokenizer.
+    for shards without an index. thorough: read every shard and verify it.
     """
     if not path.exists():
         raise CorpusError(
@@ -70,7 +66,7 @@ def report_on(
             "it out"
         )
     name = folder.tokenizer or tokenizer
-    loaded = load_tokenizer(name, say) if name is not None else None
+    loaded = load_tokenizer(name) if name is not None else None
     if (
         folder.index
         and loaded is not None
