@@ -50,6 +50,9 @@ TASKS = {
     "loss": Registered(
         "loss", "groundup.evaluation.text_loss:TextLossTask", "on the text of --corpus"
     ),
+    "choices": Registered(
+        "choices", "groundup.evaluation.choices:Choices", "choose an ending, on items of --file"
+    ),
 }
 TITLES = {name: registered.title for name, registered in TASKS.items()}
 
