@@ -26,11 +26,10 @@ FORM = "hf://datasets/OWNER/NAME[@REVISION][/FOLDER]"
 
 @dataclass(frozen=True)
 class HubDataset:
-    """Parquet files below a folder of a dataset's repository; each row's text is in `column`."""
+    """Parquet files below a folder of a dataset's repository."""
 
     repository: str
     folder: str
-    column: str = "text"
     revision: str = "main"
 
 
