@@ -28,7 +28,7 @@ class Mixture:
     its corpus is a closed form: the whole state is the step, the memory is constant, and every
     corpus goes through its own epochs.
 
-    Attributes:
+    Args:
         samplers: One for each corpus, all of one block and batch size.
         shares: The share of each corpus; they make 1.
         seed: Decides the order.

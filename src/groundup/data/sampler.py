@@ -24,7 +24,7 @@ class Sampler:
     all but fewer than 2 * block_size tokens of a stream are seen; a stream that is shorter than a
     window has none.
 
-    Attributes:
+    Args:
         tokens: The streams.
         block_size: Tokens of a window that have a target in it.
         batch_size: Windows of a batch.

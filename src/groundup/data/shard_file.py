@@ -40,7 +40,7 @@ AT_ONCE = 2**22  # tokens that are hashed in one piece
 class Shard:
     """An open shard; foreign formats say nothing of what stands in our header.
 
-    Attributes:
+    Args:
         path: The file.
         tokens: [tokens] unsigned, mapped into memory.
         offset: The bytes before the tokens.

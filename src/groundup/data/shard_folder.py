@@ -22,7 +22,7 @@ READ_WHOLE = 2**27
 class ShardFolder:
     """The open shards of a folder.
 
-    Attributes:
+    Args:
         path: The folder.
         shards: Those of `train` and those of `validation`.
         index: What `index.json` says; empty for foreign files.

@@ -16,7 +16,7 @@ def token_dtype(vocab_size: int) -> np.dtype:
 class Tokens:
     """Streams of tokens that no window crosses: the one of a text, or one for each shard.
 
-    Attributes:
+    Args:
         streams: Each is [tokens] unsigned, mapped into memory or held there.
         names: The names of the streams, for messages.
         limit: Ids below it are in the vocabulary; None where that is known of all of them.

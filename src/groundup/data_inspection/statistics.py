@@ -56,7 +56,7 @@ class Statistics:
 
     Merged in the documents' order, parts give what the whole gives, however it was cut.
 
-    Attributes:
+    Args:
         documents: How many they are.
         size: Their bytes of UTF-8.
         longest_lines: The longest first, of equals the earlier one.

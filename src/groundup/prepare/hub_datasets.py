@@ -37,7 +37,7 @@ class HubDataset:
 class RemoteParquet:
     """One of a dataset's files, as it was at one commit.
 
-    Attributes:
+    Args:
         repository: OWNER/NAME.
         revision: The commit.
         path: The file's path in the repository.

@@ -27,14 +27,17 @@ class Tokenizer(Protocol):
     @property
     def vocab_size(self) -> int:
         """Ids are in [0, vocab_size), special tokens included."""
+        ...
 
     @property
     def special_tokens(self) -> Mapping[str, int]:
         """Names and ids of what is no text, `<|endoftext|>` for instance."""
+        ...
 
     @property
     def identity(self) -> object:
         """What decides the ids: tokenizers whose identities are equal are the same."""
+        ...
 
     def encode(self, text: str) -> np.ndarray:
         """Encode a text.
@@ -45,6 +48,7 @@ class Tokenizer(Protocol):
         Raises:
             TokenizerError: The text has what no token stands for.
         """
+        ...
 
     def decode(self, ids: Iterable[int]) -> str:
         """Decode ids; bytes that aren't UTF-8 become U+FFFD.
@@ -52,6 +56,7 @@ class Tokenizer(Protocol):
         Raises:
             TokenizerError: An id is out of range.
         """
+        ...
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Give the bytes that ids stand for: a token may end within a character.
@@ -59,6 +64,7 @@ class Tokenizer(Protocol):
         Raises:
             TokenizerError: An id is out of range.
         """
+        ...
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, which transformers loads.
@@ -66,6 +72,7 @@ class Tokenizer(Protocol):
         Raises:
             OSError: The system refuses.
         """
+        ...
 
 
 def tokenizer_sha256(tokenizer: Tokenizer) -> str:
