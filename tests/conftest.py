@@ -72,7 +72,7 @@ def cli(tmp_path: Path) -> Cli:
     def run(
         *args: str | Path, timeout: float = 120, **options: object
     ) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"COLUMNS": "120"} | dict(options.pop("env", {}))  # type: ignore[call-overload]
+        environment = os.environ | {"COLUMNS": "120"} | dict(options.pop("env", {}))
         return subprocess.run(
             [sys.executable, "-m", "groundup", *map(str, args)],
             cwd=options.pop("cwd", tmp_path),

@@ -1,6 +1,10 @@
-"""The plan of the house: its rooms, floor by floor. The tests hold the code and docs/design.md to
-it.
+"""The plan of the house: its rooms, floor by floor, to which the tests hold the code.
+
+`python tests/architecture/house.py` writes it into docs/design.md, between the two comments there.
 """
+
+import re
+from pathlib import Path
 
 # From the street to the cellar. A room is a folder or a file beside the folders; one that isn't
 # listed fails.
@@ -55,3 +59,27 @@ FLOORS: list[dict[str, str]] = [
     },
     {"__init__": "the public names, imported when they are used"},
 ]
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "design.md"
+BEGIN, END = "<!-- rooms: made by tests/architecture/house.py -->", "<!-- end of rooms -->"
+
+
+def as_markdown() -> str:
+    """The floors as a table, the street first."""
+    rows = [
+        f"| {'' if at else len(FLOORS) - number} | `{room}` | {purpose} |"
+        for number, rooms in enumerate(FLOORS)
+        for at, (room, purpose) in enumerate(rooms.items())
+    ]
+    return "\n".join(["| floor | room | what it holds |", "|---|---|---|", *rows])
+
+
+def with_rooms(page: str) -> str:
+    """A page with the table between its two comments, which it must have."""
+    assert page.count(BEGIN) == page.count(END) == 1, f"{PAGE.name} needs {BEGIN} and {END} once"
+    block = f"{BEGIN}\n{as_markdown()}\n{END}"
+    return re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: block, page, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_rooms(PAGE.read_text("utf-8")), "utf-8")

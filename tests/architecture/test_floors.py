@@ -3,16 +3,12 @@ know nobody above.
 """
 
 import ast
-from collections.abc import Iterator
-from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 from house import FLOORS
-
-ROOT = Path(__file__).resolve().parents[2]
-SOURCE = ROOT / "src" / "groundup"
+from source_tree import FILES, SOURCE, imported, module_name, ours, room_of, tree_of
 
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 UPWARD_DOORS = {  # (module, what it imports), each with its reason
@@ -20,52 +16,6 @@ UPWARD_DOORS = {  # (module, what it imports), each with its reason
     ("groundup.models.gpt2", "groundup.checkpoints.model_folder"),
     ("groundup.models.modern", "groundup.checkpoints.model_folder"),
 }
-
-
-STILL_UPWARD = {("evaluation", "cli"), ("export", "cli"), ("runs", "cli")}  # to be turned round
-
-
-@cache
-def tree_of(path: Path) -> ast.Module:
-    """A source file, parsed."""
-    return ast.parse(path.read_text("utf-8"))
-
-
-FILES = sorted(SOURCE.rglob("*.py"))
-
-
-def module_name(path: Path) -> str:
-    """`groundup.data.sampler` for src/groundup/data/sampler.py."""
-    return ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__")
-
-
-MODULES = {module_name(path) for path in FILES}
-
-
-def room_of(module: str) -> str:
-    """The room of a module of ours."""
-    return module.split(".")[1] if "." in module else "__init__"
-
-
-def imported(node: ast.AST, within: str = "") -> Iterator[str]:
-    """Every module that the code below a node imports, whether at the top, inside a function or for
-    types only.
-    """
-    for statement in ast.walk(node):
-        if isinstance(statement, ast.Import):
-            yield from (alias.name for alias in statement.names)
-        elif isinstance(statement, ast.ImportFrom):
-            assert statement.level == 0, (
-                f"{within}: relative imports hide the room that they lead to"
-            )
-            for alias in statement.names:
-                deeper = f"{statement.module}.{alias.name}"
-                yield deeper if deeper in MODULES else statement.module or ""
-
-
-def ours(path: Path) -> set[str]:
-    """The modules of ours that a file imports."""
-    return {name for name in imported(tree_of(path), str(path)) if name.split(".")[0] == "groundup"}
 
 
 def test_every_room_is_on_a_floor():
@@ -82,8 +32,6 @@ def test_imports_go_down_only(path: Path):
         return
     for name in ours(path):
         if (module, name) in UPWARD_DOORS:
-            continue
-        if (room_of(module), room_of(name)) in STILL_UPWARD:
             continue
         here, there = FLOOR_OF[room_of(module)], FLOOR_OF[room_of(name)]
         assert there >= here, f"{module} imports {name}, from a floor above"
@@ -112,7 +60,6 @@ def test_rooms_on_one_floor_do_not_need_each_other_in_a_circle():
             needs.setdefault(room, set()).update(
                 {room_of(name) for name in ours(path) - doors} - {room}
             )
-            needs[room] -= {upper for lower, upper in STILL_UPWARD if lower == room}
     order = list(TopologicalSorter(needs).static_order())  # raises CycleError
     assert order.index("errors") < order.index("cli")
 

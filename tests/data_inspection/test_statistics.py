@@ -110,7 +110,7 @@ def test_long_documents_of_many_scripts_are_counted_alike():
         letters = generator.choice(list("abcdefgh \n中文字語言あいうдежзçéâ"), size=2000)
         letters[generator.integers(0, 2000, 3)] = "\ufffd" if number % 7 == 3 else "x"
         texts.append("".join(letters).replace("e", "e\n" * (number % 3)))
-    test_everything_is_what_plain_counting_gives.hypothesis.inner_test(texts)  # type: ignore[attr-defined]
+    test_everything_is_what_plain_counting_gives.hypothesis.inner_test(texts)
 
 
 @pytest.mark.parametrize(

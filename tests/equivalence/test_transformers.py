@@ -48,7 +48,7 @@ def no_warning(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
     handler = logging.Handler(logging.WARNING)
     handler.emit = records.append  # type: ignore[method-assign]
     loggers = [logging.getLogger(name) for name in (None, "transformers", "huggingface_hub")]
-    logging.Logger.warning_once.cache_clear()  # type: ignore[attr-defined]  # else an earlier test may have used it up
+    logging.Logger.warning_once.cache_clear()  # else an earlier test may have used it up
     transformers.utils.logging.set_verbosity_warning()
     transformers.utils.logging.disable_progress_bar()
     capfd.readouterr()

@@ -118,7 +118,7 @@ def test_the_same_tokens_and_the_same_32_greedy_ones(
 @pytest.mark.parametrize("architecture", ["gpt2", "modern"])
 def test_smaller_types_are_read_too(architecture: str, kind: str, tmp_path: Path):
     model, tokenizer = saved(tmp_path / "model", architecture, "characters")
-    export_gguf(model, tokenizer, tmp_path / "small.gguf", kind, "small")  # pyright: ignore[reportArgumentType]
+    export_gguf(model, tokenizer, tmp_path / "small.gguf", kind, "small")
     prompt = tokenizer.encode("the quick ")
     expected = model.generate(torch.tensor([prompt.tolist()]), 1, temperature=0.0)[0, -1].item()
     with llama_cpp(tmp_path / "small.gguf") as peer:

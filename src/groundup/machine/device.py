@@ -210,4 +210,5 @@ def make_deterministic(device: torch.device) -> None:
     if device.type == "cpu":
         torch.use_deterministic_algorithms(True)
         # Otherwise every empty tensor is filled with NaN first.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+        deterministic = torch.utils.deterministic
+        deterministic.fill_uninitialized_memory = False  # pyright: ignore

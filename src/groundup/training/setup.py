@@ -13,14 +13,13 @@ import torch
 from groundup.checkpoints import model_folder
 from groundup.checkpoints import publish as checkpoint
 from groundup.checkpoints.adapter_folder import Base
-from groundup.data.dataset import Text, read_text
-from groundup.data.loader import Batches
-from groundup.data.sources import check_maker
+from groundup.data.dataset import Dataset, check_tokenizer, make_dataset
+from groundup.data.loader import Loader
 from groundup.errors import RunError
 from groundup.machine import device as machines
 from groundup.machine.device import Machine
 from groundup.models.lora import adapt, adapter_of
-from groundup.models.registry import Model, build
+from groundup.models.registry import Model, build, count_parameters
 from groundup.optim.groups import build_optimizers, rules_of
 from groundup.optim.schedules import Schedule
 from groundup.parallel.sharding import distribute
@@ -38,11 +37,11 @@ from groundup.training.checks import (
     versions,
 )
 from groundup.training.compiling import compile_in_place
-from groundup.training.initial import beginning_of, going_on_from
+from groundup.training.initial import initial_model, resumed_model
 from groundup.training.length import resolve_length
 from groundup.training.objective import NextTokenLoss
-from groundup.training.periodic import read_exam
-from groundup.training.session import Surroundings, choose_tokenizer, read_sources
+from groundup.training.periodic import open_evaluations
+from groundup.training.session import Surroundings, choose_tokenizer, read_corpora
 from groundup.training.state import Progress, read_state
 from groundup.training.tensorboard import check_installed
 from groundup.training.trainer import Trainer
@@ -58,13 +57,14 @@ def start(
     check_new_name(name)
     if recipe.train.log == "tensorboard":
         check_installed()
-    begun = beginning_of(recipe, around.journal)
-    sources = read_sources(recipe.data.corpus, Path.cwd(), around)
-    tokenizer = choose_tokenizer(recipe, begun.tokenizer, sources, Path.cwd(), around)
-    text = read_text(sources, recipe, tokenizer)
-    exam = read_exam(recipe, text.tokenizer, Path.cwd(), around)
-    base = begun.base if recipe.lora.rank else None
-    trainer = replace(assemble(recipe, text, begun.model, around), exam=exam, base=base)
+    begun = initial_model(recipe)
+    corpora = read_corpora(recipe.data.corpus, Path.cwd(), around)
+    tokenizer = choose_tokenizer(recipe, begun and begun.tokenizer, corpora, Path.cwd(), around)
+    text = make_dataset(corpora, recipe, tokenizer)
+    evaluations = open_evaluations(recipe, text.tokenizer, Path.cwd(), around.world)
+    base = begun.base if begun and recipe.lora.rank else None
+    trainer = assemble(recipe, text, begun and begun.model, around)
+    trainer = replace(trainer, evaluations=evaluations, base=base)
     recipe = resolve_length(trainer)
     trainer = replace(
         trainer, recipe=recipe, schedule=Schedule.of(recipe.optim, recipe.train.steps)
@@ -72,7 +72,7 @@ def start(
     path = str(create_run(recipe_name, name).path) if around.world.is_main else ""
     run = RunFolder(Path(around.world.agree(path)))
     if around.world.is_main:
-        run.write_facts(facts_of(trainer, text, begun.base))
+        run.write_facts(facts_of(trainer, text, begun and begun.base))
         run.write_recipe(recipe)  # last: a folder with a recipe is a run
     around.world.barrier()  # the other processes read what was written
     return trainer, run
@@ -87,32 +87,30 @@ def resume(
     check_division(recipe, around.world)
     saved, facts = checkpoint.steps(run.checkpoints), run.read_facts()
     check_same_processes(recipe, facts, around.world, around.journal)
-    folder = checkpoint.newest_valid(saved, around.journal.say)
+    folder = checkpoint.newest_valid(saved)
     if saved and not folder:
         raise RunError(
             f"all {len(saved)} checkpoints of {run.name} are damaged: none to resume from. Start "
             "a new run"
         )
-    begun = (
-        going_on_from(folder, recipe, around.journal)
-        if folder
-        else beginning_of(recipe, around.journal)
-    )
+    begun = resumed_model(folder, recipe) if folder else initial_model(recipe)
     if folder is None:
-        check_same_beginning(begun.base, facts, recipe)
-    tokenizer = begun.tokenizer
-    sources = read_sources(recipe.data.corpus, Path(facts["folder"]), around)
-    check_same_text(sources, facts, data_may_differ, around.journal)
+        check_same_beginning(begun and begun.base, facts, recipe)
+    tokenizer = begun and begun.tokenizer
+    corpora = read_corpora(recipe.data.corpus, Path(facts["folder"]), around)
+    check_same_text(recipe.data.corpus, corpora, facts, data_may_differ, around.journal)
     if folder is None:
-        tokenizer = choose_tokenizer(recipe, tokenizer, sources, Path(facts["folder"]), around)
-    check_maker(sources, tokenizer, "that of the run")
+        tokenizer = choose_tokenizer(recipe, tokenizer, corpora, Path(facts["folder"]), around)
+    check_tokenizer(corpora, tokenizer, "that of the run")
     check_same_versions(facts, around.journal)
-    text = read_text(sources, recipe, tokenizer)
-    exam = read_exam(recipe, text.tokenizer, Path(facts["folder"]), around)
-    check_same_items(exam, facts, data_may_differ, around.journal)
-    base = begun.base if recipe.lora.rank else None
-    trainer = replace(assemble(recipe, text, begun.model, around), exam=exam, base=base)
-    if folder:
+    text = make_dataset(corpora, recipe, tokenizer)
+    began_in = Path(facts["folder"])
+    evaluations = open_evaluations(recipe, text.tokenizer, began_in, around.world)
+    check_same_items(evaluations, facts, data_may_differ, around.journal)
+    base = begun.base if begun and recipe.lora.rank else None
+    trainer = assemble(recipe, text, begun and begun.model, around)
+    trainer = replace(trainer, evaluations=evaluations, base=base)
+    if folder and begun:
         trainer.model.load_state_dict(begun.adapter, strict=False)
         trainer.progress = read_state(folder, trainer.model, trainer.optimizers)
     if around.world.is_main:
@@ -131,9 +129,9 @@ def resume(
     return trainer, folder
 
 
-def assemble(recipe: Recipe, text: Text, model: Model | None, around: Surroundings) -> Trainer:
+def assemble(recipe: Recipe, text: Dataset, model: Model | None, around: Surroundings) -> Trainer:
     """The parts of a run put together at step 0, on the machine, compiled and distributed."""
-    source = text.batches_of(recipe)
+    source = text.sampler(recipe)
     recipe, machine = choose_machine(recipe, text, around.world)
     machines.make_deterministic(machine.device)
     if machine.device.type == "cpu":
@@ -164,7 +162,7 @@ def assemble(recipe: Recipe, text: Text, model: Model | None, around: Surroundin
         distributed=objective,
         optimizers=build_optimizers(model, rules_of(recipe), recipe.optim, machine.product_dtype),
         schedule=Schedule.of(recipe.optim, max(1, recipe.train.steps)),
-        batches=Batches(source, rows, around.world.rank, around.world.size, machine.device),
+        batches=Loader(source, rows, around.world.rank, around.world.size, machine.device),
         journal=around.journal,
         stop=around.stop,
         progress=Progress(),
@@ -175,7 +173,7 @@ def assemble(recipe: Recipe, text: Text, model: Model | None, around: Surroundin
     return trainer
 
 
-def choose_machine(recipe: Recipe, text: Text, world: World) -> tuple[Recipe, Machine]:
+def choose_machine(recipe: Recipe, text: Dataset, world: World) -> tuple[Recipe, Machine]:
     """The recipe with everything automatic resolved, and the machine that it means. Raises
     MachineError.
     """
@@ -199,17 +197,16 @@ def parameter_counts(model: Model) -> dict[str, int]:
     """How many parameters the model has, its adapters not among them: merged, they are none. And
     how many train.
     """
-    everything = sum(parameter.numel() for parameter in model.parameters())
+    everything = count_parameters(model)
     adapters = sum(tensor.numel() for tensor in adapter_of(model).values())
     return {"parameters": everything - adapters, "trained_parameters": adapters or everything}
 
 
-def facts_of(trainer: Trainer, text: Text, began_with: Base | None) -> dict[str, Any]:
+def facts_of(trainer: Trainer, text: Dataset, began_with: Base | None) -> dict[str, Any]:
     """run.json: what the recipe can't know."""
-    optional = {
-        "init": began_with and began_with.weights,
-        "hellaswag": trainer.exam and {"sha256": trainer.exam.sha256},
-    }
+    optional: dict[str, Any] = {"init": began_with and began_with.weights}
+    for evaluation in trainer.evaluations:
+        optional[evaluation.task.name] = {"sha256": evaluation.task.file.sha256}
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         **parameter_counts(trainer.model),

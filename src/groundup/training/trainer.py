@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 
 from groundup.checkpoints import publish as checkpoint
 from groundup.checkpoints.adapter_folder import Base
-from groundup.data.dataset import Text
-from groundup.data.loader import Batches
+from groundup.data.dataset import Dataset
+from groundup.data.loader import Loader
 from groundup.errors import TrainingError
 from groundup.evaluation.units import bits_per_byte
 from groundup.evaluation.validation import mean_loss
@@ -29,7 +30,7 @@ from groundup.runs.folder import RunFolder
 from groundup.runs.records import EvaluationRecord, StepRecord, tokens_per_second
 from groundup.training.journal import Journal
 from groundup.training.objective import NextTokenLoss
-from groundup.training.periodic import Exam
+from groundup.training.periodic import PeriodicEvaluation
 from groundup.training.state import Progress, write_state
 from groundup.training.stopping import StopRequest
 
@@ -39,23 +40,23 @@ class Trainer:
     """One run while it trains. `objective` holds the model; `distributed` is the objective spread
     over the world.
 
-    exam: HellaSwag's questions, where the recipe wants them asked on the way.
+    evaluations: the tasks that the model is put to on the way.
     """
 
     recipe: Recipe
     machine: Machine
     world: World
-    text: Text
+    text: Dataset
     model: Model
     objective: NextTokenLoss
     distributed: nn.Module
     optimizers: list[torch.optim.Optimizer]
     schedule: Schedule
-    batches: Batches
+    batches: Loader
     journal: Journal
     stop: StopRequest
     progress: Progress
-    exam: Exam | None = None
+    evaluations: Sequence[PeriodicEvaluation] = ()
     base: Base | None = None  # of adapters, where only these train
     asked_to_stop: bool = False  # whether any process was, as of the newest step
 
@@ -68,7 +69,7 @@ class Trainer:
             if self.recipe.eval.every:
                 with self.uncompiled():
                     self.evaluate()
-            self.ask_hellaswag()
+            self.evaluate_tasks()
         while not (self.is_finished() or self.asked_to_stop):
             record = self.train_step(self.progress.step)
             self.progress.step, self.progress.seconds = record.step, record.seconds
@@ -76,7 +77,7 @@ class Trainer:
             if due := self.is_due():
                 with self.uncompiled():
                     self.sample(self.evaluate())
-            self.ask_hellaswag()
+            self.evaluate_tasks()
             if due or self.asked_to_stop:
                 save(best=self.progress.best_step == record.step)
 
@@ -113,18 +114,15 @@ class Trainer:
         """
         totals = torch.zeros(3, dtype=torch.float64, device=self.machine.reduction_device)
         for micro_step in range(self.batches.micro_steps):
-            batch = self.batches.take(step, micro_step)
+            tokens, batch_hash = self.batches.take(step, micro_step)
             torch.manual_seed(
                 dropout_seed(self.recipe.train.seed, step, micro_step, self.world.rank)
             )
             with synchronise_only_if(micro_step == self.batches.micro_steps - 1, self.distributed):
-                loss = (
-                    self.distributed(batch.tokens[:, :-1], batch.tokens[:, 1:])
-                    / self.batches.micro_steps
-                )
+                loss = self.distributed(tokens[:, :-1], tokens[:, 1:]) / self.batches.micro_steps
                 loss.backward()
             totals[0] += loss.detach().to(totals.device).double() / self.world.size
-            totals[1] += batch.batch_hash
+            totals[1] += batch_hash
         totals[2] = float(self.stop.signal)
         return self.world.sum(totals)
 
@@ -210,29 +208,31 @@ class Trainer:
                 ),
             )
 
-    def ask_hellaswag(self) -> None:
-        """Score the model by HellaSwag's items, each `hellaswag_every` steps and at both ends."""
-        step, exam = self.progress.step, self.exam
-        if exam is None or (step % self.recipe.eval.hellaswag_every and not self.is_finished()):
-            return
-        with self.uncompiled():
-            right = exam.right(self.model, self.world, self.machine.reduction_device)
-        tokens = step * self.recipe.tokens_per_step
-        self.journal.hellaswag(exam.record(right, step, tokens, self.progress.seconds))
+    def evaluate_tasks(self) -> None:
+        """Put the model to the tasks that are due, each of them at both ends too."""
+        step = self.progress.step
+        for evaluation in self.evaluations:
+            if evaluation.is_due(step, self.is_finished()):
+                with self.uncompiled():
+                    record = evaluation.run(
+                        *(self.model, self.world, self.machine.reduction_device),
+                        step=step,
+                        tokens=step * self.recipe.tokens_per_step,
+                        seconds=self.progress.seconds,
+                    )
+                self.journal.scores(record)
 
     def save(self, checkpoints: Path, resumed_from: Path | None, best: bool) -> None:
         """Publish a checkpoint; the main process writes, the others wait."""
         if self.world.is_main:
             checkpoint.publish(
-                checkpoints,
-                self.progress.step,
+                checkpoint.step_folder(checkpoints, self.progress.step),
                 lambda folder: write_state(
                     folder, self.model, self.text, self.optimizers, self.progress, base=self.base
                 ),
                 best=best,
                 keep=self.recipe.train.keep_checkpoints,
                 protected=resumed_from,
-                report=self.journal.say,
             )
         self.world.barrier()
 
