@@ -17,7 +17,6 @@ from groundup.parallel.world import World, main_first
 from groundup.recipes.schema import Recipe
 from groundup.runs.records import HellaSwagRecord
 from groundup.tokenizers.base import Tokenizer
-from groundup.training.session import Surroundings
 
 # what training curves of GPT-2's size are drawn in, since build-nanogpt
 CONVENTION, MEASURE = "completion", "acc_norm"
@@ -67,9 +66,7 @@ class Exam:
         )
 
 
-def read_exam(
-    recipe: Recipe, tokenizer: Tokenizer, folder: Path, around: Surroundings
-) -> Exam | None:
+def read_exam(recipe: Recipe, tokenizer: Tokenizer, folder: Path, world: World) -> Exam | None:
     """The questions that the recipe wants to be asked, paths relative to `folder`; None where it
     wants none.
 
@@ -81,7 +78,7 @@ def read_exam(
     if not section.hellaswag_every:
         return None
     file = folder / section.hellaswag_file if section.hellaswag_file else None
-    source = main_first(around.world, lambda: open_items(file, "--eval.hellaswag-file"))
+    source = main_first(world, lambda: open_items(file, "--eval.hellaswag-file"))
     if section.hellaswag_items > len(source.items):
         raise EvaluationError(
             f"eval.hellaswag_items = {section.hellaswag_items}, but {source.path} has "
