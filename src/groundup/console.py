@@ -45,7 +45,7 @@ def short_count(number: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 12.3 s, 4 min 10 s, 3 h 20 min, 2 d 5 h."""
+    """Give a time as people say it: 12.3 s, 4 min 10 s, 3 h 20 min, 2 d 5 h."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     for size, unit, small, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
