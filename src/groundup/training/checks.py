@@ -9,13 +9,15 @@ import torch
 
 import groundup
 from groundup.checkpoints.adapter_folder import Base
+from groundup.data.choice_items import possessive
 from groundup.data.corpora import Corpus, fingerprint_of
 from groundup.errors import RecipeError, RunError
+from groundup.evaluation.task import TASKS
 from groundup.models.config import ModelConfig
 from groundup.models.registry import Model, architecture_of
 from groundup.parallel.world import World
 from groundup.recipes.schema import Recipe
-from groundup.training.periodic import Exam
+from groundup.training.periodic import PeriodicEvaluation
 
 logger = logging.getLogger(__name__)
 
@@ -105,24 +107,27 @@ def check_same_beginning(base: Base | None, facts: dict[str, Any], recipe: Recip
         )
 
 
-def check_same_items(exam: Exam | None, facts: dict[str, Any], may_differ: bool) -> None:
+def check_same_items(
+    evaluations: list[PeriodicEvaluation], facts: dict[str, Any], may_differ: bool
+) -> None:
     """Check that a resumed run is scored by the items that it began with.
 
     Raises:
         RunError: The items are others, and the user doesn't accept that.
     """
-    recorded = (facts.get("hellaswag") or {}).get("sha256")
-    if exam is None or recorded is None or recorded == exam.sha256:
-        return
-    said = (
-        f"HellaSwag's items have changed since the run began (SHA-256 {recorded[:12]}... to "
-        f"{exam.sha256[:12]}...)"
-    )
-    if not may_differ:
-        raise RunError(
-            f"{said}. Restore the file, or go on with the new ones: --accept-changed-data"
+    for task in (evaluation.task for evaluation in evaluations):
+        recorded, found = (facts.get(task.name) or {}).get("sha256"), task.file.sha256
+        if recorded is None or recorded == found:
+            continue
+        said = (
+            f"{possessive(TASKS[task.name].title)} items have changed since the run began "
+            f"(SHA-256 {recorded[:12]}... to {found[:12]}...)"
         )
-    logger.info(f"{said}: going on as asked")
+        if not may_differ:
+            raise RunError(
+                f"{said}. Restore the file, or go on with the new ones: --accept-changed-data"
+            )
+        logger.info(f"{said}: going on as asked")
 
 
 def check_same_processes(recipe: Recipe, facts: dict[str, Any], world: World) -> None:

@@ -4,6 +4,7 @@ import logging
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 from groundup.recipes.schema import Recipe
 from groundup.runs.records import steps_within
@@ -35,28 +36,23 @@ def measure_steps(trainer: Trainer, minutes: float) -> int:
         for step in range(WARMUP_STEPS + MEASURED_STEPS)
     ]
     step_seconds, seconds = statistics.median(times[WARMUP_STEPS:]), 60 * minutes
+    place = trainer.model, trainer.session.world, trainer.machine.reduction_device
     with trainer.uncompiled():
         evaluation_seconds = seconds_of(trainer.measure_losses)
-        scoring_seconds = measure_scoring(trainer)
+        scorings = [
+            (seconds_of(partial(evaluation.run, *place)), evaluation.every)
+            for evaluation in trainer.evaluations
+        ]
     trainer.model.load_state_dict(before)
     for optimizer in trainer.optimizers:
         optimizer.state.clear()
-    section = trainer.recipe.eval
-    if section.hellaswag_every:  # at both ends, and on the way
+    for scoring_seconds, every in scorings:  # at both ends, and on the way
         seconds -= 2 * scoring_seconds
-        step_seconds += scoring_seconds / section.hellaswag_every
-    steps = steps_within(seconds, step_seconds, evaluation_seconds, section.every)
+        step_seconds += scoring_seconds / every
+    steps = steps_within(seconds, step_seconds, evaluation_seconds, trainer.recipe.eval.every)
     steps = int(trainer.session.world.agree(str(steps)))
     logger.info(f"{minutes:g} minutes on this machine are {steps:,} steps")
     return steps
-
-
-def measure_scoring(trainer: Trainer) -> float:
-    """Seconds that the items take which the recipe has scored on the way, 0 without any."""
-    if trainer.exam is None:
-        return 0.0
-    arguments = trainer.model, trainer.session.world, trainer.machine.reduction_device
-    return seconds_of(lambda: trainer.exam and trainer.exam.right(*arguments))
 
 
 def seconds_of(work: Callable[[], object]) -> float:

@@ -7,6 +7,7 @@ way, and `build_trainer`.
 
 import logging
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -48,7 +49,7 @@ from groundup.training.compiling import compile_in_place
 from groundup.training.initial import initial_model, resumed_model
 from groundup.training.length import measure_steps, steps_of_epochs
 from groundup.training.objective import NextTokenLoss
-from groundup.training.periodic import Exam, read_exam
+from groundup.training.periodic import PeriodicEvaluation, open_evaluations
 from groundup.training.session import Session
 from groundup.training.state import Progress, StateWriter, read_state
 from groundup.training.tensorboard import check_installed
@@ -99,8 +100,8 @@ def start(
         check_installed()
     initial = initial_model(recipe)
     dataset = open_dataset(recipe, initial, session.world)
-    exam = read_exam(recipe, dataset.tokenizer, Path.cwd(), session.world)
-    trainer = build_trainer(recipe, dataset, session, initial, exam)
+    evaluations = open_evaluations(recipe, dataset.tokenizer, Path.cwd(), session.world)
+    trainer = build_trainer(recipe, dataset, session, initial, evaluations)
     path = str(create_run(recipe_name, name).path) if session.world.is_main else ""
     run = RunFolder(Path(session.world.agree(path)))
     if session.world.is_main:
@@ -143,9 +144,9 @@ def resume(
     recorded = Recorded(facts, checkpoint, data_may_differ)
     dataset = open_dataset(recipe, initial, session.world, recorded)
     check_same_versions(facts)
-    exam = read_exam(recipe, dataset.tokenizer, recorded.folder, session.world)
-    check_same_items(exam, facts, data_may_differ)
-    trainer = build_trainer(recipe, dataset, session, initial, exam, checkpoint=checkpoint)
+    evaluations = open_evaluations(recipe, dataset.tokenizer, recorded.folder, session.world)
+    check_same_items(evaluations, facts, data_may_differ)
+    trainer = build_trainer(recipe, dataset, session, initial, evaluations, checkpoint=checkpoint)
     if session.world.is_main:
         _roll_back(run, trainer, checkpoint)
     logger.info(
@@ -242,7 +243,7 @@ def build_trainer(
     dataset: Dataset,
     session: Session,
     initial: LoadedModel | None = None,
-    exam: Exam | None = None,
+    evaluations: Sequence[PeriodicEvaluation] = (),
     *,
     checkpoint: Path | None = None,
     measures_minutes: bool = True,
@@ -254,7 +255,7 @@ def build_trainer(
         dataset: What the model learns from.
         session: The processes, the journal and the request to stop.
         initial: The model to begin with; None for random weights.
-        exam: The items that are scored on the way.
+        evaluations: The tasks that the model is put to on the way.
         checkpoint: The folder with the state of the run to go on with.
         measures_minutes: Whether a length in minutes is measured and becomes one in steps.
 
@@ -284,7 +285,7 @@ def build_trainer(
         model=model,
         objective=distributed,
         optimizers=optimizers,
-        exam=exam,
+        evaluations=evaluations,
         writer=StateWriter(dataset, base),
         progress=progress,
     )
@@ -356,8 +357,8 @@ def facts_of(trainer: Trainer, began_with: Base | None) -> dict[str, Any]:
         trainer: The trainer of a run that starts.
         began_with: The model that it starts from, or None.
     """
-    dataset, exam = trainer.dataset, trainer.exam
-    facts = {
+    dataset = trainer.dataset
+    facts: dict[str, Any] = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         **parameter_counts(trainer.model),
         "vocab_size": dataset.tokenizer.vocab_size,
@@ -374,6 +375,6 @@ def facts_of(trainer: Trainer, began_with: Base | None) -> dict[str, Any]:
     }
     if began_with:
         facts["init"] = began_with.weights
-    if exam:
-        facts["hellaswag"] = {"sha256": exam.sha256}
+    for evaluation in trainer.evaluations:
+        facts[evaluation.task.name] = {"sha256": evaluation.task.file.sha256}
     return facts

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +25,7 @@ from groundup.optim.schedules import Schedule
 from groundup.parallel.sharding import synchronise_only_if
 from groundup.recipes.schema import Recipe
 from groundup.runs.records import EvaluationRecord, StepRecord, tokens_per_second
-from groundup.training.periodic import Exam
+from groundup.training.periodic import PeriodicEvaluation
 from groundup.training.session import Session
 from groundup.training.state import Progress, StateWriter
 
@@ -52,7 +53,7 @@ class Trainer:
         model: The model. Its weights are saved, it writes samples and it is scored.
         objective: The model and its loss as one module, spread over the processes.
         optimizers: They hold every parameter that trains, each once.
-        exam: The items of HellaSwag that the recipe has scored on the way, or None.
+        evaluations: The tasks that the model is put to on the way.
         writer: Writes the state of the run into a checkpoint.
         progress: How far the run has come.
         schedule: The learning rate by the step.
@@ -67,7 +68,7 @@ class Trainer:
     model: Model
     objective: nn.Module
     optimizers: list[torch.optim.Optimizer]
-    exam: Exam | None
+    evaluations: Sequence[PeriodicEvaluation]
     writer: StateWriter
     progress: Progress
     schedule: Schedule = field(init=False)
@@ -89,14 +90,14 @@ class Trainer:
         if self.progress.step == 0:
             if self.recipe.eval.every:
                 self.evaluate()
-            self.score_if_due()
+            self.evaluate_tasks()
         while not (self.is_finished() or self.asked_to_stop):
             record = self.train_step(self.progress.step)
             self.progress.step, self.progress.seconds = record.step, record.seconds
             self.session.journal.step(record)
             if due := self.is_due():
                 self.sample(self.evaluate())
-            self.score_if_due()
+            self.evaluate_tasks()
             if due or self.asked_to_stop:
                 self.save(step_folder(checkpoints, record.step), resumed_from)
 
@@ -217,15 +218,18 @@ class Trainer:
                 text = write_text(self.model, tokenizer, settings, start=start)
             self.session.journal.sample(evaluation, text)
 
-    def score_if_due(self) -> None:
-        """Score the model by HellaSwag's items, each `hellaswag_every` steps and at both ends."""
-        step, exam = self.progress.step, self.exam
-        if exam is None or (step % self.recipe.eval.hellaswag_every and not self.is_finished()):
-            return
-        with self.uncompiled():
-            right = exam.right(self.model, self.session.world, self.machine.reduction_device)
-        tokens = step * self.recipe.tokens_per_step
-        self.session.journal.hellaswag(exam.record(right, step, tokens, self.progress.seconds))
+    def evaluate_tasks(self) -> None:
+        """Put the model to the tasks that are due, each of them at both ends too."""
+        step, world, device = self.progress.step, self.session.world, self.machine.reduction_device
+        for evaluation in self.evaluations:
+            if evaluation.is_due(step, self.is_finished()):
+                tokens = step * self.recipe.tokens_per_step
+                seconds = self.progress.seconds
+                with self.uncompiled():
+                    record = evaluation.run(
+                        self.model, world, device, step=step, tokens=tokens, seconds=seconds
+                    )
+                self.session.journal.scores(record)
 
     def save(self, folder: Path, resumed_from: Path | None) -> None:
         """Publish the checkpoint `folder`. The main process writes, and the others wait."""
