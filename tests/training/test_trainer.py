@@ -37,9 +37,12 @@ def norm_at_the_update(trainer: Trainer) -> float:
     found: list[float] = []
 
     def read(*_: object) -> None:
-        gradients = [parameter.grad for parameter in trainer.model.parameters()]
-        assert all(gradient is not None for gradient in gradients)
-        found.append(torch.cat([gradient.flatten() for gradient in gradients]).norm().item())  # type: ignore[union-attr]
+        gradients = [
+            parameter.grad.flatten()
+            for parameter in trainer.model.parameters()
+            if parameter.grad is not None
+        ]
+        found.append(torch.cat(gradients).norm().item())
 
     trainer.optimizers[0].register_step_pre_hook(read)
     trainer.train_step(0)
