@@ -23,7 +23,7 @@ from conftest import TINY, some_text
 # mode), and what this
 # file and conftest.py do.
 PRELOADED = [
-    *("groundup.cli.main", "groundup.cli.train", "groundup.cli.generate"),
+    *("groundup.cli.main", "groundup.cli.training", "groundup.cli.generate"),
     *(
         "torch._inductor",
         "matplotlib.figure",

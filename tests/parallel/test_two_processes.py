@@ -31,11 +31,9 @@ from groundup.errors import RecipeError
 from groundup.parallel.world import World, join_world
 from groundup.recipes.schema import Recipe
 from groundup.runs.folder import RunFolder
-from groundup.training import setup
 from groundup.training.checks import check_division
-from groundup.training.journal import Journal
-from groundup.training.session import Surroundings
-from groundup.training.stopping import StopRequest
+from groundup.training.session import Session
+from groundup.training.setup import build_trainer
 from groundup.training.trainer import Trainer
 from invented_items import write_items
 from shard_files import documents, learned, write_shards
@@ -384,7 +382,7 @@ def _train_and_watch(rows_alike: bool) -> SimpleNamespace:
     """
     torch.set_num_threads(1)
     with join_world(uses_cuda=False) as world:
-        trainer = _assemble(Surroundings(world, Journal(), StopRequest()), rows_alike)
+        trainer = _trainer(Session(world), rows_alike)
         seen = SimpleNamespace(inputs=[], losses=[], reductions=0, weights_before=_flat(trainer))
 
         def reduce(
@@ -397,7 +395,7 @@ def _train_and_watch(rows_alike: bool) -> SimpleNamespace:
             seen.inputs.append(inputs[0].tolist())
             seen.losses.append(loss.item())
 
-        trainer.distributed.register_comm_hook(None, reduce)  # type: ignore[operator]
+        trainer.objective.register_comm_hook(None, reduce)  # type: ignore[operator]
         trainer.objective.register_forward_hook(watch)
         for step in range(3):
             trainer.train_step(step)
@@ -405,7 +403,7 @@ def _train_and_watch(rows_alike: bool) -> SimpleNamespace:
     return seen
 
 
-def _assemble(around: Surroundings, rows_alike: bool) -> Trainer:
+def _trainer(session: Session, rows_alike: bool) -> Trainer:
     """A trainer of batches of 16 in passes of 2 by 2 processes; with `rows_alike`, every window is
     the same.
     """
@@ -425,7 +423,8 @@ def _assemble(around: Surroundings, rows_alike: bool) -> Trainer:
     varied = "".join(chr(ord("a") + position * position % 23) for position in range(2000))
     # 8 characters over and over: each window of 8 is every other
     text = "abcdefgh" * 250 if rows_alike else varied
-    return setup.assemble(recipe, make_dataset([Corpus("text", text)], recipe, None), None, around)
+    dataset = make_dataset([Corpus("text", text)], recipe, None)
+    return build_trainer(recipe, dataset, session)
 
 
 def _flat(trainer: Trainer) -> list[float]:

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from groundup.checkpoints import model_folder
 from groundup.generation import stream as engine
 from groundup.machine.device import has_compiler
+from groundup.machine.memory import is_out_of_memory
 from groundup.models import correspondence
 from groundup.models.gpt2 import GPT2
 from groundup.models.readable import ReadableGPT
 from groundup.models.registry import Model, cache_for, hidden_states
 from groundup.optim.groups import RULES, build_optimizers
 from groundup.recipes.schema import OptimSection
-from groundup.training.compiling import parts_of
-from groundup.training.failures import is_out_of_memory
+from groundup.training.compiling import compiled_parts
 from groundup.training.objective import NextTokenLoss
 from groundup.verification.differences import (
     Tensors,
@@ -279,7 +279,7 @@ def compiled_is_eager(subject: Subject) -> Iterator[Measured]:
         )
     expected, model = outcome(subject.copied(), subject.tokens()), subject.copied()
     objective = NextTokenLoss(model, "float32")
-    for part in parts_of(model) or [objective]:
+    for part in compiled_parts(model) or [objective]:
         part.compile(dynamic=False)
     try:
         found = outcome(model, subject.tokens(), objective=objective)

@@ -14,11 +14,11 @@ from rich.text import Text
 
 from groundup.checkpoints.model_folder import load
 from groundup.machine.device import choose_device
+from groundup.machine.memory import is_out_of_memory
 from groundup.models.config import GPTConfig, ModernConfig
 from groundup.models.modern import Modern
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.train import learn_tokenizer
-from groundup.training.failures import is_out_of_memory
 from groundup.verification import claims
 from groundup.verification.model_under_test import Measured, Skipped, Subject
 from groundup.verification.random_models import model_of, perturbed
