@@ -14,7 +14,7 @@ from groundup.errors import ExportError
 from groundup.export.destination import appearing_whole
 from groundup.export.model_card import CARD_FILE, CURVE_FILE, model_card
 from groundup.hub import api as hub
-from groundup.hub.http import silence_limit
+from groundup.hub.http import network_timeout
 from groundup.runs.folder import RECIPE_FILE
 from groundup.runs.plot import plot_losses
 
@@ -108,7 +108,7 @@ def upload(files: Files, repository: str, *, public: bool, force: bool) -> str:
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
-        get_session().timeout = silence_limit()  # left to itself, huggingface_hub waits for ever
+        get_session().timeout = network_timeout()  # left to itself, huggingface_hub waits for ever
         constants.HF_HUB_DISABLE_XET = True  # and hf_xet too, on a network stack of its own
         api.create_repo(repository, private=not public, exist_ok=force)
         api.create_commit(repository, operations, commit_message="Upload a model of groundup")

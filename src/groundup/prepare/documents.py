@@ -54,11 +54,7 @@ def read_documents(part: Part, reading: Reading) -> Iterator[Document]:
         if part.kind == "named":
             documents = _passages(io.BytesIO(load_corpus(name).text.encode()), name, 0, reading)
         elif part.kind in {"parquet", "remote"}:
-            path = (
-                download(part.remote, reading.downloads, notice=reading.notice)
-                if part.remote
-                else Path(name)
-            )
+            path = download(part.remote, reading.downloads) if part.remote else Path(name)
             file = _own_name(name)
             rows = read_rows(path, reading.column, part.first, part.last, reading.replace)
             documents = (Document(text, f"{file}, row {row:,}") for row, text in rows)

@@ -14,14 +14,10 @@ from urllib.parse import unquote
 
 from groundup.errors import CorpusError
 from groundup.hub import api as hub
-from groundup.hub.api import HubFile, Repository, commit_of, files_below
-from groundup.hub.http import Patience, silence_limit
+from groundup.hub.api import Repository, commit_of, files_below
 
-TRIES = 5  # in a row that bring nothing
 FINEWEB_SAMPLES = ("10BT", "100BT", "350BT")
 FORM = "hf://datasets/OWNER/NAME[@REVISION][/FOLDER]"
-
-Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -86,23 +82,21 @@ def _from_address(address: str) -> Dataset:
     return Dataset(match[1], folder, revision=unquote(match[2] or "main"))
 
 
-def list_files(dataset: Dataset, notice: Notice | None = None) -> list[RemoteParquet]:
+def list_files(dataset: Dataset) -> list[RemoteParquet]:
     """The parquet files below the dataset's folder (or the one file that it names), by path, pinned
     to a commit.
 
     The commit is the one that the revision is now: a preparation that keeps this list reads the
-    same files whenever it goes on. `notice` is told when the hub has to be asked again. Raises
-    CorpusError.
+    same files whenever it goes on. Raises CorpusError.
     """
-    patience = Patience(silence_limit(), TRIES, notice)
     latest = Repository("datasets", dataset.repository, dataset.revision)
-    pinned = Repository("datasets", dataset.repository, commit_of(latest, patience))
+    pinned = Repository("datasets", dataset.repository, commit_of(latest))
     folder, slash, last = dataset.folder.rpartition("/")
     only = f"{folder}{slash}{last}" if last.endswith(".parquet") else None
     below = folder if only else dataset.folder
     files = [
         RemoteParquet(dataset.repository, pinned.revision, file.path, file.size, file.sha256)
-        for file in files_below(pinned, below, patience)
+        for file in files_below(pinned, below)
         if file.path.endswith(".parquet") and only in (None, file.path)
     ]
     if not files:
@@ -117,18 +111,14 @@ def list_files(dataset: Dataset, notice: Notice | None = None) -> list[RemotePar
 def download(
     file: RemoteParquet,
     folder: Path,
-    report: Callable[[int], None] | None = None,
-    notice: Notice | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Path:
     """Bring a file to `folder`, at its path in the repository, and return where it is.
 
     It goes on where an earlier try ended, five tries in a row may bring nothing, each ends after
     GROUNDUP_NETWORK_TIMEOUT seconds (20) of silence, and the file has its name only when size and
-    SHA-256 are right. `report` is told how many bytes are there, `notice` of each wait before
-    another try. Raises CorpusError.
+    SHA-256 are right. `progress` is told how many bytes are there. Raises CorpusError.
     """
     repository = Repository("datasets", file.repository, file.revision)
-    listed = HubFile(file.path, file.size, file.sha256)
-    return hub.download(
-        repository, listed, folder / file.path, Patience(silence_limit(), TRIES, notice), report
-    )
+    listed = repository.file(file.path, file.size, file.sha256)
+    return hub.download(repository, listed, folder / file.path, progress)

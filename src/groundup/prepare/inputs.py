@@ -70,7 +70,7 @@ def find_parts(
     """
     dataset = named_dataset(source, sample or None)
     if dataset is not None:
-        found = list_files(dataset, notice)
+        found = list_files(dataset)
         return [
             Part("remote", (file.path,), TEXT_PER_BYTE * file.size, remote=file) for file in found
         ]
