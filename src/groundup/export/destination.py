@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from groundup.checkpoints.adapter_folder import is_adapter
+from groundup.checkpoints.model_folder import LoadedModel
 from groundup.errors import ExportError
 
 TEMPORARY = ".exporting-"
@@ -49,3 +51,16 @@ def appearing_whole(target: Path) -> Iterator[Path]:
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def export_folder(loaded: LoadedModel, out: Path) -> str:
+    """Write a whole model as transformers loads it, and return a line that says what it is.
+
+    Raises:
+        ExportError: The system refuses. Then nothing is written.
+    """
+    with appearing_whole(out) as path:
+        loaded.save(path)
+    merged = ", its adapters merged" if is_adapter(loaded.folder) else ""
+    lacks = "" if loaded.tokenizer else ", without a tokenizer: it has none that groundup writes"
+    return f"{loaded.description}{merged}{lacks}"
