@@ -87,8 +87,9 @@ def vocabulary_of(tokenizer: Tokenizer, vocab_size: int) -> Vocabulary:
 def _characters(tokenizer: CharacterTokenizer) -> Vocabulary:
     """Characters as RWKV's tokenizer, which takes the longest token that fits.
 
-    That is right because no character begins another's bytes. The kind called `llama` could spell them too, but there llama.cpp holds tokens 1 and 2 for the
-    begin and the end of a text, whatever they are, and a text would end at the first `!`.
+    That is right because no character begins another's bytes. The kind called `llama` could spell
+    them too, but there llama.cpp holds tokens 1 and 2 for the begin and the end of a text, whatever
+    they are, and a text would end at the first `!`.
     """
     try:
         tokens = [escaped(character.encode("utf-8")) for character in tokenizer.characters]
@@ -101,7 +102,7 @@ def _characters(tokenizer: CharacterTokenizer) -> Vocabulary:
 
 
 def escaped(data: bytes) -> str:
-    """Return bytes as RWKV's vocabulary writes them: by number where they aren't printable ASCII."""
+    """Return bytes as RWKV's vocabulary writes them: by number unless they are printable ASCII."""
     letters = (chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in data)
     return "".join("\\\\" if letter == "\\" else letter for letter in letters)
 

@@ -20,7 +20,7 @@ LARGEST_IN_ONE_FILE = 1_900_000_000
 
 
 class Logits(nn.Module):
-    """A model without its loss: tokens [batch, time] int64 -> logits [batch, time, vocab] float32."""
+    """A model without its loss: tokens [batch, time] -> logits [batch, time, vocab] float32."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
