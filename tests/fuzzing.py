@@ -127,7 +127,8 @@ def use(kind: str, folder: Path) -> None:
     """Load what is in the folder, and do with it what every command does. Raises GroundupError."""
     told: list[str] = []
     if kind == "tokenizer":
-        tokenizer = load_tokenizer(folder, told.append)
+        with messages_to(told.append):
+            tokenizer = load_tokenizer(folder)
         tokenizer_sha256(tokenizer)
         fits(tokenizer, 5)
         tokenizer.decode(range(tokenizer.vocab_size))

@@ -24,6 +24,7 @@ WORDS = {
     f"{_BEFORE_NUMBERS}{_AFTER_NUMBERS}": "qwen2",
     f"{_BEFORE_NUMBERS}{{1,3}}{_AFTER_NUMBERS}": "llama-bpe",
 }
+SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False}
 CHANGES_IDS = (
     *("ignore_merges", "dropout", "byte_fallback"),
     *("continuing_subword_prefix", "end_of_word_suffix"),
@@ -159,11 +160,7 @@ def _patterns(steps: list[dict[str, Any]]) -> list[str]:
         split = step.get("pattern") or {}
         if step.get("type") == "ByteLevel" and not step.get("add_prefix_space"):
             found += [next(iter(WORDS))] if step.get("use_regex", True) else []
-        elif [step.get(key) for key in ("type", "behavior", "invert")] == [
-            "Split",
-            "Isolated",
-            False,
-        ]:
+        elif SPLIT.items() <= step.items():
             found.append(str(split.get("Regex")))
         else:
             found.append(str(step.get("type")))
