@@ -15,11 +15,14 @@ TEMPORARY = ".exporting-"
 
 
 def refuse_existing(target: Path, force: bool) -> None:
-    """Raise ExportError where there is something already.
+    """Refuse a place where there is something already.
 
     Args:
         target: The place that an export would go to.
         force: Whether a file there may be replaced; a folder never may.
+
+    Raises:
+        ExportError: There is a folder, or a file that mustn't be replaced.
     """
     if target.is_dir():
         raise ExportError(f"{target} is a folder that exists already. Choose another --out")
