@@ -13,6 +13,7 @@ from groundup.cli.compare import compare
 from groundup.cli.data import data
 from groundup.cli.evaluate import evaluate
 from groundup.cli.export import export
+from groundup.cli.generate import generate
 from groundup.cli.prepare import prepare_corpus
 from groundup.cli.recipes import recipes
 from groundup.cli.runs import runs
@@ -39,7 +40,7 @@ app = App(
 
 COMMANDS = (
     *(app.command(prepare_corpus, name="prepare"), app.command(data), app.command(tokenizers)),
-    *(app.command(evaluate), app.command(compare)),
+    *(app.command(evaluate), app.command(compare), app.command(generate)),
     app.command(verify_claims, name="verify"),
     *(app.command(export), app.command(recipes), app.command(runs)),
 )
@@ -261,86 +262,6 @@ def _load(recipe: str | None, config: Path | None, size: int | None, given: Tabl
     if size is not None:
         layers.append(Layer(scaled(load_recipe(*layers), size), source=f"--size {size}"))
     return load_recipe(*layers, overrides(given))
-
-
-@app.command
-def generate(
-    run: Annotated[
-        str,
-        Parameter(help="A run, the path of a run or model folder, gpt2, or OWNER/NAME of the hub."),
-    ],
-    /,
-    *,
-    prompt: Annotated[str, Parameter(help="The text to go on from.")] = "",
-    interactive: Annotated[
-        bool,
-        Parameter(help="Ask for prompt, temperature and length, again and again.", negative=()),
-    ] = False,
-    length: Annotated[int, Parameter(help="Tokens to write.")] = 500,
-    temperature: Annotated[
-        float, Parameter(help="Below 1 safer, above 1 wilder; 0 is greedy.")
-    ] = 0.8,
-    top_k: Annotated[
-        int | None, Parameter(help="Draw only from the K most probable tokens.")
-    ] = None,
-    top_p: Annotated[
-        float,
-        Parameter(
-            help=(
-                "Draw only from the most probable tokens that make up this share of the "
-                "probability."
-            )
-        ),
-    ] = 1.0,
-    greedy: Annotated[
-        bool, Parameter(help="Always take the most probable token.", negative=())
-    ] = False,
-    seed: Annotated[
-        int | None,
-        Parameter(
-            help="The same seed writes the same text; a fresh one is taken, and said, if left out."
-        ),
-    ] = None,
-    samples: Annotated[int, Parameter(help="How many texts; text i has the seed SEED + i.")] = 1,
-    strict: Annotated[
-        bool,
-        Parameter(
-            help="Refuse a prompt longer than the model's context, instead of keeping its end.",
-            negative=(),
-        ),
-    ] = False,
-    device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-) -> None:
-    """Write text with a trained model, as it is made."""
-    from groundup.cli.generate import generate_texts
-    from groundup.generation.stream import SamplingSettings
-
-    if top_k is not None and top_k < 1:
-        raise GroundupError(
-            f"top-k = {top_k} must be a number of tokens, from 1; leave it out to keep all"
-        )
-    if interactive and samples != 1:
-        raise GroundupError(
-            "--samples and --interactive don't go together: ask again for another text"
-        )
-    if samples < 1:
-        raise GroundupError(f"samples = {samples} must be at least 1")
-    settings: SamplingSettings = SamplingSettings(
-        length=length,
-        temperature=0.0 if greedy else temperature,
-        top_k=top_k or 0,
-        top_p=top_p,
-        seed=int.from_bytes(os.urandom(4), "little") if seed is None else seed,
-    )
-    generate_texts(
-        run,
-        prompt,
-        settings,
-        samples=samples,
-        interactive=interactive,
-        strict=strict,
-        device=device,
-    )
 
 
 def _finish(status: int) -> NoReturn:

@@ -163,7 +163,7 @@ def farewell(trainer: Trainer, run: RunFolder, journal: Journal) -> str:
     model, tokenizer = load(run.path)
     assert tokenizer is not None
     settings = SamplingSettings(length=FINAL_SAMPLE, seed=trainer.recipe.train.seed)
-    text = write_text(model, tokenizer, settings, start=trainer.text.document_start)
+    text = write_text(model, tokenizer, settings, document_start=trainer.text.document_start)
     stopped_early = progress.stopped_early == trainer.recipe.train.steps
     early = f", stopped early: {trainer.recipe.eval.patience} evaluations without a better loss"
     return (

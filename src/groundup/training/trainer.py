@@ -203,7 +203,10 @@ class Trainer:
             self.journal.sample(
                 evaluation,
                 write_text(
-                    self.model, self.text.tokenizer, settings, start=self.text.document_start
+                    self.model,
+                    self.text.tokenizer,
+                    settings,
+                    document_start=self.text.document_start,
                 ),
             )
 
