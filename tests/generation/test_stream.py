@@ -16,8 +16,8 @@ from groundup.console import messages_to
 from groundup.errors import GenerationError, TokenizerError
 from groundup.generation.stream import (
     SamplingSettings,
-    fit_prompt,
     encode_prompt,
+    fit_prompt,
     stream_text,
     stream_tokens,
     write_text,

@@ -77,10 +77,27 @@ def overrides(tables: Tables) -> Layer:
     return Layer(tables, source="")
 
 
-def load_recipe(*layers: Layer) -> Recipe:
+def load_recipe(*layers: Layer | str | Path) -> Recipe:
     """Lay the layers over the defaults, the later ones on top, and check what they say together.
-    Raises RecipeError.
+
+    Args:
+        layers: Each a packaged recipe by its name, a file by its path (a `Path`, or a name that
+            ends in .toml), or a layer.
+
+    Raises:
+        RecipeError: A recipe is missing, or a value is wrong or contradicts another.
     """
+    return _combined([_layer(given) for given in layers])
+
+
+def _layer(given: Layer | str | Path) -> Layer:
+    if isinstance(given, Layer):
+        return given
+    is_file = isinstance(given, Path) or given.endswith(".toml")
+    return recipe_file(Path(given)) if is_file else packaged(given)
+
+
+def _combined(layers: list[Layer]) -> Recipe:
     merged: Tables = {section: {} for section in SECTIONS}
     for layer in layers:
         for section, values in layer.tables.items():
