@@ -93,8 +93,9 @@ def load_recipe(*layers: Layer | str | Path) -> Recipe:
 def _layer(given: Layer | str | Path) -> Layer:
     if isinstance(given, Layer):
         return given
-    is_file = isinstance(given, Path) or given.endswith(".toml")
-    return recipe_file(Path(given)) if is_file else packaged(given)
+    if isinstance(given, Path) or given.endswith(".toml"):
+        return recipe_file(Path(given))
+    return packaged(given)
 
 
 def _combined(layers: list[Layer]) -> Recipe:
