@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from groundup.data.hellaswag_items import Item, read_items
+from groundup.data.choice_items import Item
+from groundup.data.hellaswag_items import read_items
 from groundup.data.shard_folder import ShardFolder
 from groundup.data_inspection.ngrams import DocumentNgrams, NgramHash, NgramTable, sample
 from groundup.errors import TokenizerError

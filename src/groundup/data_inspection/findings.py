@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from groundup.data.hellaswag_items import Item
+from groundup.data.choice_items import Item
 from groundup.data.shard_folder import ShardFolder
 from groundup.data_inspection.contamination import DocumentOverlap, ItemOverlap
 from groundup.data_inspection.statistics import LongLine, Statistics

@@ -1,17 +1,24 @@
-"""The units that a loss is stated in."""
+"""The units that a loss is stated in beside nats a token: perplexity and bits a byte."""
 
 import math
 from typing import Any
 
 
 def perplexity(loss: float) -> float:
-    """exp(loss): the size of the die that is as hard to predict. loss: nats a token"""
+    """Compute exp(loss): a guess among so many equally probable tokens is as hard.
+
+    Args:
+        loss: The mean loss in nats a token.
+    """
     return math.exp(loss) if loss < 700 else math.inf
 
 
 def bits_per_byte(loss: float, bytes_per_token: float) -> float:
-    """The bits that a model needs for a byte of text: comparable over tokenizers. loss: nats a
-    token
+    """Compute the bits that a model needs for a byte of text, which compare over tokenizers.
+
+    Args:
+        loss: The mean loss in nats a token.
+        bytes_per_token: How many bytes of text a token stands for, on average.
     """
     return loss / math.log(2) / bytes_per_token
 

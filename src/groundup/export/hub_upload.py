@@ -11,6 +11,7 @@ from groundup.checkpoints.adapter_folder import is_adapter
 from groundup.checkpoints.find import HUB_NAME
 from groundup.checkpoints.model_folder import LoadedModel
 from groundup.errors import ExportError
+from groundup.evaluation.task import TITLES
 from groundup.export.destination import appearing_whole
 from groundup.export.model_card import CARD_FILE, CURVE_FILE, model_card
 from groundup.hub import api as hub
@@ -71,7 +72,7 @@ def files_to_upload(loaded: LoadedModel, folder: Path, repository: str) -> Files
         files[RECIPE_FILE] = run.path / RECIPE_FILE
         with tempfile.TemporaryDirectory() as temporary:
             picture = Path(temporary) / CURVE_FILE
-            plot_losses(run.read_metrics(), picture, run.name)
+            plot_losses(run.read_metrics(), picture, run.name, TITLES)
             if picture.is_file():
                 files[CURVE_FILE] = picture.read_bytes()
     card = model_card(loaded, repository, has_curve=CURVE_FILE in files)

@@ -9,7 +9,7 @@ from typing import Any
 import groundup
 from groundup.checkpoints.find import on_hub
 from groundup.checkpoints.model_folder import LoadedModel
-from groundup.evaluation.results import kept_of
+from groundup.evaluation.results import saved_results
 from groundup.evaluation.units import loss_in_units, perplexity
 from groundup.recipes.schema import Recipe
 from groundup.runs.folder import RECIPE_FILE, run_or_path
@@ -48,7 +48,7 @@ def model_card(loaded: LoadedModel, repository: str, *, has_curve: bool) -> str:
         ]
         parts += [
             _SAY[result["task"]](result)
-            for result in kept_of(loaded.folder)
+            for result in saved_results(loaded.folder)
             if result["task"] in _SAY
         ]
     return "\n\n".join([*parts, _limits(loaded)]) + "\n"

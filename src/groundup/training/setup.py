@@ -40,7 +40,7 @@ from groundup.training.compiling import compile_in_place
 from groundup.training.initial import initial_model, resumed_model
 from groundup.training.length import resolve_length
 from groundup.training.objective import NextTokenLoss
-from groundup.training.periodic import read_exam
+from groundup.training.periodic import open_evaluations
 from groundup.training.session import Surroundings, choose_tokenizer, read_corpora
 from groundup.training.state import Progress, read_state
 from groundup.training.tensorboard import check_installed
@@ -61,9 +61,10 @@ def start(
     corpora = read_corpora(recipe.data.corpus, Path.cwd(), around)
     tokenizer = choose_tokenizer(recipe, begun and begun.tokenizer, corpora, Path.cwd(), around)
     text = make_dataset(corpora, recipe, tokenizer)
-    exam = read_exam(recipe, text.tokenizer, Path.cwd(), around)
+    evaluations = open_evaluations(recipe, text.tokenizer, Path.cwd(), around.world)
     base = begun.base if begun and recipe.lora.rank else None
-    trainer = replace(assemble(recipe, text, begun and begun.model, around), exam=exam, base=base)
+    trainer = assemble(recipe, text, begun and begun.model, around)
+    trainer = replace(trainer, evaluations=evaluations, base=base)
     recipe = resolve_length(trainer)
     trainer = replace(
         trainer, recipe=recipe, schedule=Schedule.of(recipe.optim, recipe.train.steps)
@@ -103,10 +104,12 @@ def resume(
     check_tokenizer(corpora, tokenizer, "that of the run")
     check_same_versions(facts, around.journal)
     text = make_dataset(corpora, recipe, tokenizer)
-    exam = read_exam(recipe, text.tokenizer, Path(facts["folder"]), around)
-    check_same_items(exam, facts, data_may_differ, around.journal)
+    began_in = Path(facts["folder"])
+    evaluations = open_evaluations(recipe, text.tokenizer, began_in, around.world)
+    check_same_items(evaluations, facts, data_may_differ, around.journal)
     base = begun.base if begun and recipe.lora.rank else None
-    trainer = replace(assemble(recipe, text, begun and begun.model, around), exam=exam, base=base)
+    trainer = assemble(recipe, text, begun and begun.model, around)
+    trainer = replace(trainer, evaluations=evaluations, base=base)
     if folder and begun:
         trainer.model.load_state_dict(begun.adapter, strict=False)
         trainer.progress = read_state(folder, trainer.model, trainer.optimizers)
@@ -201,10 +204,9 @@ def parameter_counts(model: Model) -> dict[str, int]:
 
 def facts_of(trainer: Trainer, text: Dataset, began_with: Base | None) -> dict[str, Any]:
     """run.json: what the recipe can't know."""
-    optional = {
-        "init": began_with and began_with.weights,
-        "hellaswag": trainer.exam and {"sha256": trainer.exam.sha256},
-    }
+    optional: dict[str, Any] = {"init": began_with and began_with.weights}
+    for evaluation in trainer.evaluations:
+        optional[evaluation.task.name] = {"sha256": evaluation.task.file.sha256}
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         **parameter_counts(trainer.model),
