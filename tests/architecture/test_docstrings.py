@@ -14,8 +14,8 @@ OTHER_HEADINGS = re.compile(
 PROSE = re.compile(r"\bRaises? (an? )?`?[A-Z]\w*(Error|Exit)\b")
 STILL_OLD = {  # rooms whose docstrings aren't in this form yet
     *("checkpoints", "cli", "errors", "evaluation"),
-    *("generation", "lessons", "machine", "models", "optim", "parallel"),
-    *("profiling", "recipes", "runs", "training", "verification"),
+    *("machine", "optim", "parallel"),
+    *("profiling", "recipes", "runs", "training"),
 }
 
 

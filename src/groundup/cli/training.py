@@ -170,7 +170,7 @@ def farewell(trainer: Trainer, run: RunFolder) -> str:
     model, tokenizer = load(run.path)
     assert tokenizer is not None
     settings = SamplingSettings(length=FINAL_SAMPLE, seed=trainer.recipe.train.seed)
-    text = write_text(model, tokenizer, settings, start=trainer.dataset.document_start)
+    text = write_text(model, tokenizer, settings, document_start=trainer.dataset.document_start)
     stopped_early = progress.is_stopped_early(trainer.recipe.train.steps)
     early = f", stopped early: {trainer.recipe.eval.patience} evaluations without a better loss"
     return (

@@ -215,7 +215,7 @@ class Trainer:
             settings = SamplingSettings(length=length, seed=seed)
             tokenizer, start = self.dataset.tokenizer, self.dataset.document_start
             with self.uncompiled():
-                text = write_text(self.model, tokenizer, settings, start=start)
+                text = write_text(self.model, tokenizer, settings, document_start=start)
             self.session.journal.sample(evaluation, text)
 
     def evaluate_tasks(self) -> None:
