@@ -12,11 +12,12 @@ import math
 import statistics
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common import recipe_with, result_line
-from groundup.models.modern import Modern
+from groundup.models.modern import Modern, Rotation
 from groundup.models.registry import Model
 from groundup.recipes.schema import Recipe
 from trained import Change, Variant, compare, markdown, text_of
@@ -25,8 +26,9 @@ from trained import Change, Variant, compare, markdown, text_of
 class Unturned(nn.Module):
     """Instead of rotations: nothing. The positions are learned and added to the embedding."""
 
-    def forward(self, vectors: Tensor, position: int = 0) -> Tensor:
-        return vectors
+    def forward(self, positions: Tensor) -> Rotation:
+        angle = torch.zeros(*positions.shape, 1, device=positions.device)[:, None]
+        return angle.cos(), angle.sin()
 
 
 class WithPositions(nn.Embedding):

@@ -26,7 +26,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from common import result_line
 from groundup.checkpoints.model_folder import to_hugging_face
-from groundup.data.dataset import Text
+from groundup.data.dataset import Dataset
 from groundup.machine.device import make_deterministic
 from groundup.profiling.operations import matmul_peak, operations_per_token
 from groundup.profiling.synthetic import alone
@@ -64,7 +64,7 @@ class Contender:
         return seconds
 
 
-def assemble(recipe: Recipe, text: Text) -> Trainer:
+def assemble(recipe: Recipe, text: Dataset) -> Trainer:
     """A trainer as `groundup train` puts it together, in a world of one, telling nobody."""
     return setup.assemble(recipe, text, None, alone(Journal()))
 
@@ -98,7 +98,7 @@ def peer(trainer: Trainer, steps: int) -> Contender:
         [group | peak for group in groups], lr=section.learning_rate, betas=section.betas
     )
     batches = [
-        trainer.batches.source.batch(number).to(trainer.machine.device) for number in range(steps)
+        trainer.batches.sampler.batch(number).to(trainer.machine.device) for number in range(steps)
     ]
 
     def step(number: int) -> float:

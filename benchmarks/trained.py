@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from groundup.data.corpora import load_corpus
-from groundup.data.dataset import Text, read_text
-from groundup.data.sources import Sources
+from groundup.data.dataset import Dataset, make_dataset
 from groundup.models.registry import Model, build
 from groundup.optim.schedules import Schedule
 from groundup.profiling.synthetic import alone
@@ -34,12 +33,12 @@ class Outcome:
     seconds: float
 
 
-def text_of(recipe: Recipe) -> Text:
+def text_of(recipe: Recipe) -> Dataset:
     """The recipe's corpus as tokens."""
-    return read_text(Sources.of(load_corpus(recipe.data.corpus)), recipe, None)
+    return make_dataset([load_corpus(recipe.data.corpus)], recipe, None)
 
 
-def train(recipe: Recipe, text: Text, change: Change | None = None) -> Outcome:
+def train(recipe: Recipe, text: Dataset, change: Change | None = None) -> Outcome:
     """Train to the end, from the recipe's own weights or from them changed; a length in minutes is
     training time.
     """
@@ -71,7 +70,7 @@ class Variant:
     change: Change | None = None
 
 
-def compare(variants: list[Variant], seeds: list[int], text: Text) -> dict[str, list[Outcome]]:
+def compare(variants: list[Variant], seeds: list[int], text: Dataset) -> dict[str, list[Outcome]]:
     """Every variant once a seed, seed by seed, so that a machine that slows down slows down all."""
     found: dict[str, list[Outcome]] = {variant.name: [] for variant in variants}
     for seed in seeds:

@@ -1,13 +1,13 @@
-"""checkpoint.py by itself: whatever happens between two of its steps, there is a checkpoint to go
-on from.
-"""
+"""Writing checkpoints: whatever happens between two steps of it, one is there to go on from."""
 
+import hashlib
 import json
 import os
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from hypothesis import given, settings
@@ -22,8 +22,8 @@ from groundup.checkpoints.publish import (
     publish,
     step_folder,
     verify,
-    write,
 )
+from groundup.console import messages_to
 from groundup.errors import CheckpointError, TrainingError
 
 CRASHED = 77
@@ -62,11 +62,15 @@ def save(
     content: str = "",
 ) -> list[str]:
     """Publish a step; what was reported."""
-    said: list[str] = []
-    text = content or f"step {step}"
-    publish(
-        parent, step, filler(text), best=best, keep=keep, protected=protected, report=said.append
-    )
+    folder, said = step_folder(parent, step), []
+    with messages_to(said.append):
+        publish(
+            folder,
+            filler(content or f"step {step}"),
+            best=best,
+            keep=keep,
+            protected=protected,
+        )
     return said
 
 
@@ -101,12 +105,16 @@ def step_numbers(parent: Path) -> list[int]:
     return [int(folder.name.removeprefix("step-")) for folder in checkpoint.steps(parent)]
 
 
+def abc(folder: Path) -> None:
+    (folder / "abc").write_text("abc", "utf-8")
+
+
 def test_a_written_folder_holds_the_files_and_their_manifest(tmp_path: Path) -> None:
     """The manifest against hashlib's own answer: SHA-256("abc") is a published test vector (FIPS
     180-2).
     """
     folder = tmp_path / "new" / "step-000001"
-    write(folder, lambda temporary: (temporary / "abc").write_text("abc", "utf-8") and None)
+    publish(folder, abc, best=False, keep=1, protected=None)
     assert {path.name for path in folder.iterdir()} == {"abc", "manifest.json"}
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
     digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -130,7 +138,7 @@ def test_a_full_disk_in_a_fill_leaves_everything_as_it_was(
     with pytest.raises(
         TrainingError, match=r"can't write .*step-000002: the disk is full\. Earlier checkpoints"
     ):
-        publish(tmp_path, 2, fill, best=True, keep=1, protected=None, report=pytest.fail)
+        publish(step_folder(tmp_path, 2), fill, best=True, keep=1, protected=None)
     assert snapshot(tmp_path) == before
 
 
@@ -148,7 +156,7 @@ def test_any_other_failing_fill_leaves_everything_as_it_was(
 
     for step in (2, 3):
         with pytest.raises(type(error)):
-            publish(tmp_path, step, fill, best=True, keep=1, protected=None, report=pytest.fail)
+            publish(step_folder(tmp_path, step), fill, best=True, keep=1, protected=None)
         assert snapshot(tmp_path) == before
 
 
@@ -203,15 +211,17 @@ def test_the_newest_valid_step_is_found_and_the_others_are_reported(tmp_path: Pa
     (tmp_path / "step-2000000").touch()  # not a folder
     (tmp_path / "step-abc").mkdir()
     said: list[str] = []
-    assert newest_valid(checkpoint.steps(tmp_path), said.append) == step_folder(tmp_path, 100)
+    with messages_to(said.append):
+        assert newest_valid(checkpoint.steps(tmp_path)) == step_folder(tmp_path, 100)
     assert [line.split("Passing over ")[1] for line in said] == ["step-1000001.", "step-1000000."]
 
 
 def test_there_may_be_no_valid_step(tmp_path: Path) -> None:
-    assert newest_valid(checkpoint.steps(tmp_path / "nothing"), pytest.fail) is None
+    with messages_to(pytest.fail):
+        assert newest_valid(checkpoint.steps(tmp_path / "nothing")) is None
     save(tmp_path, 1)
     damage(step_folder(tmp_path, 1))
-    assert newest_valid(checkpoint.steps(tmp_path), lambda _: None) is None
+    assert newest_valid(checkpoint.steps(tmp_path)) is None
 
 
 def test_a_file_replaced_by_a_folder_or_moved_away_is_missing(tmp_path: Path) -> None:
@@ -234,60 +244,92 @@ def test_a_manifest_of_another_shape_is_damaged(tmp_path: Path, manifest: str) -
         verify(step_folder(tmp_path, 1))
 
 
+FATES = ["intact", "flipped", "cut", "edited", "half"]
+
+
+def befall(folder: Path, fate: str) -> None:
+    """Damage a checkpoint, or leave it as it is."""
+    if fate == "flipped":
+        damage(folder)
+    elif fate == "cut":
+        (folder / "weights").write_text("", "utf-8")
+    elif fate == "edited":
+        flip_bit(folder / "manifest.json", 20)
+    elif fate == "half":
+        (folder / "manifest.json").unlink()
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     keep=st.integers(1, 3),
-    saves=st.lists(
-        st.fixed_dictionaries(
-            {"best": st.booleans(), "damaged": st.booleans(), "half": st.booleans()}
-        ),
-        max_size=8,
-    ),
+    saves=st.lists(st.tuples(st.booleans(), st.sampled_from(FATES)), max_size=8),
     protected=st.none() | st.integers(1, 8),
 )
 def test_pruning(
     tmp_path_factory: pytest.TempPathFactory,
     keep: int,
-    saves: list[dict[str, bool]],
+    saves: list[tuple[bool, str]],
     protected: int | None,
 ) -> None:
-    """The model of pruning: the newest `keep` valid steps, the best, the protected one, and all
-    damaged ones stay.
+    """The model of pruning: the newest `keep` sealed steps, the best, the protected one, and all
+    that aren't sealed stay. A step whose bits alone have changed is sealed, but isn't valid.
     """
     parent = tmp_path_factory.mktemp("pruned")
     spared = step_folder(parent, protected) if protected else None
-    there: dict[int, bool] = {}  # step -> whether it is valid
+    there: dict[int, str] = {}  # step -> what befell it
     best = 0
-    for step, chosen in enumerate(saves, 1):
-        said = save(parent, step, best=chosen["best"], keep=keep, protected=spared)
-        best = step if chosen["best"] else best
-        there[step] = True
-        valid = sorted((number for number, intact in there.items() if intact), reverse=True)
-        there = {
-            number: intact
-            for number, intact in there.items()
-            if not intact or number in valid[:keep] or number in (best, protected)
-        }
+    for step, (is_best, fate) in enumerate(saves, 1):
+        said = save(parent, step, best=is_best, keep=keep, protected=spared)
+        best = step if is_best else best
+        there[step] = "intact"
+        sealed = sorted((n for n, it in there.items() if it in ("intact", "flipped")), reverse=True)
+        stay = {*sealed[:keep], best, protected, *(there.keys() - set(sealed))}
+        there = {number: it for number, it in there.items() if number in stay}
         assert step_numbers(parent) == sorted(there, reverse=True)
-        assert len(said) == sum(not intact for intact in there.values())
-        assert all(
-            is_valid(step_folder(parent, number)) is intact for number, intact in there.items()
-        )
-        if chosen["damaged"]:
-            damage(step_folder(parent, step))
-        elif chosen["half"]:
-            (step_folder(parent, step) / "manifest.json").unlink()
-        there[step] = not (chosen["damaged"] or chosen["half"])
+        assert len(said) == len(there.keys() - set(sealed))
+        assert all(is_valid(step_folder(parent, n)) is (it == "intact") for n, it in there.items())
+        befall(step_folder(parent, step), fate)
+        there[step] = fate
     shutil.rmtree(parent)
 
 
-def test_pruning_never_removes_the_only_valid_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fate", ["cut", "edited", "half"])
+def test_pruning_never_removes_the_only_sealed_step(tmp_path: Path, fate: str) -> None:
     for step in range(1, 6):
         save(tmp_path, step, keep=9)
     for step in range(2, 6):
-        damage(step_folder(tmp_path, step))
-    prune(tmp_path, 1, [], lambda _: None)
+        befall(step_folder(tmp_path, step), fate)
+    prune(tmp_path, 1, [])
     assert step_numbers(tmp_path) == [5, 4, 3, 2, 1]
+
+
+def test_the_tenth_save_of_a_run_hashes_its_own_bytes_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each file once. What is kept isn't read again, but for its small manifest."""
+    for step in range(1, 10):
+        save(tmp_path, step, best=step == 4, keep=6)
+    hashed: list[str] = []
+    file_digest, sha256 = hashlib.file_digest, hashlib.sha256
+    small = 0
+
+    def counted_file(file: BinaryIO, name: str) -> object:
+        hashed.append(Path(file.name).name)
+        return file_digest(file, name)
+
+    def counted(content: bytes) -> object:
+        nonlocal small
+        small += len(content)
+        return sha256(content)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted_file)
+    monkeypatch.setattr(hashlib, "sha256", counted)
+    save(tmp_path, 10, keep=6, content="large" * 10_000)
+    monkeypatch.undo()
+    assert sorted(hashed) == ["state", "weights"]
+    manifests = sum((path / "manifest.json").stat().st_size for path in checkpoint.steps(tmp_path))
+    assert len(checkpoint.steps(tmp_path)) == 7
+    assert 0 < small <= 2 * manifests < 5_000
 
 
 def test_a_dangling_best_protects_nothing_and_harms_nothing(tmp_path: Path) -> None:
@@ -298,6 +340,75 @@ def test_a_dangling_best_protects_nothing_and_harms_nothing(tmp_path: Path) -> N
     assert step_numbers(tmp_path) == [3]
     point(tmp_path / "best", step_folder(tmp_path, 3))
     verify(tmp_path / "best")
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> list[str]:
+    """What an action does with files, in order: `write`, `flush`, `name` (a rename) and the name.
+
+    Python tells of openings and renames by its audit events, and of no fsync.
+    """
+    done: list[str] = []
+    flush = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        flush(descriptor)
+        done.append(f"flush {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
+
+    def listen(event: str, arguments: tuple) -> None:
+        if not listening:
+            return
+        if event == "open" and isinstance(arguments[1], str) and "w" in arguments[1]:
+            done.append(f"write {Path(arguments[0]).name}")
+        elif event == "os.rename":
+            done.append(f"name {Path(arguments[1]).name}")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    listening = True
+    sys.addaudithook(listen)  # for ever: from then on it only looks whether it listens
+    action()
+    listening = False
+    monkeypatch.undo()
+    return done
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/fd").is_dir(), reason="needs /proc to name what is flushed"
+)
+def test_the_order_of_a_checkpoints_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any power cut leaves the old checkpoints or the new one whole (faults.md): nothing is named
+    before what it names is on the disk, and nothing is removed before that.
+    """
+    parent = tmp_path / "checkpoints"
+    save(parent, 1, best=True)
+    save(parent, 2)
+    done = recorded(monkeypatch, lambda: save(parent, 3, best=True, keep=1))
+    assert done == [
+        *("write weights", "write state"),
+        *("flush state", "flush weights"),
+        *("write manifest.json", "flush manifest.json"),
+        *("flush below", "flush .writing-step-000003"),
+        *("name step-000003", "flush checkpoints"),
+        *("name latest", "flush checkpoints", "name best", "flush checkpoints"),
+        *("name .writing-removed-step-000002", "name .writing-removed-step-000001"),
+    ]
+
+
+def test_several_processes_fill_in_files_of_their_own(tmp_path: Path) -> None:
+    """Each hashes what it wrote; one seals them all."""
+    folder = step_folder(tmp_path, 1)
+    checkpoint.begin(folder)
+    first = checkpoint.fill(folder, filler("mine"))
+    second = checkpoint.fill(folder, abc, pattern="abc")
+    assert sorted(first) == ["below/state", "weights"]
+    assert sorted(second) == ["abc"]
+    checkpoint.seal(folder, first | second, best=True, keep=1, protected=None)
+    verify(tmp_path / "best")
+    damage_of_any = {name: (folder / name).read_bytes() for name in first | second}
+    for name, content in damage_of_any.items():
+        flip_bit(folder / name, 0)
+        assert not is_valid(folder)
+        (folder / name).write_bytes(content)
+    verify(folder)
 
 
 def crash_after(operations: int, action: Callable[[], object]) -> bool:
@@ -353,7 +464,7 @@ def test_a_crash_before_any_file_operation_loses_no_step(
         if not crash_after(operations, lambda: finish(parent)):
             break
         operations += 1
-        found = newest_valid(checkpoint.steps(parent), lambda _: None)
+        found = newest_valid(checkpoint.steps(parent))
         assert found in (step_folder(parent, 3), step_folder(parent, 2))
         assert is_valid(step_folder(parent, 2))  # the step resumed from
         assert is_valid((parent / "best").resolve())

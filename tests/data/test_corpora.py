@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from conftest import TINY, error_line, some_text
 from groundup.cli.main import app
-from groundup.data.corpora import TINY_SHAKESPEARE, Corpus, load_corpus, split
+from groundup.data.corpora import TINY_SHAKESPEARE, Corpus, load_corpus
+from groundup.data.dataset import split
 from groundup.data.python_docs import python_docs
 from groundup.errors import CorpusError
 from groundup.hub.download import cache_folder

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.data.loader import Batches, hash_rows
+from groundup.data.loader import Loader, hash_rows
 from groundup.data.sampler import Sampler
 from groundup.data.tokens import Tokens
 from groundup.errors import CorpusError
@@ -18,8 +18,8 @@ from groundup.errors import CorpusError
 SAMPLER = Sampler(Tokens.of(np.arange(500, dtype=np.uint16)), block_size=7, batch_size=12, seed=3)
 
 
-def batches(rows: int = 3, rank: int = 0, size: int = 2) -> Batches:
-    return Batches(SAMPLER, rows, rank, size, torch.device("cpu"))
+def batches(rows: int = 3, rank: int = 0, size: int = 2) -> Loader:
+    return Loader(SAMPLER, rows, rank, size, torch.device("cpu"))
 
 
 @settings(max_examples=30)
@@ -29,9 +29,9 @@ def test_any_order_gives_the_samplers_rows(asked: list[tuple[int, int]], rank: i
     for step, micro_step in asked:
         first = (2 * micro_step + rank) * 3
         expected = SAMPLER.batch(step)[first : first + 3]
-        taken = ahead.take(step, micro_step)
-        assert torch.equal(taken.tokens, expected)
-        assert taken.batch_hash == hash_rows(expected, first)
+        tokens, batch_hash = ahead.take(step, micro_step)
+        assert torch.equal(tokens, expected)
+        assert batch_hash == hash_rows(expected, first)
 
 
 @pytest.mark.parametrize(("rows", "size"), [(12, 1), (3, 2), (2, 3), (1, 1)])
@@ -41,8 +41,8 @@ def test_all_slices_of_all_processes_are_the_batch(rows: int, size: int) -> None
         slices = [
             world.take(step, micro) for micro in range(worlds[0].micro_steps) for world in worlds
         ]
-        assert torch.equal(torch.cat([part.tokens for part in slices]), SAMPLER.batch(step))
-        assert sum(part.batch_hash for part in slices) == hash_rows(SAMPLER.batch(step), 0)
+        assert torch.equal(torch.cat([tokens for tokens, _ in slices]), SAMPLER.batch(step))
+        assert sum(batch_hash for _, batch_hash in slices) == hash_rows(SAMPLER.batch(step), 0)
 
 
 def test_the_next_one_is_begun_while_the_last_is_used() -> None:
@@ -51,12 +51,12 @@ def test_the_next_one_is_begun_while_the_last_is_used() -> None:
         ahead.take(*here)
         assert ahead.next is not None
         assert ahead.next[0] == after
-        assert torch.equal(ahead.next[1].result().tokens, batches().take(*after).tokens)
+        assert torch.equal(ahead.next[1].result()[0], batches().take(*after)[0])
 
 
 def test_a_failure_of_the_thread_is_raised_where_the_batch_is_taken() -> None:
     damaged = Tokens((np.arange(500, dtype=np.uint16),), ("shard",), limit=300)
-    ahead = Batches(Sampler(damaged, 7, 12, 0), 3, 0, 2, torch.device("cpu"))
+    ahead = Loader(Sampler(damaged, 7, 12, 0), 3, 0, 2, torch.device("cpu"))
     for micro_step in (0, 1):
         with pytest.raises(
             CorpusError,

@@ -10,7 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.data.mixture import PERIOD, Mixture, Share, parse_mixture, seed_of
+from groundup.data.corpora import parse_mixture
+from groundup.data.mixture import Mixture, seed_of
+from groundup.data.permutation import PERIOD
 from groundup.data.sampler import Sampler
 from groundup.data.tokens import Tokens
 from groundup.errors import RecipeError
@@ -117,17 +119,17 @@ def test_the_order_is_the_one_of_every_earlier_release() -> None:
     ]
 
 
-def parsed(given: str, *existing: str) -> list[Share]:
+def parsed(given: str, *existing: str) -> list[tuple[str, float]]:
     return parse_mixture(given, lambda name: name in existing)
 
 
 def test_a_mixture_is_names_with_weights() -> None:
-    assert parsed("a:0.7,b:0.3") == [Share("a", 0.7), Share("b", 0.3)]
-    assert parsed("data/a:3, b.txt:1") == [Share("data/a", 0.75), Share("b.txt", 0.25)]
+    assert parsed("a:0.7,b:0.3") == [("a", 0.7), ("b", 0.3)]
+    assert parsed("data/a:3, b.txt:1") == [("data/a", 0.75), ("b.txt", 0.25)]
     # a file of that name
-    assert parsed("a:0.7,b:0.3", "a:0.7,b:0.3") == [Share("a:0.7,b:0.3", 1.0)]
+    assert parsed("a:0.7,b:0.3", "a:0.7,b:0.3") == [("a:0.7,b:0.3", 1.0)]
     for name in ("shakespeare", "a,b", "c:/texts", "a:b,c:d"):
-        assert parsed(name) == [Share(name, 1.0)]
+        assert parsed(name) == [(name, 1.0)]
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from commands import flip_bit
 from groundup.data import shard_folder
+from groundup.data.formats import kind_of
 from groundup.data.shard_file import DTYPES, HEADER, ShardWriter, open_shard
-from groundup.data.shard_folder import is_shard_folder, open_folder
+from groundup.data.shard_folder import open_folder
 from groundup.errors import CorpusError
 from shard_files import characters, documents, encoded, learned, write_shards
 
@@ -121,7 +122,7 @@ def test_nanogpts_and_llmcs_files_are_read(tmp_path: Path) -> None:
         header = np.zeros(256, dtype="<i4")
         header[:3] = magic, 1, len(tokens)
         (tmp_path / name).write_bytes(header.tobytes() + tokens.astype(dtype).tobytes())
-    assert is_shard_folder(tmp_path)
+    assert kind_of(tmp_path) == "foreign shards"
     folder = open_folder(tmp_path)
     assert [len(folder.shards[split]) for split in ("train", "validation")] == [2, 1]
     assert all(shard.tokens.tolist() == tokens.tolist() for shard in folder.all_shards())

@@ -12,6 +12,7 @@ from transformers.models.qwen3 import modeling_qwen3
 from conftest import perturb
 from groundup import Modern, ModernConfig
 from groundup.errors import ConfigError
+from groundup.models.modern import rotate
 
 SHAPES = [
     pytest.param(
@@ -121,9 +122,9 @@ def test_only_the_distance_between_positions_matters() -> None:
     """
     model = Modern(ModernConfig(32, 11, 1, 2, 2, 8, 4, 16)).double()
     perturb(model)
-    rotary = model.model.rotary
     query, key = torch.randn(2, 1, 1, 1, 4, dtype=torch.float64).unbind()
-    turned_query, turned_key = rotary(query.expand(1, 1, 32, 4)), rotary(key.expand(1, 1, 32, 4))
+    rotation = model.model.rotary(torch.arange(32)[None])
+    turned_query, turned_key = (rotate(one.expand(1, 1, 32, 4), rotation) for one in (query, key))
     scores = turned_query[0, 0] @ turned_key[0, 0].mT
     for distance in (0, 1, 7):
         torch.testing.assert_close(

@@ -18,7 +18,8 @@ from agreement import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groundup.models import correspondence, gpt2, readable
+from groundup.models import cache, correspondence, gpt2, readable
+from groundup.models.cache import Attend
 from groundup.models.config import GPTConfig
 from groundup.optim.groups import Rule
 from groundup.recipes.schema import OptimSection
@@ -74,9 +75,9 @@ def transposing(suffix: str) -> Callable[..., correspondence.Weights]:
     return transposed
 
 
-def post_norm(block: gpt2.Block, hidden: Tensor, cache: None = None) -> Tensor:
+def post_norm(block: gpt2.Block, hidden: Tensor, attend: Attend) -> Tensor:
     """The first transformer's order: add, then normalise (Vaswani et al. 2017, section 3.1)."""
-    hidden = block.ln_1(hidden + block.attn(hidden))
+    hidden = block.ln_1(hidden + block.attn(hidden, attend))
     return block.ln_2(hidden + block.mlp(hidden))
 
 
@@ -92,15 +93,18 @@ def detached_attention(query: Tensor, key: Tensor, value: Tensor, dropout: float
 # What is patched before the models are built: (where, name, the broken one, what the check must
 # find different).
 PATCHES = {
-    "mask shows the next token": (gpt2, "causal_attention", attention(lambda d: d >= -1), "logits"),
-    "mask hides the token itself": (
-        gpt2,
+    "mask shows the next token": (
+        cache,
         "causal_attention",
-        attention(lambda d: d >= 1),
+        attention(lambda d: d >= -1),
         "logits",
     ),
+    "mask hides the token itself": (
+        *(cache, "causal_attention"),
+        *(attention(lambda d: d >= 1), "logits"),
+    ),
     "mask hides the first token from the last": (
-        *(gpt2, "causal_attention"),
+        *(cache, "causal_attention"),
         *(attention(lambda d: (d >= 0) & (d < CONFIG.block_size - 1)), "logits"),
     ),
     "readable mask by one": (
@@ -108,15 +112,15 @@ PATCHES = {
         *(lambda scores: torch.ones(scores.shape[-2:], dtype=torch.bool).triu(2), "logits"),
     ),
     "scale by the model's width": (
-        *(gpt2, "causal_attention"),
+        *(cache, "causal_attention"),
         *(attention(lambda d: d >= 0, scale=1 / math.sqrt(CONFIG.n_embd)), "logits"),
     ),
-    "no scale": (gpt2, "causal_attention", attention(lambda d: d >= 0, scale=1.0), "logits"),
+    "no scale": (cache, "causal_attention", attention(lambda d: d >= 0, scale=1.0), "logits"),
     "GELU by erf": (readable.GELU, "forward", lambda self, x: F.gelu(x), "logits"),
     "ReLU": (readable.GELU, "forward", lambda self, x: F.relu(x), "logits"),
     "post-norm": (gpt2.Block, "forward", post_norm, "logits"),
     "loss in float32": (gpt2.GPT2, "forward", loss_in_float32, "losses"),
-    "no gradient to the queries": (gpt2, "causal_attention", detached_attention, "gradients"),
+    "no gradient to the queries": (cache, "causal_attention", detached_attention, "gradients"),
     "queries and keys swapped": (correspondence, "STACKED", ("key", "query", "value"), "logits"),
     "keys and values swapped": (correspondence, "STACKED", ("query", "value", "key"), "logits"),
     "heads interleaved": (correspondence, "_head_names", interleaved_heads, "logits"),
@@ -143,7 +147,7 @@ def test_unbroken_models_pass() -> None:
 
 
 def test_the_unbroken_attention_of_this_file_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpt2, "causal_attention", attention(lambda distance: distance >= 0))
+    monkeypatch.setattr(cache, "causal_attention", attention(lambda distance: distance >= 0))
     computes_the_same(twins(CONFIG))
 
 

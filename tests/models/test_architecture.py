@@ -93,7 +93,7 @@ def test_logits_and_loss_have_the_shapes_that_they_promise(architecture: str) ->
     assert loss.shape == ()
     by_hand = -logits.log_softmax(dim=-1).gather(-1, targets[..., None]).mean()
     torch.testing.assert_close(loss, by_hand, rtol=0, atol=1e-12)
-    torch.testing.assert_close(model.head(model.hidden(tokens)), logits, rtol=0, atol=1e-12)
+    torch.testing.assert_close(model.logits(model.hidden(tokens)), logits, rtol=0, atol=1e-12)
 
 
 @of_every_gpt

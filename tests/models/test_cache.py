@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from conftest import model_of, perturb
 from groundup.models.attention import causal_attention
-from groundup.models.cache import KVCache, LayerCache
+from groundup.models.cache import NO_CACHE, KVCache
 from groundup.models.config import GPTConfig
-from groundup.models.registry import hidden_after, new_cache
+from groundup.models.registry import cache_for, hidden_states
 
 CONFIG = GPTConfig(block_size=12, vocab_size=13, n_layer=3, n_head=4, n_embd=16)
 
@@ -98,33 +98,62 @@ def test_the_usual_precisions_go_through_a_cache_too(name: str, dtype: torch.dty
 @pytest.mark.parametrize("name", ["bigram", "readable"])
 def test_models_without_a_cache_are_read_whole(name: str):
     model = made(name)
-    assert new_cache(model) is None
+    assert cache_for(model, 12) is None
     tokens = torch.arange(12)[None]
     with torch.no_grad():
-        assert torch.equal(hidden_after(model, tokens, None), model.hidden(tokens))
+        assert torch.equal(hidden_states(model, tokens, None), model.hidden(tokens))
         with pytest.raises(AssertionError, match="without a cache"):
-            hidden_after(model, tokens, KVCache(3))
+            hidden_states(model, tokens, KVCache(3))
 
 
-@given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=8))
-def test_a_layer_keeps_everything_in_its_order(sizes: list[int]):
-    keys, cache = torch.randn(2, 3, sum(sizes), 4, dtype=torch.float64), LayerCache()
-    first = 0
+@pytest.mark.parametrize("name", MODELS)
+def test_a_cache_gives_each_row_its_positions(name: str):
+    cache = cache_for(MODELS[name], 12)
+    assert cache is not None
+    for first, time in ((0, 5), (5, 1), (6, 4)):
+        found = cache.positions(torch.zeros(2, time, dtype=torch.int64), CONFIG.block_size)
+        assert found.tolist() == [list(range(first, first + time))] * 2
+    assert NO_CACHE.positions(torch.zeros(2, 4), CONFIG.block_size).tolist() == [[0, 1, 2, 3]]
+    with pytest.raises(AssertionError, match="13 tokens are more than block_size = 12"):
+        NO_CACHE.positions(torch.zeros(2, 13), CONFIG.block_size)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 5), min_size=1, max_size=8),
+    room=st.integers(0, 12),
+    shared=st.sampled_from([1, 2]),
+)
+def test_each_piece_is_attended_to_as_the_end_of_the_whole(
+    sizes: list[int], room: int, shared: int
+):
+    """Whatever the room: what has no place in it is kept all the same, in its order."""
+    generator = torch.Generator().manual_seed(sum(sizes))
+    layers = [
+        [
+            torch.randn(2, heads, sum(sizes), 8, generator=generator, dtype=torch.float64)
+            for heads in (4, 4 // shared, 4 // shared)
+        ]
+        for _ in range(2)
+    ]
+    cache, first = KVCache(2, room), 0
     for size in sizes:
-        piece = keys[:, :, first : first + size]
-        first += size
-        kept = cache.append(piece, -piece)
-        assert torch.equal(kept[0], keys[:, :, :first])
-        assert torch.equal(kept[1], -keys[:, :, :first])
+        cache.positions(torch.zeros(2, size), sum(sizes))
+        last = first + size
+        for layer, (query, key, value) in enumerate(layers):
+            whole = causal_attention(query[:, :, :last], key[:, :, :last], value[:, :, :last], 0.0)
+            pieces = (tensor[:, :, first:last] for tensor in (query, key, value))
+            found = cache.attention(layer)(*pieces, 0.0)
+            torch.testing.assert_close(found, whole[:, :, first:], rtol=0, atol=1e-13)
+            kept = cache._kept[layer, ..., :last, :]
+            assert torch.equal(kept, torch.stack([key[:, :, :last], value[:, :, :last]]))
+        first = last
 
 
-@given(cached=st.integers(1, 6), new=st.integers(1, 6), shared=st.sampled_from([1, 2]))
-def test_attention_after_a_cache_is_the_end_of_the_whole(cached: int, new: int, shared: int):
-    generator = torch.Generator().manual_seed(cached + 10 * new)
-    sizes = ((4, cached + new), (4 // shared, cached + new), (4 // shared, cached + new))
-    query, key, value = (
-        torch.randn(2, *size, 8, generator=generator, dtype=torch.float64) for size in sizes
-    )
-    whole = causal_attention(query, key, value, 0.0)
-    found = causal_attention(query[:, :, cached:], key, value, 0.0)
-    torch.testing.assert_close(found, whole[:, :, cached:], rtol=0, atol=1e-13)
+def test_a_cache_with_enough_room_stays_where_it_is():
+    cache, model, places = KVCache(CONFIG.n_layer, 12), MODELS["gpt2"], set()
+    with torch.no_grad():
+        for time in (5, 1, 6):
+            model.hidden(torch.zeros(1, time, dtype=torch.int64), cache)
+            places.add(cache._kept.data_ptr())
+            assert cache._kept.size(-2) == 12
+    assert len(places) == 1

@@ -11,7 +11,7 @@ from conftest import perturb
 from groundup.generation.stream import SamplingSettings, stream_tokens
 from groundup.models.config import GPTConfig, ModelConfig, ModernConfig, adapter_parameter_count
 from groundup.models.lora import LoRALinear, adapt, adaptable_layers, adapter_of, merge
-from groundup.models.registry import Model, build, build_on_paper
+from groundup.models.registry import Model, build, build_on_meta
 from groundup.optim.groups import LORA_RULES, group_parameters
 from groundup.training.compiling import parts_of
 from groundup.training.objective import NextTokenLoss
@@ -172,7 +172,7 @@ def test_a_block_with_them_is_one_graph(architecture: str) -> None:
 def test_under_two_percent_of_published_models_train_at_rank_8(
     architecture: str, config: ModelConfig, parameters: int, adapters: int
 ) -> None:
-    model = build_on_paper(architecture, config)
+    model = build_on_meta(architecture, config)
     adapt(model, 8, 16.0)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     assert trained == adapters == adapter_parameter_count(config, 8)

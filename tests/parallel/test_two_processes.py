@@ -25,9 +25,8 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from commands import checkpoint, metrics, steps_so_far, tensors, trained
 from groundup.checkpoints import publish as checkpoints
 from groundup.data.corpora import Corpus, load_corpus
-from groundup.data.dataset import read_text
+from groundup.data.dataset import make_dataset
 from groundup.data.loader import hash_rows
-from groundup.data.sources import Sources
 from groundup.errors import RecipeError
 from groundup.parallel.world import World, join_world
 from groundup.recipes.schema import Recipe
@@ -312,8 +311,8 @@ def assert_stopped_after(run: Path, status: int, out: str, err: str) -> int:
 def assert_each_batch_once(run: Path, text_file: Path) -> None:
     """The run's hashes are those of the sampler's whole batches, computed here, each step once."""
     recipe = RunFolder(run).read_recipe()
-    text = read_text(Sources.of(load_corpus(str(text_file))), recipe, None)
-    sampler = text.batches_of(recipe)
+    text = make_dataset([load_corpus(str(text_file))], recipe, None)
+    sampler = text.sampler(recipe)
     lines = metrics(run)
     assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
     assert [line["batch_hash"] for line in lines] == [
@@ -426,9 +425,7 @@ def _assemble(around: Surroundings, rows_alike: bool) -> Trainer:
     varied = "".join(chr(ord("a") + position * position % 23) for position in range(2000))
     # 8 characters over and over: each window of 8 is every other
     text = "abcdefgh" * 250 if rows_alike else varied
-    return setup.assemble(
-        recipe, read_text(Sources.of(Corpus("text", text)), recipe, None), None, around
-    )
+    return setup.assemble(recipe, make_dataset([Corpus("text", text)], recipe, None), None, around)
 
 
 def _flat(trainer: Trainer) -> list[float]:

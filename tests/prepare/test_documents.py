@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from groundup.prepare import documents
 from groundup.prepare import inputs as parts
 from groundup.prepare.documents import Reading, read_documents
-from groundup.prepare.inputs import cut_of, find_parts, kind_of
+from groundup.prepare.inputs import cut_of, find_parts
 from sample_sources import FORMATS, some_documents, write_rows
 
 
@@ -148,21 +148,6 @@ def test_repetitive_text_compressed_a_thousandfold(tmp_path: Path):
     assert (
         texts(write_rows(tmp_path / "a.jsonl.zst", documents_of_one_kind)) == documents_of_one_kind
     )
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("a.txt", "text"),
-        ("a.JSONL", "rows"),
-        ("a.jsonl.gz", "rows"),
-        ("a.txt.zst", "text"),
-        ("a.parquet", "parquet"),
-    ],
-)
-def test_kinds(name: str, kind: str):
-    assert kind_of(Path(name)) == kind
-    assert kind_of(Path(f"{name}.jpg")) is None
 
 
 def test_the_number_of_a_bad_line_is_that_of_the_file(

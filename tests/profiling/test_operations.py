@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from groundup.machine import memory
-from groundup.models import attention
+from groundup.models import attention, cache
 from groundup.models.bigram import Bigram
 from groundup.models.config import GPTConfig, ModernConfig
 from groundup.models.gpt2 import GPT2
@@ -50,7 +50,7 @@ def test_a_modern_model_needs_what_torch_counts(
     tied: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # all products
-    monkeypatch.setattr("groundup.models.modern.causal_attention", attention.attention_by_products)
+    monkeypatch.setattr(cache, "causal_attention", attention.attention_by_products)
     config = ModernConfig(16, 17, 2, 4, 2, 24, head_dim=8, n_inner=40, tied=tied)
     assert counted(Modern(config)) == operations_per_token("modern", config)
 
@@ -71,9 +71,7 @@ def test_adapters_need_what_torch_counts(
     for name, model in (("gpt2", GPT2(classic)), ("modern", Modern(grouped))):
         adapt(model, rank, alpha=16.0)
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(
-                f"groundup.models.{name}.causal_attention", attention.attention_by_products
-            )
+            patched.setattr(cache, "causal_attention", attention.attention_by_products)
             assert counted(model) == operations_per_token(name, model.config, rank)
 
 

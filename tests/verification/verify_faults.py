@@ -15,9 +15,9 @@ from groundup.checkpoints import model_folder
 from groundup.checkpoints.layouts import gpt2 as gpt2_layout
 from groundup.checkpoints.layouts import qwen3 as qwen3_layout
 from groundup.generation import stream as engine
-from groundup.models import attention, correspondence, gpt2, modern
+from groundup.models import attention, cache, correspondence, gpt2, modern
 from groundup.models.bigram import Bigram
-from groundup.models.cache import KVCache, LayerCache
+from groundup.models.cache import KVCache
 from groundup.tokenizers.bytepair import BytePairTokenizer
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.training import objective
@@ -72,13 +72,10 @@ def gelu_by_erf(mlp: gpt2.MLP, hidden: Tensor) -> Tensor:
     return mlp.dropout(mlp.c_proj(F.gelu(mlp.c_fc(hidden))))
 
 
-def rotate_neighbours(rotary: modern.Rotary, vectors: Tensor, position: int = 0) -> Tensor:
+def rotate_neighbours(vectors: Tensor, rotation: modern.Rotation) -> Tensor:
     """RoPE as its paper has it: dimension 2i with 2i + 1, instead of i with i + head_dim / 2."""
-    turned, half = slice(position, position + vectors.size(-2)), vectors.size(-1) // 2
-    cosine, sine = (
-        table[turned, :half].repeat_interleave(2, -1).to(vectors)
-        for table in (rotary.cosine, rotary.sine)
-    )
+    half = vectors.size(-1) // 2
+    cosine, sine = (table[..., :half].repeat_interleave(2, -1).to(vectors) for table in rotation)
     turned = torch.stack([-vectors[..., 1::2], vectors[..., ::2]], dim=-1).flatten(-2)
     return vectors * cosine + turned * sine
 
@@ -142,24 +139,25 @@ def stale_window(model: Any, tokens: Tensor, settings: engine.SamplingSettings) 
         seen = (
             tokens if tokens.size(1) <= model.block_size else tokens[:, -model.block_size - 1 : -1]
         )
-        token = model.eval().head(model.hidden(seen)[:, -1]).argmax(dim=-1)
+        token = model.eval().logits(model.hidden(seen)[:, -1]).argmax(dim=-1)
         tokens = torch.cat([tokens, token[:, None]], dim=1)
         yield int(token)
 
 
-ROTATE, COPY_ROWS = modern.Rotary.forward, LayerCache.rows
+ROTATE, POSITIONS, COPY_ROWS = modern.Rotary.forward, KVCache.positions, KVCache.rows
 
 
-def position_from_zero(cache: KVCache | None, tokens: Tensor) -> Tensor:
-    return torch.arange(tokens.size(1))
+def positions_from_zero(kept: KVCache, tokens: Tensor, block_size: int) -> Tensor:
+    positions = POSITIONS(kept, tokens, block_size)
+    return positions - positions[:, :1]
 
 
-def rotate_from_zero(rotary: modern.Rotary, vectors: Tensor, position: int = 0) -> Tensor:
-    return ROTATE(rotary, vectors)
+def rotate_from_zero(rotary: modern.Rotary, positions: Tensor) -> modern.Rotation:
+    return ROTATE(rotary, positions - positions[:, :1])
 
 
-def rows_of_others(cache: LayerCache, numbers: Tensor, room: int = 0) -> LayerCache:
-    return COPY_ROWS(cache, numbers.roll(1), room)
+def rows_of_others(kept: KVCache, numbers: Tensor, room: int = 0) -> KVCache:
+    return COPY_ROWS(kept, numbers.roll(1), room)
 
 
 def another_base(settings: dict[str, Any]) -> dict[str, Any]:
@@ -172,11 +170,11 @@ def another_base(settings: dict[str, Any]) -> dict[str, Any]:
 # The fault: (how it is made, the random model that has it, the row of the table that must be red).
 FAULTS: dict[str, tuple[Patch, str, str]] = {
     "mask shows the next token": (
-        replacing(gpt2, "causal_attention", attend(lambda d: d >= -1)),
+        replacing(cache, "causal_attention", attend(lambda d: d >= -1)),
         *("gpt2", "causality: in float32"),
     ),
     "mask shows the next token, modern": (
-        replacing(modern, "causal_attention", attend(lambda d: d >= -1)),
+        replacing(cache, "causal_attention", attend(lambda d: d >= -1)),
         *("modern", "causality: in float32"),
     ),
     "mask shows the next token, in bfloat16 alone": (
@@ -184,7 +182,7 @@ FAULTS: dict[str, tuple[Patch, str, str]] = {
         *("gpt2", "causality: in bfloat16"),
     ),
     "mask hides the token itself": (
-        replacing(gpt2, "causal_attention", attend(lambda d: d >= 1)),
+        replacing(cache, "causal_attention", attend(lambda d: d >= 1)),
         *("gpt2", "readable = fused: logits"),
     ),
     "GELU by erf": (
@@ -197,11 +195,11 @@ FAULTS: dict[str, tuple[Patch, str, str]] = {
         *("gpt2", "ours = transformers"),
     ),
     "keys and values swapped": (
-        replacing(gpt2, "causal_attention", swapped_keys_and_values),
+        replacing(cache, "causal_attention", swapped_keys_and_values),
         *("gpt2", "readable = fused: logits"),
     ),
     "keys and values swapped, modern": (
-        replacing(modern, "causal_attention", swapped_keys_and_values),
+        replacing(cache, "causal_attention", swapped_keys_and_values),
         *("modern", "ours = transformers"),
     ),
     "keys and values swapped in the map": (
@@ -209,7 +207,7 @@ FAULTS: dict[str, tuple[Patch, str, str]] = {
         *("readable", "readable = fused: logits"),
     ),
     "RoPE pairs swapped": (
-        replacing(modern.Rotary, "forward", rotate_neighbours),
+        replacing(modern, "rotate", rotate_neighbours),
         "modern",
         "ours = transformers",
     ),
@@ -274,7 +272,7 @@ FAULTS: dict[str, tuple[Patch, str, str]] = {
         *("gpt2", "cached = uncached: greedy, tokens"),
     ),
     "stale cache position": (
-        replacing(gpt2, "positions_after", position_from_zero),
+        replacing(KVCache, "positions", positions_from_zero),
         *("gpt2", "cached = uncached: logits"),
     ),
     "stale cache position, modern": (
@@ -282,7 +280,7 @@ FAULTS: dict[str, tuple[Patch, str, str]] = {
         *("modern", "cached = uncached: logits"),
     ),
     "a cache that confuses its rows": (
-        replacing(LayerCache, "rows", rows_of_others),
+        replacing(KVCache, "rows", rows_of_others),
         *("gpt2", "cached = uncached: logits"),
     ),
     "half precision in secret": (

@@ -220,7 +220,7 @@ def _in_folder(path: Path, report: Report) -> Path:
             checkpoint.verify(path)
         return path
     best = [(checkpoints / "best").resolve()] if (checkpoints / "best").is_symlink() else []
-    folder = checkpoint.newest_valid([*best, *checkpoint.steps(checkpoints)], report)
+    folder = checkpoint.newest_valid([*best, *checkpoint.steps(checkpoints)])
     if folder is None:
         raise CheckpointError(
             f"{path} has no intact checkpoint to load. Train on with: groundup train --resume "

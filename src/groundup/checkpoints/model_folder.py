@@ -38,7 +38,14 @@ from groundup.errors import CheckpointError, ForeignTokenizerError
 from groundup.machine.device import choose_device
 from groundup.models.config import ModelConfig, parameter_count
 from groundup.models.lora import merge
-from groundup.models.registry import MODELS, Model, allocated, architecture_of, build_on_paper
+from groundup.models.registry import (
+    MODELS,
+    Model,
+    allocated,
+    architecture_of,
+    build_on_meta,
+    count_parameters,
+)
 from groundup.tokenizers.base import END_OF_TEXT, TOKENIZER_FILE, Tokenizer
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.load import load_tokenizer
@@ -144,7 +151,7 @@ def load_to_work(
 
 def described(model: Model, folder: Path) -> str:
     """What was loaded, in a line."""
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = count_parameters(model)
     dtype = next(model.parameters()).dtype
     precision = "" if dtype == torch.float32 else f", in {str(dtype).removeprefix('torch.')}"
     return f"{architecture_of(model)}, {parameters:,} parameters{precision}, from {folder}"
@@ -251,10 +258,10 @@ def _load_whole(folder: Path, block_size: int | None, dropout: float | None) -> 
     architecture, config = read_config(folder / CONFIG_FILE)
     stored, layout = stored_tensors(folder), layout_of(architecture)
     _check_size(folder, architecture, config, stored)
-    model = build_on_paper(architecture, config)
+    model = build_on_meta(architecture, config)
     stored = match(stored, layout.to_hugging_face(model), layout, folder)
     if (changed := _changed(config, folder, block_size, dropout)) != config:
-        model = build_on_paper(architecture, changed)
+        model = build_on_meta(architecture, changed)
     model = allocated(model, number_kind(stored))
     # mostly the model's own: what is read there needs no second place
     tensors = layout.to_hugging_face(model)

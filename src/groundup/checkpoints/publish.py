@@ -1,26 +1,35 @@
-"""Checkpoints: a folder of files, written whole or not at all, and read only if every byte is what
-was written.
+"""Checkpoints: folders that appear whole or not at all, and are read only if every byte is right.
 
-Knows nothing of what the files hold. The protocol: write into a temporary folder beside the final
-one, fsync every file, write a manifest with the SHA-256 of each, fsync it, rename the folder, fsync
-its parent.
+This module knows nothing of what the files hold. A checkpoint is written in three calls. `begin`
+makes a temporary folder beside the final one. `fill` has files written into it, flushes each of
+them to the disk and takes its SHA-256; of several processes, each can fill in files of its own.
+`seal` writes the manifest of these hashes, flushes it, gives the folder its name, flushes the
+folder above, points `latest` and `best` at it, and prunes. A save hashes what it writes, once, and
+nothing else.
 """
 
 import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from groundup.errors import CheckpointError, TrainingError
 from groundup.files import parse_json
 
+logger = logging.getLogger(__name__)
+
 MANIFEST = "manifest.json"
 STEP_NAME = re.compile(r"step-(\d{6,})")
 TEMPORARY = ".writing-"
+
+Files = dict[str, dict[str, Any]]  # a file's name below the folder -> its size and its SHA-256
 
 
 def step_folder(parent: Path, step: int) -> Path:
@@ -28,32 +37,87 @@ def step_folder(parent: Path, step: int) -> Path:
     return parent / f"step-{step:06d}"
 
 
-def write(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Create `folder` atomically with what `fill` writes into the temporary folder that it is
-    given.
+def publish(
+    folder: Path, write: Callable[[Path], None], *, best: bool, keep: int, protected: Path | None
+) -> None:
+    """Write a checkpoint with one process.
 
-    Raises TrainingError when the files can't be written; then `folder` and everything beside it is
-    as it was.
+    Args:
+        folder: The checkpoint, as `step_folder` names it.
+        write: Writes the files into the temporary folder that it is given.
+        best, keep, protected: As `seal` takes them.
+
+    Raises:
+        TrainingError: The files can't be written. All checkpoints are then as they were.
     """
-    temporary = folder.with_name(f"{TEMPORARY}{folder.name}")
-    try:
+    begin(folder)
+    seal(folder, fill(folder, write), best=best, keep=keep, protected=protected)
+
+
+def begin(folder: Path) -> None:
+    """Make the temporary folder that `fill` and `seal` turn into `folder`. Raises TrainingError."""
+    with _nothing_left_on_failure(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_unfinished(folder.parent)
-        temporary.mkdir()
-        fill(temporary)
-        for path in _files(temporary):
-            _fsync(path)
-        (temporary / MANIFEST).write_text(_manifest(temporary), "utf-8")
-        _fsync(temporary / MANIFEST)
-        for path in [*(path for path in temporary.rglob("*") if path.is_dir()), temporary]:
-            _fsync(path)
+        _temporary(folder).mkdir()
+
+
+def fill(folder: Path, write: Callable[[Path], None], pattern: str = "**/*") -> Files:
+    """Have files written into the temporary folder of `folder`, and make them durable.
+
+    Args:
+        folder: The checkpoint that was begun.
+        write: Writes the files into the temporary folder that it is given.
+        pattern: Which files are this process's own, where several fill the folder at once.
+
+    Returns:
+        What the manifest states of the files that match `pattern`.
+
+    Raises:
+        TrainingError: The files can't be written. All checkpoints are then as they were.
+    """
+    temporary = _temporary(folder)
+    with _nothing_left_on_failure(folder):
+        write(temporary)
+        files = sorted(path for path in temporary.glob(pattern) if path.is_file())
+        return {path.relative_to(temporary).as_posix(): _flush_and_hash(path) for path in files}
+
+
+def seal(folder: Path, files: Files, *, best: bool, keep: int, protected: Path | None) -> None:
+    """Turn what was filled in into the checkpoint `folder`, and remove older checkpoints.
+
+    Args:
+        folder: The checkpoint that was begun.
+        files: What `fill` gave, of all processes together.
+        best: Whether `best` points at it too, and not only `latest`.
+        keep: How many of the newest checkpoints stay.
+        protected: A checkpoint that stays besides these and the best one.
+
+    Raises:
+        TrainingError: The folder can't be written. All checkpoints are then as they were.
+    """
+    temporary = _temporary(folder)
+    with _nothing_left_on_failure(folder):
+        (temporary / MANIFEST).write_text(_render(files), "utf-8")
+        for path in [temporary / MANIFEST, *filter(Path.is_dir, temporary.rglob("*")), temporary]:
+            _flush(path)
         if folder.exists():  # a damaged one, or the same step of a resumed run
-            replaced = folder.with_name(f"{TEMPORARY}replaced-{folder.name}")
-            folder.rename(replaced)
+            folder.rename(folder.with_name(f"{TEMPORARY}replaced-{folder.name}"))
         temporary.rename(folder)
-        _fsync(folder.parent)
+        _flush(folder.parent)
+    remove_unfinished(folder.parent)
+    for name in ("latest", "best") if best else ("latest",):
+        point(folder.with_name(name), folder)
+    prune(folder.parent, keep, [folder.with_name("best"), *([protected] if protected else [])])
+
+
+@contextmanager
+def _nothing_left_on_failure(folder: Path) -> Iterator[None]:
+    """Remove the temporary folder if the body fails, and say why where the system refused."""
+    try:
+        yield
     except Exception as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(_temporary(folder), ignore_errors=True)
         # safetensors wraps the system's errors
         if isinstance(error, OSError) or "os error" in str(error):
             full = getattr(error, "errno", None) == errno.ENOSPC or "os error 28" in str(error)
@@ -62,52 +126,32 @@ def write(folder: Path, fill: Callable[[Path], None]) -> None:
                 f"can't write {folder}: {reason}. Earlier checkpoints are untouched."
             ) from error
         raise
-    remove_unfinished(folder.parent)
-
-
-def publish(
-    parent: Path,
-    step: int,
-    fill: Callable[[Path], None],
-    *,
-    best: bool,
-    keep: int,
-    protected: Path | None,
-    report: Callable[[str], None],
-) -> Path:
-    """Write the checkpoint of a step, point `latest` (and `best`) at it, then prune: the folder.
-    Raises TrainingError.
-
-    Pruning never removes the best checkpoint, nor `protected`, the one that the run was resumed
-    from.
-    """
-    folder = step_folder(parent, step)
-    write(folder, fill)
-    point(parent / "latest", folder)
-    if best:
-        point(parent / "best", folder)
-    kept = [path for path in (parent / "best", protected) if path is not None]
-    prune(parent, keep, kept, report)
-    return folder
 
 
 def point(link: Path, folder: Path) -> None:
     """Make `link` a relative symbolic link to `folder` beside it, in one atomic step."""
-    temporary = link.with_name(f"{TEMPORARY}{link.name}")
+    temporary = _temporary(link)
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(folder.name)
     temporary.replace(link)
-    _fsync(link.parent)
+    _flush(link.parent)
 
 
 def verify(folder: Path) -> None:
-    """Check every file against the manifest. Raises CheckpointError that names the first damaged
-    file.
+    """Check every byte of a checkpoint against its manifest.
+
+    Raises:
+        CheckpointError: The first file that is damaged or missing, by name.
     """
+    _check(folder, hashes=True)
+
+
+def _check(folder: Path, *, hashes: bool) -> None:
+    """Check the manifest, the size of every file and, where asked, its SHA-256."""
     path = folder / MANIFEST
     try:
         text = path.read_text("utf-8")
-        expected: dict[str, dict] = parse_json(text)["files"]
+        expected: Files = parse_json(text)["files"]
         intact = text == _render(expected) and all(
             {"size", "sha256"} <= entry.keys() for entry in expected.values()
         )
@@ -127,7 +171,7 @@ def verify(folder: Path) -> None:
             raise CheckpointError(
                 f"{file} has {size:,} bytes instead of {entry['size']:,}: it was cut or changed"
             )
-        if (digest := _sha256(file)) != entry["sha256"]:
+        if hashes and (digest := _sha256(file)) != entry["sha256"]:
             raise CheckpointError(
                 f"{file} is damaged: its SHA-256 is {digest[:12]}... instead of "
                 f"{entry['sha256'][:12]}..."
@@ -142,34 +186,34 @@ def steps(parent: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.partition("-")[2]), reverse=True)
 
 
-def newest_valid(candidates: Iterable[Path], report: Callable[[str], None]) -> Path | None:
-    """The first of `candidates` that verifies; each one passed over is reported."""
+def newest_valid(candidates: Iterable[Path]) -> Path | None:
+    """The first of `candidates` that verifies. Each one passed over before it is reported."""
     for folder in candidates:
         try:
             verify(folder)
         except CheckpointError as error:
-            report(f"{error}. Passing over {folder.name}.")
+            logger.warning("%s. Passing over %s.", error, folder.name)
         else:
             return folder
     return None
 
 
-def prune(
-    parent: Path, keep: int, protected: Iterable[Path], report: Callable[[str], None]
-) -> None:
-    """Remove all but the `keep` newest valid checkpoints and the protected ones; damaged ones stay
-    and don't count.
+def prune(parent: Path, keep: int, protected: Iterable[Path]) -> None:
+    """Remove all checkpoints but the `keep` newest sealed ones and the protected ones.
+
+    A sealed checkpoint has a whole manifest and every file at its size; hashes are verified when a
+    checkpoint is read. Those that aren't sealed are reported, stay, and don't count.
     """
     kept = {path.resolve() for path in protected}
-    valid = 0
+    sealed = 0
     for folder in steps(parent):
         try:
-            verify(folder)
+            _check(folder, hashes=False)
         except CheckpointError as error:
-            report(f"{error}. Left where it is.")
+            logger.warning("%s. Left where it is.", error)
             continue
-        valid += 1
-        if valid > keep and folder.resolve() not in kept:
+        sealed += 1
+        if sealed > keep and folder.resolve() not in kept:
             condemned = folder.with_name(f"{TEMPORARY}removed-{folder.name}")
             # so that a kill half-way leaves no checkpoint without its files
             folder.rename(condemned)
@@ -185,27 +229,21 @@ def remove_unfinished(parent: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+def _temporary(path: Path) -> Path:
+    """Where something is written before it gets its name."""
+    return path.with_name(f"{TEMPORARY}{path.name}")
 
 
-def _manifest(folder: Path) -> str:
-    """The manifest of what a folder holds."""
-    return _render(
-        {
-            path.relative_to(folder).as_posix(): {
-                "size": path.stat().st_size,
-                "sha256": _sha256(path),
-            }
-            for path in _files(folder)
-        }
-    )
-
-
-def _render(files: dict[str, dict]) -> str:
+def _render(files: Files) -> str:
     """The one way to write a manifest, sealed with its own SHA-256: any other byte is damage."""
     seal = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
     return json.dumps({"files": files, "sha256": seal}, indent=2, sort_keys=True) + "\n"
+
+
+def _flush_and_hash(path: Path) -> dict[str, Any]:
+    """Make a file durable. Returns its entry in the manifest."""
+    _flush(path)
+    return {"size": path.stat().st_size, "sha256": _sha256(path)}
 
 
 def _sha256(path: Path) -> str:
@@ -213,7 +251,8 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fsync(path: Path) -> None:
+def _flush(path: Path) -> None:
+    """Have a file's or a folder's content reach the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -10,9 +10,9 @@ from typing import Any
 from groundup.checkpoints.model_folder import described, load_to_work
 from groundup.cli.evaluation_report import hellaswag_json, print_hellaswag, print_loss
 from groundup.console import print_json, report
+from groundup.data.corpora import Corpus, open_corpora
+from groundup.data.dataset import check_tokenizer
 from groundup.data.hellaswag_items import Item, open_items, spread
-from groundup.data.shard_folder import ShardFolder
-from groundup.data.sources import Source, Sources, check_maker, open_sources
 from groundup.data.tokens import Tokens, check_range
 from groundup.errors import EvaluationError
 from groundup.evaluation.conventions import ways_of
@@ -138,25 +138,23 @@ def stride_of(model: Model, given: int | None) -> int:
     return stride
 
 
-def only_source(corpus: str) -> Source:
-    """What a text to be scored is read from. Raises CorpusError, and EvaluationError for a
-    mixture.
-    """
-    sources = open_sources(corpus, Path())
-    if len(sources.parts) != 1:
+def only_corpus(name: str) -> Corpus:
+    """The corpus to be scored. Raises CorpusError, and EvaluationError for a mixture."""
+    corpora = open_corpora(name)
+    if len(corpora) != 1:
         raise EvaluationError(
-            f"--corpus {corpus} is a mixture: evaluate its {len(sources.parts)} corpora one by one"
+            f"--corpus {name} is a mixture: evaluate its {len(corpora)} corpora one by one"
         )
-    return sources.parts[0]
+    return corpora[0]
 
 
-def shard_tokens(source: Source, tokenizer: Tokenizer, vocab_size: int, name: str) -> Tokens:
+def shard_tokens(corpus: Corpus, tokenizer: Tokenizer, vocab_size: int, name: str) -> Tokens:
     """The validation split of shards, which must be the model's. Raises CorpusError,
     RecipeError.
     """
-    assert isinstance(source.content, ShardFolder)
-    check_maker(Sources(source.name, (source,)), tokenizer, f"the model {name}")
-    tokens = source.content.tokens("validation", vocab_size)
+    assert corpus.shards is not None
+    check_tokenizer([corpus], tokenizer, f"the model {name}")
+    tokens = corpus.shards.tokens("validation", vocab_size)
     if tokens.limit is not None:  # of a corpus so large that training looks at what it reads alone
         for stream, shard in zip(tokens.streams, tokens.names, strict=True):
             check_range(stream, shard, tokens.limit)
@@ -167,10 +165,10 @@ def _read(corpus: str, tokenizer: Tokenizer, vocab_size: int, name: str) -> tupl
     """Which part of a corpus is scored, in words, and its tokens. Raises CorpusError,
     EvaluationError.
     """
-    source = only_source(corpus)
-    if isinstance(source.content, ShardFolder):
-        return "the validation split", shard_tokens(source, tokenizer, vocab_size, name)
-    return "the whole text", Tokens.of(tokenizer.encode(source.content.text), corpus)
+    found = only_corpus(corpus)
+    if found.shards is not None:
+        return "the validation split", shard_tokens(found, tokenizer, vocab_size, name)
+    return "the whole text", Tokens.of(tokenizer.encode(found.text), corpus)
 
 
 def first_tokens(tokens: Tokens, limit: int | None) -> Tokens:

@@ -9,6 +9,7 @@ from typing import Any
 
 from groundup.checkpoints import publish as checkpoint
 from groundup.checkpoints.model_folder import load
+from groundup.console import messages_to
 from groundup.errors import RecipeError, RunError
 from groundup.evaluation.units import perplexity
 from groundup.generation.stream import SamplingSettings, write_text
@@ -79,7 +80,9 @@ def surroundings(recipe: Recipe) -> Iterator[Surroundings]:
     """The processes that share the run, the journal of this one, and the signals that stop it."""
     uses_cuda = choose_device(recipe.train.device).type == "cuda"
     with join_world(uses_cuda) as world, stop_on_signals() as stop:
-        yield Surroundings(world, MainJournal() if world.is_main else Journal(), stop)
+        journal = MainJournal() if world.is_main else Journal()
+        with messages_to(journal.say):
+            yield Surroundings(world, journal, stop)
 
 
 def longer(recorded: Recipe, given: Tables, unwanted: list[str], run: RunFolder) -> Recipe:

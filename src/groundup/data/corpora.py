@@ -1,13 +1,17 @@
-"""Named texts and the user's own: a name or a path in, a text with its fingerprint out."""
+"""Corpora by name: a text, a folder of shards, or a mixture of several of both."""
 
 import hashlib
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
+from groundup.data.formats import NAMED, TEXT_SUFFIXES, Source, recognise
+from groundup.data.permutation import PERIOD
 from groundup.data.python_docs import python_docs
-from groundup.errors import CorpusError
+from groundup.data.shard_folder import ShardFolder, open_folder
+from groundup.errors import CorpusError, RecipeError
 from groundup.hub.download import RemoteFile, fetch
 
 TINY_SHAKESPEARE = RemoteFile(
@@ -18,102 +22,105 @@ TINY_SHAKESPEARE = RemoteFile(
     instead="train on the corpus that needs no network: --corpus python-docs",
 )
 
-NAMED = ("python-docs", "shakespeare")
-TEXT_SUFFIXES = (
-    ".txt",
-    ".md",
-    ".rst",
-    ".tex",
-    ".py",
-    ".html",
-    ".csv",
-    ".json",
-    ".xml",
-    ".toml",
-    ".yaml",
-    ".log",
-)
-
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text and where it came from."""
+    """A text, or a folder of shards, under the name that its user has for it.
+
+    Attributes:
+        name: A name or a path, as it was given.
+        text: The whole text; empty where the corpus has shards.
+        shards: The open folder of shards; None where the corpus is a text.
+        weight: The share of the tokens that a run learns from this corpus, in (0, 1].
+    """
 
     name: str
-    text: str
+    text: str = ""
+    shards: ShardFolder | None = None
+    weight: float = 1.0
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the text's UTF-8 bytes: the same content is the same corpus, whatever its
-        files are called.
-        """
+        """SHA-256 of the content: of the shards, or of the text's UTF-8 bytes."""
+        if self.shards is not None:
+            return self.shards.fingerprint
         return hashlib.sha256(self.text.encode("utf-8")).hexdigest()
 
 
-def load_corpus(name: str, folder: Path = Path()) -> Corpus:
-    """`python-docs`, `shakespeare`, or the path of a text file or a folder of them, relative to
-    here or to `folder`.
+def fingerprint_of(corpora: list[Corpus]) -> str:
+    """Give the SHA-256 of one corpus; of a mixture, that of the SHA-256s of its corpora."""
+    if len(corpora) == 1:
+        return corpora[0].fingerprint
+    together = "\n".join(corpus.fingerprint for corpus in corpora)
+    return hashlib.sha256(together.encode("ascii")).hexdigest()
 
-    Raises CorpusError.
+
+def open_corpora(name: str, folder: Path = Path()) -> list[Corpus]:
+    """Open what a recipe calls its corpus: one corpus, or those of a mixture with their weights.
+
+    Texts are read; of shards only the headers and the index are.
+
+    Args:
+        name: One of `NAMED`, a path, or a mixture of them: `a:0.7,b:0.3`.
+        folder: Where paths are looked for that the current folder doesn't have.
+
+    Raises:
+        RecipeError: The mixture can't be understood.
+        CorpusError: A corpus is missing, empty or damaged.
     """
-    if name == "python-docs":
-        return Corpus(name, python_docs())
-    if name == "shakespeare":
-        return Corpus(name, _read(fetch(TINY_SHAKESPEARE)))
-    path = find_path(name, folder)
+    shares = parse_mixture(name, lambda path: recognise(path, folder).exists)
+    return [replace(_open(recognise(share, folder)), weight=weight) for share, weight in shares]
+
+
+def _open(source: Source) -> Corpus:
+    if source.has_shards:
+        return Corpus(source.name, shards=open_folder(source.path))
+    return _read(source)
+
+
+def load_corpus(name: str, folder: Path = Path()) -> Corpus:
+    """Read a text: a named one, a file, or the text files of a folder joined by newlines.
+
+    Args:
+        name: One of `NAMED`, or a path.
+        folder: Where paths are looked for that the current folder doesn't have.
+
+    Raises:
+        CorpusError: There is no such text, it is empty, or it isn't UTF-8.
+    """
+    return _read(recognise(name, folder))
+
+
+def _read(source: Source) -> Corpus:
+    """Read a source as a text, whatever its name says of its format."""
+    name, path = source.name, source.path
+    if source.kind == "named":
+        return Corpus(
+            name, python_docs() if name == "python-docs" else _text_of(fetch(TINY_SHAKESPEARE))
+        )
     if not path.exists():
+        is_like_shards = Path(name).parent.name == "data" and not Path(name).suffix
+        remedy = f" A folder of shards is made by: groundup prepare SOURCE --out {name}"
         raise CorpusError(
             f"corpus {name} is neither a file or folder nor a known name. Known: "
-            f"{', '.join(NAMED)}."
-            + (
-                f" A folder of shards is made by: groundup prepare SOURCE --out {name}"
-                if _like_shards(name)
-                else ""
-            )
+            f"{', '.join(NAMED)}.{remedy if is_like_shards else ''}"
         )
-    text = "\n".join(_read(file) for file in _text_files(path)) if path.is_dir() else _read(path)
+    files = [path]
+    if path.is_dir():
+        texts = [file for file in source.files() if file.kind == "text" and not file.is_compressed]
+        files = [file.path for file in texts]
+        if not files:
+            raise CorpusError(
+                f"folder {path} holds no text file. Looked for: {' '.join(TEXT_SUFFIXES)}"
+            )
+    text = "\n".join(map(_text_of, files))
     if not text:
         raise CorpusError(f"corpus {name} is empty: 0 characters")
     return Corpus(name, text)
 
 
-def find_path(name: str, folder: Path = Path()) -> Path:
-    """Where a corpus of that name would be: here, or else in `folder`."""
-    path = Path(name).expanduser()
-    return path if path.exists() else folder / path
-
-
-def _like_shards(name: str) -> bool:
-    """Whether a path that doesn't exist was meant to be a folder of shards, by our own convention:
-    data/NAME.
-    """
-    return Path(name).parent.name == "data" and not Path(name).suffix
-
-
-def split(tokens: np.ndarray, validation_fraction: float) -> tuple[np.ndarray, np.ndarray]:
-    """Cut [tokens] into training and validation: the validation split is the end of the text."""
-    boundary = int(len(tokens) * (1 - validation_fraction))
-    return tokens[:boundary], tokens[boundary:]
-
-
-def _text_files(folder: Path) -> list[Path]:
-    """The text files below a folder in the order of their paths; hidden ones are left out."""
-    files = [
-        path
-        for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).parts)
-        if path.suffix.lower() in TEXT_SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
-    if not files:
-        raise CorpusError(
-            f"folder {folder} holds no text file. Looked for: {' '.join(TEXT_SUFFIXES)}"
-        )
-    return files
-
-
-def _read(path: Path) -> str:
-    """The file's text, line endings as they are. Raises CorpusError."""
+def _text_of(path: Path) -> str:
+    """Read a file's text with its line endings as they are."""
     try:
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
@@ -123,3 +130,48 @@ def _read(path: Path) -> str:
         ) from error
     except OSError as error:
         raise CorpusError(f"{path} can't be read: {error.strerror}") from error
+
+
+def parse_mixture(given: str, exists: Callable[[str], bool]) -> list[tuple[str, float]]:
+    """Split `a:0.7,b:0.3` into names and weights; the weights are scaled so that they sum to 1.
+
+    Args:
+        given: What a recipe calls its corpus.
+        exists: Tells whether something has that name: then the whole of it is one corpus.
+
+    Raises:
+        RecipeError: A name has no weight, or occurs twice, or a weight can't be used.
+    """
+    pieces = [piece.strip().rpartition(":") for piece in given.split(",")]
+    weights = [_number(weight) if name else None for name, _, weight in pieces]
+    if exists(given) or all(weight is None for weight in weights):
+        return [(given, 1.0)]
+    for (name, _, said), weight in zip(pieces, weights, strict=True):
+        if weight is None:
+            raise RecipeError(
+                f"data.corpus = {given} has {name + ':' if name else ''}{said or 'an empty name'} "
+                "without a weight: a mixture is NAME:WEIGHT,NAME:WEIGHT, as in a:0.7,b:0.3"
+            )
+        if not (math.isfinite(weight) and weight > 0):
+            raise RecipeError(
+                f"data.corpus = {given} gives {name} the weight {said}: choose a finite one above 0"
+            )
+    numbers, names = [weight or 0.0 for weight in weights], [name for name, _, _ in pieces]
+    total = math.fsum(numbers)
+    shares = [(name, weight / total) for name, weight in zip(names, numbers, strict=True)]
+    for name, share in shares:
+        if names.count(name) > 1:
+            raise RecipeError(f"data.corpus = {given} names {name} twice: give it one weight")
+        if share < 1 / PERIOD:
+            raise RecipeError(
+                f"data.corpus = {given} gives {name} {share:.2g} of the tokens, but "
+                f"a share has to be at least 1 in {PERIOD:,}: raise its weight, or leave it out"
+            )
+    return shares
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -1,31 +1,35 @@
-"""What a run reads: its corpora as tokens, by one tokenizer, split."""
+"""What a run learns from: its corpora as tokens, cut into training and validation."""
 
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
-from groundup.data.corpora import Corpus, split
+from groundup.data.corpora import Corpus, fingerprint_of
 from groundup.data.mixture import Mixture, seed_of
-from groundup.data.sampler import BatchSource, Sampler
-from groundup.data.shard_folder import ShardFolder
-from groundup.data.sources import Source, Sources
-from groundup.data.tokens import Tokens, check_range
+from groundup.data.sampler import Sampler
+from groundup.data.shard_folder import SPLITS, ShardFolder
+from groundup.data.tokens import Tokens, check_range, token_dtype
 from groundup.data.windows import whole_windows
 from groundup.errors import CorpusError, RecipeError
 from groundup.recipes.schema import Recipe
-from groundup.tokenizers.base import END_OF_TEXT, Tokenizer
+from groundup.tokenizers.base import END_OF_TEXT, Tokenizer, tokenizer_sha256
 from groundup.tokenizers.characters import CharacterTokenizer
+from groundup.tokenizers.load import load_tokenizer
 
 SAMPLE = 2**20  # tokens that stand for a corpus
 
-Result = TypeVar("Result")
-
 
 @dataclass(frozen=True)
-class Part:
-    """A corpus as tokens. weight: its share of what is learned. bytes_per_token: of its validation
-    split.
+class TokenizedCorpus:
+    """One corpus as tokens.
+
+    Attributes:
+        name: The corpus's name, as it was given.
+        weight: The share of the tokens that a run learns from this corpus.
+        fingerprint: SHA-256 of the corpus.
+        training: The tokens of the training split.
+        validation: The tokens of the validation split.
+        bytes_per_token: UTF-8 bytes a token in the validation split.
     """
 
     name: str
@@ -37,56 +41,61 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Text:
+class Dataset:
     """All that a run learns from: one corpus, or several in their shares.
 
-    document_start: the token that documents begin with, None where the training tokens have no such
-    documents.
+    Attributes:
+        name: What the recipe calls it.
+        fingerprint: SHA-256 of the corpora.
+        tokenizer: The tokenizer that made all tokens.
+        parts: The corpora as tokens.
+        document_start: The token that documents begin with; None where the training tokens have
+            no such documents.
     """
 
     name: str
     fingerprint: str
     tokenizer: Tokenizer
-    parts: tuple[Part, ...]
+    parts: tuple[TokenizedCorpus, ...]
     document_start: int | None = None
 
     @property
     def training_tokens(self) -> int:
-        """In all corpora."""
+        """The number of training tokens in all corpora."""
         return sum(len(part.training) for part in self.parts)
 
     @property
     def validation_tokens(self) -> int:
-        """In all corpora."""
+        """The number of validation tokens in all corpora."""
         return sum(len(part.validation) for part in self.parts)
 
     @property
     def bytes_per_token(self) -> float:
-        """Of the validation splits, which makes losses comparable over tokenizers."""
+        """UTF-8 bytes a token in the validation splits: they make losses comparable."""
         return self.mean([part.bytes_per_token for part in self.parts])
 
     def mean(self, values: list[float]) -> float:
-        """The mean of a value for each corpus, by their shares."""
+        """Average one value for each corpus, weighted by the shares of the corpora."""
         return sum(part.weight * value for part, value in zip(self.parts, values, strict=True))
 
-    def batches_of(self, recipe: Recipe) -> BatchSource:
-        """The training batches by the recipe's shape, seed and treatment of documents. Raises
-        RecipeError.
-        """
-        place = recipe.model.block_size, recipe.train.batch_size
-        seeds = [seed_of(recipe.train.seed, number) for number in range(len(self.parts))]
-        if len(self.parts) == 1:
-            seeds = [recipe.train.seed]
-        starts = [self._starts(part, recipe) for part in self.parts]
-        samplers = tuple(
-            Sampler(part.training, *place, seed, begin)
-            for part, seed, begin in zip(self.parts, seeds, starts, strict=True)
-        )
-        if len(samplers) == 1:
-            return samplers[0]
-        return Mixture(samplers, tuple(part.weight for part in self.parts), recipe.train.seed)
+    def sampler(self, recipe: Recipe) -> Sampler | Mixture:
+        """Make the source of training batches by the recipe's shape, seed and data.documents.
 
-    def _starts(self, part: Part, recipe: Recipe) -> tuple[np.ndarray, ...] | None:
+        Raises:
+            RecipeError: Documents should be kept whole, but nothing says where they begin.
+        """
+        block_size, batch_size = recipe.model.block_size, recipe.train.batch_size
+        seed = recipe.train.seed
+        starts = [self._starts(part, recipe) for part in self.parts]
+        if len(self.parts) == 1:
+            return Sampler(self.parts[0].training, block_size, batch_size, seed, starts[0])
+        samplers = tuple(
+            Sampler(part.training, block_size, batch_size, seed_of(seed, place), starts[place])
+            for place, part in enumerate(self.parts)
+        )
+        return Mixture(samplers, tuple(part.weight for part in self.parts), seed)
+
+    def _starts(self, part: TokenizedCorpus, recipe: Recipe) -> tuple[np.ndarray, ...] | None:
         """Where windows begin that keep documents whole; None where the recipe cuts them."""
         if recipe.data.documents == "cut":
             return None
@@ -104,72 +113,149 @@ class Text:
         return whole_windows(part.training, self.document_start, recipe.model.block_size)
 
 
-def read_text(sources: Sources, recipe: Recipe, tokenizer: Tokenizer | None) -> Text:
-    """The corpora as tokens, split; None makes a tokenizer of all their characters. Raises
-    CorpusError.
+def make_dataset(corpora: list[Corpus], recipe: Recipe, tokenizer: Tokenizer | None) -> Dataset:
+    """Encode the corpora and cut them into training and validation.
+
+    Args:
+        corpora: The open corpora of `recipe.data.corpus`.
+        recipe: Its validation share and block size are used.
+        tokenizer: None makes one of all characters in the texts.
+
+    Raises:
+        CorpusError: A corpus is too short, or its shards are damaged.
+        TokenizerError: A text has what the tokenizer can't encode.
     """
     if tokenizer is None:
-        texts = [part.content.text for part in sources.parts if isinstance(part.content, Corpus)]
-        tokenizer = CharacterTokenizer(set[str]().union(*texts))
-    parts = tuple(_read_part(source, recipe, tokenizer) for source in sources.parts)
+        tokenizer = CharacterTokenizer(set[str]().union(*(corpus.text for corpus in corpora)))
+    parts = tuple(_tokenize(corpus, recipe, tokenizer) for corpus in corpora)
     start = tokenizer.special_tokens.get(END_OF_TEXT)
     if start is not None and not any(
         start in stream[:SAMPLE] for part in parts for stream in part.training.streams
     ):
         start = None
-    return Text(sources.name, sources.fingerprint, tokenizer, parts, start)
+    name = corpora[0].name if len(corpora) == 1 else recipe.data.corpus
+    return Dataset(name, fingerprint_of(corpora), tokenizer, parts, start)
 
 
-def _read_part(source: Source, recipe: Recipe, tokenizer: Tokenizer) -> Part:
-    """One corpus as tokens. Raises CorpusError."""
-    if isinstance(source.content, ShardFolder):
-        splits = [
-            source.content.tokens(name, tokenizer.vocab_size) for name in ("train", "validation")
-        ]
+def _tokenize(corpus: Corpus, recipe: Recipe, tokenizer: Tokenizer) -> TokenizedCorpus:
+    vocab_size = tokenizer.vocab_size
+    if corpus.shards is not None:
+        training, validation = (corpus.shards.tokens(name, vocab_size) for name in SPLITS)
     else:
-        dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
-        tokens = tokenizer.encode(source.content.text).astype(dtype)
-        splits = [
-            Tokens.of(part, source.name) for part in split(tokens, recipe.data.validation_fraction)
-        ]
-    training, validation = splits
-    check_length(source.name, training, validation, recipe.model.block_size)
-    size = bytes_per_token(source.content, validation, tokenizer)
-    return Part(source.name, source.weight, source.fingerprint, training, validation, size)
+        tokens = tokenizer.encode(corpus.text).astype(token_dtype(vocab_size))
+        splits = split(tokens, recipe.data.validation_fraction)
+        training, validation = (Tokens.of(part, corpus.name) for part in splits)
+    check_length(corpus.name, training, validation, recipe.model.block_size)
+    size = bytes_per_token(corpus.shards, validation, tokenizer)
+    return TokenizedCorpus(
+        corpus.name, corpus.weight, corpus.fingerprint, training, validation, size
+    )
+
+
+def split(tokens: np.ndarray, validation_fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Cut [tokens] into training and validation: the validation split is the end of the text."""
+    boundary = int(len(tokens) * (1 - validation_fraction))
+    return tokens[:boundary], tokens[boundary:]
 
 
 def check_length(name: str, training: Tokens, validation: Tokens, block_size: int) -> None:
-    """There must be a window to learn from and a token to predict. Raises CorpusError."""
-    need, found = (
-        block_size + 1,
-        [max(map(len, tokens.streams), default=0) for tokens in (training, validation)],
-    )
-    if found[0] < need or found[1] < 2:
-        several = (
-            "in its longest shards " if len(training.streams) + len(validation.streams) > 2 else ""
-        )
-        raise CorpusError(
-            f"corpus {name} is too short: {several}{found[0]:,} tokens for training and "
-            f"{found[1]:,} for validation, but model.block_size = {block_size} needs {need:,} and "
-            "2. Lower model.block_size, or give more text"
-        )
+    """Check that there is a window to learn from, and a token to predict.
 
-
-def bytes_per_token(
-    content: Corpus | ShardFolder, validation: Tokens, tokenizer: Tokenizer
-) -> float:
-    """Of the validation split: as the index says, or by decoding it, of foreign shards a first
-    million of tokens.
+    Raises:
+        CorpusError: A split of the corpus `name` is too short.
     """
-    if isinstance(content, ShardFolder) and content.index:
-        counts = content.index["splits"]["validation"]
+    need = block_size + 1
+    longest, longest_held_out = (
+        max(map(len, tokens.streams), default=0) for tokens in (training, validation)
+    )
+    if longest < need or longest_held_out < 2:
+        has_several = len(training.streams) + len(validation.streams) > 2
+        raise CorpusError(
+            f"corpus {name} is too short: {'in its longest shards ' if has_several else ''}"
+            f"{longest:,} tokens for training and {longest_held_out:,} for validation, but "
+            f"model.block_size = {block_size} needs {need:,} and 2. Lower model.block_size, or "
+            "give more text"
+        )
+
+
+def bytes_per_token(shards: ShardFolder | None, validation: Tokens, tokenizer: Tokenizer) -> float:
+    """Count UTF-8 bytes a token in the validation split.
+
+    The index of our shards says it. Other tokens are decoded: all of a text, and of foreign shards
+    the first million of the longest one.
+
+    Raises:
+        CorpusError: Foreign shards have a token that the tokenizer lacks.
+    """
+    if shards is not None and shards.index:
+        counts = shards.index["splits"]["validation"]
         return counts["bytes"] / counts["tokens"]
     tokens = validation.streams[0]
-    if isinstance(content, ShardFolder):
-        longest = max(
-            range(len(validation.streams)), key=lambda number: len(validation.streams[number])
-        )
-        tokens = validation.streams[longest][:SAMPLE]
-        check_range(tokens, validation.names[longest], tokenizer.vocab_size)
+    if shards is not None:
+        place = max(range(len(validation.streams)), key=lambda at: len(validation.streams[at]))
+        tokens = validation.streams[place][:SAMPLE]
+        check_range(tokens, validation.names[place], tokenizer.vocab_size)
     special = np.array(list(tokenizer.special_tokens.values()), dtype=np.int64)
     return len(tokenizer.decode_bytes(tokens[~np.isin(tokens, special)])) / len(tokens)
+
+
+def tokenizer_of_shards(corpora: list[Corpus]) -> Tokenizer | None:
+    """Load the tokenizer that all shards of `groundup prepare` state; None without such shards.
+
+    Raises:
+        CorpusError: Two corpora were made by two tokenizers, or a tokenizer was changed.
+    """
+    prepared = [
+        (corpus.name, corpus.shards) for corpus in corpora if corpus.shards and corpus.shards.index
+    ]
+    if not prepared:
+        return None
+    (first_name, first), *others = prepared
+    stated = first.index["tokenizer"]["sha256"]
+    for name, shards in others:
+        if shards.index["tokenizer"]["sha256"] != stated:
+            raise CorpusError(
+                f"corpus {name} was made by {_tokenizer_named(shards)}, and {first_name} by "
+                f"{_tokenizer_named(first)}: a mixture has one tokenizer. Prepare one of them again"
+            )
+    assert first.tokenizer is not None
+    tokenizer = load_tokenizer(first.tokenizer)
+    if tokenizer_sha256(tokenizer) != stated:
+        raise CorpusError(
+            f"{first.tokenizer} is not {_tokenizer_named(first)}, which made the shards beside it: "
+            "it was changed. Prepare the corpus again"
+        )
+    return tokenizer
+
+
+def check_tokenizer(corpora: list[Corpus], tokenizer: Tokenizer | None, what: str) -> None:
+    """Check that the shards among the corpora can have been made by a tokenizer.
+
+    Args:
+        corpora: Texts among them can be encoded by any tokenizer.
+        tokenizer: None stands for one of the characters of texts, which shards don't have.
+        what: The tokenizer in words, for the message.
+
+    Raises:
+        RecipeError: Shards were made by another tokenizer, or don't say by which.
+    """
+    for name, shards in ((corpus.name, corpus.shards) for corpus in corpora):
+        if shards is None:
+            continue
+        if tokenizer is None and not shards.index:
+            raise RecipeError(
+                f"corpus {name} has .bin files that don't say which tokenizer made them, and "
+                f"{what} names none. Name it, GPT-2's for instance: --data.tokenizer gpt2"
+            )
+        found = "" if tokenizer is None else tokenizer_sha256(tokenizer)
+        if shards.index and shards.index["tokenizer"]["sha256"] != found:
+            other = f"is another one ({found[:12]}...)" if found else "makes one of characters"
+            raise RecipeError(
+                f"corpus {name} was made by {_tokenizer_named(shards)}, but {what} {other}: leave "
+                "data.tokenizer out, or prepare the corpus with the other one"
+            )
+
+
+def _tokenizer_named(shards: ShardFolder) -> str:
+    stated = shards.index["tokenizer"]
+    return f"the tokenizer {stated['name']} ({stated['sha256'][:12]}...)"

@@ -1,4 +1,4 @@
-"""Batches prepared ahead: while the device computes on one, a thread makes the next."""
+"""Batches made ahead of time: while the device computes on one, a thread makes the next."""
 
 import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -7,67 +7,72 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from groundup.data.sampler import BatchSource
-
-
-@dataclass(frozen=True)
-class Slice:
-    """One process's rows of a micro-step: [rows, block_size + 1] int64, and the hash that they add
-    to the batch's.
-    """
-
-    tokens: Tensor
-    batch_hash: int
+from groundup.data.mixture import Mixture
+from groundup.data.sampler import Sampler
 
 
 @dataclass
-class Batches:
-    """The slices of every batch that one of `size` processes computes on, `rows` sequences at a
-    time.
+class Loader:
+    """The batches of one process, micro-step by micro-step, on its device.
 
-    The rows of a micro-step lie side by side over the processes, so a batch doesn't depend on their
-    number.
+    The rows of a micro-step lie side by side over the processes, so a batch doesn't depend on how
+    many processes share it.
+
+    Attributes:
+        sampler: Where the windows come from.
+        rows: Sequences of one process in a micro-step.
+        rank: The number of this process, in [0, size).
+        size: The number of processes.
+        device: Where the tokens go.
     """
 
-    source: BatchSource
+    sampler: Sampler | Mixture
     rows: int
     rank: int
     size: int
     device: torch.device
     thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "batches"))
     # (step, micro-step) and what the thread makes of it
-    next: tuple[tuple[int, int], Future[Slice]] | None = None
+    next: tuple[tuple[int, int], Future[tuple[Tensor, int]]] | None = None
 
     @property
     def micro_steps(self) -> int:
         """Forward passes of each process in an optimizer step."""
-        return self.source.batch_size // (self.rows * self.size)
+        return self.sampler.batch_size // (self.rows * self.size)
 
-    def take(self, step: int, micro_step: int) -> Slice:
-        """The slice of this micro-step on the device; the one after it is begun."""
+    def take(self, step: int, micro_step: int) -> tuple[Tensor, int]:
+        """Give this process's rows of a micro-step, and let the thread begin the next ones.
+
+        Returns:
+            The tokens on the device, [rows, block_size + 1] int64, and what they add to the hash
+            of the batch, see `hash_rows`.
+
+        Raises:
+            CorpusError: A token is damaged.
+        """
         if self.next is not None and self.next[0] == (step, micro_step):
-            prepared = self.next[1].result()
+            tokens, batch_hash = self.next[1].result()
         else:
-            prepared = self.prepare(step, micro_step)
+            tokens, batch_hash = self.prepare(step, micro_step)
         after = (step, micro_step + 1) if micro_step + 1 < self.micro_steps else (step + 1, 0)
         self.next = after, self.thread.submit(self.prepare, *after)
-        return Slice(
-            prepared.tokens.to(self.device, non_blocking=self.device.type == "cuda"),
-            prepared.batch_hash,
-        )
+        return tokens.to(self.device, non_blocking=self.device.type == "cuda"), batch_hash
 
-    def prepare(self, step: int, micro_step: int) -> Slice:
-        """The slice in memory that a GPU can read by itself, or just in memory."""
+    def prepare(self, step: int, micro_step: int) -> tuple[Tensor, int]:
+        """Make the rows and their hash; for a GPU in memory that it can read by itself."""
         first = (micro_step * self.size + self.rank) * self.rows
-        tokens = self.source.batch(step, slice(first, first + self.rows))
+        tokens = self.sampler.batch(step, slice(first, first + self.rows))
         batch_hash = hash_rows(tokens, first)
-        return Slice(tokens.pin_memory() if self.device.type == "cuda" else tokens, batch_hash)
+        return tokens.pin_memory() if self.device.type == "cuda" else tokens, batch_hash
 
 
 def hash_rows(batch: Tensor, first: int) -> int:
-    """The sum of the rows' CRC-32s, each seeded by its place in the whole batch, so that processes
-    can add theirs up.
+    """Sum the CRC-32s of the rows, each seeded by its place in the whole batch.
 
-    batch: [rows, time] int64; exact in float64 for up to 2^21 rows.
+    The processes add their sums up to the hash of the batch, exactly in float64 up to 2^21 rows.
+
+    Args:
+        batch: [rows, time] int64.
+        first: The place of the first row in the whole batch.
     """
     return sum(zlib.crc32(row.tobytes(), first + place) for place, row in enumerate(batch.numpy()))

@@ -2,8 +2,6 @@
 example's number.
 """
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,62 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from groundup.data.permutation import permute, random_key
+from groundup.data.permutation import PERIOD, permute, random_key
 from groundup.data.sampler import Sampler
-from groundup.errors import RecipeError
 
-PERIOD = 2**16  # examples after which the order of the corpora repeats
 PURPOSE = 2**63  # no epoch is that large: the random numbers of a mixture are none of a sampler's
-
-
-@dataclass(frozen=True)
-class Share:
-    """A corpus of a mixture, and its share of the tokens: all shares make 1."""
-
-    name: str
-    weight: float
-
-
-def parse_mixture(given: str, exists: Callable[[str], bool]) -> list[Share]:
-    """`a:0.7,b:0.3` as its corpora with weights that sum to 1; what exists under the whole name is
-    one corpus.
-
-    exists: whether there is a file or folder of that name. Raises RecipeError.
-    """
-    pieces = [piece.strip().rpartition(":") for piece in given.split(",")]
-    weights = [_number(weight) if name else None for name, _, weight in pieces]
-    if exists(given) or all(weight is None for weight in weights):
-        return [Share(given, 1.0)]
-    for (name, _, said), weight in zip(pieces, weights, strict=True):
-        if weight is None:
-            raise RecipeError(
-                f"data.corpus = {given} has {name + ':' if name else ''}{said or 'an empty name'} "
-                "without a weight: a mixture is NAME:WEIGHT,NAME:WEIGHT, as in a:0.7,b:0.3"
-            )
-        if not (math.isfinite(weight) and weight > 0):
-            raise RecipeError(
-                f"data.corpus = {given} gives {name} the weight {said}: choose a finite one above 0"
-            )
-    total, names = math.fsum(weight or 0.0 for weight in weights), [name for name, _, _ in pieces]
-    shares = [
-        Share(name, (weight or 0.0) / total) for name, weight in zip(names, weights, strict=True)
-    ]
-    for share in shares:
-        if names.count(share.name) > 1:
-            raise RecipeError(f"data.corpus = {given} names {share.name} twice: give it one weight")
-        if share.weight < 1 / PERIOD:
-            raise RecipeError(
-                f"data.corpus = {given} gives {share.name} {share.weight:.2g} of the tokens, but "
-                f"a share has to be at least 1 in {PERIOD:,}: raise its weight, or leave it out"
-            )
-    return shares
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def seed_of(seed: int, place: int) -> int:

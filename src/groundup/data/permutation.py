@@ -4,6 +4,8 @@ needed.
 
 import numpy as np
 
+PERIOD = 2**16  # examples after which the order of a mixture's corpora repeats
+
 
 def random_key(*parts: int | np.ndarray) -> np.ndarray:
     """A random number for these numbers from 0, of which some may be [n] uint64: [1] or [n]

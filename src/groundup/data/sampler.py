@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,26 +13,6 @@ from groundup.data.tokens import Tokens
 
 IGNORED = -100  # a target that counts in no loss: cross entropy's own convention
 PLANNED = 8192  # examples whose places are worked out at once
-
-
-class BatchSource(Protocol):
-    """Where batches come from: a sampler, or a mixture of them."""
-
-    @property
-    def batch_size(self) -> int: ...
-
-    @property
-    def windows_per_epoch(self) -> int:
-        """Windows in a pass over the text."""
-        ...
-
-    def batch(self, step: int, rows: slice = slice(None)) -> Tensor:
-        """The windows of batch `step`, or those of its `rows`: [rows, block_size + 1] int64.
-
-        Each row holds its inputs and, one further, its targets. Raises CorpusError for a damaged
-        token.
-        """
-        ...
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from groundup.data.formats import INDEX, kind_of, split_files
 from groundup.data.shard_file import Shard, open_shard
 from groundup.data.tokens import Tokens, check_range
 from groundup.errors import CorpusError
 from groundup.files import parse_json
 
-INDEX = "index.json"
 FORMAT, VERSION = "groundup shards", 1
 TOKENIZER_FOLDER = "tokenizer"
 SPLITS = ("train", "validation")
@@ -68,16 +68,9 @@ class ShardFolder:
         )
 
 
-def is_shard_folder(path: Path) -> bool:
-    """Whether this is a folder that `groundup prepare` made, or one with .bin files for training or
-    validation.
-    """
-    return (path / INDEX).is_file() or path.suffix == ".bin" or bool(_foreign_files(path))
-
-
 def open_folder(path: Path) -> ShardFolder:
     """Open the shards in `path`; bodies aren't read. Raises CorpusError."""
-    if not (path / INDEX).is_file():
+    if kind_of(path) != "shards":
         return _open_foreign(path)
     index = read_index(path / INDEX)
     maker = index["tokenizer"]["sha256"]
@@ -136,13 +129,6 @@ def _open_listed(folder: Path, entry: dict[str, Any], maker: str) -> Shard:
     return shard
 
 
-def _foreign_files(folder: Path) -> list[Path]:
-    """The .bin files in a folder that are named for a split, as nanoGPT and llm.c name them."""
-    return sorted(
-        file for file in folder.glob("*.bin") if "train" in file.name or "val" in file.name
-    )
-
-
 def _open_foreign(path: Path) -> ShardFolder:
     """`train.bin` and `val.bin`, or any number of such files: those with `val` in their name
     validate.
@@ -151,7 +137,7 @@ def _open_foreign(path: Path) -> ShardFolder:
         raise CorpusError(
             f"{path} isn't there. Make shards with: groundup prepare SOURCE --out FOLDER"
         )
-    files = _foreign_files(path) if path.is_dir() else [path]
+    files = split_files(path) if path.is_dir() else [path]
     validation = [file for file in files if "val" in file.name]
     training = [file for file in files if "val" not in file.name]
     if not training or not validation:

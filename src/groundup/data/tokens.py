@@ -9,6 +9,11 @@ import numpy as np
 from groundup.errors import CorpusError
 
 
+def token_dtype(vocab_size: int) -> np.dtype:
+    """Choose the smallest little-endian unsigned type that holds every token of a vocabulary."""
+    return np.dtype("<u2") if vocab_size <= 2**16 else np.dtype("<u4")
+
+
 @dataclass(frozen=True)
 class Tokens:
     """Streams of tokens that no window crosses: the one of a text, or one for each shard.

@@ -14,16 +14,15 @@ from groundup.checkpoints.model_folder import described, load_to_work
 from groundup.cli.comparison_report import print_hellaswag, print_loss
 from groundup.cli.evaluation import (
     first_tokens,
-    only_source,
+    only_corpus,
     progress,
     shard_tokens,
     sit,
     stride_of,
 )
 from groundup.console import print_json, report
+from groundup.data.corpora import Corpus
 from groundup.data.hellaswag_items import Item, open_items, spread
-from groundup.data.shard_folder import ShardFolder
-from groundup.data.sources import Source
 from groundup.data.tokens import Tokens
 from groundup.errors import EvaluationError, TokenizerError
 from groundup.evaluation.conventions import ways_of
@@ -129,7 +128,7 @@ def compare_loss(
     for one in both:
         with naming(one.name):
             strides.append(stride_of(one.model, stride))
-    source = only_source(corpus)
+    source = only_corpus(corpus)
     part, tokens = read_for_both(source, both, limit)
     readings, seconds = [], []
     for one, its_tokens, its_stride in zip(both, tokens, strides, strict=True):
@@ -179,14 +178,14 @@ def passages_json(passages: Passages) -> dict[str, Any]:
 
 
 def read_for_both(
-    source: Source, both: tuple[Loaded, Loaded], limit: int | None
+    source: Corpus, both: tuple[Loaded, Loaded], limit: int | None
 ) -> tuple[str, list[Tokens]]:
     """What is scored, in words, and its tokens by each tokenizer. Raises CorpusError, RecipeError,
     EvaluationError.
 
     limit: only the first characters of a text, or the first tokens of shards.
     """
-    if isinstance(source.content, ShardFolder):
+    if source.shards is not None:
         if both[0].tokenizer.identity != both[1].tokenizer.identity:
             raise EvaluationError(
                 f"{both[0].name} and {both[1].name} have different tokenizers, and the shards in "
@@ -201,7 +200,7 @@ def read_for_both(
                 first_tokens(some, limit) for some in tokens
             ]
         return "the validation split", tokens
-    text, encoded = source.content.text[:limit], []
+    text, encoded = source.text[:limit], []
     for one in both:
         with naming(one.name):
             stream = one.tokenizer.encode(text)
@@ -211,7 +210,7 @@ def read_for_both(
                     "can't be paired. Compare on a text in Unicode's form NFC"
                 )
         encoded.append(Tokens.of(stream, source.name))
-    whole = len(text) == len(source.content.text)
+    whole = len(text) == len(source.text)
     return "the whole text" if whole else f"the first {len(text):,} characters", encoded
 
 

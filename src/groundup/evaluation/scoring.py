@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from groundup.errors import EvaluationError
 from groundup.models.cache import KVCache
-from groundup.models.registry import Model, hidden_after, new_cache
+from groundup.models.registry import Model, cache_for, hidden_states
 
 ROWS, WORDS = 1024, 4096  # states and words whose logits are computed together: 16 MB in float32
 CONTEXTS_ALIKE = 4  # tokens by which contexts that are computed together differ at the most
@@ -135,11 +135,12 @@ class _Row:
 def _score(batch: list[Continuations], model: Model) -> list[list[float]]:
     """The sums of each context's endings."""
     device = device_of(model)
-    cache, shared, before = new_cache(model), 0, None
+    shortest = min(len(continuations.context) for continuations in batch)
+    cache, shared, before = cache_for(model, shortest), 0, None
     if cache is not None:
-        shared = min(len(continuations.context) for continuations in batch)
+        shared = shortest
         contexts = np.stack([continuations.context[:shared] for continuations in batch])
-        before = hidden_after(model, torch.from_numpy(contexts).to(device), cache)[:, -1]
+        before = hidden_states(model, torch.from_numpy(contexts).to(device), cache)[:, -1]
     rows = [
         _Row(
             number,
@@ -210,7 +211,7 @@ def log_probabilities(
     if before is not None:
         hidden.append(before[:, None])
     if inputs.shape[1]:
-        hidden.append(hidden_after(model, torch.from_numpy(inputs).to(device), cache))
+        hidden.append(hidden_states(model, torch.from_numpy(inputs).to(device), cache))
     # the place of the first token that has a state before it
     predicted = 1 if before is None else 0
     counted = np.zeros((len(rows), inputs.shape[1] + 1 - predicted), dtype=bool)

@@ -12,7 +12,7 @@ from groundup.checkpoints.source import Source
 from groundup.cli.evaluation_report import loss_in_units
 from groundup.evaluation.results import kept_of
 from groundup.evaluation.units import perplexity
-from groundup.models.registry import architecture_of
+from groundup.models.registry import architecture_of, count_parameters
 from groundup.recipes.schema import Recipe
 from groundup.runs.folder import RECIPE_FILE, run_or_path
 from groundup.tokenizers.characters import CharacterTokenizer
@@ -81,7 +81,7 @@ def _metadata(source: Source) -> str:
 def _what(source: Source) -> str:
     model, tokenizer, config = source.model, source.tokenizer, source.model.config
     architecture = architecture_of(model)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = count_parameters(model)
     shape = "a table of which token follows which"
     if architecture != "bigram":
         shape = f"{config.n_layer} layers, {config.n_head} heads, width {config.n_embd}"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from groundup.errors import MachineError
 from groundup.files import appearing_whole
-from groundup.models.registry import Model
+from groundup.models.registry import Model, count_parameters
 
 PACKAGES = ("onnx", "onnxscript")
 # bytes of weights: protobuf ends at 2 GiB, graph and names included
@@ -37,7 +37,7 @@ def weights_file(out: Path) -> Path:
 
 def too_large_for_one_file(model: Model) -> bool:
     """Whether the weights, in float32, need a file of their own."""
-    return 4 * sum(parameter.numel() for parameter in model.parameters()) > LARGEST_IN_ONE_FILE
+    return 4 * count_parameters(model) > LARGEST_IN_ONE_FILE
 
 
 def export_onnx(model: Model, out: Path) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from groundup.errors import GenerationError, TokenizerError
-from groundup.models.registry import Model, hidden_after, new_cache
+from groundup.models.registry import Model, cache_for, hidden_states
 from groundup.models.sampling import next_token
 from groundup.tokenizers.base import END_OF_TEXT, Tokenizer
 
@@ -106,13 +106,13 @@ def stream_tokens(
     context = tokens[:, -model.block_size :].to(device)
     was_training = model.training
     model.eval()
-    cache = new_cache(model)
+    cache = cache_for(model, min(model.block_size, context.size(1) + settings.length))
     try:
         for _ in range(settings.length):
             if context.size(1) > model.block_size:
                 context, cache = context[:, -model.block_size :], None
             unread = context if cache is None else context[:, cache.length :]
-            logits = model.head(hidden_after(model, unread, cache)[:, -1])[:, :vocab_size]
+            logits = model.logits(hidden_states(model, unread, cache)[:, -1])[:, :vocab_size]
             uniform = torch.rand(1, generator=generator).to(device)
             token = next_token(
                 logits, uniform, settings.temperature, settings.top_k, settings.top_p

@@ -1,6 +1,4 @@
-"""The bigram: one table that says, for each token, what follows it. The baseline that every GPT
-must beat.
-"""
+"""The bigram: a table that says, for each token, what follows it. Every GPT must beat it."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,16 +23,21 @@ class Bigram(nn.Module):
         nn.init.normal_(self.head.weight, std=0.02)
 
     def hidden(self, tokens: Tensor) -> Tensor:
-        """The one-hot vectors that the table reads. tokens: [batch, time] -> [batch, time,
-        vocab]
-        """
+        """Return the one-hot vectors of tokens: [batch, time] -> [batch, time, vocab]."""
         return F.one_hot(tokens, self.head.in_features).to(self.head.weight.dtype)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits of one-hot vectors: [..., vocab] -> [..., vocab]."""
+        return self.head(hidden)
 
     def forward(
         self, tokens: Tensor, targets: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """tokens, targets: [batch, time] int64 -> logits [batch, time, vocab] and the mean loss in
-        nats, or None.
+        """Return logits [batch, time, vocab], and with targets their mean loss in nats.
+
+        Args:
+            tokens: [batch, time] int64.
+            targets: [batch, time] int64, the token that follows each of `tokens`.
         """
         # a column a token, without building the one-hot vectors
         logits = F.embedding(tokens, self.head.weight.T)

@@ -1,93 +1,138 @@
-"""The keys and values of tokens that a model has read already, so that what follows them is all it
-computes.
+"""The cache of keys and values: what a model has read already, so that it computes the rest alone.
+
+A model asks its cache for two things: the positions of the tokens that it reads, and the attention
+of each layer. So the model's own code is the same with a cache and without one.
 """
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from groundup.models.attention import causal_attention
+
+# (query, key, value, dropout), all of the tokens that are read now, as `causal_attention` has them
+Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 
-class LayerCache:
-    """One layer's keys and values, in buffers that double when they are full.
+class Cache(Protocol):
+    """What a model asks of a cache while it reads tokens."""
 
-    keys, values: [batch, n_kv_head, length, head_dim] each, rotated and normalised as attention
-    uses them.
+    def positions(self, tokens: Tensor, block_size: int) -> Tensor:
+        """Begin a step and return the positions of its tokens.
+
+        Args:
+            tokens: [batch, time] int64, which follow what each row has read before.
+            block_size: The model's context, into which all tokens of a row must fit.
+
+        Returns:
+            [batch, time] int64, or [1, time] where all rows have the same positions.
+        """
+        ...
+
+    def attention(self, layer: int) -> Attend:
+        """Return the attention of a layer: of this step's tokens, to all that their rows hold."""
+        ...
+
+
+class NoCache(Cache):
+    """The cache of a model that reads whole texts: each begins at position 0, and nothing is kept.
+
+    Its positions are [1, time].
     """
 
-    def __init__(self) -> None:
-        self.length = 0
-        self._buffers: tuple[Tensor, Tensor] | None = None
+    def positions(self, tokens: Tensor, block_size: int) -> Tensor:
+        check_fits(tokens.size(1), block_size)
+        return torch.arange(tokens.size(1), device=tokens.device)[None]
 
-    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep what is new behind what is there; all of it. key, value: [batch, n_kv_head, time,
-        head_dim]
-        """
-        first, last = self.length, self.length + key.size(-2)
-        if self._buffers is None or last > self._buffers[0].size(-2):
-            self._grow(key, max(last, 2 * first))
-        assert self._buffers is not None
-        for buffer, new in zip(self._buffers, (key, value), strict=True):
-            buffer[:, :, first:last] = new
-        self.length = last
-        return self._contents()
-
-    def rows(self, numbers: Tensor, room: int = 0) -> "LayerCache":
-        """These rows of the batch, in memory of their own, with room for as many tokens more.
-        numbers: [n] int64
-        """
-        copy = LayerCache()
-        if self.length:
-            key, value = (kept.index_select(0, numbers) for kept in self._contents())
-            copy._grow(key, self.length + room)
-            copy.append(key, value)
-        return copy
-
-    def _grow(self, like: Tensor, capacity: int) -> None:
-        shape = (*like.shape[:2], capacity, like.size(-1))
-        larger = (like.new_empty(shape), like.new_empty(shape))
-        if self._buffers is not None:
-            for buffer, kept in zip(larger, self._contents(), strict=True):
-                buffer[:, :, : self.length] = kept
-        self._buffers = larger
-
-    def _contents(self) -> tuple[Tensor, Tensor]:
-        assert self._buffers is not None
-        return self._buffers[0][:, :, : self.length], self._buffers[1][:, :, : self.length]
+    def attention(self, layer: int) -> Attend:
+        return causal_attention
 
 
-class KVCache:
-    """What a model remembers of a prefix, layer by layer; `hidden(tokens, cache)` goes on from it
-    and adds to it.
+NO_CACHE = NoCache()
 
-    All rows of a batch have the same length. Buffers are written in place, so that no gradient can
-    go through them.
+
+class KVCache(Cache):
+    """The keys and values of a prefix, layer by layer; `hidden(tokens, cache)` adds to them.
+
+    All rows of a batch have read equally many tokens. Memory is written in place, so no gradient
+    goes through a cache.
+
+    Args:
+        n_layer: The layers of the model.
+        room: The tokens of a row that will be read at the most. Their memory is taken at once; for
+            more tokens it is doubled, and what is kept is copied.
     """
 
-    def __init__(self, n_layer: int) -> None:
-        self.layers = [LayerCache() for _ in range(n_layer)]
+    def __init__(self, n_layer: int, room: int = 0) -> None:
+        self.n_layer, self.room = n_layer, room
+        self.length = 0  # the tokens of a row that are read, those of this step included
+        self._new = slice(0, 0)  # which of them are this step's
+        self._mask: Tensor | None = None  # [new, length] bool: what each of this step's tokens sees
+        self._kept: Tensor | None = None  # [n_layer, 2, batch, n_kv_head, room, head_dim]
 
-    @property
-    def length(self) -> int:
-        """Tokens that have been read: the position of the next one."""
-        return self.layers[-1].length
+    def positions(self, tokens: Tensor, block_size: int) -> Tensor:
+        first, last = self.length, self.length + tokens.size(1)
+        check_fits(last, block_size)
+        positions = torch.arange(first, last, device=tokens.device)
+        self.length, self._new, self._mask = last, slice(first, last), None
+        if last - first > 1:  # a single token sees everything
+            self._mask = torch.arange(last, device=tokens.device) <= positions[:, None]
+        return positions.expand(tokens.size(0), -1)
+
+    def attention(self, layer: int) -> Attend:
+        return partial(self._attend, layer)
 
     def rows(self, numbers: Tensor, room: int = 0) -> "KVCache":
-        """A copy with these rows of the batch, one or many times each: a prefix, to be continued in
-        several ways.
+        """Copy rows of the batch, once or many times each, to continue a prefix in several ways.
 
-        numbers: [n] int64, where the model is. room: tokens that will follow, so that nothing is
-        copied again for them
+        Args:
+            numbers: [n] int64, where the model is.
+            room: The tokens of a row that will follow.
+
+        Returns:
+            A cache of n rows in memory of its own.
         """
-        copy = KVCache(0)
-        copy.layers = [layer.rows(numbers, room) for layer in self.layers]
+        copy = KVCache(self.n_layer, self.length + room)
+        if self._kept is not None:
+            copy.length = self.length
+            copy._kept = _memory(self._kept[0, 0], self.n_layer, len(numbers), copy.room)
+            for new, old in zip(copy._kept, self._kept, strict=True):  # a layer each
+                new[..., : self.length, :] = old[..., : self.length, :].index_select(1, numbers)
         return copy
 
+    def _attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, dropout: float
+    ) -> Tensor:
+        keys, values = self._memory_for(key)[layer, ..., : self.length, :]
+        keys[:, :, self._new], values[:, :, self._new] = key, value
+        if self._new.start == 0:
+            return causal_attention(query, keys, values, dropout)
+        grouped = key.size(1) != query.size(1)
+        return F.scaled_dot_product_attention(
+            query, keys, values, attn_mask=self._mask, enable_gqa=grouped
+        )
 
-def layers_of(cache: KVCache | None, n_layer: int) -> list[LayerCache] | list[None]:
-    """The cache of each layer; without one, None for each."""
-    return [None] * n_layer if cache is None else cache.layers
+    def _memory_for(self, key: Tensor) -> Tensor:
+        """Return the memory of all layers, made or made larger where this step needs it."""
+        before = self._kept
+        if before is None or self.length > self.room:
+            self.room = max(self.length, self.room if before is None else 2 * self.room)
+            self._kept = _memory(key, self.n_layer, len(key), self.room)
+            if before is not None:
+                self._kept[..., : before.size(-2), :] = before
+        assert self._kept is not None
+        return self._kept
 
 
-def positions_after(cache: KVCache | None, tokens: Tensor) -> Tensor:
-    """The positions of tokens that follow what is cached. tokens: [batch, time] -> [time] int64"""
-    first = 0 if cache is None else cache.length
-    return torch.arange(first, first + tokens.size(1), device=tokens.device)
+def check_fits(time: int, block_size: int) -> None:
+    """Assert that so many tokens fit into a model's context."""
+    assert time <= block_size, f"{time} tokens are more than block_size = {block_size}"
+
+
+def _memory(like: Tensor, n_layer: int, batch: int, room: int) -> Tensor:
+    """Memory for keys and values. like: [any, n_kv_head, any, head_dim]"""
+    return like.new_empty(n_layer, 2, batch, like.size(1), room, like.size(-1))

@@ -1,6 +1,4 @@
-"""GPT-2, fused: one QKV projection, one attention kernel, and Hugging Face's names for every
-weight.
-"""
+"""GPT-2, fused: one QKV projection, one attention kernel, Hugging Face's name for every weight."""
 
 import math
 from pathlib import Path
@@ -9,14 +7,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groundup.models import sampling
-from groundup.models.attention import causal_attention
-from groundup.models.cache import KVCache, LayerCache, layers_of, positions_after
+from groundup.models.cache import NO_CACHE, Attend, Cache
 from groundup.models.config import GPTConfig
 
 
 class Attention(nn.Module):
-    """All heads of causal self-attention at once (Vaswani et al. 2017, section 3.2). [batch, time,
-    n_embd] -> same
+    """This layer computes all heads of causal self-attention at once (Vaswani et al. 2017, 3.2).
+
+    It maps [batch, time, n_embd] to the same shape. `attend` is `causal_attention`, or what a cache
+    has in its place.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -28,19 +27,18 @@ class Attention(nn.Module):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, hidden: Tensor, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, attend: Attend) -> Tensor:
         batch, time, n_embd = hidden.shape
         qkv = self.c_attn(hidden).view(batch, time, 3, self.n_head, n_embd // self.n_head)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [batch, n_head, time, head_dim]
-        if cache is not None:
-            key, value = cache.append(key, value)  # [batch, n_head, cached + time, head_dim]
-        found = causal_attention(query, key, value, self.dropout if self.training else 0.0)
+        found = attend(query, key, value, self.dropout if self.training else 0.0)
         return self.resid_dropout(self.c_proj(found.transpose(1, 2).reshape(batch, time, n_embd)))
 
 
 class MLP(nn.Module):
-    """Widen four times, GELU by its tanh formula (Hendrycks & Gimpel 2016), come back. [...,
-    n_embd] -> same
+    """Widen four times, apply GELU by its tanh formula (Hendrycks & Gimpel 2016), come back.
+
+    It maps [..., n_embd] to the same shape.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -54,9 +52,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each on a normalised copy, each added to the residual stream
-    (pre-LayerNorm).
-    """
+    """Attention and MLP read a normalised copy each, and add to the residual stream (pre-norm)."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -65,13 +61,13 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd)
         self.mlp = MLP(config)
 
-    def forward(self, hidden: Tensor, cache: LayerCache | None = None) -> Tensor:
-        hidden = hidden + self.attn(self.ln_1(hidden), cache)
+    def forward(self, hidden: Tensor, attend: Attend) -> Tensor:
+        hidden = hidden + self.attn(self.ln_1(hidden), attend)
         return hidden + self.mlp(self.ln_2(hidden))
 
 
 class Transformer(nn.Module):
-    """Embeddings, blocks and the last norm. tokens: [batch, time] int64 -> [batch, time, n_embd]"""
+    """The embeddings, the blocks and the last norm: [batch, time] -> [batch, time, n_embd]."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -81,15 +77,11 @@ class Transformer(nn.Module):
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd)
 
-    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        time, block_size = (
-            tokens.size(1) + (0 if cache is None else cache.length),
-            self.wpe.num_embeddings,
-        )
-        assert time <= block_size, f"{time} tokens are more than block_size = {block_size}"
-        hidden = self.drop(self.wte(tokens) + self.wpe(positions_after(cache, tokens)))
-        for block, layer in zip(self.h, layers_of(cache, len(self.h)), strict=True):
-            hidden = block(hidden, layer)
+    def forward(self, tokens: Tensor, cache: Cache) -> Tensor:
+        positions = cache.positions(tokens, self.wpe.num_embeddings)
+        hidden = self.drop(self.wte(tokens) + self.wpe(positions))
+        for layer, block in enumerate(self.h):
+            hidden = block(hidden, cache.attention(layer))
         return self.ln_f(hidden)
 
 
@@ -108,10 +100,15 @@ class GPT2(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> "GPT2":
-        """A published GPT-2, in eval mode.
+        """Load a published GPT-2, in eval mode.
 
-        name: gpt2, gpt2-medium, gpt2-large, gpt2-xl, any OWNER/NAME[@REVISION] of the hub, a run or
-        a model folder. Raises CheckpointError, and CorpusError for what can't be had from the hub.
+        Args:
+            name: gpt2, gpt2-medium, gpt2-large, gpt2-xl, any OWNER/NAME[@REVISION] of the hub, a
+                run or a model folder.
+
+        Raises:
+            CheckpointError: The name leads to no intact GPT-2.
+            CorpusError: The hub doesn't give the model.
         """
         # a door upwards: models know no files otherwise
         from groundup.checkpoints.model_folder import load_as
@@ -124,8 +121,9 @@ class GPT2(nn.Module):
         return self.lm_head
 
     def initialise(self) -> None:
-        """Normal with deviation 0.02, biases 0; what writes to the residual stream is scaled by
-        1/sqrt(2 n_layer).
+        """Draw weights with deviation 0.02, or 0.02/sqrt(2 n_layer) for residual projections.
+
+        Residual projections are those that write to the residual stream. Biases are zero.
         """
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
@@ -135,22 +133,29 @@ class GPT2(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
-    def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        """The states before the head. tokens: [batch, time] int64, time <= block_size -> [batch,
-        time, n_embd]
+    def hidden(self, tokens: Tensor, cache: Cache = NO_CACHE) -> Tensor:
+        """Return the states before the head: [batch, time] -> [batch, time, n_embd].
 
-        cache: of the tokens before these, with which they must fit into block_size; these are added
-        to it.
+        Args:
+            tokens: [batch, time] int64, at most block_size of them with those in the cache.
+            cache: What the model has read before; these tokens are added to it.
         """
         return self.transformer(tokens, cache)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits of the next tokens: [..., n_embd] -> [..., vocab]."""
+        return self.lm_head(hidden)
 
     def forward(
         self, tokens: Tensor, targets: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """tokens, targets: [batch, time] int64 -> logits [batch, time, vocab] and the mean loss in
-        nats, or None.
+        """Return logits [batch, time, vocab], and with targets their mean loss in nats.
+
+        Args:
+            tokens: [batch, time] int64, time <= block_size.
+            targets: [batch, time] int64, the token that follows each of `tokens`.
         """
-        logits = self.lm_head(self.hidden(tokens))
+        logits = self.logits(self.hidden(tokens))
         if targets is None:
             return logits, None
         return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())

@@ -1,6 +1,4 @@
-"""The modern GPT: rotary positions, RMSNorm, SwiGLU and grouped queries, in Qwen3's names for every
-weight.
-"""
+"""The modern GPT: rotary positions, RMSNorm, SwiGLU, grouped queries; the names are Qwen3's."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,15 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groundup.models import sampling
-from groundup.models.attention import causal_attention
-from groundup.models.cache import KVCache, LayerCache, layers_of
+from groundup.models.cache import NO_CACHE, Attend, Cache
 from groundup.models.config import ModernConfig
+
+Rotation = tuple[Tensor, Tensor]  # cosine and sine, each [batch, 1, time, head_dim]
 
 
 class RMSNorm(nn.RMSNorm):
-    """Root mean square 1 for every vector, then a learned scale (Zhang & Sennrich 2019, equation
-    4).
-    """
+    """Root mean square 1 for every vector, then a learned scale (Zhang & Sennrich 2019, eq. 4)."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width, eps=1e-6)
@@ -29,11 +26,10 @@ class RMSNorm(nn.RMSNorm):
 
 
 class Rotary(nn.Module):
-    """Turns queries and keys by an angle that grows with their position (Su et al. 2021, section
-    3.2.2).
+    """The rotation at each position: by angles that grow with it (Su et al. 2021, section 3.2.2).
 
-    Dimension i is paired with i + head_dim / 2, as in Qwen3. [batch, heads, time, head_dim] -> the
-    same
+    It maps positions [batch, time] int64 to a `Rotation`. Dimension i is paired with
+    i + head_dim / 2, as in Qwen3.
     """
 
     cosine: Tensor
@@ -47,7 +43,7 @@ class Rotary(nn.Module):
         self.fill()
 
     def fill(self) -> None:
-        """Both tables, [block_size, head_dim], computed in float64 whatever they are kept in."""
+        """Compute both tables, [block_size, head_dim], in float64 whatever they are kept in."""
         block_size, head_dim = self.shape
         exponents = torch.arange(0, head_dim, 2, dtype=torch.float64, device="cpu") / head_dim
         positions = torch.arange(block_size, dtype=torch.float64, device="cpu")
@@ -61,21 +57,24 @@ class Rotary(nn.Module):
         self.fill()
         return self
 
-    def forward(self, vectors: Tensor, position: int = 0) -> Tensor:
-        turned = slice(position, position + vectors.size(-2))  # `position` is the first vector's
-        first, second = vectors.chunk(2, dim=-1)
-        quarter_turn = torch.cat([-second, first], dim=-1)
-        return vectors * self.cosine[turned].to(vectors) + quarter_turn * self.sine[turned].to(
-            vectors
-        )
+    def forward(self, positions: Tensor) -> Rotation:
+        return self.cosine[positions][:, None], self.sine[positions][:, None]
+
+
+def rotate(vectors: Tensor, rotation: Rotation) -> Tensor:
+    """Turn queries or keys, [batch, heads, time, head_dim], by the rotation at their positions."""
+    cosine, sine = rotation
+    first, second = vectors.chunk(2, dim=-1)
+    quarter_turn = torch.cat([-second, first], dim=-1)
+    return vectors * cosine.to(vectors) + quarter_turn * sine.to(vectors)
 
 
 class Attention(nn.Module):
-    """Causal self-attention whose keys and values are shared by groups of queries (Ainslie et al.
-    2023).
+    """Causal self-attention whose queries share keys and values in groups (Ainslie et al. 2023).
 
-    Queries and keys are normalised by head before they are turned (Dehghani et al. 2023). [batch,
-    time, n_embd] -> same
+    Queries and keys are normalised by head before they are turned (Dehghani et al. 2023). It maps
+    [batch, time, n_embd] to the same shape. `attend` is `causal_attention`, or what a cache has in
+    its place.
     """
 
     def __init__(self, config: ModernConfig) -> None:
@@ -88,23 +87,21 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(config.head_dim)
         self.k_norm = RMSNorm(config.head_dim)
 
-    def forward(self, hidden: Tensor, rotary: Rotary, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, rotation: Rotation, attend: Attend) -> Tensor:
         query, key, value = (
             projection(hidden).unflatten(-1, (-1, self.head_dim))  # [batch, time, heads, head_dim]
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        position = 0 if cache is None else cache.length
-        query = rotary(self.q_norm(query).transpose(1, 2), position)
-        key, value = rotary(self.k_norm(key).transpose(1, 2), position), value.transpose(1, 2)
-        if cache is not None:
-            key, value = cache.append(key, value)
-        found = causal_attention(query, key, value, dropout=0.0)
+        query = rotate(self.q_norm(query).transpose(1, 2), rotation)
+        key, value = rotate(self.k_norm(key).transpose(1, 2), rotation), value.transpose(1, 2)
+        found = attend(query, key, value, 0.0)
         return self.o_proj(found.transpose(1, 2).flatten(2))
 
 
 class MLP(nn.Module):
-    """SwiGLU: one projection opens or closes the other (Shazeer 2020, equation 6). [..., n_embd] ->
-    same
+    """SwiGLU: one projection opens or closes the other (Shazeer 2020, equation 6).
+
+    It maps [..., n_embd] to the same shape.
     """
 
     def __init__(self, config: ModernConfig) -> None:
@@ -118,11 +115,10 @@ class MLP(nn.Module):
 
 
 class SequenceDropout(nn.Module):
-    """In training, a unit is zero throughout a sequence, or larger throughout (Gal & Ghahramani
-    2016, section 4.2).
+    """In training, a unit is zero or enlarged throughout a sequence (Gal & Ghahramani 2016, 4.2).
 
     One mask for all positions needs next to no random numbers, which on a CPU take a quarter of the
-    step otherwise. [batch, time, width] -> same
+    step otherwise. It maps [batch, time, width] to the same shape.
     """
 
     def __init__(self, probability: float) -> None:
@@ -132,13 +128,12 @@ class SequenceDropout(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         if not self.training or self.probability == 0.0:
             return hidden
-        return hidden * F.dropout(
-            hidden.new_ones(hidden.size(0), 1, hidden.size(2)), self.probability
-        )
+        units = hidden.new_ones(hidden.size(0), 1, hidden.size(2))
+        return hidden * F.dropout(units, self.probability)
 
 
 class Block(nn.Module):
-    """Attention and MLP, each on a normalised copy, each added to the residual stream."""
+    """Attention and MLP read a normalised copy each, and add to the residual stream."""
 
     def __init__(self, config: ModernConfig) -> None:
         super().__init__()
@@ -148,25 +143,28 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = SequenceDropout(config.dropout)
 
-    def forward(self, hidden: Tensor, rotary: Rotary, cache: LayerCache | None = None) -> Tensor:
-        hidden = hidden + self.dropout(self.self_attn(self.input_layernorm(hidden), rotary, cache))
+    def forward(self, hidden: Tensor, rotation: Rotation, attend: Attend) -> Tensor:
+        found = self.self_attn(self.input_layernorm(hidden), rotation, attend)
+        hidden = hidden + self.dropout(found)
         return hidden + self.dropout(self.mlp(self.post_attention_layernorm(hidden)))
 
 
 class Transformer(nn.Module):
-    """Embedding, blocks and the last norm. tokens: [batch, time] int64 -> [batch, time, n_embd]"""
+    """The embedding, the blocks and the last norm: [batch, time] -> [batch, time, n_embd]."""
 
     def __init__(self, config: ModernConfig) -> None:
         super().__init__()
+        self.block_size = config.block_size
         self.embed_tokens = nn.Embedding(config.vocab_size, config.n_embd)
         self.rotary = Rotary(config)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = RMSNorm(config.n_embd)
 
-    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, cache: Cache) -> Tensor:
+        rotation = self.rotary(cache.positions(tokens, self.block_size))
         hidden = self.embed_tokens(tokens)
-        for layer, cached in zip(self.layers, layers_of(cache, len(self.layers)), strict=True):
-            hidden = layer(hidden, self.rotary, cached)
+        for number, layer in enumerate(self.layers):
+            hidden = layer(hidden, rotation, cache.attention(number))
         return self.norm(hidden)
 
 
@@ -185,10 +183,14 @@ class Modern(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> "Modern":
-        """A published Qwen3 dense model, in eval mode.
+        """Load a published Qwen3 dense model, in eval mode.
 
-        name: Qwen/Qwen3-0.6B, any OWNER/NAME[@REVISION] of the hub, a run or a model folder.
-        Raises CheckpointError, and CorpusError for what can't be had from the hub.
+        Args:
+            name: Qwen/Qwen3-0.6B, any OWNER/NAME[@REVISION] of the hub, a run or a model folder.
+
+        Raises:
+            CheckpointError: The name leads to no intact Qwen3.
+            CorpusError: The hub doesn't give the model.
         """
         # a door upwards: models know no files otherwise
         from groundup.checkpoints.model_folder import load_as
@@ -201,8 +203,9 @@ class Modern(nn.Module):
         return self.lm_head
 
     def initialise(self) -> None:
-        """Normal with deviation 0.02; what writes to the residual stream starts at zero: a block
-        begins as nothing.
+        """Draw weights with deviation 0.02, but zero what writes to the residual stream.
+
+        So each block begins as nothing.
         """
         for name, parameter in self.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):
@@ -210,26 +213,29 @@ class Modern(nn.Module):
             elif parameter.ndim == 2:
                 nn.init.normal_(parameter, std=0.02)
 
-    def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        """The states before the head. tokens: [batch, time] int64, time <= block_size -> [batch,
-        time, n_embd]
+    def hidden(self, tokens: Tensor, cache: Cache = NO_CACHE) -> Tensor:
+        """Return the states before the head: [batch, time] -> [batch, time, n_embd].
 
-        cache: of the tokens before these, with which they must fit into block_size; these are added
-        to it.
+        Args:
+            tokens: [batch, time] int64, at most block_size of them with those in the cache.
+            cache: What the model has read before; these tokens are added to it.
         """
-        time = tokens.size(1) + (0 if cache is None else cache.length)
-        assert time <= self.block_size, (
-            f"{time} tokens are more than block_size = {self.block_size}"
-        )
         return self.model(tokens, cache)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits of the next tokens: [..., n_embd] -> [..., vocab]."""
+        return self.lm_head(hidden)
 
     def forward(
         self, tokens: Tensor, targets: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """tokens, targets: [batch, time] int64 -> logits [batch, time, vocab] and the mean loss in
-        nats, or None.
+        """Return logits [batch, time, vocab], and with targets their mean loss in nats.
+
+        Args:
+            tokens: [batch, time] int64, time <= block_size.
+            targets: [batch, time] int64, the token that follows each of `tokens`.
         """
-        logits = self.lm_head(self.hidden(tokens))
+        logits = self.logits(self.hidden(tokens))
         if targets is None:
             return logits, None
         return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())

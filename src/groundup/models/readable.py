@@ -1,9 +1,7 @@
-"""The readable GPT: every head is its own module and every step of attention is a line of the
-paper.
+"""The readable GPT: a module for every head, and a line of the paper for every step of attention.
 
 It computes exactly what `gpt2.py` computes; `correspondence.py` maps the weights of one onto the
-other. Nothing is imported but torch and the config, so that this file is the oracle of the fast
-one.
+other. It imports nothing but torch and its config, so that it is the oracle of the fast model.
 """
 
 import math
@@ -16,8 +14,10 @@ from groundup.models.config import GPTConfig
 
 
 def future_of(scores: Tensor) -> Tensor:
-    """True where the key (column) comes after the query (row). scores: [..., time, time] -> [time,
-    time] bool
+    """Return [time, time] bool: where the key (column) comes after the query (row).
+
+    Args:
+        scores: [..., time, time].
     """
     time = scores.size(-1)
     positions = torch.arange(time, device=scores.device)
@@ -27,7 +27,7 @@ def future_of(scores: Tensor) -> Tensor:
 class Head(nn.Module):
     """One head of causal self-attention (Vaswani et al. 2017, section 3.2.1).
 
-    hidden: [batch, time, n_embd] -> [batch, time, head_dim]
+    It maps [batch, time, n_embd] to [batch, time, head_dim].
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -40,18 +40,15 @@ class Head(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         query, key, value = self.query(hidden), self.key(hidden), self.value(hidden)
-        # [batch, time, time]: who asks, who answers
-        scores = query @ key.mT / math.sqrt(key.size(-1))
-        # a token sees itself and its past
-        scores = scores.masked_fill(future_of(scores), -math.inf)
+        scores = query @ key.mT / math.sqrt(key.size(-1))  # [batch, time (query), time (key)]
+        scores = scores.masked_fill(future_of(scores), -math.inf)  # a token sees no future
         return self.dropout(scores.softmax(dim=-1)) @ value
 
 
 class MultiHeadAttention(nn.Module):
-    """Several heads side by side, then a projection that mixes what they found (Vaswani et al.
-    2017, section 3.2.2).
+    """Several heads side by side, then a projection that mixes what they found.
 
-    hidden: [batch, time, n_embd] -> [batch, time, n_embd]
+    It is section 3.2.2 of Vaswani et al. 2017, and maps [batch, time, n_embd] to the same shape.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -61,14 +58,14 @@ class MultiHeadAttention(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        # [batch, time, n_head * head_dim]
-        found = torch.cat([head(hidden) for head in self.heads], dim=-1)
+        found = torch.cat([head(hidden) for head in self.heads], dim=-1)  # [batch, time, n_embd]
         return self.dropout(self.projection(found))
 
 
 class GELU(nn.Module):
-    """x times the probability that a normal variable is below x, by the tanh formula (Hendrycks &
-    Gimpel 2016).
+    """x times the probability that a normal variable is below x (Hendrycks & Gimpel 2016).
+
+    The probability is taken by their tanh formula.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,8 +73,9 @@ class GELU(nn.Module):
 
 
 class MLP(nn.Module):
-    """Each token thinks on its own: widen four times, bend, come back. [batch, time, n_embd] -> the
-    same
+    """Each token thinks on its own: widen four times, bend, come back.
+
+    It maps [batch, time, n_embd] to the same shape.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -92,9 +90,7 @@ class MLP(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Mean 0 and variance 1 for every token, then a learned scale and shift (Ba et al. 2016,
-    equation 4).
-    """
+    """Mean 0 and variance 1 for every token, then a learned scale and shift (Ba et al. 2016, 4)."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -108,8 +104,9 @@ class LayerNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """Tokens talk, then think; both read a normalised copy and add to the residual stream (Radford
-    et al. 2019).
+    """Tokens talk, then think.
+
+    Both read a normalised copy of the residual stream, and add to it (Radford et al. 2019).
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -137,13 +134,15 @@ class ReadableGPT(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = LayerNorm(config)
         self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        # tied: one table reads tokens and writes them
-        self.head.weight = self.token_embedding.weight
+        self.head.weight = (
+            self.token_embedding.weight
+        )  # tied: one table reads tokens and writes them
         self.initialise()
 
     def initialise(self) -> None:
-        """Normal with deviation 0.02, biases 0; what writes to the residual stream is scaled by
-        1/sqrt(2 n_layer).
+        """Draw weights with deviation 0.02, or 0.02/sqrt(2 n_layer) for residual projections.
+
+        Residual projections are those that write to the residual stream. Biases are zero.
         """
         for name, parameter in self.named_parameters():
             if name.endswith(("projection.weight", "contract.weight")):
@@ -154,26 +153,33 @@ class ReadableGPT(nn.Module):
                 nn.init.zeros_(parameter)
 
     def hidden(self, tokens: Tensor) -> Tensor:
-        """The states before the head. tokens: [batch, time] int64, time <= block_size -> [batch,
-        time, n_embd]
+        """Return the states before the head: [batch, time] -> [batch, time, n_embd].
+
+        Args:
+            tokens: [batch, time] int64, time <= block_size.
         """
-        time = tokens.size(1)
-        assert time <= self.block_size, (
-            f"{time} tokens are more than block_size = {self.block_size}"
-        )
+        time, longest = tokens.size(1), self.block_size
+        assert time <= longest, f"{time} tokens are more than block_size = {longest}"
         positions = torch.arange(time, device=tokens.device)
         hidden = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))
         for block in self.blocks:
             hidden = block(hidden)
         return self.norm(hidden)
 
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits of the next tokens: [..., n_embd] -> [..., vocab]."""
+        return self.head(hidden)
+
     def forward(
         self, tokens: Tensor, targets: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """tokens, targets: [batch, time] int64 -> logits [batch, time, vocab] and the mean loss in
-        nats, or None.
+        """Return logits [batch, time, vocab], and with targets their mean loss in nats.
+
+        Args:
+            tokens: [batch, time] int64, time <= block_size.
+            targets: [batch, time] int64, the token that follows each of `tokens`.
         """
-        logits = self.head(self.hidden(tokens))
+        logits = self.logits(self.hidden(tokens))
         if targets is None:
             return logits, None
         return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
@@ -189,8 +195,18 @@ class ReadableGPT(nn.Module):
         top_p: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Predict, draw, append, repeat; temperature 0 is greedy. tokens: [batch, time] -> [batch,
-        time + new]
+        """Predict, draw, append, repeat; temperature 0 is greedy.
+
+        Args:
+            tokens: [batch, time] int64, time >= 1.
+            max_new_tokens: How many tokens are appended to each row.
+            temperature: Divides the logits.
+            top_k: Draw from so many most probable tokens; 0 keeps all.
+            top_p: Draw from the most probable tokens that reach this probability together.
+            generator: Where random numbers come from; torch's own if left out.
+
+        Returns:
+            [batch, time + max_new_tokens] int64.
         """
         for _ in range(max_new_tokens):
             logits, _ = self(tokens[:, -self.block_size :])
@@ -198,14 +214,12 @@ class ReadableGPT(nn.Module):
             if temperature == 0.0:
                 newest = logits.argmax(dim=-1, keepdim=True)
             else:
-                probabilities, order = (
-                    (logits / temperature).softmax(dim=-1).sort(dim=-1, descending=True)
-                )
+                probabilities = (logits / temperature).softmax(dim=-1)
+                probabilities, order = probabilities.sort(dim=-1, descending=True)
                 if top_k:
                     probabilities[:, top_k:] = 0.0
                     probabilities /= probabilities.sum(dim=-1, keepdim=True)
-                # the mass of all more probable tokens
-                before = probabilities.cumsum(dim=-1) - probabilities
+                before = probabilities.cumsum(dim=-1) - probabilities  # of all more probable tokens
                 probabilities[before >= top_p] = 0.0
                 newest = order.gather(-1, probabilities.multinomial(1, generator=generator))
             tokens = torch.cat([tokens, newest], dim=1)

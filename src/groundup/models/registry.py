@@ -1,7 +1,7 @@
 """The models there are, by the names under which recipes and folders know them."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from groundup.models.bigram import Bigram
 from groundup.models.cache import KVCache
@@ -20,22 +20,23 @@ MODELS: dict[str, type[Model]] = {
 
 
 def build(architecture: str, config: ModelConfig) -> Model:
-    """A new model of that name, from a config of its class."""
+    """Build a new model of that name, from a config of its class."""
     return MODELS[architecture](config)  # pyright: ignore[reportArgumentType]
 
 
-def build_on_paper(architecture: str, config: ModelConfig) -> Model:
-    """A model of that name without memory for its weights, which have shapes alone."""
+def build_on_meta(architecture: str, config: ModelConfig) -> Model:
+    """Build a model on the meta device: its weights have shapes, and no memory."""
     with torch.device("meta"):
         return build(architecture, config)
 
 
 def allocated(model: Model, dtype: torch.dtype) -> Model:
-    """A model on paper, now on the CPU, its weights still to be filled in: none is held in another
-    precision first.
+    """Move a model from the meta device to the CPU, where its weights are still to be filled in.
+
+    No weight is held in another precision first.
     """
     model = model.to(dtype)
-    first: dict[torch.Tensor, str] = {}
+    first: dict[Tensor, str] = {}
     tied = [
         (name, first.setdefault(weight, name))
         for name, weight in model.named_parameters(remove_duplicate=False)
@@ -48,22 +49,35 @@ def allocated(model: Model, dtype: torch.dtype) -> Model:
 
 
 def architecture_of(model: Model) -> str:
-    """The name under which the model's class is saved."""
+    """Return the name under which the model's class is saved."""
     return next(name for name, model_class in MODELS.items() if type(model) is model_class)
 
 
-def new_cache(model: Model) -> KVCache | None:
-    """An empty cache for a model whose `hidden` takes one; None for those that compute everything
-    anew.
+def count_parameters(model: nn.Module) -> int:
+    """Count a model's parameters, those of a tied head once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def cache_for(model: Model, room: int) -> KVCache | None:
+    """Make an empty cache for a model; None for the models that compute everything anew.
+
+    Args:
+        model: Any model.
+        room: The tokens of a row that will be read at the most.
     """
-    return KVCache(model.config.n_layer) if isinstance(model, GPT2 | Modern) else None
+    return KVCache(model.config.n_layer, room) if isinstance(model, GPT2 | Modern) else None
 
 
-def hidden_after(model: Model, tokens: Tensor, cache: KVCache | None) -> Tensor:
-    """The states of tokens that follow what is cached; without a cache, of tokens that follow
-    nothing.
+def hidden_states(model: Model, tokens: Tensor, cache: KVCache | None) -> Tensor:
+    """Return the states of tokens that follow what a cache holds; without one, they follow nothing.
 
-    tokens: [batch, time] int64 -> [batch, time, width]
+    Args:
+        model: Any model, and one that `cache_for` has a cache for if there is a cache.
+        tokens: [batch, time] int64.
+        cache: What the model has read before; these tokens are added to it.
+
+    Returns:
+        [batch, time, width].
     """
     if cache is None:
         return model.hidden(tokens)

@@ -1,7 +1,6 @@
 """Sampling as pure functions: logits and a uniform number in, a token out."""
 
 import math
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -10,22 +9,25 @@ from torch.nn import functional as F
 
 
 class LanguageModel(Protocol):
-    """What generation needs of a model."""
+    """What `generate` needs of a model."""
 
     @property
     def block_size(self) -> int: ...
 
     def hidden(self, tokens: Tensor) -> Tensor: ...
 
-    @property
-    def head(self) -> Callable[[Tensor], Tensor]: ...
+    def logits(self, hidden: Tensor) -> Tensor: ...
 
 
 def keep_top_k(logits: Tensor, top_k: int) -> Tensor:
-    """All but the `top_k` largest logits of each row become -inf (Fan et al. 2018); ties stay, 0
-    keeps all.
+    """Keep the `top_k` largest logits of each row, and make all others -inf (Fan et al. 2018).
 
-    logits: [batch, vocab] -> [batch, vocab]
+    Args:
+        logits: [batch, vocab].
+        top_k: How many are kept; those that equal the smallest of them stay too. 0 keeps all.
+
+    Returns:
+        [batch, vocab].
     """
     if top_k == 0 or top_k >= logits.size(-1):
         return logits
@@ -34,44 +36,62 @@ def keep_top_k(logits: Tensor, top_k: int) -> Tensor:
 
 
 def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
-    """Keep the fewest most probable tokens whose probability reaches `top_p` (nucleus, Holtzman et
-    al. 2020).
+    """Keep the fewest tokens whose probabilities reach `top_p` together (Holtzman et al. 2020).
 
-    logits: [batch, vocab] -> [batch, vocab]
+    These are the most probable ones, the nucleus; the logits of all others become -inf.
+
+    Args:
+        logits: [batch, vocab].
+        top_p: The probability to reach, above 0; 1 keeps all.
+
+    Returns:
+        [batch, vocab].
     """
     if top_p >= 1.0:
         return logits
     sorted_logits, order = logits.sort(dim=-1, descending=True, stable=True)
     probabilities = sorted_logits.softmax(dim=-1)
-    before = probabilities.cumsum(dim=-1) - probabilities  # the mass of all more probable tokens
+    before = probabilities.cumsum(dim=-1) - probabilities  # of all more probable tokens
     surplus = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= top_p)
     return logits.masked_fill(surplus, -math.inf)
 
 
 def precise(values: Tensor) -> Tensor:
-    """The values in float64 where the device has it, else in float32."""
+    """Return the values in float64 where the device has it, else in float32."""
     return values.float() if values.device.type == "mps" else values.double()
 
 
 def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """The token at which the cumulative probability passes `uniform`: inverse transform sampling.
+    """Return the token at which the cumulative probability passes `uniform` (inverse transform).
 
-    probabilities: [batch, vocab], uniform: [batch] in [0, 1) -> [batch] int64
+    Args:
+        probabilities: [batch, vocab]; a row may sum to another number than 1.
+        uniform: [batch] in [0, 1).
+
+    Returns:
+        [batch] int64.
     """
     cumulative = precise(probabilities).cumsum(dim=-1)
     threshold = uniform.to(cumulative) * cumulative[:, -1]
     token = torch.searchsorted(cumulative, threshold[:, None], right=True)[:, 0]
-    # rounding must not pass it
     last_possible = (probabilities > 0).long().cumsum(dim=-1).argmax(dim=-1)
-    return torch.minimum(token, last_possible)
+    return torch.minimum(token, last_possible)  # rounding must not pass it
 
 
 def next_token(
     logits: Tensor, uniform: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
 ) -> Tensor:
-    """The next token of each row; temperature 0 takes the most probable.
+    """Draw the next token of each row.
 
-    logits: [batch, vocab], uniform: [batch] in [0, 1) -> [batch] int64
+    Args:
+        logits: [batch, vocab].
+        uniform: [batch] in [0, 1), a random number for each row.
+        temperature: Divides the logits; 0 takes the most probable token.
+        top_k: As in `keep_top_k`.
+        top_p: As in `keep_top_p`, of what `top_k` keeps.
+
+    Returns:
+        [batch] int64.
     """
     if temperature == 0.0:
         return logits.argmax(dim=-1)
@@ -92,17 +112,26 @@ def generate(
     top_p: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Append `max_new_tokens` sampled tokens, each from the newest `block_size` ones: plain,
-    uncached, the oracle.
+    """Append sampled tokens, each drawn from the newest `block_size` ones: plain and uncached.
 
-    tokens: [batch, time] int64, time >= 1 -> [batch, time + max_new_tokens]
+    This loop is the oracle of faster ones.
+
+    Args:
+        model: The model, in the mode in which it is.
+        tokens: [batch, time] int64, time >= 1.
+        max_new_tokens: How many tokens are appended to each row.
+        temperature: As in `next_token`.
+        top_k: As in `next_token`.
+        top_p: As in `next_token`.
+        generator: Where random numbers come from, on the CPU; torch's own if left out.
+
+    Returns:
+        [batch, time + max_new_tokens] int64.
     """
     for _ in range(max_new_tokens):
         context = tokens[:, -model.block_size :]
-        # [batch, vocab]: what follows the last token
-        logits = model.head(model.hidden(context)[:, -1])
+        logits = model.logits(model.hidden(context)[:, -1])  # [batch, vocab]
         uniform = torch.rand(tokens.size(0), generator=generator).to(tokens.device)
-        tokens = torch.cat(
-            [tokens, next_token(logits, uniform, temperature, top_k, top_p)[:, None]], dim=1
-        )
+        newest = next_token(logits, uniform, temperature, top_k, top_p)
+        tokens = torch.cat([tokens, newest[:, None]], dim=1)
     return tokens

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from groundup.data.corpora import load_corpus
+from groundup.data.formats import COMPRESSED
 from groundup.errors import CorpusError, MachineError
 from groundup.prepare.hub_datasets import download
-from groundup.prepare.inputs import COMPRESSED, LONGEST_LINE, PASSAGE, Part, cut_of
+from groundup.prepare.inputs import LONGEST_LINE, PASSAGE, Part, cut_of
 from groundup.prepare.parquet import read_rows
 
 BLOCK = 2**20

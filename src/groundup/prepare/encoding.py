@@ -78,11 +78,6 @@ def digest_of(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
 
 
-def token_dtype(vocab_size: int) -> np.dtype:
-    """The smallest type of a shard that holds every token."""
-    return np.dtype("<u2") if vocab_size <= 2**16 else np.dtype("<u4")
-
-
 def separator_of(tokenizer: Tokenizer) -> int | None:
     """The token before each document: end-of-text, else the end of a line, else none."""
     if END_OF_TEXT in tokenizer.special_tokens:

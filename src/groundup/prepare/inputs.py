@@ -5,12 +5,11 @@ remote files.
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from groundup.data.corpora import NAMED, TEXT_SUFFIXES
-from groundup.data.shard_folder import is_shard_folder
+from groundup.data.formats import COMPRESSED, NAMED, ROW_SUFFIXES, TEXT_SUFFIXES, Source, recognise
 from groundup.errors import CorpusError
 from groundup.prepare.hub_datasets import RemoteParquet, list_files, named_dataset
 
@@ -20,8 +19,7 @@ PASSAGE = 2**13
 TEXT_PER_BYTE = 2  # of a parquet file
 TEXT_OF_COMPRESSED = 4
 LONGEST_LINE = 2**27  # bytes of JSON
-COMPRESSED = (".gz", ".zst")
-ROW_SUFFIXES = (".jsonl", ".ndjson")
+READABLE = ("text", "rows", "parquet")
 
 
 @dataclass(frozen=True)
@@ -76,102 +74,76 @@ def find_parts(
         return [
             Part("remote", (file.path,), TEXT_PER_BYTE * file.size, remote=file) for file in found
         ]
-    if source in NAMED:
+    found = recognise(source)
+    if found.kind == "named":
         return [Part("named", (source,), size=2**20)]
-    path = Path(source).expanduser().absolute()  # machines of a cluster are in other folders
+    path = found.path.absolute()  # machines of a cluster are in other folders
     if not path.exists():
         raise CorpusError(
             f"source {source} is neither a file or folder nor a known corpus. Known: "
             f"{', '.join(NAMED)}, fineweb-edu, openwebtext, hf://datasets/OWNER/NAME"
         )
-    if is_shard_folder(path):
+    if found.has_shards:
         raise CorpusError(
             f"source {source} has shards already: train on it with --corpus, look at it with data "
             "check"
         )
-    files = [path] if path.is_file() else _files_in(path, notice)
+    found = replace(found, path=path)
+    files = [found] if path.is_file() else _files_in(found, notice)
     parts = list(_parts_of(files, column))
     if sum(part.size for part in parts) == 0:
         raise CorpusError(f"source {source} is empty: {len(files)} files, 0 bytes")
     return parts
 
 
-def kind_of(path: Path) -> str | None:
-    """How a file is read, by its name; None for one that isn't."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    suffix = next((suffix for suffix in reversed(suffixes) if suffix not in COMPRESSED), "")
-    if suffix == ".parquet":
-        return "parquet"
-    if suffix in ROW_SUFFIXES:
-        return "rows"
-    return "text" if suffix in TEXT_SUFFIXES else None
-
-
-def _files_in(folder: Path, notice: Callable[[str], None] | None) -> list[Path]:
-    """The files below a folder that can be read, in the order of their paths; hidden ones are left
-    out.
-    """
-    found = sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).parts)
-    seen = [
-        path
-        for path in found
-        if path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
-    files = [path for path in seen if kind_of(path)]
+def _files_in(folder: Source, notice: Callable[[str], None] | None) -> list[Source]:
+    """The files below a folder that can be read; others are named in a message."""
+    seen = folder.files()
+    files = [file for file in seen if file.kind in READABLE]
     if not files:
         looked = " ".join((*TEXT_SUFFIXES, *ROW_SUFFIXES, ".parquet"))
         raise CorpusError(
-            f"folder {folder} holds nothing to read. Looked for: {looked}, and "
+            f"folder {folder.path} holds nothing to read. Looked for: {looked}, and "
             f"{' '.join(COMPRESSED)}"
         )
     if notice is not None and len(files) < len(seen):
         others = Counter(
-            path.suffix or path.name for path in seen if not kind_of(path)
+            file.path.suffix or file.path.name for file in seen if file.kind not in READABLE
         ).most_common(5)
         named = ", ".join(f"{count:,} {suffix}" for suffix, count in others)
-        notice(f"left out of {folder}: {len(seen) - len(files):,} files that aren't text ({named})")
+        notice(
+            f"left out of {folder.path}: {len(seen) - len(files):,} files that aren't text "
+            f"({named})"
+        )
     return files
 
 
-def _parts_of(files: list[Path], column: str) -> Iterator[Part]:
+def _parts_of(files: list[Source], column: str) -> Iterator[Part]:
     """Large files in ranges, small ones of a kind together."""
     together: list[Path] = []
-    size = 0
-    for path in files:
+    kind_together, size = "", 0
+    for file in files:
         # a single file of any name is read as text
-        kind, text = kind_of(path) or "text", _text_size(path)
-        small = kind != "parquet" and text < PART
-        if together and (
-            not small or kind != (kind_of(together[0]) or "text") or size + text > PART
-        ):
-            yield _together(together, size)
+        kind = file.kind if file.kind in READABLE else "text"
+        text = _fact(file.path)[0] * (TEXT_OF_COMPRESSED if file.is_compressed else 1)
+        is_small = kind != "parquet" and text < PART
+        if together and (not is_small or kind != kind_together or size + text > PART):
+            yield _together(kind_together, together, size)
             together, size = [], 0
-        if small:
-            together, size = [*together, path], size + text
+        if is_small:
+            together, kind_together, size = [*together, file.path], kind, size + text
         elif kind == "parquet":
-            yield from _row_groups(path, column)
-        elif _is_compressed(path):
-            yield Part(kind, (str(path),), text, facts=(_fact(path),))
+            yield from _row_groups(file.path, column)
+        elif file.is_compressed:
+            yield _together(kind, [file.path], text)
         else:
-            yield from _ranges(path, kind, text)
+            yield from _ranges(file.path, kind, text)
     if together:
-        yield _together(together, size)
+        yield _together(kind_together, together, size)
 
 
-def _together(files: list[Path], size: int) -> Part:
-    return Part(
-        kind_of(files[0]) or "text", tuple(map(str, files)), size, facts=tuple(map(_fact, files))
-    )
-
-
-def _text_size(path: Path) -> int:
-    """Bytes of text in a file, about."""
-    return _fact(path)[0] * (TEXT_OF_COMPRESSED if _is_compressed(path) else 1)
-
-
-def _is_compressed(path: Path) -> bool:
-    return path.suffix.lower() in COMPRESSED
+def _together(kind: str, files: list[Path], size: int) -> Part:
+    return Part(kind, tuple(map(str, files)), size, facts=tuple(map(_fact, files)))
 
 
 def _ranges(path: Path, kind: str, size: int) -> Iterator[Part]:

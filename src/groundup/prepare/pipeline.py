@@ -16,9 +16,9 @@ from filelock import FileLock, Timeout
 
 from groundup.console import report
 from groundup.data.shard_folder import INDEX, TOKENIZER_FOLDER, ShardFolder, open_folder, read_index
+from groundup.data.tokens import token_dtype
 from groundup.errors import CorpusError
 from groundup.machine.cores import usable_cores
-from groundup.prepare.encoding import token_dtype
 from groundup.prepare.hub_datasets import named_dataset
 from groundup.prepare.inputs import find_parts
 from groundup.prepare.plan import inputs_of

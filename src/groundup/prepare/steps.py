@@ -21,6 +21,7 @@ import numpy as np
 from groundup.console import report
 from groundup.data.shard_file import ShardWriter
 from groundup.data.shard_folder import FORMAT, INDEX, SPLITS, TOKENIZER_FOLDER, VERSION
+from groundup.data.tokens import token_dtype
 from groundup.data_inspection.statistics import Statistics
 from groundup.errors import CorpusError
 from groundup.prepare.documents import Reading, read_documents
@@ -32,7 +33,6 @@ from groundup.prepare.encoding import (
     read_shard,
     repaired,
     separator_of,
-    token_dtype,
 )
 from groundup.prepare.inputs import Part
 from groundup.tokenizers.base import Tokenizer, tokenizer_sha256

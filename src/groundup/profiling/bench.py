@@ -13,7 +13,6 @@ from rich.table import Table
 from torch import Tensor
 
 from groundup.console import show
-from groundup.data.loader import Slice
 from groundup.machine import memory
 from groundup.profiling.operations import matmul_peak, operations_per_token
 from groundup.profiling.synthetic import alone, synthetic_text
@@ -144,7 +143,7 @@ def borders(trainer: Trainer) -> Iterator[list[tuple[str, float]]]:
     def mark(phase: str) -> Callable[..., None]:
         return lambda *_: marks.append((phase, clock(trainer)))
 
-    def take(step: int, micro_step: int) -> Slice:
+    def take(step: int, micro_step: int) -> tuple[Tensor, int]:
         marks.append(("data", clock(trainer)))
         return type(trainer.batches).take(trainer.batches, step, micro_step)
 

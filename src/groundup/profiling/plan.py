@@ -8,7 +8,7 @@ import torch
 from rich.table import Table
 
 from groundup.console import show
-from groundup.data.dataset import Text, read_text
+from groundup.data.dataset import Dataset, make_dataset
 from groundup.errors import RecipeError
 from groundup.machine import device as machines
 from groundup.machine import memory
@@ -21,7 +21,7 @@ from groundup.runs.records import steps_within
 from groundup.training.failures import explain_out_of_memory
 from groundup.training.initial import beginning_of
 from groundup.training.journal import Journal, MainJournal
-from groundup.training.session import choose_tokenizer, read_sources
+from groundup.training.session import choose_tokenizer, read_corpora
 from groundup.training.setup import assemble, choose_machine, parameter_counts
 from groundup.training.trainer import Trainer
 
@@ -80,14 +80,14 @@ def print_plan(recipe: Recipe, vocab_size: int, as_json: bool) -> None:
         else:
             tokenizer = beginning_of(recipe, journal).tokenizer
             around, here = alone(journal), Path.cwd()
-            sources = read_sources(recipe.data.corpus, here, around)
-            tokenizer = choose_tokenizer(recipe, tokenizer, sources, here, around)
-            text = read_text(sources, recipe, tokenizer)
+            corpora = read_corpora(recipe.data.corpus, here, around)
+            tokenizer = choose_tokenizer(recipe, tokenizer, corpora, here, around)
+            text = make_dataset(corpora, recipe, tokenizer)
         result = plan(recipe, text, journal)
     show(result, table_of(result), as_json)
 
 
-def plan(recipe: Recipe, text: Text, journal: Journal) -> Plan:
+def plan(recipe: Recipe, text: Dataset, journal: Journal) -> Plan:
     """Measure one sequence and a few; then, if all should fit, a few steps and an evaluation of the
     recipe's.
     """
@@ -130,13 +130,13 @@ def plan(recipe: Recipe, text: Text, journal: Journal) -> Plan:
     )
 
 
-def one_pass(recipe: Recipe, text: Text, rows: int, compiled: str, journal: Journal) -> Trainer:
+def one_pass(recipe: Recipe, text: Dataset, rows: int, compiled: str, journal: Journal) -> Trainer:
     """The recipe's trainer with a step of one forward pass of `rows` sequences."""
     train = replace(recipe.train, batch_size=rows, micro_batch_size=rows, compile=compiled)
     return assemble(replace(recipe, train=train), text, None, alone(journal))
 
 
-def probe(recipe: Recipe, text: Text, rows: int, device: torch.device) -> Memory:
+def probe(recipe: Recipe, text: Dataset, rows: int, device: torch.device) -> Memory:
     """What `rows` sequences should need by what one and a few need, not compiled, each trainer gone
     before the next.
     """
@@ -193,7 +193,7 @@ def steps_of(recipe: Recipe, trainer: Trainer, time: Time | None) -> int:
             1,
             round(
                 recipe.train.epochs
-                * trainer.batches.source.windows_per_epoch
+                * trainer.batches.sampler.windows_per_epoch
                 / recipe.train.batch_size
             ),
         )

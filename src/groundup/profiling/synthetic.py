@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from groundup.data.dataset import Part, Text
-from groundup.data.tokens import Tokens
+from groundup.data.dataset import Dataset, TokenizedCorpus
+from groundup.data.tokens import Tokens, token_dtype
 from groundup.errors import RecipeError
 from groundup.parallel.world import World
 from groundup.recipes.schema import Recipe
@@ -16,7 +16,7 @@ TOKENS = 1_000_000
 FIRST_CHARACTER = 0x10000  # above the surrogates, where there are a million in a row
 
 
-def synthetic_text(recipe: Recipe, vocab_size: int) -> Text:
+def synthetic_text(recipe: Recipe, vocab_size: int) -> Dataset:
     """Random tokens of that vocabulary, or of the one that the recipe expects. Raises
     RecipeError.
     """
@@ -27,15 +27,16 @@ def synthetic_text(recipe: Recipe, vocab_size: int) -> Text:
             "none. The usual: 65 for the characters of Shakespeare, 50257 for GPT-2's tokens."
         )
     length = max(TOKENS, 4 * recipe.model.block_size)
-    dtype = np.uint16 if vocab_size <= 2**16 else np.uint32
-    tokens = (
-        np.random.default_rng(recipe.train.seed).integers(vocab_size, size=length).astype(dtype)
-    )
+    random = np.random.default_rng(recipe.train.seed)
+    tokens = random.integers(vocab_size, size=length).astype(token_dtype(vocab_size))
     tokenizer = CharacterTokenizer(chr(FIRST_CHARACTER + number) for number in range(vocab_size))
-    name, whole = "random tokens", Tokens.of(tokens)
-    return Text(
-        name, "", tokenizer, (Part(name, 1.0, "", whole, Tokens.of(tokens[: length // 10]), 4.0),)
+    name, training, validation = (
+        "random tokens",
+        Tokens.of(tokens),
+        Tokens.of(tokens[: length // 10]),
     )
+    part = TokenizedCorpus(name, 1.0, "", training, validation, 4.0)
+    return Dataset(name, "", tokenizer, (part,))
 
 
 def alone(journal: Journal) -> Surroundings:

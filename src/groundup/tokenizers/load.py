@@ -1,6 +1,6 @@
 """From a name, a folder or a file to a tokenizer."""
 
-import warnings
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +11,10 @@ from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.foreign import ForeignTokenizer
 from groundup.tokenizers.gpt2 import gpt2_tokenizer
 
+logger = logging.getLogger(__name__)
 
-def load_tokenizer(name: str | Path, report: Callable[[str], None] = warnings.warn) -> Tokenizer:
+
+def load_tokenizer(name: str | Path, report: Callable[[str], None] = logger.warning) -> Tokenizer:
     """`gpt2` (a folder of that name: `./gpt2`), a folder that holds a `tokenizer.json`, or such a
     file.
 

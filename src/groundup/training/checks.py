@@ -8,7 +8,7 @@ import torch
 
 import groundup
 from groundup.checkpoints.adapter_folder import Base
-from groundup.data.sources import Sources
+from groundup.data.corpora import Corpus, fingerprint_of
 from groundup.errors import RecipeError, RunError
 from groundup.models.config import ModelConfig
 from groundup.models.registry import Model, architecture_of
@@ -50,16 +50,16 @@ def check_same_shape(model: Model, architecture: str, config: ModelConfig) -> No
 
 
 def check_same_text(
-    sources: Sources, facts: dict[str, Any], may_differ: bool, journal: Journal
+    name: str, corpora: list[Corpus], facts: dict[str, Any], may_differ: bool, journal: Journal
 ) -> None:
     """A resumed run goes on with the text that it began with. Raises RunError."""
-    recorded, found = facts["corpus"]["fingerprint"], sources.fingerprint
+    recorded, found = facts["corpus"]["fingerprint"], fingerprint_of(corpora)
     if recorded == found:
         return
     if not may_differ:
         before = facts["corpus"].get("parts", {})
-        changed = [part.name for part in sources.parts if before.get(part.name) != part.fingerprint]
-        name = changed[0] if len(sources.parts) > 1 and changed else sources.name
+        changed = [one.name for one in corpora if before.get(one.name) != one.fingerprint]
+        name = changed[0] if len(corpora) > 1 and changed else name
         raise RunError(
             f"corpus {name} has changed since the run began: its SHA-256 is {found[:12]}... "
             f"instead of {recorded[:12]}.... Restore it, or go on with the new text: "

@@ -16,7 +16,7 @@ def compile_in_place(trainer: Trainer) -> bool:
     dropout are left alone.
     """
     parts = parts_of(trainer.model) or [trainer.objective]
-    tokens = trainer.batches.take(0, 0).tokens
+    tokens, _ = trainer.batches.take(0, 0)
     trainer.journal.say("compiling, which takes some seconds; --train.compile off goes without")
     for part in parts:
         part.compile(dynamic=False)

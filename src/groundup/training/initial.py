@@ -19,7 +19,7 @@ from groundup.checkpoints.layouts.config_json import read_config
 from groundup.console import report
 from groundup.errors import RecipeError
 from groundup.models.lora import Adapter
-from groundup.models.registry import Model, architecture_of
+from groundup.models.registry import Model, architecture_of, count_parameters
 from groundup.recipes.files import Layer
 from groundup.recipes.schema import Recipe, shape_of
 from groundup.tokenizers.base import Tokenizer
@@ -69,7 +69,7 @@ def beginning_of(recipe: Recipe, journal: Journal) -> Beginning:
     model, tokenizer = model_folder.load_found(
         folder, journal.say, block_size=section.block_size, dropout=section.dropout
     )
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = count_parameters(model)
     journal.say(
         f"starting from {init}: {architecture_of(model)}, {parameters:,} parameters, in {folder}"
     )

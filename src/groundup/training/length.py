@@ -19,7 +19,7 @@ def resolve_length(trainer: "Trainer") -> Recipe:
     """The trainer's recipe with its length in `steps`, the same on every process."""
     recipe = trainer.recipe
     if recipe.train.epochs:
-        windows = recipe.train.epochs * trainer.batches.source.windows_per_epoch
+        windows = recipe.train.epochs * trainer.batches.sampler.windows_per_epoch
         return recipe.with_steps(max(1, round(windows / recipe.train.batch_size)))
     if recipe.train.minutes:
         steps = int(

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundup.data.sources import Sources, check_maker, open_sources, tokenizer_of_shards
+from groundup.data.corpora import Corpus, open_corpora
+from groundup.data.dataset import check_tokenizer, tokenizer_of_shards
 from groundup.errors import RecipeError
 from groundup.parallel.world import World, main_first
 from groundup.recipes.schema import Recipe
@@ -25,16 +26,20 @@ class Surroundings:
     stop: StopRequest
 
 
-def read_sources(name: str, folder: Path, around: Surroundings) -> Sources:
+def read_corpora(name: str, folder: Path, around: Surroundings) -> list[Corpus]:
     """The corpora, paths relative to where the run began; the main process first, which may have to
     download.
     """
     around.journal.say(f"reading {name}")
-    return main_first(around.world, lambda: open_sources(name, folder))
+    return main_first(around.world, lambda: open_corpora(name, folder))
 
 
 def choose_tokenizer(
-    recipe: Recipe, given: Tokenizer | None, sources: Sources, folder: Path, around: Surroundings
+    recipe: Recipe,
+    given: Tokenizer | None,
+    corpora: list[Corpus],
+    folder: Path,
+    around: Surroundings,
 ) -> Tokenizer | None:
     """That of the model to go on with, or the one that the recipe names, its path relative to
     `folder`, or the shards'.
@@ -44,11 +49,11 @@ def choose_tokenizer(
     CorpusError.
     """
     name = recipe.data.tokenizer
-    of_shards = tokenizer_of_shards(sources, around.journal.say)
+    of_shards = tokenizer_of_shards(corpora)
     if name == "auto":
         chosen = given or of_shards
-        check_maker(
-            sources,
+        check_tokenizer(
+            corpora,
             chosen,
             "data.tokenizer = auto" if given is None else "that of the model to start from",
         )
@@ -69,5 +74,5 @@ def choose_tokenizer(
         raise RecipeError(
             f"data.tokenizer = {name}, but the model to start from has another: leave it out"
         )
-    check_maker(sources, given or named, f"data.tokenizer = {name}")
+    check_tokenizer(corpora, given or named, f"data.tokenizer = {name}")
     return given or named

@@ -13,14 +13,13 @@ import torch
 from groundup.checkpoints import model_folder
 from groundup.checkpoints import publish as checkpoint
 from groundup.checkpoints.adapter_folder import Base
-from groundup.data.dataset import Text, read_text
-from groundup.data.loader import Batches
-from groundup.data.sources import check_maker
+from groundup.data.dataset import Dataset, check_tokenizer, make_dataset
+from groundup.data.loader import Loader
 from groundup.errors import RunError
 from groundup.machine import device as machines
 from groundup.machine.device import Machine
 from groundup.models.lora import adapt, adapter_of
-from groundup.models.registry import Model, build
+from groundup.models.registry import Model, build, count_parameters
 from groundup.optim.groups import build_optimizers, rules_of
 from groundup.optim.schedules import Schedule
 from groundup.parallel.sharding import distribute
@@ -42,7 +41,7 @@ from groundup.training.initial import beginning_of, going_on_from
 from groundup.training.length import resolve_length
 from groundup.training.objective import NextTokenLoss
 from groundup.training.periodic import read_exam
-from groundup.training.session import Surroundings, choose_tokenizer, read_sources
+from groundup.training.session import Surroundings, choose_tokenizer, read_corpora
 from groundup.training.state import Progress, read_state
 from groundup.training.tensorboard import check_installed
 from groundup.training.trainer import Trainer
@@ -59,9 +58,9 @@ def start(
     if recipe.train.log == "tensorboard":
         check_installed()
     begun = beginning_of(recipe, around.journal)
-    sources = read_sources(recipe.data.corpus, Path.cwd(), around)
-    tokenizer = choose_tokenizer(recipe, begun.tokenizer, sources, Path.cwd(), around)
-    text = read_text(sources, recipe, tokenizer)
+    corpora = read_corpora(recipe.data.corpus, Path.cwd(), around)
+    tokenizer = choose_tokenizer(recipe, begun.tokenizer, corpora, Path.cwd(), around)
+    text = make_dataset(corpora, recipe, tokenizer)
     exam = read_exam(recipe, text.tokenizer, Path.cwd(), around)
     base = begun.base if recipe.lora.rank else None
     trainer = replace(assemble(recipe, text, begun.model, around), exam=exam, base=base)
@@ -87,7 +86,7 @@ def resume(
     check_division(recipe, around.world)
     saved, facts = checkpoint.steps(run.checkpoints), run.read_facts()
     check_same_processes(recipe, facts, around.world, around.journal)
-    folder = checkpoint.newest_valid(saved, around.journal.say)
+    folder = checkpoint.newest_valid(saved)
     if saved and not folder:
         raise RunError(
             f"all {len(saved)} checkpoints of {run.name} are damaged: none to resume from. Start "
@@ -101,13 +100,13 @@ def resume(
     if folder is None:
         check_same_beginning(begun.base, facts, recipe)
     tokenizer = begun.tokenizer
-    sources = read_sources(recipe.data.corpus, Path(facts["folder"]), around)
-    check_same_text(sources, facts, data_may_differ, around.journal)
+    corpora = read_corpora(recipe.data.corpus, Path(facts["folder"]), around)
+    check_same_text(recipe.data.corpus, corpora, facts, data_may_differ, around.journal)
     if folder is None:
-        tokenizer = choose_tokenizer(recipe, tokenizer, sources, Path(facts["folder"]), around)
-    check_maker(sources, tokenizer, "that of the run")
+        tokenizer = choose_tokenizer(recipe, tokenizer, corpora, Path(facts["folder"]), around)
+    check_tokenizer(corpora, tokenizer, "that of the run")
     check_same_versions(facts, around.journal)
-    text = read_text(sources, recipe, tokenizer)
+    text = make_dataset(corpora, recipe, tokenizer)
     exam = read_exam(recipe, text.tokenizer, Path(facts["folder"]), around)
     check_same_items(exam, facts, data_may_differ, around.journal)
     base = begun.base if recipe.lora.rank else None
@@ -131,9 +130,9 @@ def resume(
     return trainer, folder
 
 
-def assemble(recipe: Recipe, text: Text, model: Model | None, around: Surroundings) -> Trainer:
+def assemble(recipe: Recipe, text: Dataset, model: Model | None, around: Surroundings) -> Trainer:
     """The parts of a run put together at step 0, on the machine, compiled and distributed."""
-    source = text.batches_of(recipe)
+    source = text.sampler(recipe)
     recipe, machine = choose_machine(recipe, text, around.world)
     machines.make_deterministic(machine.device)
     if machine.device.type == "cpu":
@@ -164,7 +163,7 @@ def assemble(recipe: Recipe, text: Text, model: Model | None, around: Surroundin
         distributed=objective,
         optimizers=build_optimizers(model, rules_of(recipe), recipe.optim, machine.product_dtype),
         schedule=Schedule.of(recipe.optim, max(1, recipe.train.steps)),
-        batches=Batches(source, rows, around.world.rank, around.world.size, machine.device),
+        batches=Loader(source, rows, around.world.rank, around.world.size, machine.device),
         journal=around.journal,
         stop=around.stop,
         progress=Progress(),
@@ -175,7 +174,7 @@ def assemble(recipe: Recipe, text: Text, model: Model | None, around: Surroundin
     return trainer
 
 
-def choose_machine(recipe: Recipe, text: Text, world: World) -> tuple[Recipe, Machine]:
+def choose_machine(recipe: Recipe, text: Dataset, world: World) -> tuple[Recipe, Machine]:
     """The recipe with everything automatic resolved, and the machine that it means. Raises
     MachineError.
     """
@@ -199,12 +198,12 @@ def parameter_counts(model: Model) -> dict[str, int]:
     """How many parameters the model has, its adapters not among them: merged, they are none. And
     how many train.
     """
-    everything = sum(parameter.numel() for parameter in model.parameters())
+    everything = count_parameters(model)
     adapters = sum(tensor.numel() for tensor in adapter_of(model).values())
     return {"parameters": everything - adapters, "trained_parameters": adapters or everything}
 
 
-def facts_of(trainer: Trainer, text: Text, began_with: Base | None) -> dict[str, Any]:
+def facts_of(trainer: Trainer, text: Dataset, began_with: Base | None) -> dict[str, Any]:
     """run.json: what the recipe can't know."""
     optional = {
         "init": began_with and began_with.weights,

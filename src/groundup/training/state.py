@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from groundup.checkpoints import model_folder
 from groundup.checkpoints.adapter_folder import Base, save_adapter
-from groundup.data.dataset import Text
+from groundup.data.dataset import Dataset
 from groundup.errors import CheckpointError
 from groundup.models.registry import Model
 from groundup.optim.groups import load_optimizer_state, optimizer_state
@@ -37,7 +37,7 @@ class Progress:
 def write_state(
     folder: Path,
     model: Model,
-    text: Text,
+    text: Dataset,
     optimizers: list[torch.optim.Optimizer],
     progress: Progress,
     *,

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from groundup.checkpoints import publish as checkpoint
 from groundup.checkpoints.adapter_folder import Base
-from groundup.data.dataset import Text
-from groundup.data.loader import Batches
+from groundup.data.dataset import Dataset
+from groundup.data.loader import Loader
 from groundup.errors import TrainingError
 from groundup.evaluation.units import bits_per_byte
 from groundup.evaluation.validation import mean_loss
@@ -45,13 +45,13 @@ class Trainer:
     recipe: Recipe
     machine: Machine
     world: World
-    text: Text
+    text: Dataset
     model: Model
     objective: NextTokenLoss
     distributed: nn.Module
     optimizers: list[torch.optim.Optimizer]
     schedule: Schedule
-    batches: Batches
+    batches: Loader
     journal: Journal
     stop: StopRequest
     progress: Progress
@@ -113,18 +113,15 @@ class Trainer:
         """
         totals = torch.zeros(3, dtype=torch.float64, device=self.machine.reduction_device)
         for micro_step in range(self.batches.micro_steps):
-            batch = self.batches.take(step, micro_step)
+            tokens, batch_hash = self.batches.take(step, micro_step)
             torch.manual_seed(
                 dropout_seed(self.recipe.train.seed, step, micro_step, self.world.rank)
             )
             with synchronise_only_if(micro_step == self.batches.micro_steps - 1, self.distributed):
-                loss = (
-                    self.distributed(batch.tokens[:, :-1], batch.tokens[:, 1:])
-                    / self.batches.micro_steps
-                )
+                loss = self.distributed(tokens[:, :-1], tokens[:, 1:]) / self.batches.micro_steps
                 loss.backward()
             totals[0] += loss.detach().to(totals.device).double() / self.world.size
-            totals[1] += batch.batch_hash
+            totals[1] += batch_hash
         totals[2] = float(self.stop.signal)
         return self.world.sum(totals)
 
@@ -224,15 +221,13 @@ class Trainer:
         """Publish a checkpoint; the main process writes, the others wait."""
         if self.world.is_main:
             checkpoint.publish(
-                checkpoints,
-                self.progress.step,
+                checkpoint.step_folder(checkpoints, self.progress.step),
                 lambda folder: write_state(
                     folder, self.model, self.text, self.optimizers, self.progress, base=self.base
                 ),
                 best=best,
                 keep=self.recipe.train.keep_checkpoints,
                 protected=resumed_from,
-                report=self.journal.say,
             )
         self.world.barrier()
 

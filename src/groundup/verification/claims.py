@@ -19,7 +19,7 @@ from groundup.machine.device import has_compiler
 from groundup.models import correspondence
 from groundup.models.gpt2 import GPT2
 from groundup.models.readable import ReadableGPT
-from groundup.models.registry import Model, hidden_after, new_cache
+from groundup.models.registry import Model, cache_for, hidden_states
 from groundup.optim.groups import RULES, build_optimizers
 from groundup.recipes.schema import OptimSection
 from groundup.training.compiling import parts_of
@@ -192,16 +192,19 @@ def _error_of_pieces(model: Model, tokens: Tensor) -> float | None:
     None for a model without a cache.
     """
     with torch.no_grad():
-        if (cache := new_cache(model)) is None or tokens.size(1) < 3:
+        if (cache := cache_for(model, tokens.size(1))) is None or tokens.size(1) < 3:
             return None
         order = torch.arange(tokens.size(0), device=tokens.device).roll(1)
         first, one, rest = tokens.tensor_split(
             [tokens.size(1) // 2, tokens.size(1) // 2 + 1], dim=1
         )
-        pieces = [hidden_after(model, first, cache)[order]]
+        pieces = [hidden_states(model, first, cache)[order]]
         cache = cache.rows(order)
-        pieces += [hidden_after(model, one[order], cache), hidden_after(model, rest[order], cache)]
-        found = model.head(torch.cat(pieces, dim=1))
+        pieces += [
+            hidden_states(model, one[order], cache),
+            hidden_states(model, rest[order], cache),
+        ]
+        found = model.logits(torch.cat(pieces, dim=1))
     return relative(found, logits_of(model, tokens[order]))
 
 

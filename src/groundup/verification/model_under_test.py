@@ -136,7 +136,7 @@ def logits_of(model: Model, tokens: Tensor, in_bfloat16: bool = False) -> Tensor
     """
     device = next(model.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16):
-        return model.head(model.hidden(tokens.to(device)))
+        return model.logits(model.hidden(tokens.to(device)))
 
 
 def outcome(
