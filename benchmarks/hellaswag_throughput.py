@@ -24,8 +24,10 @@ import torch
 
 from common import result_line
 from groundup.checkpoints import model_folder
-from groundup.data.hellaswag_items import OFFICIAL, Item, read_items
-from groundup.evaluation.hellaswag import ask
+from groundup.data.choice_items import Item
+from groundup.data.hellaswag_items import OFFICIAL, read_items
+from groundup.evaluation.hellaswag import CONVENTIONS
+from groundup.evaluation.requests import score_requests
 from groundup.hub.download import fetch
 from groundup.models.config import GPTConfig
 from groundup.models.gpt2 import GPT2
@@ -58,8 +60,9 @@ def ours(model: Model, tokenizer: Tokenizer, batch_size: int) -> Contender:
     """What `groundup evaluate --convention harness` does."""
 
     def score(items: Sequence[Item]) -> list[float]:
-        answers = ask(model, tokenizer, items, "harness", batch_size=batch_size).answers
-        return [total for answer in answers for total in answer.sums]
+        requests = CONVENTIONS["harness"].requests(items, tokenizer, model.block_size)
+        scored = score_requests(model, requests, batch_size)
+        return [total for each in scored for total in each.sums]
 
     return Contender(f"groundup, {batch_size} items at once", score)
 

@@ -31,8 +31,9 @@ from groundup.data.corpora import load_corpus
 from groundup.prepare.documents import Reading, read_documents
 from groundup.prepare.inputs import find_parts
 from groundup.prepare.pipeline import encode_parts, plan_in, runner
+from groundup.prepare.plan import WORK, Preparation
 from groundup.prepare.progress import Progress
-from groundup.prepare.steps import WORK, Preparation, encode_part, open_job
+from groundup.prepare.steps import encode_part, open_job
 from groundup.prepare.workers import run_here
 from groundup.tokenizers.load import load_tokenizer
 

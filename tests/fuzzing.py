@@ -16,7 +16,8 @@ import torch
 
 from commands import FORKED, forked
 from groundup import GPT2, Bigram, GPTConfig, Modern, ModernConfig, ReadableGPT
-from groundup.checkpoints.model_folder import document_start, fits, load, save
+from groundup.checkpoints.model_folder import fits, load_model, save
+from groundup.console import messages_to
 from groundup.errors import GroundupError
 from groundup.tokenizers import CharacterTokenizer, load_tokenizer
 from groundup.tokenizers.base import tokenizer_sha256
@@ -126,17 +127,19 @@ def use(kind: str, folder: Path) -> None:
     """Load what is in the folder, and do with it what every command does. Raises GroundupError."""
     told: list[str] = []
     if kind == "tokenizer":
-        tokenizer = load_tokenizer(folder, told.append)
+        with messages_to(told.append):
+            tokenizer = load_tokenizer(folder)
         tokenizer_sha256(tokenizer)
         fits(tokenizer, 5)
         tokenizer.decode(range(tokenizer.vocab_size))
         tokenizer.decode(tokenizer.encode(TRIED if tokenizer.vocab_size > 20 else "abc"))
     else:
-        model, tokenizer = load(folder, told.append)
-        if kind == "config" and tokenizer is not None:
-            document_start(folder, tokenizer)
+        with messages_to(told.append):
+            loaded = load_model(folder)
+        if kind == "config" and loaded.tokenizer is not None:
+            assert loaded.document_start is None or loaded.document_start >= 0
             with torch.no_grad():
-                model(torch.zeros(1, 1, dtype=torch.int64))
+                loaded.model(torch.zeros(1, 1, dtype=torch.int64))
     for line in told:
         check_line(line)
 

@@ -44,6 +44,16 @@ def short_count(number: int) -> str:
     return str(number)
 
 
+def duration(seconds: float) -> str:
+    """Give a time as people say it: 12.3 s, 4 min 10 s, 3 h 20 min, 2 d 5 h."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    for size, unit, small, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit} {int(seconds % size // small)} {smaller}"
+    return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
 def report(text: str) -> None:
     """A line for the user that isn't part of the result."""
     sys.stderr.write(f"{text}\n")

@@ -1,92 +1,88 @@
-"""A small file that appears whole or not at all, in the place of what was there."""
+"""Files that appear whole or not at all, and what small files hold: JSON and digests."""
 
+import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from groundup.errors import ExportError
+from typing import Any, BinaryIO
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write beside the place, make it durable, then give it its name. Raises OSError; then nothing
-    is left behind.
+@contextmanager
+def open_whole(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
+    """Open a file for writing that gets its name, durable, when the body ends.
+
+    Args:
+        path: The name that it gets; what was there is replaced.
+        temporary: The name until then, on the same disk; left out, a hidden one beside `path`.
+
+    Raises:
+        OSError: The system refuses. After this and any other error nothing is left behind.
     """
-    temporary = path.with_name(f".{path.name}.writing")
+    temporary = temporary or path.with_name(f".{path.name}.writing")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text in UTF-8 as `open_whole` does. Raises OSError."""
+    content = text.encode("utf-8")
+    with open_whole(path) as file:
+        file.write(content)
+
+
+def write_json(path: Path, value: Any, *, ensure_ascii: bool = True) -> None:
+    """Write a value as indented JSON as `open_whole` does. Raises OSError."""
+    write_whole(path, json.dumps(value, ensure_ascii=ensure_ascii, indent=2) + "\n")
+
+
+def file_digest(path: Path, algorithm: str = "sha256", start: bytes = b"") -> str:
+    """Return the digest of a file's bytes, in hexadecimal digits.
+
+    Args:
+        path: The file.
+        algorithm: The name that hashlib has for it.
+        start: Bytes that are hashed before the file's.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, start)).hexdigest()
 
 
 DEEPEST = 64  # the files of models and tokenizers nest less than ten levels
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text. Raises ValueError, for values within more than 64 others too."""
+    """Return the value of a JSON text. Raises ValueError; also for values 65 levels deep."""
     try:
         value = json.loads(text)
     except RecursionError:
         raise ValueError("its values are nested too deeply") from None
     level = [value]
-    for _ in range(DEEPEST):
-        if not (
-            level := [
-                inner
-                for outer in level
-                for inner in _inside(outer)
-                if isinstance(inner, list | dict)
-            ]
-        ):
+    for _ in range(DEEPEST + 1):
+        holders = [holder for holder in level if isinstance(holder, list | dict)]
+        if not holders:
             return value
+        level = [
+            inner
+            for holder in holders
+            for inner in (holder.values() if isinstance(holder, dict) else holder)
+        ]
     raise ValueError(f"its values are nested more than {DEEPEST} levels deep")
 
 
-def _inside(value: Any) -> Any:
-    """What a list or an object holds; nothing else holds anything."""
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+def read_json(path: Path) -> Any:
+    """Return the value of a JSON file in UTF-8.
 
-
-TEMPORARY = ".exporting-"
-
-
-def refuse_existing(target: Path, force: bool) -> None:
-    """Raise ExportError where there is something already; `force` allows to replace a file, never a
-    folder.
+    Raises:
+        OSError: The file can't be read.
+        ValueError: It isn't JSON in UTF-8, or it is nested too deeply.
     """
-    if target.is_dir():
-        raise ExportError(f"{target} is a folder that exists already. Choose another --out")
-    if os.path.lexists(target) and not force:
-        raise ExportError(
-            f"{target} exists already. Choose another --out, or replace it with --force"
-        )
-
-
-@contextmanager
-def appearing_whole(target: Path) -> Iterator[Path]:
-    """A path to write to in place of `target`; all that lies beside it afterwards moves beside
-    `target`, it last.
-
-    Raises ExportError where the system refuses; then nothing is left behind.
-    """
-    folder = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=target.parent))
-        yield folder / target.name
-        for made in sorted(folder.iterdir(), key=lambda path: path.name == target.name):
-            made.replace(target.with_name(made.name))
-    except OSError as error:
-        raise ExportError(f"can't write {target}: {error.strerror or error}") from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+    return parse_json(path.read_text("utf-8"))

@@ -1,6 +1,7 @@
 """Models of the hub, from a hub that runs here: fetched once and whole, or refused in one line."""
 
 import json
+import logging
 import pickle
 import shutil
 from collections.abc import Iterator
@@ -60,7 +61,7 @@ def hub(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
 
 def fetched(name: str) -> Path:
     """The folder of a name, all reports left out."""
-    return find_model(name, lambda _: None)
+    return find_model(name)
 
 
 def complete_folders(tmp_path: Path) -> list[str]:
@@ -74,10 +75,14 @@ def assert_equal(one: GPT2, other: GPT2) -> None:
 
 
 def test_gpt2_comes_once_and_then_without_a_network(
-    hub: Hub, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: Hub,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    told: list[str] = []
-    found = find_model("gpt2", told.append)
+    caplog.set_level(logging.INFO, "groundup")
+    found = find_model("gpt2")
     commit = found.name
     assert found == tmp_path / "cache" / "hub" / NAME / commit
     assert commit in hub.repositories["models", NAME]
@@ -85,8 +90,8 @@ def test_gpt2_comes_once_and_then_without_a_network(
     assert contents(found) == {
         name: content for name, content in contents(folder).items() if name in needed
     }
-    assert len(told) == 1
-    assert f"downloading model {NAME}@{commit[:12]}" in told[0]
+    (told,) = caplog.messages
+    assert f"downloading model {NAME}@{commit[:12]}" in told
     requests = len(hub.asked)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert_equal(GPT2.from_pretrained("gpt2"), GPT2.from_pretrained(folder))
@@ -95,8 +100,8 @@ def test_gpt2_comes_once_and_then_without_a_network(
     assert len(hub.asked) == requests
     # main moves on; the name means what was fetched
     hub.add("models", NAME, {"config.json": b"{}"})
-    assert find_model("gpt2", told.append) == found
-    assert len(told) == 1
+    assert find_model("gpt2") == found
+    assert caplog.messages == [told]
 
 
 def test_generate_just_works_and_says_what_from_where(hub: Hub, cli: Cli, tmp_path: Path) -> None:

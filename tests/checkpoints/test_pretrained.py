@@ -164,7 +164,7 @@ def test_a_context_cropped_while_loading_computes_the_same(
 ) -> None:
     perturb(model, scale=0.3)
     model_folder.save(tmp_path, model.eval(), None)
-    cropped = model_folder.load_model(tmp_path, block_size=5)
+    cropped = model_folder.load_model(tmp_path, block_size=5).model
     assert cropped.config.block_size == cropped.block_size == 5
     tokens = torch.randint(11, (4, 5), generator=torch.Generator().manual_seed(1))
     assert (cropped(tokens)[0] - model(tokens)[0]).abs().max() <= 1e-6
@@ -180,7 +180,7 @@ def test_rotations_of_a_cropped_context_are_those_of_the_whole(tmp_path: Path) -
     model_folder.save(tmp_path, model, None)
     tokens = torch.randint(11, (4, 5), generator=torch.Generator().manual_seed(1))
     assert (
-        model_folder.load_model(tmp_path, block_size=5)(tokens)[0] - model(tokens)[0]
+        model_folder.load_model(tmp_path, block_size=5).model(tokens)[0] - model(tokens)[0]
     ).abs().max() <= 1e-6
 
 
@@ -257,7 +257,7 @@ def megabytes(field):
 load_model(Path(sys.argv[2]))  # what loading needs once: libraries, not memory for weights
 Path("/proc/self/clear_refs").write_text("5", "ascii")  # the peak begins anew
 before = megabytes("VmRSS")
-model = load_model(Path(sys.argv[1]))
+model = load_model(Path(sys.argv[1])).model
 weights = sum(weight.numel() * weight.element_size() for weight in model.parameters()) / 2**20
 sys.stdout.write(f"{megabytes('VmHWM') - before} {weights}")
 """

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from groundup.data.shard_file import ShardWriter, open_shard
 from groundup.data_inspection import ngrams as overlap
-from groundup.data_inspection.ngrams import NgramHash, NgramTable, Sought, chunks, sample, split
+from groundup.data_inspection.ngrams import (
+    DocumentNgrams,
+    NgramHash,
+    NgramTable,
+    chunks,
+    sample,
+    split,
+)
 
 SEPARATOR = 0
 
@@ -88,7 +95,7 @@ def test_planted_copies_are_found_and_nothing_else(tmp_path: Path):
     train[border + 1000 : border + 1012] = sought[8, 20:32]
     train[:13], train[-13:] = sought[9, :13], sought[10, -13:]
     hasher = NgramHash()
-    documents = Sought.of(list(sought), hasher)
+    documents = DocumentNgrams.of(list(sought), hasher)
     table = NgramTable(documents.hashes)
     found = table.search([open_shard(write(tmp_path / "train.bin", train))], hasher)
     assert np.flatnonzero(documents.shares(table, found)).tolist() == [7, 9, 10]

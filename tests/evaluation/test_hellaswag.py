@@ -18,16 +18,38 @@ import straightforward
 from commands import groundup
 from conftest import error_line
 from groundup.checkpoints import model_folder
-from groundup.data.hellaswag_items import Item, read_items
+from groundup.data.choice_items import Item, ItemsFile
+from groundup.data.hellaswag_items import read_items
 from groundup.errors import EvaluationError
-from groundup.evaluation.conventions import CONVENTIONS, cleaned, encode_pair
-from groundup.evaluation.hellaswag import ask, wilson
+from groundup.evaluation.hellaswag import CONVENTIONS, HellaSwag, cleaned, encode_pair
+from groundup.evaluation.multiple_choice import ChoiceResult
 from groundup.evaluation.scoring import Continuations, sums_of_endings
+from groundup.evaluation.statistics import wilson
+from groundup.evaluation.task import NamedModel, Progress, Settings
 from invented_items import WORDS, invented, small_model, tokenizer, write_items
 
 
 def items_of(folder: Path, items: list[dict[str, Any]]) -> list[Item]:
     return read_items(write_items(folder / "items.jsonl", items))
+
+
+def in_silence(_what: str, _total: int) -> Any:
+    return lambda _: None
+
+
+def ask(
+    model: Any,
+    items: list[Item],
+    convention: str,
+    batch_size: int = 8,
+    progress: Progress = in_silence,
+) -> ChoiceResult:
+    """What the model chooses of these items, by one convention."""
+    task = HellaSwag(
+        ItemsFile(Path("items.jsonl"), "", items),
+        Settings(batch_size=batch_size, convention=convention),
+    )
+    return task.evaluate(NamedModel("one", model, tokenizer()), progress)
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
@@ -48,23 +70,24 @@ def test_every_score_and_choice_is_that_of_the_simple_scorer(
     there.
     """
     model, raw = small_model(architecture, block_size), invented(40)
-    sitting = ask(model, tokenizer(), items_of(tmp_path, raw), convention, batch_size=batch_size)
-    for answer, item in zip(sitting.answers, raw, strict=True):
+    result = ask(model, items_of(tmp_path, raw), convention, batch_size)
+    (scores,) = result.scores
+    for scored, item in zip(scores.items, raw, strict=True):
         expected = straightforward.sums(model, tokenizer(), item, convention)
-        assert answer.sums == pytest.approx(expected, abs=1e-10)
-        assert answer.choices == straightforward.choices(model, tokenizer(), item, convention)
-        assert answer.question.item.number == item["ind"]
+        assert scored.sums == pytest.approx(expected, abs=1e-10)
+        assert scored.choices == straightforward.choices(model, tokenizer(), item, convention)
+        assert scored.request.item.number == item["ind"]
     pairs = [straightforward.PAIRS[convention](item, tokenizer()) for item in raw]
-    assert sitting.cut == sum(
+    assert scores.cut == sum(
         max(len(context) + len(end) - 1 for context, end in four) > block_size for four in pairs
     )
-    assert (sitting.cut > 0) == (block_size == 40)
-    for accuracy in sitting.accuracies:
+    assert (scores.cut > 0) == (block_size == 40)
+    for row in result.to_json()["results"]:
         right = [
-            straightforward.choices(model, tokenizer(), item, convention)[accuracy.measure]
+            straightforward.choices(model, tokenizer(), item, convention)[row["measure"]]
             for item in raw
         ]
-        assert accuracy.right == sum(
+        assert row["right"] == sum(
             choice == item["label"] for choice, item in zip(right, raw, strict=True)
         )
 
@@ -72,14 +95,15 @@ def test_every_score_and_choice_is_that_of_the_simple_scorer(
 @pytest.mark.parametrize("architecture", ["gpt2", "modern"])
 def test_a_result_does_not_depend_on_its_neighbours(architecture: str, tmp_path: Path):
     items, model = items_of(tmp_path, invented(30)), small_model(architecture)
-    alone = np.array(
-        [answer.sums for answer in ask(model, tokenizer(), items, "harness", batch_size=1).answers]
-    )
+
+    def sums(chosen: list[Item], batch_size: int) -> np.ndarray:
+        (scores,) = ask(model, chosen, "harness", batch_size).scores
+        return np.array([scored.sums for scored in scores.items])
+
+    alone = sums(items, 1)
     for batch_size in (2, 7, 30):
-        together = ask(model, tokenizer(), items, "harness", batch_size=batch_size).answers
-        assert np.abs(np.array([answer.sums for answer in together]) - alone).max() < 1e-10
-    backwards = ask(model, tokenizer(), items[::-2], "harness", batch_size=7).answers
-    assert np.abs(np.array([answer.sums for answer in backwards]) - alone[::-2]).max() < 1e-10
+        assert np.abs(sums(items, batch_size) - alone).max() < 1e-10
+    assert np.abs(sums(items[::-2], 7) - alone[::-2]).max() < 1e-10
 
 
 TOKENS = st.lists(st.integers(0, 339), min_size=1, max_size=12)
@@ -112,15 +136,13 @@ def test_the_context_is_read_once_for_its_four_endings(tmp_path: Path):
         lambda _module, inputs, _output: read.append(inputs[0].numel())
     )
     try:
-        sitting = ask(
-            model, tokenizer(), items_of(tmp_path, invented(1)), "completion", batch_size=8
-        )
+        result = ask(model, items_of(tmp_path, invented(1)), "completion")
     finally:
         handle.remove()
-    question = sitting.answers[0].question
-    assert read[0] == len(question.context)
+    asked = result.scores[0].items[0].request.continuations
+    assert read[0] == len(asked.context)
     # an ending's last token predicts nothing
-    lengths = [len(ending) - 1 for ending in question.endings]
+    lengths = [len(ending) - 1 for ending in asked.endings]
     assert sum(lengths) <= sum(read[1:]) <= 4 * max(lengths)
 
 
@@ -151,21 +173,15 @@ def test_what_can_not_be_asked_is_said(tmp_path: Path):
     with pytest.raises(
         EvaluationError, match=r"item 10 has no activity_label.* --convention completion"
     ):
-        ask(small_model(), tokenizer(), items, "harness", batch_size=8)
-    assert len(ask(small_model(), tokenizer(), items, "completion", batch_size=8).answers) == 3
+        ask(small_model(), items, "harness")
+    assert len(ask(small_model(), items, "completion").scores[0].items) == 3
     empty = items_of(tmp_path, invented(1, ctx=""))
     with pytest.raises(EvaluationError, match="item 0 of HellaSwag has no tokens"):
-        ask(small_model(), tokenizer(), empty, "completion", batch_size=8)
+        ask(small_model(), empty, "completion")
     with pytest.raises(
         EvaluationError, match=r"an ending has \d+ tokens, but the model's context is 8"
     ):
-        ask(
-            small_model("gpt2", 8),
-            tokenizer(),
-            items_of(tmp_path, invented(9)),
-            "completion",
-            batch_size=8,
-        )
+        ask(small_model("gpt2", 8), items_of(tmp_path, invented(9)), "completion")
 
 
 @given(items=st.integers(1, 20_000), data=st.data(), confidence=st.sampled_from([0.5, 0.95, 0.99]))
@@ -303,15 +319,17 @@ def test_what_a_model_gives_no_number_for_is_no_answer(folder: Path):
 
 
 def test_progress_counts_items_where_contexts_are_cut(tmp_path: Path):
-    write_items(tmp_path / "items.jsonl", invented(5, seed=1))
     told: list[int] = []
+
+    def progress(what: str, total: int) -> Any:
+        assert (what, total) == ("harness, items", 5)
+        return told.append
+
     ask(
         small_model("gpt2", 40),
-        tokenizer(),
-        read_items(tmp_path / "items.jsonl"),
-        "harness",
-        batch_size=2,
-        tell=told.append,
+        items_of(tmp_path, invented(5, seed=1)),
+        *("harness", 2),
+        progress=progress,
     )
     assert told == sorted(told)
     assert told[-1] == 5

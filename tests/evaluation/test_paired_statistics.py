@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.evaluation.paired import (
+from groundup.evaluation.passages import Reading, common_passages
+from groundup.evaluation.statistics import (
     PairedItems,
     bonett_price,
     mcnemar,
@@ -20,7 +21,6 @@ from groundup.evaluation.paired import (
     student_quantile,
     student_tails,
 )
-from groundup.evaluation.passages import Reading, common_passages
 
 COUNTS = st.integers(0, 400)
 

@@ -17,10 +17,11 @@ from commands import groundup
 from conftest import error_line, some_text
 from groundup import CharacterTokenizer
 from groundup.checkpoints import model_folder
-from groundup.cli.evaluation import only_source, shard_tokens
 from groundup.data.tokens import Tokens
 from groundup.errors import CorpusError
-from groundup.evaluation.text_loss import bytes_of_tokens, sliding_losses, text_loss
+from groundup.evaluation.sliding_window import bytes_of_tokens, sliding_losses
+from groundup.evaluation.task import NamedModel
+from groundup.evaluation.text_loss import Scope, only_corpus, shard_tokens, text_loss
 from groundup.tokenizers.base import END_OF_TEXT
 from invented_items import small_model, tokenizer
 
@@ -62,7 +63,8 @@ def test_streams_do_not_see_each_other():
         for seed in range(3)
     )
     streams = (*streams, streams[0][:1], streams[0][:0])
-    found = text_loss(model, tokenizer(), Tokens(streams, tuple("abcde")), stride=5, batch_size=3)
+    scope = Scope("all of it", Tokens(streams, tuple("abcde")), stride=5)
+    found = text_loss(NamedModel("one", model, tokenizer()), "text", scope, batch_size=3)
     losses = np.concatenate([by_hand(model, stream, 5) for stream in streams[:3]])
     assert found.tokens == len(losses) == 120
     assert found.loss == pytest.approx(losses.mean(), abs=1e-6)
@@ -167,7 +169,7 @@ def test_ids_above_the_vocabulary_never_reach_the_model(
     with pytest.raises(
         CorpusError, match="token 352 at position 352, but the vocabulary ends at 351"
     ):
-        shard_tokens(only_source(str(tmp_path)), tokenizer(), 352, "one")
+        shard_tokens(only_corpus(str(tmp_path)), NamedModel("one", small_model(), tokenizer()))
 
 
 def test_a_reader_is_told_how_it_was_measured(folder: Path):

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.prepare import documents
-from groundup.prepare import inputs as parts
+from groundup.prepare import documents, inputs
 from groundup.prepare.documents import Reading, read_documents
 from groundup.prepare.inputs import cut_of, find_parts
 from sample_sources import FORMATS, some_documents, write_rows
@@ -37,7 +36,7 @@ def test_parts_of_any_size_give_each_document_once(
 ):
     wanted = some_documents()
     path = write_rows(tmp_path / f"a{suffix}", wanted)
-    monkeypatch.setattr(parts, "PART", part)
+    monkeypatch.setattr(inputs, "PART", part)
     assert texts(path) == wanted
     number = len(find_parts(str(path), "text"))
     assert number == 1 if part == 10**9 else number > 3
@@ -54,7 +53,7 @@ def test_passages_put_together_are_the_text(
     folder = tmp_path_factory.mktemp("texts")
     (folder / "a.txt").write_bytes(text.encode())
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(parts, "PART", part)
+        monkeypatch.setattr(inputs, "PART", part)
         monkeypatch.setattr(documents, "PASSAGE", passage)
         monkeypatch.setattr(documents, "BLOCK", 7)
         found = texts(folder / "a.txt") if text else []
@@ -156,7 +155,7 @@ def test_the_number_of_a_bad_line_is_that_of_the_file(
     lines = [json.dumps({"text": document}) for document in some_documents()]
     lines[41] = '{"text": "'
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
-    monkeypatch.setattr(parts, "PART", 500)
+    monkeypatch.setattr(inputs, "PART", 500)
     with pytest.raises(ValueError, match=r"a\.jsonl, line 42 is not JSON"):
         texts(tmp_path / "a.jsonl")
 

@@ -19,7 +19,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from groundup.errors import CorpusError
 from groundup.prepare.hub_datasets import (
-    Dataset,
+    HubDataset,
     RemoteParquet,
     download,
     list_files,
@@ -59,7 +59,9 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 
 def book(hub: Hub) -> RemoteParquet:
     """text/b.parquet as the hub lists it."""
-    return next(file for file in list_files(Dataset(NAME, "text")) if file.path == "text/b.parquet")
+    return next(
+        file for file in list_files(HubDataset(NAME, "text")) if file.path == "text/b.parquet"
+    )
 
 
 def files(folder: Path) -> dict[str, int]:
@@ -78,14 +80,14 @@ def one_line(error: pytest.ExceptionInfo[CorpusError]) -> str:
 
 
 def test_named_datasets():
-    assert named_dataset("fineweb-edu") == Dataset("HuggingFaceFW/fineweb-edu", "sample/10BT")
-    assert named_dataset("fineweb-edu", "350BT") == Dataset(
+    assert named_dataset("fineweb-edu") == HubDataset("HuggingFaceFW/fineweb-edu", "sample/10BT")
+    assert named_dataset("fineweb-edu", "350BT") == HubDataset(
         "HuggingFaceFW/fineweb-edu", "sample/350BT"
     )
-    assert named_dataset("openwebtext") == Dataset("Skylion007/openwebtext", "plain_text")
-    assert named_dataset("hf://datasets/a/b.c-d") == Dataset("a/b.c-d", "")
-    assert named_dataset("hf://datasets/a/b@v1/x/y/") == Dataset("a/b", "x/y", revision="v1")
-    converted = Dataset("a/b", "default/train", revision="refs/convert/parquet")
+    assert named_dataset("openwebtext") == HubDataset("Skylion007/openwebtext", "plain_text")
+    assert named_dataset("hf://datasets/a/b.c-d") == HubDataset("a/b.c-d", "")
+    assert named_dataset("hf://datasets/a/b@v1/x/y/") == HubDataset("a/b", "x/y", revision="v1")
+    converted = HubDataset("a/b", "default/train", revision="refs/convert/parquet")
     assert named_dataset("hf://datasets/a/b@refs/convert/parquet/default/train") == converted
     assert named_dataset("hf://datasets/a/b@refs%2Fconvert%2Fparquet/default/train") == converted
     assert named_dataset("shakespeare") is None
@@ -136,7 +138,7 @@ def test_the_list_is_what_huggingface_hub_lists(page_size: int, hub: Hub):
         for entry in peer
         if isinstance(entry, RepoFile) and entry.lfs is not None
     )
-    listed = list_files(Dataset(NAME, "text"))
+    listed = list_files(HubDataset(NAME, "text"))
     assert [(file.path, file.size, file.sha256) for file in listed] == expected
     assert [file.path for file in listed] == [
         "text/a.parquet",
@@ -147,14 +149,14 @@ def test_the_list_is_what_huggingface_hub_lists(page_size: int, hub: Hub):
 
 
 def test_one_file_and_a_whole_repository_can_be_named(hub: Hub):
-    assert [file.path for file in list_files(Dataset(NAME, "other/z.parquet"))] == [
+    assert [file.path for file in list_files(HubDataset(NAME, "other/z.parquet"))] == [
         "other/z.parquet"
     ]
-    assert len(list_files(Dataset(NAME, ""))) == 4
+    assert len(list_files(HubDataset(NAME, ""))) == 4
 
 
 def test_every_file_comes_as_it_is(hub: Hub, tmp_path: Path):
-    for file in list_files(Dataset(NAME, "")):
+    for file in list_files(HubDataset(NAME, "")):
         told: list[int] = []
         path = download(file, tmp_path, told.append)
         assert path == tmp_path / file.path
@@ -230,20 +232,22 @@ def test_a_moved_dataset_is_followed_with_the_token(hub: Hub, monkeypatch: pytes
         )
         to = {"Location": f"/api/datasets/{NAME}{place}"}
         hub.fail(f"/api/datasets/old/name/{verb}", "status", status=307, headers=to)
-    assert len(list_files(Dataset("old/name", "text"))) == 3
+    assert len(list_files(HubDataset("old/name", "text"))) == 3
 
 
 # What the network does, and what comes of it.
 
 
-def test_a_connection_that_drops_half_way_is_taken_up_again(hub: Hub, tmp_path: Path):
-    listed, notices = book(hub), []
+def test_a_connection_that_drops_half_way_is_taken_up_again(
+    hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    listed = book(hub)
     hub.fail("/files/", "drop", at=100_000)
-    assert download(listed, tmp_path, notice=notices.append).read_bytes() == FIRST
+    assert download(listed, tmp_path).read_bytes() == FIRST
     assert hub.ranges() == [None, "bytes=100000-"]
-    assert len(notices) == 1
-    assert "100,000 of 256,000 bytes" in notices[0]
-    assert "try 2 of 5" in notices[0]
+    assert len(caplog.messages) == 1
+    assert "100,000 of 256,000 bytes" in caplog.messages[0]
+    assert "try 2 of 5" in caplog.messages[0]
 
 
 def test_a_connection_that_always_drops_is_one_line_and_the_next_call_goes_on(
@@ -272,7 +276,7 @@ def test_tries_count_only_while_nothing_comes(hub: Hub, tmp_path: Path):
     hub.add("datasets", NAME, {"large.parquet": content})
     for at in range(1, 6):
         hub.fail("/files/", "drop", at=at * 3 << 19)
-    (listed,) = list_files(Dataset(NAME, ""))
+    (listed,) = list_files(HubDataset(NAME, ""))
     assert download(listed, tmp_path).read_bytes() == content
     assert len(hub.ranges()) == 6
 
@@ -302,7 +306,7 @@ def test_a_list_that_never_comes_is_given_up(where: str, hub: Hub, monkeypatch: 
     with pytest.raises(
         CorpusError, match=f"dataset {NAME}.* can't be had from {hub.url}: timed out"
     ):
-        list_files(Dataset(NAME, "text"))
+        list_files(HubDataset(NAME, "text"))
     assert len([asked for asked in hub.asked if where in asked.path]) == 5
 
 
@@ -324,13 +328,15 @@ def test_a_failure_that_stays_is_one_line(hub: Hub, tmp_path: Path):
     assert files(tmp_path) == {}
 
 
-def test_the_wait_that_the_hub_asks_for_is_kept(hub: Hub, tmp_path: Path):
-    listed, notices = book(hub), []
+def test_the_wait_that_the_hub_asks_for_is_kept(
+    hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    listed = book(hub)
     hub.fail("/resolve/", "status", status=429, headers={"Retry-After": "1"})
-    assert download(listed, tmp_path, notice=notices.append).read_bytes() == FIRST
+    assert download(listed, tmp_path).read_bytes() == FIRST
     first, second = (asked.when for asked in hub.asked if "/resolve/" in asked.path)
     assert second - first >= 0.9  # without being asked: 0.025
-    assert "429" in notices[0]
+    assert "429" in caplog.messages[0]
 
 
 @pytest.mark.parametrize("how", ["seconds", "date", "RateLimit"])
@@ -388,11 +394,11 @@ def test_a_refusal_is_named_at_once(
 
 def test_what_is_not_there_is_named(hub: Hub, tmp_path: Path):
     for dataset, named in [
-        (Dataset("no/body", ""), "dataset no/body: .* none of that name"),
-        (Dataset(NAME, "", revision="v9"), f"dataset {NAME}@v9: .* no branch, tag or commit v9"),
-        (Dataset(NAME, "nowhere"), f"dataset {NAME}@.*, nowhere: .* no such file or folder"),
+        (HubDataset("no/body", ""), "dataset no/body: .* none of that name"),
+        (HubDataset(NAME, "", revision="v9"), f"dataset {NAME}@v9: .* no branch, tag or commit v9"),
+        (HubDataset(NAME, "nowhere"), f"dataset {NAME}@.*, nowhere: .* no such file or folder"),
         (
-            Dataset(NAME, "other/y.parquet"),
+            HubDataset(NAME, "other/y.parquet"),
             f"dataset {NAME} has no parquet file at other/y.parquet",
         ),
     ]:
@@ -401,7 +407,7 @@ def test_what_is_not_there_is_named(hub: Hub, tmp_path: Path):
         one_line(raised)
     hub.add("datasets", "some/json", {"data/a.json": b"{}"})
     with pytest.raises(CorpusError, match=r"no parquet file in folder data.*@refs/convert/parquet"):
-        list_files(Dataset("some/json", "data"))
+        list_files(HubDataset("some/json", "data"))
 
 
 def test_a_refusal_of_the_file_server_is_not_the_hubs(hub: Hub, tmp_path: Path):
@@ -443,7 +449,7 @@ def test_an_answer_that_is_no_hubs_is_named(where: str, page: bytes, hub: Hub):
     hub.stored["page"] = page
     hub.fail(where, "status", status=302, headers={"Location": "/files/page"})
     with pytest.raises(CorpusError, match="doesn't answer as Hugging Face's hub does"):
-        list_files(Dataset(NAME, "text"))
+        list_files(HubDataset(NAME, "text"))
 
 
 def test_a_server_that_ignores_ranges_sends_all_again(hub: Hub, tmp_path: Path):
@@ -454,14 +460,17 @@ def test_a_server_that_ignores_ranges_sends_all_again(hub: Hub, tmp_path: Path):
     assert hub.ranges() == [None, "bytes=100000-"]
 
 
-def test_another_part_than_the_one_asked_for_is_not_appended(hub: Hub, tmp_path: Path):
+def test_another_part_than_the_one_asked_for_is_not_appended(
+    hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     """Nobody knows this file's SHA-256: its length would be right."""
-    listed, notices = replace(book(hub), sha256=None), []
+    listed = replace(book(hub), sha256=None)
     hub.fail("/files/", "drop", at=100_000)
     hub.fail("/files/", "shifted")
-    assert download(listed, tmp_path, notice=notices.append).read_bytes() == FIRST
+    assert download(listed, tmp_path).read_bytes() == FIRST
     assert (
-        "asked for the bytes from 100,000 on, the server sent: bytes 0-255999/256000" in notices[1]
+        "asked for the bytes from 100,000 on, the server sent: bytes 0-255999/256000"
+        in caplog.messages[1]
     )
 
 
@@ -469,7 +478,7 @@ def test_more_bytes_than_the_server_has_are_not_kept(hub: Hub, tmp_path: Path):
     """A partial file that the server's file ends before: 416, and it comes from the beginning."""
     hub.add("datasets", NAME, {"text/b.parquet": FIRST, "text/short.parquet": b"short"})
     listed = next(
-        file for file in list_files(Dataset(NAME, "")) if file.path == "text/short.parquet"
+        file for file in list_files(HubDataset(NAME, "")) if file.path == "text/short.parquet"
     )
     part = tmp_path / "text" / "short.parquet.part"
     part.parent.mkdir()
@@ -518,14 +527,14 @@ def test_offline_mode_and_no_network_are_one_line(
 ):
     listed = book(hub)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    for call in (lambda: list_files(Dataset(NAME, "text")), lambda: download(listed, tmp_path)):
+    for call in (lambda: list_files(HubDataset(NAME, "text")), lambda: download(listed, tmp_path)):
         with pytest.raises(
             CorpusError, match=f"{NAME}.* has to be downloaded, and HF_HUB_OFFLINE=1 forbids it"
         ):
             call()
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    for call in (lambda: list_files(Dataset(NAME, "text")), lambda: download(listed, tmp_path)):
+    for call in (lambda: list_files(HubDataset(NAME, "text")), lambda: download(listed, tmp_path)):
         with pytest.raises(
             CorpusError, match=r"can't be had from http://127.0.0.1:9: .*refused. Check the network"
         ):
@@ -558,4 +567,4 @@ def test_bad_settings_are_refused(
 ):
     monkeypatch.setenv(name, value)
     with pytest.raises(CorpusError, match=complaint):
-        list_files(Dataset(NAME, "text"))
+        list_files(HubDataset(NAME, "text"))

@@ -16,11 +16,8 @@ import pytest
 from commands import groundup, started
 from conftest import error_line, some_text
 from groundup.data.shard_folder import open_folder
-from groundup.prepare import encoding
-from groundup.prepare import inputs as parts
-from groundup.prepare import pipeline as prepare
-from groundup.prepare import plan as planning
-from groundup.prepare.steps import Preparation
+from groundup.prepare import encoding, inputs, pipeline, plan
+from groundup.prepare.plan import Preparation
 from groundup.tokenizers.load import load_tokenizer
 from groundup.tokenizers.train import learn_tokenizer
 from sample_sources import (
@@ -127,17 +124,17 @@ def test_several_shards_are_one_shuffled_order(
 ):
     documents = some_documents(200)
     path = write_rows(tmp_path / "a.jsonl", documents)
-    monkeypatch.setattr(planning, "SHARD_TOKENS", 1000)
+    monkeypatch.setattr(plan, "SHARD_TOKENS", 1000)
     monkeypatch.setattr(encoding, "SHARD_TOKENS", 100)
     monkeypatch.setattr(encoding, "RUN_TOKENS", 500)
-    monkeypatch.setattr(parts, "PART", 3000)
-    folder = prepare.prepare(
+    monkeypatch.setattr(inputs, "PART", 3000)
+    folder = pipeline.prepare(
         Preparation(str(path), tokenizer=str(tokenizer)), tmp_path / "many", workers=1
     )
     assert len(folder.shards["train"]) > 5
     assert len(folder.shards["validation"]) > 1
     monkeypatch.undo()
-    prepare.prepare(Preparation(str(path), tokenizer=str(tokenizer)), tmp_path / "one", workers=1)
+    pipeline.prepare(Preparation(str(path), tokenizer=str(tokenizer)), tmp_path / "one", workers=1)
     for split in ("train", "validation"):
         assert documents_in(tmp_path / "many", split) == documents_in(tmp_path / "one", split)
     for shard in folder.all_shards():

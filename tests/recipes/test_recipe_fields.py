@@ -127,7 +127,7 @@ def seen(run: Path, printed: str) -> Seen:
         ),
         steps=[line for line in lines if line["kind"] == "step"],
         evaluations=[line for line in lines if line["kind"] == "evaluation"],
-        scores=[line for line in lines if line["kind"] == "hellaswag"],
+        scores=[line for line in lines if line["kind"] in ("hellaswag", "choices")],
         samples=re.split(r"======== step \d+ .*\n", samples)[1:],
         checkpoints=sorted(path.name for path in (run / "checkpoints").glob("step-*")),
         weights=(
@@ -580,44 +580,53 @@ SHORT_ITEM = {
     "label": 0,
 }
 ASKED: dict[str, Any] = {
-    "eval__hellaswag_every": 2,
-    "eval__hellaswag_file": "items.jsonl",
-    "eval__hellaswag_items": 5,
+    "eval__task_every": 2,
+    "eval__task_file": "items.jsonl",
+    "eval__task_items": 5,
 }
 
 
-@row("eval.hellaswag_every")
-def hellaswag_every(train: Runner) -> None:
+@row("eval.task")
+def task(train: Runner) -> None:
+    """Of choices, an item may have any number of endings; of hellaswag it has an `ind`."""
+    item = {"context": "the quick", "endings": [" brown fox", " dog;"], "label": 0}
+    write_items(Path("mine.jsonl"), [item] * 8)
+    write_items(Path("items.jsonl"), [SHORT_ITEM | {"ind": number} for number in range(8)])
+    mine = {"eval__task": "choices", "eval__task_file": "mine.jsonl"}
+    assert [line["kind"] for line in train(**ASKED | mine).scores] == ["choices"] * 3
+    assert [line["kind"] for line in train(**ASKED).scores] == ["hellaswag"] * 3
+
+
+@row("eval.task_every")
+def task_every(train: Runner) -> None:
     write_items(Path("items.jsonl"), [SHORT_ITEM | {"ind": number} for number in range(8)])
     never = train()
     assert never.scores == []
     for steps_between, expected in ((1, [0, 1, 2, 3, 4]), (3, [0, 3, 4])):
-        asked = train(**ASKED | {"eval__hellaswag_every": steps_between})
+        asked = train(**ASKED | {"eval__task_every": steps_between})
         assert [line["step"] for line in asked.scores] == expected
         assert asked.weights == never.weights
 
 
-@row("eval.hellaswag_items")
-def hellaswag_items(train: Runner) -> None:
+@row("eval.task_items")
+def task_items(train: Runner) -> None:
     write_items(Path("items.jsonl"), [SHORT_ITEM | {"ind": number} for number in range(8)])
     assert [line["items"] for line in train(**ASKED).scores] == [5] * 3
-    assert [line["items"] for line in train(**ASKED | {"eval__hellaswag_items": 0}).scores] == [
-        8
-    ] * 3
+    assert [line["items"] for line in train(**ASKED | {"eval__task_items": 0}).scores] == [8] * 3
 
 
-@row("eval.hellaswag_file")
-def hellaswag_file(train: Runner) -> None:
+@row("eval.task_file")
+def task_file(train: Runner) -> None:
     """The first ending of eight right, and of other eight wrong, whichever is chosen."""
     write_items(Path("items.jsonl"), [SHORT_ITEM | {"ind": number} for number in range(8)])
     write_items(
         Path("others.jsonl"),
         [SHORT_ITEM | {"ind": number, "label": number % 4} for number in range(8)],
     )
-    every: dict[str, Any] = ASKED | {"eval__hellaswag_items": 0}
+    every: dict[str, Any] = ASKED | {"eval__task_items": 0}
     assert {line["right"] for line in train(**every).scores} <= {0, 8}
     assert {
-        line["right"] for line in train(**every | {"eval__hellaswag_file": "others.jsonl"}).scores
+        line["right"] for line in train(**every | {"eval__task_file": "others.jsonl"}).scores
     } == {2}
 
 

@@ -27,9 +27,9 @@ from commands import (
 )
 from conftest import Cli, error_line
 from groundup import load
-from groundup.data.hellaswag_items import spread
-from groundup.evaluation.hellaswag import wilson
-from groundup.runs.records import HellaSwagRecord
+from groundup.data.choice_items import spread
+from groundup.evaluation.statistics import wilson
+from groundup.runs.records import TaskRecord
 from groundup.training.tensorboard import TensorBoard
 from invented_items import invented, tokenizer, write_items
 
@@ -184,12 +184,12 @@ def test_what_can_not_be_asked_is_said_before_the_first_step(folder: Path, cli: 
         {"--eval.hellaswag-file": "text.txt"}
     )
     many = refused({"--eval.hellaswag-items": 31})
-    assert "eval.hellaswag_items = 31, but " in many
+    assert "eval.task_items = 31, but " in many
     assert "items.jsonl has 30 items. Choose fewer, or 0 for all" in many
-    assert "eval.hellaswag_items = -1" in refused({"--eval.hellaswag-items": -1})
-    assert "eval.hellaswag_every = -1" in refused({"--eval.hellaswag-every": -1})
+    assert "eval.task_items = -1" in refused({"--eval.hellaswag-items": -1})
+    assert "eval.task_every = -1" in refused({"--eval.hellaswag-every": -1})
     letters = refused({"--data.tokenizer": "characters"})
-    assert "eval.hellaswag_every = 4 can't be done: item" in letters
+    assert "eval.task_every = 4 can't be done: item" in letters
     assert "can't become tokens: character" in letters
     assert "--data.tokenizer gpt2" in letters
     assert "but the model's context is 8: it can't be scored" in refused({"--model.block-size": 8})
@@ -204,7 +204,7 @@ def test_what_can_not_be_asked_is_said_before_the_first_step(folder: Path, cli: 
         cli("train", *words, env=nowhere | {"PATH": os.environ["PATH"]}, cwd=folder)
     )
     assert "can't download" in offline
-    assert "--eval.hellaswag-file ITEMS.jsonl" in offline
+    assert "--eval.task-file ITEMS.jsonl" in offline
     assert not (folder / "runs").exists()
 
 
@@ -229,8 +229,9 @@ def test_tensorboard_draws_the_accuracy_by_its_name(tmp_path: Path):
     board = TensorBoard(tmp_path, 0)
     for step, right in ((0, 3), (50, 4)):
         board.write(
-            HellaSwagRecord(
-                step, 0, "completion", "acc_norm", right / 8, (0.1, 0.9), right, 8, True, 1.0
+            TaskRecord(
+                *("hellaswag", step, 0, "completion", "acc_norm", right / 8, (0.1, 0.9)),
+                *(right, 8, True, 1.0),
             )
         )
     board.close()

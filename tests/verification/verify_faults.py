@@ -212,7 +212,7 @@ FAULTS: dict[str, tuple[Patch, str, str]] = {
         "ours = transformers",
     ),
     "RoPE base lost in the folder": (
-        after(qwen3_layout, "settings_of", another_base),
+        after(qwen3_layout.Qwen3Layout, "settings_of", another_base),
         *("modern", "saved = loaded: logits"),
     ),
     "norm epsilon": (
@@ -240,7 +240,7 @@ FAULTS: dict[str, tuple[Patch, str, str]] = {
         *("gpt2", "readable = fused: logits"),
     ),
     "dropout left on after loading": (
-        after(model_folder, "load_model", lambda model: model.train()),
+        after(model_folder, "load_model", lambda loaded: (loaded.model.train(), loaded)[1]),
         *("modern", "saved = loaded: logits"),
     ),
     "dropout left on in generation": (

@@ -6,10 +6,7 @@ the merged model is stands in `merged_config.json`, and `base.json` says of what
 consisted, byte for byte.
 """
 
-import hashlib
-import json
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,8 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from groundup.checkpoints.find import find_model, on_hub
-from groundup.checkpoints.layouts import layout_of
-from groundup.checkpoints.layouts.config_json import CONFIG_FILE, write_config
+from groundup.checkpoints.layouts.config_json import CONFIG_FILE, layout_of, write_config
 from groundup.checkpoints.layouts.peft import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_FILE,
@@ -41,7 +37,7 @@ from groundup.checkpoints.layouts.weight_files import (
     tensors_in,
 )
 from groundup.errors import CheckpointError
-from groundup.files import parse_json
+from groundup.files import file_digest, parse_json, write_json
 from groundup.models.gpt2 import GPT2
 from groundup.models.lora import Adapter, LoRALinear, adaptable_layers, adapter_of
 from groundup.models.modern import Modern
@@ -50,8 +46,6 @@ from groundup.runs.folder import run_or_path
 
 BASE_FILE = "base.json"
 MERGED_CONFIG_FILE = "merged_config.json"
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -110,9 +104,9 @@ def save_adapter(folder: Path, model: Model, base: Base, document_start: int | N
         conv=isinstance(model, GPT2),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / ADAPTER_CONFIG_FILE).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
-    (folder / BASE_FILE).write_text(json.dumps(asdict(base), indent=2) + "\n", "utf-8")
-    write_config(folder / MERGED_CONFIG_FILE, model, document_start)
+    write_json(folder / ADAPTER_CONFIG_FILE, settings)
+    write_json(folder / BASE_FILE, asdict(base))
+    write_config(folder / MERGED_CONFIG_FILE, model, document_start, document_start)
     tensors = {
         name: tensor.cpu().contiguous() for name, tensor in to_peft(adapter_of(model)).items()
     }
@@ -121,17 +115,17 @@ def save_adapter(folder: Path, model: Model, base: Base, document_start: int | N
     (folder / ADAPTER_FILE).chmod((folder / BASE_FILE).stat().st_mode)
 
 
-def config_file(folder: Path, report: Report) -> Path:
+def config_file(folder: Path) -> Path:
     """The `config.json` that holds for a model folder; for adapters of `peft` that is their
     base's.
     """
     if not is_adapter(folder):
         return folder / CONFIG_FILE
     own = folder / MERGED_CONFIG_FILE
-    return own if own.is_file() else find_base(folder, report) / CONFIG_FILE
+    return own if own.is_file() else find_base(folder) / CONFIG_FILE
 
 
-def find_base(folder: Path, report: Report) -> Path:
+def find_base(folder: Path) -> Path:
     """The folder of the model that adapters are for: where it was, or what `train.init` named.
 
     Raises CheckpointError where it is gone or isn't the model that it was, and CorpusError for what
@@ -149,7 +143,7 @@ def find_base(folder: Path, report: Report) -> Path:
                 else f", or correct {ADAPTER_CONFIG_FILE}"
             )
         )
-    base = find_model(there, report)
+    base = find_model(there)
     if is_adapter(base):
         raise CheckpointError(
             f"{folder} is an adapter for {base}, which is one itself. Merge that first: groundup "
@@ -245,8 +239,7 @@ def _digests(folder: Path) -> dict[str, str]:
     """The SHA-256 of each file of a model's weights. Raises CheckpointError."""
     found = {}
     for path in sorted({tensor.path for tensor in stored_tensors(folder).values()}):
-        with path.open("rb") as file:
-            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+        found[path.name] = file_digest(path)
     return found
 
 

@@ -6,6 +6,7 @@ all of it is there and verified. From then on the name means that commit, and no
 more. What other programs have put into Hugging Face's own cache is used where it is.
 """
 
+import logging
 import os
 import re
 import shutil
@@ -25,12 +26,13 @@ from groundup.checkpoints.layouts.weight_files import (
     refuse_pickle,
 )
 from groundup.errors import CheckpointError
+from groundup.files import write_whole
 from groundup.hub.api import HubFile, Repository, commit_of, download, files_below, refuse_offline
 from groundup.hub.download import cache_folder
 from groundup.hub.http import Patience, silence_limit
 from groundup.runs.folder import run_or_path
 
-Report = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 OPENAI = {
     name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
@@ -41,7 +43,7 @@ UNFINISHED = ".fetching-"
 TRIES = 5  # in a row that bring nothing
 
 
-def find_model(name: str | Path, report: Report) -> Path:
+def find_model(name: str | Path) -> Path:
     """The model folder that a name means, the first of these that there is.
 
     A run in `runs/` (its best intact checkpoint), the path of a run or of a model folder, and on
@@ -51,7 +53,7 @@ def find_model(name: str | Path, report: Report) -> Path:
     """
     path = run_or_path(str(name))
     if path.is_dir():
-        return _in_folder(path, report)
+        return _in_folder(path)
     if path.suffix in PICKLES and path.is_file():
         raise refuse_pickle(path)
     repository = None if os.path.lexists(path) else on_hub(str(name))
@@ -60,7 +62,7 @@ def find_model(name: str | Path, report: Report) -> Path:
             f"{path} is neither a run nor a model folder, nor a model of the hub as gpt2 and "
             "OWNER/NAME are. List the runs with: groundup runs"
         )
-    return fetch(repository, report)
+    return fetch(repository)
 
 
 def on_hub(name: str) -> Repository | None:
@@ -93,7 +95,7 @@ def repository_of(folder: Path) -> str | None:
     return "/".join(parts[:2]) if len(parts) == 3 else None
 
 
-def fetch(repository: Repository, report: Report) -> Path:
+def fetch(repository: Repository) -> Path:
     """The folder of a repository in the cache, brought there if it isn't: config, safetensors and
     tokenizer alone.
 
@@ -111,12 +113,12 @@ def fetch(repository: Repository, report: Report) -> Path:
             if (folder := _cached(home, known)) is not None:
                 return folder
             try:
-                folder = _bring(repository, home, Patience(silence_limit(), TRIES, report), report)
+                folder = _bring(repository, home, Patience(silence_limit(), TRIES, logger.warning))
             except CheckpointError:  # no model for us: what came of it is of no use
                 _forget_unfinished(home)
                 raise
             known.parent.mkdir(exist_ok=True)
-            known.write_text(folder.name, "ascii")
+            write_whole(known, folder.name)
             _forget_unfinished(home)
             return folder
     except OSError as error:
@@ -166,7 +168,7 @@ def _of_hugging_face(repository: Repository) -> Path | None:
     return config.parent if all(map(known, weights)) else None
 
 
-def _bring(repository: Repository, home: Path, patience: Patience, report: Report) -> Path:
+def _bring(repository: Repository, home: Path, patience: Patience) -> Path:
     """What the revision is now, whole, under its commit; what came before a failure waits for the
     next try.
     """
@@ -188,7 +190,7 @@ def _bring(repository: Repository, home: Path, patience: Patience, report: Repor
         if name in files:
             get(name)
     size = sum(files[name].size for name in weights if name in files)
-    report(f"downloading {pinned}: {size / 1e6:,.0f} MB to {folder}")
+    logger.info(f"downloading {pinned}: {size / 1e6:,.0f} MB to {folder}")
     for name in weights:
         get(name)
     unfinished.replace(folder)
@@ -212,7 +214,7 @@ def _weight_files(
     raise CheckpointError(f"{repository} has no {WEIGHTS_FILE}: groundup can't load it")
 
 
-def _in_folder(path: Path, report: Report) -> Path:
+def _in_folder(path: Path) -> Path:
     """A folder itself, or of a run its best intact checkpoint. Raises CheckpointError."""
     checkpoints = path / "checkpoints"
     if not checkpoints.is_dir():

@@ -1,31 +1,33 @@
-"""A model as a Hugging Face folder and back: names, transposes, config, tokenizer. Owns `load`."""
+"""Loads a model by its name, and writes models as folders that transformers reads as well."""
 
-import warnings
-from collections.abc import Callable
-from dataclasses import replace
+import logging
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import torch
 from safetensors.torch import save_file
 
 from groundup.checkpoints.adapter_folder import (
     MERGED_CONFIG_FILE,
+    Base,
     config_file,
     find_base,
     is_adapter,
     read_adapter,
+    recorded_base,
 )
-from groundup.checkpoints.find import find_model
-from groundup.checkpoints.layouts import layout_of
+from groundup.checkpoints.find import find_model, repository_of
+from groundup.checkpoints.layouts import Settings, Weights
 from groundup.checkpoints.layouts.config_json import (
     CONFIG_FILE,
+    layout_of,
+    parse_config,
     read_config,
     read_settings,
     write_config,
 )
-from groundup.checkpoints.layouts.layout import Weights
 from groundup.checkpoints.layouts.weight_files import (
     WEIGHTS_FILE,
     Stored,
@@ -37,7 +39,7 @@ from groundup.checkpoints.layouts.weight_files import (
 from groundup.errors import CheckpointError, ForeignTokenizerError
 from groundup.machine.device import choose_device
 from groundup.models.config import ModelConfig, parameter_count
-from groundup.models.lora import merge
+from groundup.models.lora import Adapter, merge
 from groundup.models.registry import (
     MODELS,
     Model,
@@ -46,25 +48,141 @@ from groundup.models.registry import (
     build_on_meta,
     count_parameters,
 )
+from groundup.runs.folder import RECIPE_FILE, RunFolder
 from groundup.tokenizers.base import END_OF_TEXT, TOKENIZER_FILE, Tokenizer
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.load import load_tokenizer
 
 ModelClass = TypeVar("ModelClass", bound=Model)
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that was loaded from a folder, with its tokenizer and all that the folder states.
+
+    Args:
+        model: The model in eval mode, in the precision of its files.
+        tokenizer: Its tokenizer, or None where there is none that groundup reads.
+        folder: The model folder that was loaded.
+        settings: The `config.json` that holds for the folder.
+        base: For a folder of adapters, the recorded model that they are for.
+        adapter: The adapters that `load_model` was asked not to merge into the model, by name.
+    """
+
+    model: Model
+    tokenizer: Tokenizer | None
+    folder: Path
+    settings: Settings = field(default_factory=dict)
+    base: Base | None = None
+    adapter: Adapter = field(default_factory=dict)
+
+    @property
+    def architecture(self) -> str:
+        return architecture_of(self.model)
+
+    @property
+    def parameters(self) -> int:
+        return count_parameters(self.model)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
+
+    @property
+    def document_start(self) -> int | None:
+        """The token before each document that the model has learned from, or None."""
+        if self.tokenizer is None:
+            return None
+        token = self.tokenizer.special_tokens.get(END_OF_TEXT)
+        return token if token is not None and self.settings.get("bos_token_id") == token else None
+
+    @property
+    def text_ends(self) -> frozenset[int]:
+        """The tokens after which a text of the model is over: one, several or none."""
+        stated = self.settings.get("eos_token_id")
+        ends = stated if isinstance(stated, list) else [stated]
+        return frozenset(end for end in ends if isinstance(end, int))
+
+    @property
+    def run(self) -> RunFolder | None:
+        """The run that the folder is a checkpoint of, or None for any other folder."""
+        folder = self.folder.resolve()
+        run = RunFolder(folder.parent.parent)
+        return (
+            run if folder.parent == run.checkpoints and (run.path / RECIPE_FILE).is_file() else None
+        )
+
+    @property
+    def repository(self) -> str | None:
+        """OWNER/NAME on the hub that the folder came from, or None for any other folder."""
+        return repository_of(self.folder)
+
+    @property
+    def title(self) -> str:
+        """What people call the model: the name of its run, its repository or its folder."""
+        if run := self.run:
+            return run.name
+        return self.repository.partition("/")[2] if self.repository else self.folder.name
+
+    @property
+    def description(self) -> str:
+        """One line for the user about what was loaded."""
+        kind = str(self.dtype).removeprefix("torch.")
+        precision = "" if kind == "float32" else f", in {kind}"
+        return f"{self.architecture}, {self.parameters:,} parameters{precision}, from {self.folder}"
+
+    def require_tokenizer(self) -> Tokenizer:
+        """Return the tokenizer, for work that reads or writes text.
+
+        Raises:
+            CheckpointError: The model has none that groundup reads.
+        """
+        if self.tokenizer is None:
+            raise CheckpointError(
+                f"{self.folder} has no tokenizer that groundup knows: text can't become its tokens"
+            )
+        return self.tokenizer
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the model to a device."""
+        self.model.to(device)
+        return self
+
+    def save(self, folder: Path) -> None:
+        """Write the whole model, merged adapters included, into a new folder for transformers.
+
+        The tokens that begin and end a text stay those of the folder that was loaded: in chat
+        models they aren't end-of-text.
+        """
+        ids = (self.settings.get("bos_token_id"), self.settings.get("eos_token_id"))
+        _save(folder, self.model, self.tokenizer, *ids)
 
 
 def save(
     folder: Path, model: Model, tokenizer: Tokenizer | None, document_start: int | None = None
 ) -> None:
-    """Write a folder that `load` and transformers read. Raises CheckpointError for a bigram above
-    4,096 tokens.
+    """Write a folder that `load` and transformers read.
 
-    document_start: the token before each document that the model has learned from, if there was
-    one.
+    Args:
+        folder: Where to write; it is made if it isn't there.
+        model: The model to write.
+        tokenizer: Its tokenizer, or None to write none.
+        document_start: The token before each document that the model has learned from, if any.
+
+    Raises:
+        CheckpointError: The model is a bigram of more than 4,096 tokens.
     """
+    _save(folder, model, tokenizer, document_start, document_start)
+
+
+def _save(
+    folder: Path, model: Model, tokenizer: Tokenizer | None, start: object, ends: object
+) -> None:
+    """Write the folder with these as the ids of the tokens that begin and end a text."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in to_hugging_face(model).items()}
     folder.mkdir(parents=True, exist_ok=True)
-    write_config(folder / CONFIG_FILE, model, document_start)
+    write_config(folder / CONFIG_FILE, model, start, ends)
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     # safetensors lets nobody else read it
     (folder / WEIGHTS_FILE).chmod((folder / CONFIG_FILE).stat().st_mode)
@@ -73,197 +191,176 @@ def save(
 
 
 def to_hugging_face(model: Model) -> Weights:
-    """The model's weights as transformers names and turns them; a tied head is left out."""
+    """Return the weights as transformers names and turns them; a tied head is left out."""
     return layout_of(architecture_of(model)).to_hugging_face(model)
 
 
 def load(
+    name: str | Path, *, block_size: int | None = None, dropout: float | None = None
+) -> tuple[Model, Tokenizer | None]:
+    """Load a model and its tokenizer by name.
+
+    Args:
+        name: A run in `runs/` (its best intact checkpoint), the path of a run or of a model
+            folder, or a model of the hub: `gpt2`, OWNER/NAME, each with @REVISION if wanted.
+        block_size: A shorter context than the model's, in tokens.
+        dropout: Another probability of dropout in training than the folder's.
+
+    Returns:
+        The model in eval mode on the CPU; and its tokenizer, None where there is none that
+        groundup reads.
+
+    Raises:
+        CheckpointError: There is no such model, or it is damaged or isn't one that groundup loads.
+        CorpusError: The hub can't be reached, or doesn't have what was asked for.
+    """
+    loaded = load_model(name, block_size=block_size, dropout=dropout)
+    return loaded.model, loaded.tokenizer
+
+
+def load_model(
     name: str | Path,
-    report: Callable[[str], None] = warnings.warn,
     *,
     block_size: int | None = None,
     dropout: float | None = None,
-) -> tuple[Model, Tokenizer | None]:
-    """A run's best checkpoint, any model folder or a model of the hub: (model in eval mode on the
-    CPU, its tokenizer).
+    device: str = "cpu",
+    merge_adapters: bool = True,
+) -> LoadedModel:
+    """Load a model by name, with all that is known of it.
 
-    name: as `find_model` reads it. The tokenizer is None where there is none that groundup reads.
-    block_size: a shorter context than the model's. dropout: another probability in training than
-    the folder's. A damaged best checkpoint is reported and the newest intact one loaded instead.
-    Raises CheckpointError, and CorpusError for what can't be had from the hub.
+    A damaged best checkpoint is passed over with a warning, for the newest intact one.
+
+    Args:
+        name: A run, a model folder or a model of the hub, as `find_model` reads it.
+        block_size: A shorter context than the model's, in tokens.
+        dropout: Another probability of dropout in training than the folder's.
+        device: Where the model goes: `cpu`, `cuda`, `mps` or `auto`.
+        merge_adapters: Whether a folder of adapters becomes one model with them merged. Otherwise
+            the model is the base, and the adapters stay apart in `adapter`.
+
+    Raises:
+        CheckpointError: There is no such model, or it is damaged or isn't one that groundup loads.
+        CorpusError: The hub can't be reached, or doesn't have what was asked for.
+        MachineError: The device isn't there.
     """
-    return load_found(find_model(name, report), report, block_size=block_size, dropout=dropout)
+    return load_folder(
+        find_model(name),
+        block_size=block_size,
+        dropout=dropout,
+        device=device,
+        merge_adapters=merge_adapters,
+    )
 
 
-def load_found(
+def load_folder(
     folder: Path,
-    report: Callable[[str], None],
     *,
     block_size: int | None = None,
     dropout: float | None = None,
-) -> tuple[Model, Tokenizer | None]:
-    """What `load` gives, of a folder that `find_model` has found: a checkpoint isn't verified
-    again.
+    device: str = "cpu",
+    merge_adapters: bool = True,
+) -> LoadedModel:
+    """Load what is in a folder that `find_model` has found: as `load_model` does from there on."""
+    loaded = _load_weights(folder, block_size, dropout, merge_adapters)
+    tokenizer = _load_tokenizer(folder, loaded.model.config.vocab_size)
+    return replace(loaded, tokenizer=tokenizer).to(choose_device(device))
+
+
+def load_as(kind: type[ModelClass], name: str | Path) -> ModelClass:
+    """Load the model of a name, which must be of that class, without its tokenizer.
+
+    Raises:
+        CheckpointError: The model is of another class.
+        GroundupError: Whatever `load_model` raises.
     """
-    model = load_model(folder, report, block_size=block_size, dropout=dropout)
-    return model, tokenizer_of(folder, model, report)
-
-
-def tokenizer_of(folder: Path, model: Model, report: Callable[[str], None]) -> Tokenizer | None:
-    """The tokenizer of a model's folder, or of its base's; None where there is none that groundup
-    reads.
-
-    Raises CheckpointError for one that belongs to another model.
-    """
-    if not (folder / TOKENIZER_FILE).is_file() and is_adapter(folder):
-        folder = find_base(folder, report)
-    tokenizer = None
-    if (folder / TOKENIZER_FILE).is_file():
-        try:
-            tokenizer = load_tokenizer(folder, report)
-        except ForeignTokenizerError as error:
-            report(f"{error}. The model is loaded without it.")
-    if tokenizer is not None and not fits(tokenizer, model.config.vocab_size):
-        raise CheckpointError(
-            f"{folder / TOKENIZER_FILE} has {tokenizer.vocab_size} tokens, but {CONFIG_FILE} says "
-            f"vocab_size = {model.config.vocab_size}: they belong to different models"
-        )
-    return tokenizer
-
-
-def load_to_work(
-    name: str, report: Callable[[str], None], device: str
-) -> tuple[Path, Model, Tokenizer]:
-    """What writes or scores texts needs: the folder that a name means, its model on a device, and
-    its tokenizer.
-
-    Raises as `load` does, and where there is no tokenizer.
-    """
-    folder = find_model(name, report)
-    model, tokenizer = load_found(folder, report)
-    if tokenizer is None:
-        raise CheckpointError(
-            f"{folder} has no tokenizer that groundup knows: text can't become its tokens"
-        )
-    model.to(choose_device(device))
-    return folder, model, tokenizer
-
-
-def described(model: Model, folder: Path) -> str:
-    """What was loaded, in a line."""
-    parameters = count_parameters(model)
-    dtype = next(model.parameters()).dtype
-    precision = "" if dtype == torch.float32 else f", in {str(dtype).removeprefix('torch.')}"
-    return f"{architecture_of(model)}, {parameters:,} parameters{precision}, from {folder}"
-
-
-def load_as(
-    kind: type[ModelClass], name: str | Path, report: Callable[[str], None] = warnings.warn
-) -> ModelClass:
-    """The model of that name, which must be of that class; without its tokenizer. Raises as `load`
-    does.
-    """
-    folder = find_model(name, report)
-    architecture, _ = read_config(config_file(folder, report))
+    folder = find_model(name)
+    architecture, _ = read_config(config_file(folder))
     if MODELS[architecture] is not kind:
         raise CheckpointError(
             f"{folder} holds a {architecture} model, not a {kind.__name__}: groundup.load reads it"
         )
-    model = load_model(folder, report)
+    model = _load_weights(folder).model
     assert isinstance(model, kind)
     return model
 
 
-def document_start(folder: Path, tokenizer: Tokenizer) -> int | None:
-    """The token that the model's documents began with, by its `config.json`: end-of-text,
-    or None.
-    """
-    token = tokenizer.special_tokens.get(END_OF_TEXT)
-    config = config_file(folder, warnings.warn)
-    return (
-        token if token is not None and read_settings(config).get("bos_token_id") == token else None
-    )
-
-
-def text_ends(folder: Path) -> frozenset[int]:
-    """The tokens after which a text is over, by the model's `config.json`: one, several or none."""
-    stated = read_settings(config_file(folder, warnings.warn)).get("eos_token_id")
-    return frozenset(
-        end for end in (stated if isinstance(stated, list) else [stated]) if isinstance(end, int)
-    )
-
-
 def fits(tokenizer: Tokenizer, vocab_size: int) -> bool:
-    """Whether a model of that many tokens can be this tokenizer's: BPE vocabularies are often
-    padded to round sizes.
+    """Return whether a model of that many tokens can be this tokenizer's.
+
+    BPE vocabularies are often padded to round sizes; those of characters never are.
     """
     padded = not isinstance(tokenizer, CharacterTokenizer) and tokenizer.vocab_size < vocab_size
     return padded or tokenizer.vocab_size == vocab_size
 
 
-def load_model(
+def _load_tokenizer(folder: Path, vocab_size: int) -> Tokenizer | None:
+    """The tokenizer of a model's folder, or of its base's. Raises CheckpointError."""
+    if not (folder / TOKENIZER_FILE).is_file() and is_adapter(folder):
+        folder = find_base(folder)
+    if not (folder / TOKENIZER_FILE).is_file():
+        return None
+    try:
+        tokenizer = load_tokenizer(folder)
+    except ForeignTokenizerError as error:
+        logger.warning(f"{error}. The model is loaded without it.")
+        return None
+    if not fits(tokenizer, vocab_size):
+        raise CheckpointError(
+            f"{folder / TOKENIZER_FILE} has {tokenizer.vocab_size} tokens, but {CONFIG_FILE} says "
+            f"vocab_size = {vocab_size}: they belong to different models"
+        )
+    return tokenizer
+
+
+def _load_weights(
     folder: Path,
-    report: Callable[[str], None] = warnings.warn,
-    *,
     block_size: int | None = None,
     dropout: float | None = None,
-) -> Model:
-    """The model of a folder in one of Hugging Face's layouts, in eval mode, its context cropped if
-    asked for.
+    merge_adapters: bool = True,
+) -> LoadedModel:
+    """The model of a folder, still without its tokenizer. Raises CheckpointError.
 
-    A folder of adapters gives the model that they are for, with the adapters merged. Nothing is
-    allocated before all files agree, and little besides the weights then. Raises CheckpointError.
+    Nothing is allocated before all files agree, and little besides the weights then.
     """
+    path = config_file(folder)
+    settings = read_settings(path)
+    architecture, stated = parse_config(settings, path)
+    config = _changed(stated, folder, block_size, dropout)
     if not is_adapter(folder):
-        return _load_whole(folder, block_size, dropout)
-    model = load_base(folder, report, block_size=block_size, dropout=dropout)
+        return LoadedModel(
+            _read_whole(folder, architecture, stated, config), None, folder, settings
+        )
+    base = find_base(folder)
+    its_architecture, its_config = read_config(base / CONFIG_FILE)
+    same = _changed(its_config, base, config.block_size, config.dropout)
+    if (architecture, config) != (its_architecture, same):
+        raise CheckpointError(
+            f"{base / CONFIG_FILE} isn't what the adapter in {folder} was trained on: "
+            f"{MERGED_CONFIG_FILE} there describes another model. Restore it"
+        )
+    model = _read_whole(base, architecture, its_config, config)
     adapter, scale = read_adapter(folder, model)
-    kinds = {model.head.weight.dtype, *(tensor.dtype for tensor in adapter.values())}
-    model.to(reduce(torch.promote_types, kinds))  # that holds both exactly, as while it was trained
-    merge(model, adapter, scale)
-    return model
+    if merge_adapters:
+        kinds = {model.head.weight.dtype, *(tensor.dtype for tensor in adapter.values())}
+        # what holds both exactly, as while they were trained
+        model.to(reduce(torch.promote_types, kinds))
+        merge(model, adapter, scale)
+        adapter = {}
+    return LoadedModel(model, None, folder, settings, recorded_base(folder), adapter)
 
 
-def load_base(
-    folder: Path,
-    report: Callable[[str], None],
-    *,
-    block_size: int | None = None,
-    dropout: float | None = None,
+def _read_whole(
+    folder: Path, architecture: str, stored_config: ModelConfig, config: ModelConfig
 ) -> Model:
-    """The model that a folder's adapters are for, without them, with the context and dropout that
-    the folder states.
-
-    Raises as `load_model` does.
-    """
-    base = find_base(folder, report)
-    if (folder / MERGED_CONFIG_FILE).is_file():
-        architecture, config = read_config(folder / MERGED_CONFIG_FILE)
-        config = _changed(config, folder, block_size, dropout)
-        block_size, dropout = config.block_size, config.dropout
-        its_architecture, its_config = read_config(base / CONFIG_FILE)
-        if (architecture, config) != (
-            its_architecture,
-            replace(its_config, block_size=block_size, dropout=dropout),
-        ):
-            raise CheckpointError(
-                f"{base / CONFIG_FILE} isn't what the adapter in {folder} was trained on: "
-                f"{MERGED_CONFIG_FILE} there describes another model. Restore it"
-            )
-    return _load_whole(base, block_size, dropout)
-
-
-def _load_whole(folder: Path, block_size: int | None, dropout: float | None) -> Model:
-    """The model whose weights are in the folder."""
-    architecture, config = read_config(folder / CONFIG_FILE)
+    """The model whose weights are in a folder, built by `config`: with a shorter context, say."""
     stored, layout = stored_tensors(folder), layout_of(architecture)
-    _check_size(folder, architecture, config, stored)
-    model = build_on_meta(architecture, config)
+    _check_size(folder, parameter_count(architecture, stored_config), stored)
+    model = build_on_meta(architecture, stored_config)
     stored = match(stored, layout.to_hugging_face(model), layout, folder)
-    if (changed := _changed(config, folder, block_size, dropout)) != config:
-        model = build_on_meta(architecture, changed)
+    if config != stored_config:
+        model = build_on_meta(architecture, config)
     model = allocated(model, number_kind(stored))
-    # mostly the model's own: what is read there needs no second place
+    # mostly the model's own memory: what is read there needs no second place
     tensors = layout.to_hugging_face(model)
     fill(tensors, stored, layout)
     model.load_state_dict(layout.from_hugging_face(model, tensors, folder / WEIGHTS_FILE))
@@ -273,9 +370,7 @@ def _load_whole(folder: Path, block_size: int | None, dropout: float | None) -> 
 def _changed(
     config: ModelConfig, folder: Path, block_size: int | None, dropout: float | None
 ) -> ModelConfig:
-    """The config with a shorter context and another dropout, where they are given. Raises
-    CheckpointError.
-    """
+    """The config with another context and dropout where they are given. Raises CheckpointError."""
     if block_size is not None and block_size > config.block_size:
         raise CheckpointError(
             f"model.block_size = {block_size} is more than the context of {config.block_size} "
@@ -285,14 +380,9 @@ def _changed(
     return replace(config, **{name: value for name, value in asked.items() if value is not None})
 
 
-def _check_size(
-    folder: Path, architecture: str, config: ModelConfig, stored: dict[str, Stored]
-) -> None:
-    """The files must have a byte for each parameter at least, before any is built. Raises
-    CheckpointError.
-    """
+def _check_size(folder: Path, parameters: int, stored: dict[str, Stored]) -> None:
+    """Raise CheckpointError where the files have fewer bytes than the config has parameters."""
     files = {tensor.path for tensor in stored.values()}
-    parameters = parameter_count(architecture, config)
     if parameters > sum(file.stat().st_size for file in files):
         what = (
             f"its {len(files)} files of weights have" if len(files) > 1 else f"{WEIGHTS_FILE} has"

@@ -1,9 +1,19 @@
-"""`groundup data` on the command line: as thin and as lazy as the rest of it."""
+"""`groundup data` on the command line, and how findings about shards are printed."""
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
+from rich.console import Console
+from rich.text import Text
+
+from groundup.console import plain_table, print_json
+
+if TYPE_CHECKING:
+    from groundup.data_inspection.report import Report
+
+COLOURS = {"ok": "green", "note": "yellow", "warning": "bold red"}
 
 data = App(name="data", help="Look at what a model is to learn from.")
 
@@ -37,9 +47,38 @@ def check_data(
         bool, Parameter(help="One JSON object instead of a table.", negative=())
     ] = False,
 ) -> None:
-    """Verify every shard, and report what a training run should know: sizes, damage, copies,
-    overlap.
-    """
-    from groundup.cli.data_report import check
+    """Verify every shard, and report what a training run should know.
 
-    raise SystemExit(check(folder, hellaswag, tokenizer, strict, json))
+    That is: sizes, damage, copies, overlap.
+    """
+    from groundup.data_inspection.report import report_on
+
+    report = report_on(folder, hellaswag, tokenizer, thorough=True)
+    if json:
+        print_json(report.to_json())
+    else:
+        print_report(report)
+    raise SystemExit(exit_status(report, strict))
+
+
+def exit_status(report: "Report", strict: bool) -> int:
+    """Give 1 for warnings that were asked to count, else 0."""
+    return 1 if strict and report.warnings else 0
+
+
+def print_report(report: "Report") -> None:
+    """Print a table in a terminal; for a pipe a line for each finding, tabs between its parts."""
+    console = Console(highlight=False)
+    verdict = f"{report.path}: {report.warnings} warning{'' if report.warnings == 1 else 's'}"
+    if not console.is_terminal:
+        for row in report.findings:
+            parts = [row.level, row.what, row.value, *filter(None, [row.meaning])]
+            sys.stdout.write("\t".join(parts) + "\n")
+        sys.stdout.write(verdict + "\n")
+        return
+    table = plain_table("", "what", "", "what it means")
+    for row in report.findings:  # as Text: what comes from a corpus is no markup
+        words = map(Text, (row.what, row.value, row.meaning))
+        table.add_row(Text(row.level, COLOURS[row.level]), *words)
+    console.print(table)
+    console.print(Text(verdict))

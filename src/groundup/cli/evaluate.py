@@ -1,12 +1,26 @@
-"""`groundup evaluate` on the command line: thin and lazy."""
+"""`groundup evaluate`: loads a model, puts it to a task, prints what came out and saves it."""
 
+import logging
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
+from rich.text import Text
 
+from groundup.console import plain_table, print_json, wide_console
 from groundup.errors import EvaluationError
+from groundup.evaluation.task import TASKS, Finding, NamedModel, Settings, Table, open_task
+from groundup.files import write_whole
 
+logger = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    TaskName = str
+else:  # one of the registry's
+    TaskName = Literal[tuple(TASKS)]
 ModelName = Annotated[
     str,
     Parameter(
@@ -16,18 +30,16 @@ ModelName = Annotated[
         )
     ),
 ]
-Task = Annotated[
-    Literal["hellaswag", "loss"],
-    Parameter(
-        help="hellaswag: choose the ending of a text, 10,042 times; loss: on the text of --corpus."
-    ),
+TaskFlag = Annotated[
+    TaskName,
+    Parameter(help="; ".join(f"{name}: {task.help}" for name, task in TASKS.items()) + "."),
 ]
 ItemsFile = Annotated[
     Path | None,
     Parameter(
         help=(
-            "Of hellaswag: other items than the official ones, as JSON lines; the result isn't "
-            "official then."
+            "Of choices: its items, as JSON lines; of hellaswag: other items than the official "
+            "ones, whose result isn't official then."
         )
     ),
 ]
@@ -41,7 +53,8 @@ Convention = Annotated[
     ),
 ]
 PerItem = Annotated[
-    Path | None, Parameter(help="Of hellaswag: write each item's scores and choices as JSON lines.")
+    Path | None,
+    Parameter(help="Of hellaswag and choices: write each item's scores and choices as JSON lines."),
 ]
 CorpusName = Annotated[
     str | None,
@@ -66,13 +79,15 @@ Limit = Annotated[
     Parameter(help="N items, evenly spread over the file, or the first N tokens of a text."),
 ]
 BatchSize = Annotated[int, Parameter(help="Items, or windows, that are computed together.")]
+Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1 or mps.")]
+AsJson = Annotated[bool, Parameter(help="One JSON object instead of a table.", negative=())]
 
 
 def evaluate(
     model: ModelName,
     /,
     *,
-    task: Task = "hellaswag",
+    task: TaskFlag = "hellaswag",
     limit: Limit = None,
     file: ItemsFile = None,
     convention: Convention = "both",
@@ -80,62 +95,98 @@ def evaluate(
     corpus: CorpusName = None,
     stride: Stride = None,
     batch_size: BatchSize = 8,
-    device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    json: Annotated[
-        bool, Parameter(help="One JSON object instead of a table.", negative=())
-    ] = False,
+    device: Device = "auto",
+    json: AsJson = False,
 ) -> None:
-    """Score a model: on HellaSwag, in both of the conventions in use, or by its loss on a text."""
-    check_numbers(limit, batch_size)
-    asked = None if convention == "both" else convention
-    check_task(task, "hellaswag", {"file": file, "per-item": per_item, "convention": asked})
-    check_task(task, "loss", {"corpus": corpus, "stride": stride})
-    from groundup.cli.evaluation import evaluate_hellaswag, evaluate_loss
+    """Score a model: on HellaSwag or items of your own, or by its loss on a text."""
+    settings = Settings(limit, batch_size, file, "--file", convention, corpus, stride)
+    check_flags(task, settings, per_item)
+    from groundup.evaluation.results import save_result
 
-    if task == "hellaswag":
-        evaluate_hellaswag(
-            model,
-            file=file,
-            limit=limit,
-            convention=convention,
-            per_item=per_item,
-            batch_size=batch_size,
-            device=device,
-            as_json=json,
-        )
-    else:
-        evaluate_loss(
-            model,
-            corpus=named(corpus),
-            limit=limit,
-            stride=stride,
-            batch_size=batch_size,
-            device=device,
-            as_json=json,
-        )
+    opened = open_task(task, settings)
+    loaded = load_named(model, device)
+    if per_item is not None:
+        _check_writable(per_item)
+    result = opened.evaluate(loaded, progress_line)
+    if per_item is not None:
+        _write(per_item, result.items_as_json_lines())
+    print_finding(result, json)
+    if (saved := save_result(result, loaded.folder)) is not None:
+        logger.info("kept in %s", saved)
 
 
-def check_numbers(limit: int | None, batch_size: int) -> None:
-    """Raises EvaluationError for what must count something and doesn't."""
-    for flag, value in (("limit", limit), ("batch-size", batch_size)):
+def check_flags(task: str | None, settings: Settings, per_item: Path | None = None) -> None:
+    """Refuse numbers that count nothing, and flags that belong to another task.
+
+    Raises:
+        EvaluationError: There is one.
+    """
+    for flag, value in (("limit", settings.limit), ("batch-size", settings.batch_size)):
         if value is not None and value < 1:
             raise EvaluationError(f"--{flag} {value} must be at least 1")
-
-
-def check_task(task: str | None, belongs: str, flags: dict[str, object]) -> None:
-    """Raises EvaluationError for a flag that was given and belongs to another task than the one
-    that was asked for.
-    """
-    for flag, value in flags.items():
-        if value is not None and task != belongs:
+    given = {
+        "file": settings.file,
+        "per-item": per_item,
+        "convention": None if settings.convention == "both" else settings.convention,
+        "corpus": settings.corpus,
+        "stride": settings.stride,
+    }
+    for flag, value in given.items():
+        if value is not None and (task is None or flag not in TASKS[task].load().flags):
+            owners = " or ".join(name for name in TASKS if flag in TASKS[name].load().flags)
             said = f"the task is {task}" if task else "no task is given"
-            raise EvaluationError(
-                f"--{flag} belongs to --task {belongs}, but {said}: leave one out"
-            )
+            raise EvaluationError(f"--{flag} belongs to --task {owners}, but {said}: leave one out")
 
 
-def named(corpus: str | None) -> str:
-    """The text of --task loss. Raises EvaluationError without one."""
-    if corpus is None:
-        raise EvaluationError("--task loss needs a text: --corpus FILE, or a folder of shards")
-    return corpus
+def load_named(name: str, device: str) -> NamedModel:
+    """Load a model that reads texts, and say what was loaded. Raises GroundupError."""
+    from groundup.checkpoints.model_folder import load_model
+
+    loaded = load_model(name, device=device)
+    named = NamedModel(name, loaded.model, loaded.require_tokenizer(), loaded.folder)
+    logger.info(loaded.description)
+    return named
+
+
+def print_finding(finding: Finding, as_json: bool, **more: Any) -> None:
+    """Print what a task found: one JSON object, `more` at its end, or lines and tables."""
+    if as_json:
+        print_json(finding.to_json() | more)
+        return
+    console = wide_console()
+    for part in finding.report():
+        if isinstance(part, Table):
+            table = plain_table(*part.words, right=part.numbers)
+            for row in part.rows:
+                table.add_row(*row)
+            console.print(table)
+        else:
+            console.print(Text(part))
+
+
+def progress_line(what: str, total: int) -> Callable[[int], None]:
+    """Show on one line of a terminal how far it is; show nothing anywhere else."""
+    if not sys.stderr.isatty():
+        return lambda _: None
+
+    def show(done: int) -> None:
+        sys.stderr.write(f"\r{what}: {done:,} of {total:,}" + ("\n" if done >= total else ""))
+        sys.stderr.flush()
+
+    return show
+
+
+def _check_writable(path: Path) -> None:
+    """Find out before the work, not after it. Raises EvaluationError."""
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        reason = f"{path.parent} is no folder that can be written to"
+        reason = "it is a folder" if path.is_dir() else reason
+        raise EvaluationError(f"--per-item {path} can't be written: {reason}")
+
+
+def _write(path: Path, text: str) -> None:
+    """In place of what is there, whole or not at all. Raises EvaluationError."""
+    try:
+        write_whole(path, text)
+    except OSError as error:
+        raise EvaluationError(f"--per-item {path} can't be written: {error.strerror}") from error

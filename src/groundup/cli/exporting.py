@@ -5,14 +5,19 @@ from pathlib import Path
 from typing import Literal
 
 from groundup.checkpoints.adapter_folder import is_adapter
-from groundup.checkpoints.model_folder import described
-from groundup.checkpoints.source import Source, open_source, save_whole, whole_folder
-from groundup.console import report
+from groundup.checkpoints.find import find_model
+from groundup.checkpoints.model_folder import LoadedModel, load_folder
 from groundup.errors import ExportError
+from groundup.export.destination import appearing_whole, refuse_existing
 from groundup.export.gguf import Kind, export_gguf
-from groundup.export.hub_upload import check_repository, files_to_upload, upload, write_folder
+from groundup.export.hub_upload import (
+    check_repository,
+    files_to_upload,
+    upload,
+    whole_folder,
+    write_folder,
+)
 from groundup.export.onnx import export_onnx, too_large_for_one_file, weights_file
-from groundup.files import appearing_whole, refuse_existing
 
 Format = Literal["folder", "gguf", "onnx", "hub"]
 
@@ -31,26 +36,26 @@ def export_model(
     written.
     """
     _check_flags(to, repository, kind, public)
-    source = open_source(name, report)
+    loaded = load_folder(find_model(name).resolve())
     if repository is not None:
-        summary = _to_hub(source, repository, out, force=force, public=public)
+        summary = _to_hub(loaded, repository, out, force=force, public=public)
     elif to == "folder":
-        out = out or Path(f"{source.title}-model")
+        out = out or Path(f"{loaded.title}-model")
         refuse_existing(out, force)
-        summary = f"{out}: {_to_folder(source, out)}"
+        summary = f"{out}: {_to_folder(loaded, out)}"
     elif to == "gguf":
-        out = out or Path(f"{source.title}-{kind or 'f32'}.gguf")
+        out = out or Path(f"{loaded.title}-{kind or 'f32'}.gguf")
         refuse_existing(out, force)
         summary = (
             f"{out}: "
-            f"{export_gguf(source.model, source.tokenizer, out, kind or 'f32', source.title)}"
+            f"{export_gguf(loaded.model, loaded.tokenizer, out, kind or 'f32', loaded.title)}"
         )
     else:
-        out = out or Path(f"{source.title}.onnx")
+        out = out or Path(f"{loaded.title}.onnx")
         refuse_existing(out, force)
-        if too_large_for_one_file(source.model):
+        if too_large_for_one_file(loaded.model):
             refuse_existing(weights_file(out), force)
-        summary = f"{out}: {export_onnx(source.model, out)}"
+        summary = f"{out}: {export_onnx(loaded.model, out)}"
     sys.stdout.write(f"{summary}\n")
 
 
@@ -71,23 +76,25 @@ def _check_flags(to: Format, repository: str | None, kind: Kind | None, public: 
         raise ExportError("--public is for --to hub")
 
 
-def _to_folder(source: Source, out: Path) -> str:
+def _to_folder(loaded: LoadedModel, out: Path) -> str:
     """A whole model as transformers loads it; what was written."""
     with appearing_whole(out) as path:
-        save_whole(source, path)
-    merged = ", its adapters merged" if is_adapter(source.folder) else ""
+        loaded.save(path)
+    merged = ", its adapters merged" if is_adapter(loaded.folder) else ""
     tokenizer = (
-        "" if source.tokenizer else ", without a tokenizer: it has none that groundup writes"
+        "" if loaded.tokenizer else ", without a tokenizer: it has none that groundup writes"
     )
-    return f"{described(source.model, source.folder)}{merged}{tokenizer}"
+    return f"{loaded.description}{merged}{tokenizer}"
 
 
-def _to_hub(source: Source, repository: str, out: Path | None, *, force: bool, public: bool) -> str:
+def _to_hub(
+    loaded: LoadedModel, repository: str, out: Path | None, *, force: bool, public: bool
+) -> str:
     """The upload, or with `out` the folder that would be uploaded."""
     if out is not None:
         refuse_existing(out, force)
-    with whole_folder(source) as folder:
-        files = files_to_upload(source, folder, repository)
+    with whole_folder(loaded) as folder:
+        files = files_to_upload(loaded, folder, repository)
         if out is not None:
             write_folder(files, out)
             return f"{out}: what would be uploaded to {repository}; nothing was: {', '.join(files)}"

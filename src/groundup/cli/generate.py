@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from groundup.checkpoints.model_folder import described, document_start, load_to_work, text_ends
+from groundup.checkpoints.model_folder import load_model
 from groundup.cli.interactive import converse, say
 from groundup.console import report
 from groundup.generation.stream import Ends, SamplingSettings, fit_prompt, start_of, stream_text
@@ -25,14 +25,15 @@ def generate_texts(
     """Write `samples` texts to stdout, or ask for what to write; all else goes to stderr. Raises
     GroundupError.
     """
-    folder, model, tokenizer = load_to_work(name, report, device)
-    report(f"{described(model, folder)}; seed {settings.seed}")
+    loaded = load_model(name, device=device)
+    tokenizer = loaded.require_tokenizer()
+    report(f"{loaded.description}; seed {settings.seed}")
     write = partial(
         write_pieces,
-        model,
+        loaded.model,
         tokenizer,
-        start=document_start(folder, tokenizer),
-        ends=text_ends(folder),
+        start=loaded.document_start,
+        ends=loaded.text_ends,
         strict=strict,
     )
     if interactive:

@@ -29,7 +29,7 @@ from groundup.recipes.files import (
     recipe_file,
 )
 from groundup.recipes.scaling import scaled
-from groundup.recipes.schema import SECTIONS, Recipe, Tables, field_types
+from groundup.recipes.schema import OLDER_NAMES, SECTIONS, Recipe, Tables, field_types
 
 app = App(
     name="groundup",
@@ -52,14 +52,14 @@ def _optional_section(name: str) -> type:
     """A recipe section for the command line: every field may be left out, which is not the same as
     its default.
     """
-    return make_dataclass(
-        f"{name.capitalize()}Flags",
-        [
-            (key, Annotated[kind | None, Parameter(help=text, negative=())], None)
-            for key, (kind, text) in field_types(name).items()
-        ],
-        namespace=NAMESPACE,
-    )
+    flags = [
+        (key, Annotated[kind | None, Parameter(help=text, negative=())], None)
+        for key, (kind, text) in field_types(name).items()
+    ]
+    for older, key in OLDER_NAMES.items() if name == "eval" else ():
+        kind = field_types(name)[key][0]
+        flags.append((older, Annotated[kind | None, Parameter(show=False, negative=())], None))
+    return make_dataclass(f"{name.capitalize()}Flags", flags, namespace=NAMESPACE)
 
 
 def _recipe_flags() -> type:

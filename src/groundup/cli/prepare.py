@@ -1,4 +1,4 @@
-"""`groundup prepare` on the command line: thin and lazy."""
+"""`groundup prepare` on the command line: its flags, and what it prints at the end."""
 
 import shlex
 import sys
@@ -78,36 +78,27 @@ def prepare_corpus(
     hellaswag: HellaSwag = None,
     ray: Ray = "",
 ) -> None:
-    """Turn any text into shuffled, verified shards of tokens. Stopped anywhere, the same command
-    goes on.
+    """Turn any text into shuffled, verified shards of tokens.
+
+    Stopped anywhere, the same command goes on.
     """
-    from groundup.cli.data_report import exit_status, print_report
-    from groundup.console import report
+    from groundup.cli.data import exit_status, print_report
     from groundup.data.hellaswag_items import read_items
     from groundup.data_inspection.report import report_on
-    from groundup.prepare.pipeline import default_validation, prepare
-    from groundup.prepare.steps import Preparation
+    from groundup.prepare.pipeline import Preparation, default_validation, prepare
 
     if workers < 0:
         raise GroundupError(
             f"--workers {workers} must be a number of processes, from 1; 0 takes the cores there "
             "are"
         )
-    preparation = Preparation(
-        source=source,
-        sample=sample,
-        tokenizer=tokenizer,
-        column=column,
-        replace_errors=encoding_errors == "replace",
-        seed=seed,
-        validation=default_validation(source) if validation is None else validation,
-        deduplicate=deduplicate,
-        limit=tokens,
-    )
+    share = default_validation(source) if validation is None else validation
+    replace_errors, how = encoding_errors == "replace", (seed, share, deduplicate, tokens)
+    preparation = Preparation(source, tokenizer, sample, column, replace_errors, *how)
     if hellaswag is not None:
         read_items(hellaswag)  # a wrong file is said before the work
     folder = prepare(preparation, out, workers, ray)
-    found = report_on(folder.path, hellaswag, say=report)
+    found = report_on(folder.path, hellaswag)
     print_report(found)
     sys.stdout.write(f"train on it: groundup train --corpus {shlex.quote(str(out))}\n")
     raise SystemExit(exit_status(found, strict))

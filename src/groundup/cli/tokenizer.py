@@ -1,9 +1,22 @@
-"""`groundup tokenizer` on the command line: as thin and as lazy as the rest of it."""
+"""`groundup tokenizer`: learn one, look at what one does to a text, and compare several."""
 
+import sys
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from groundup.errors import TokenizerError
+
+if TYPE_CHECKING:
+    from groundup.tokenizers.base import Tokenizer
+
+COLOURS = ("bright_yellow", "bright_cyan", "bright_green", "bright_magenta")
 
 tokenizers = App(
     name="tokenizer", help="Learn a tokenizer, look at what one does to a text, or compare several."
@@ -15,7 +28,7 @@ CorpusName = Annotated[
 
 
 @tokenizers.command(name="train")
-def learn_tokenizer(
+def train_tokenizer(
     corpus: CorpusName,
     /,
     *,
@@ -25,9 +38,31 @@ def learn_tokenizer(
     vocab_size: Annotated[int, Parameter(help="Tokens, <|endoftext|> included.")] = 4096,
 ) -> None:
     """Learn byte-level BPE from a text, as GPT-2's tokenizer was learned."""
-    from groundup.cli.tokenizer_tools import learn
+    from groundup.data.corpora import load_corpus
+    from groundup.tokenizers.base import TOKENIZER_FILE
+    from groundup.tokenizers.train import learn_tokenizer
 
-    learn(corpus, vocab_size, out)
+    if (out / TOKENIZER_FILE).exists():
+        raise TokenizerError(
+            f"{out / TOKENIZER_FILE} already exists: give another --out, or delete it"
+        )
+    text = load_corpus(corpus).text
+    started = time.perf_counter()
+    tokenizer = learn_tokenizer([text], vocab_size)
+    seconds = time.perf_counter() - started
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tokenizer.save(out)
+    except OSError as error:
+        raise TokenizerError(f"{out} can't be written: {error.strerror}") from error
+    if tokenizer.vocab_size < vocab_size:
+        sys.stderr.write(f"{corpus} has no more pairs to learn: {tokenizer.vocab_size:,} tokens\n")
+    size = len(text.encode("utf-8")) / len(tokenizer.encode(text))
+    sys.stdout.write(
+        f"{tokenizer.vocab_size:,} tokens in {seconds:.1f} s, {size:.2f} bytes each of what they "
+        f"were learned from\nsaved in {out}. Use it: groundup train --corpus {corpus} "
+        f"--data.tokenizer {out}\n"
+    )
 
 
 @tokenizers.command(name="show")
@@ -38,9 +73,33 @@ def show_tokens(
     tokenizer: Annotated[str, Parameter(help="gpt2, or a folder with a tokenizer.json.")] = "gpt2",
 ) -> None:
     """Show a text's tokens in colours, with their ids."""
-    from groundup.cli.tokenizer_tools import show
+    from groundup.tokenizers.load import load_tokenizer
 
-    show(text, tokenizer)
+    loaded = load_tokenizer(tokenizer)
+    ids = loaded.encode(text)
+    console, pieces = Console(highlight=False, soft_wrap=True), Text()
+    for place, token in enumerate(ids):
+        colour = COLOURS[place % len(COLOURS)]
+        pieces.append(visible(loaded, int(token)), style=f"black on {colour}")
+        if not console.is_terminal and place + 1 < len(ids):
+            pieces.append("|")
+    console.print(pieces)
+    console.print(" ".join(map(str, ids)))
+    size = len(text.encode("utf-8"))
+    console.print(f"{len(ids):,} tokens, {len(text):,} characters, {size:,} bytes")
+
+
+def visible(tokenizer: "Tokenizer", token: int) -> str:
+    """Give a token's text, with what can't be seen and parts of characters written out."""
+    data = tokenizer.decode_bytes([token])
+    try:
+        text = data.decode("utf-8").replace("\n", "⏎\n").replace("\t", "⇥")
+    except UnicodeDecodeError:
+        return "".join(f"<{byte:02x}>" for byte in data)
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else f"<{ord(letter):04X}>"
+        for letter in text
+    )
 
 
 @tokenizers.command(name="compare")
@@ -49,6 +108,20 @@ def compare_tokenizers(
     corpus: CorpusName = "python-docs",
 ) -> None:
     """Compare bytes a token and speed on a text."""
-    from groundup.cli.tokenizer_tools import compare
+    from groundup.data.corpora import load_corpus
+    from groundup.tokenizers.characters import CharacterTokenizer
+    from groundup.tokenizers.load import load_tokenizer
 
-    compare(corpus, list(names) or ["characters", "gpt2"])
+    text = load_corpus(corpus).text
+    size = len(text.encode("utf-8"))
+    table = Table("tokenizer", box=SIMPLE, title=f"{corpus}, {size:,} bytes", title_justify="left")
+    for column in ("vocabulary", "tokens", "bytes a token", "MB/s"):
+        table.add_column(column, justify="right")
+    for name in names or ("characters", "gpt2"):
+        tokenizer = CharacterTokenizer(text) if name == "characters" else load_tokenizer(name)
+        started = time.perf_counter()
+        tokens = len(tokenizer.encode(text))
+        speed = size / 1e6 / (time.perf_counter() - started)
+        counts = f"{tokenizer.vocab_size:,}", f"{tokens:,}"
+        table.add_row(name, *counts, f"{size / tokens:.3f}", f"{speed:.1f}")
+    Console(highlight=False).print(table)

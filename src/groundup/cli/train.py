@@ -160,7 +160,7 @@ def farewell(trainer: Trainer, run: RunFolder, journal: Journal) -> str:
     """The result, a text from the best checkpoint, and what to try next."""
     progress = trainer.progress
     best, name = progress.best_loss or 0.0, shlex.quote(run.name)
-    model, tokenizer = load(run.path, journal.say)
+    model, tokenizer = load(run.path)
     assert tokenizer is not None
     settings = SamplingSettings(length=FINAL_SAMPLE, seed=trainer.recipe.train.seed)
     text = write_text(model, tokenizer, settings, start=trainer.text.document_start)

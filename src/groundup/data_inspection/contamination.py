@@ -1,26 +1,29 @@
-"""Two questions to the training split, in one pass over it: does it hold validation's texts, or
-HellaSwag's?
-"""
+"""Whether training holds validation's texts or HellaSwag's, found in one pass over the split."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from groundup.data.hellaswag_items import Item, read_items
+from groundup.data.choice_items import Item
+from groundup.data.hellaswag_items import read_items
 from groundup.data.shard_folder import ShardFolder
-from groundup.data_inspection.ngrams import NgramHash, NgramTable, Sought, sample
+from groundup.data_inspection.ngrams import DocumentNgrams, NgramHash, NgramTable, sample
 from groundup.errors import TokenizerError
 from groundup.tokenizers.base import Tokenizer
 
 
 @dataclass(frozen=True)
 class DocumentOverlap:
-    """Of the validation documents that were looked for, those that share an n-gram with training,
-    or most of them.
+    """Validation documents that share n-grams with the training split.
 
-    n: tokens of an n-gram. checked: documents long enough to have one. whole: whether all of the
-    split was looked for; tokens: how much of it.
+    Attributes:
+        n: Tokens of an n-gram.
+        checked: Documents that were looked for and are long enough to have one.
+        any: Those of which at least one n-gram occurs in training.
+        most: Those of which at least half the n-grams do.
+        whole: Whether all of the split was looked for, not a sample.
+        tokens: The tokens that were looked for.
     """
 
     n: int
@@ -33,8 +36,14 @@ class DocumentOverlap:
 
 @dataclass(frozen=True)
 class ItemOverlap:
-    """HellaSwag's items that share an n-gram with a split. unknown: those with characters that the
-    tokenizer lacks.
+    """HellaSwag's items that share an n-gram with a split.
+
+    Attributes:
+        n: Tokens of an n-gram.
+        items: Items that were looked for.
+        in_training: Those that share one with the training split.
+        in_validation: Those that share one with the validation split.
+        unknown: Items with characters that the tokenizer lacks.
     """
 
     n: int
@@ -51,32 +60,38 @@ def find_overlap(
     tokenizer: Tokenizer | None,
     hellaswag: Path | None,
 ) -> tuple[DocumentOverlap, ItemOverlap | None]:
-    """Look for n-grams of the validation split and of HellaSwag's items. Raises CorpusError for a
-    file without items.
+    """Look for n-grams of the validation split and of HellaSwag's items.
 
-    Items need the tokenizer of the shards; separator: its token between documents.
+    Args:
+        folder: The open shards.
+        n: Tokens of an n-gram.
+        separator: The token between documents, if there is one.
+        tokenizer: The one of the shards; without it items can't be looked for.
+        hellaswag: The file of HellaSwag's items, if there is one.
+
+    Returns:
+        The overlap of the documents; that of the items, None where there are none.
+
+    Raises:
+        CorpusError: The file has no items.
     """
     hasher, items = NgramHash(n), read_items(hellaswag) if hellaswag and tokenizer else []
     validation = sample(folder.shards["validation"], separator, hasher)
     variants = [_variants(item, tokenizer) for item in items] if tokenizer else []
-    sought = Sought.of((tokens for pair in variants for tokens in pair), hasher)
-    table = NgramTable(np.concatenate([validation.hashes, sought.hashes]))
+    of_items = DocumentNgrams.of((tokens for pair in variants for tokens in pair), hasher)
+    table = NgramTable(np.concatenate([validation.hashes, of_items.hashes]))
     found = table.search(folder.shards["train"], hasher)
     shares = validation.shares(table, found)
     shares = shares[~np.isnan(shares)]
-    documents = DocumentOverlap(
-        n,
-        len(shares),
-        int((shares > 0).sum()),
-        int((shares >= 0.5).sum()),
-        validation.whole,
-        validation.tokens,
-    )
+    some, most = int((shares > 0).sum()), int((shares >= 0.5).sum())
+    whole, tokens = validation.whole, validation.tokens
+    documents = DocumentOverlap(n, len(shares), some, most, whole, tokens)
     if not items:
         return documents, None
-    unknown = sum(not len(pair[0]) for pair in variants)
-    in_training = _hit(items, sought, table, found)
-    in_validation = _hit(items, sought, table, table.search(folder.shards["validation"], hasher))
+    unknown = sum(not len(first) for first, _ in variants)
+    in_training = _found_in(items, of_items, table, found)
+    found = table.search(folder.shards["validation"], hasher)
+    in_validation = _found_in(items, of_items, table, found)
     return documents, ItemOverlap(n, len(items), in_training, in_validation, unknown)
 
 
@@ -88,7 +103,9 @@ def _variants(item: Item, tokenizer: Tokenizer) -> list[np.ndarray]:
         return [np.empty(0, np.int64)] * 2
 
 
-def _hit(items: list[Item], sought: Sought, table: NgramTable, found: np.ndarray) -> list[Item]:
+def _found_in(
+    items: list[Item], ngrams: DocumentNgrams, table: NgramTable, found: np.ndarray
+) -> list[Item]:
     """The items of which either variant shares an n-gram."""
-    hits = np.nan_to_num(sought.shares(table, found)).reshape(-1, 2).max(axis=1) > 0
+    hits = np.nan_to_num(ngrams.shares(table, found)).reshape(-1, 2).max(axis=1) > 0
     return [item for item, hit in zip(items, hits, strict=True) if hit]

@@ -1,12 +1,13 @@
-"""What the data doctor says: figures in, findings out, each with what it means. Its thresholds live
-here.
+"""What is found about shards: figures in, findings out, each with what it means for training.
+
+The thresholds live here.
 """
 
 import unicodedata
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from groundup.data.hellaswag_items import Item
+from groundup.data.choice_items import Item
 from groundup.data.shard_folder import ShardFolder
 from groundup.data_inspection.contamination import DocumentOverlap, ItemOverlap
 from groundup.data_inspection.statistics import LongLine, Statistics
@@ -22,14 +23,22 @@ LONG_LINE = 100_000  # characters
 BYTES_APART = 0.1  # relative: bytes per token of both splits
 SHOWN = 20  # characters, and 3 items
 
+Level = Literal["ok", "note", "warning"]
+
 
 @dataclass(frozen=True)
 class Finding:
-    """A line of the report: what was looked at, what it is, and what that means. facts: the
-    figures, for programs.
+    """A line of the report.
+
+    Attributes:
+        level: Whether it is as it should be, worth knowing, or a warning.
+        what: What was looked at.
+        value: What it is.
+        meaning: What that means for training.
+        facts: The figures, for programs.
     """
 
-    level: Literal["ok", "note", "warning"]
+    level: Level
     what: str
     value: str
     meaning: str = ""
@@ -49,7 +58,7 @@ class Split:
 
 
 def verified(folder: ShardFolder, has_tokenizer: bool) -> Finding:
-    """What reading the shards from end to end has shown."""
+    """Tell what reading the shards from end to end has shown."""
     count = len(folder.all_shards())
     size = sum(shard.tokens.nbytes for shard in folder.all_shards())
     checked = ["SHA-256, header and index agree"] if folder.index else []
@@ -59,112 +68,82 @@ def verified(folder: ShardFolder, has_tokenizer: bool) -> Finding:
 
 
 def unknown() -> Finding:
-    """Shards alone don't say what they are made of."""
-    return Finding(
-        "note",
-        "without an index",
-        "not known: documents, bytes, duplicates, lines, characters",
-        "these shards say nothing but their tokens; with --tokenizer NAME they are decoded",
-    )
+    """Tell that shards alone don't say what they are made of."""
+    value = "not known: documents, bytes, duplicates, lines, characters"
+    meaning = "these shards say nothing but their tokens; with --tokenizer NAME they are decoded"
+    return Finding("note", "without an index", value, meaning)
 
 
 def sizes(train: Split, validation: Split) -> list[Finding]:
-    """Documents, tokens, and bytes per token."""
+    """Tell the documents, tokens and bytes per token of the splits."""
     both = (train, validation)
-    rows = [
-        _counts(
-            "tokens",
-            {split.name: split.tokens for split in both},
-            "warning" if not train.tokens else "ok",
-        )
-    ]
+    rows = []
     if train.documents is not None and validation.documents is not None:
-        rows.insert(0, _counts("documents", {split.name: split.documents or 0 for split in both}))
+        counts = {split.name: split.documents or 0 for split in both}
+        rows.append(Finding("ok", "documents", _listed(counts), "", counts))
+    counts = {split.name: split.tokens for split in both}
+    level, meaning = ("ok", "") if train.tokens else ("warning", "there is nothing to train on")
+    rows.append(Finding(level, "tokens", _listed(counts), meaning, counts))
     ratios = {
         split.name: split.bytes / split.tokens for split in both if split.bytes and split.tokens
     }
     if ratios:
-        low, high = min(ratios.values()), max(ratios.values())
-        apart = high > low * (1 + BYTES_APART)
-        meaning = (
-            "the splits are of different kinds of text: compare losses per byte" if apart else ""
-        )
+        are_apart = max(ratios.values()) > min(ratios.values()) * (1 + BYTES_APART)
+        level, meaning = "ok", ""
+        if are_apart:
+            level = "note"
+            meaning = "the splits are of different kinds of text: compare losses per byte"
         value = ", ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items())
-        rows.append(Finding("note" if apart else "ok", "bytes per token", value, meaning, ratios))
+        rows.append(Finding(level, "bytes per token", value, meaning, ratios))
     return rows
 
 
-def _counts(what: str, counts: dict[str, int], level: Literal["ok", "warning"] = "ok") -> Finding:
-    value = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    return Finding(
-        level, what, value, "there is nothing to train on" if level == "warning" else "", counts
-    )
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
 def duplicates(train: Split, validation: Split, index: dict[str, Any]) -> list[Finding]:
-    """Documents that equal another one."""
+    """Tell how many documents equal another one; nothing where that isn't known."""
     if train.duplicates is None or validation.duplicates is None or train.documents is None:
         return []
-    facts = {split.name: split.duplicates or 0 for split in (train, validation)}
-    count = sum(facts.values())
-    documents = train.documents + (validation.documents or 0)
-    value = ", ".join(f"{name} {number:,}" for name, number in facts.items())
+    what, facts = "duplicates", {split.name: split.duplicates for split in (train, validation)}
+    count = train.duplicates + validation.duplicates
+    value = _listed({name: number or 0 for name, number in facts.items()})
     if index.get("preparation", {}).get("deduplicate"):
-        return [Finding("ok", "duplicates", value, "left out, each but the first", facts)]
+        return [Finding("ok", what, value, "left out, each but the first", facts)]
     if not count:
-        return [
-            Finding("ok", "duplicates", "none", "no two documents of a split are the same", facts)
-        ]
-    share = count / max(1, documents)
+        return [Finding("ok", what, "none", "no two documents of a split are the same", facts)]
+    share = count / max(1, train.documents + (validation.documents or 0))
     meaning = f"{_percent(share)} of the documents are copies, which are learned more than once"
     meaning += "; groundup prepare --deduplicate leaves them out" if index else ""
-    return [
-        Finding(
-            "warning" if share > WARNED_DUPLICATES else "note", "duplicates", value, meaning, facts
-        )
-    ]
+    level = "warning" if share > WARNED_DUPLICATES else "note"
+    return [Finding(level, what, value, meaning, facts)]
 
 
 def texts(train: Split, validation: Split) -> list[Finding]:
-    """Long lines, damage, and characters that only validation has."""
-    if train.statistics is None or validation.statistics is None:
+    """Tell about long lines, damage, and characters that only validation has."""
+    learned, held_out = train.statistics, validation.statistics
+    if learned is None or held_out is None:
         return []
-    return [
-        _long_lines([*train.statistics.longest_lines, *validation.statistics.longest_lines]),
-        *_damage(train.statistics),
-        *_damage(validation.statistics, " in validation"),
-        *([] if train.statistics.damage or validation.statistics.damage else [_no_damage()]),
-        _unseen(train.statistics, validation.statistics),
-    ]
+    rows = [_long_lines([*learned.longest_lines, *held_out.longest_lines])]
+    rows += [*_damage(learned), *_damage(held_out, " in validation")]
+    if len(rows) == 1:
+        meaning = "no U+FFFD, surrogates, control characters, byte-order marks, mojibake"
+        rows.append(Finding("ok", "encoding damage", "none", meaning))
+    return [*rows, _unseen(learned, held_out)]
 
 
 def _long_lines(lines: list[LongLine]) -> Finding:
-    lines = sorted(lines, key=lambda line: -line.characters)[:5]
+    what, lines = "longest lines", sorted(lines, key=lambda line: -line.characters)[:5]
     facts = {"lines": [vars(line) for line in lines]}
     if not lines:
-        return Finding("ok", "longest lines", "none", "", facts)
-    value = (
-        ", ".join(f"{line.characters:,}" for line in lines)
-        + f" characters; the first in {lines[0].origin}"
-    )
+        return Finding("ok", what, "none", "", facts)
+    lengths = ", ".join(f"{line.characters:,}" for line in lines)
+    value = f"{lengths} characters; the first in {lines[0].origin}"
     if lines[0].characters < LONG_LINE:
-        return Finding("ok", "longest lines", value, "", facts)
-    return Finding(
-        "note",
-        "longest lines",
-        value,
-        "often encoded data, minified code or lost line breaks",
-        facts,
-    )
-
-
-def _no_damage() -> Finding:
-    return Finding(
-        "ok",
-        "encoding damage",
-        "none",
-        "no U+FFFD, surrogates, control characters, byte-order marks, mojibake",
-    )
+        return Finding("ok", what, value, "", facts)
+    meaning = "often encoded data, minified code or lost line breaks"
+    return Finding("note", what, value, meaning, facts)
 
 
 def _damage(statistics: Statistics, where: str = "") -> list[Finding]:
@@ -173,10 +152,8 @@ def _damage(statistics: Statistics, where: str = "") -> list[Finding]:
         share = damage.documents / max(1, statistics.documents)
         value = f"{damage.count:,} in {damage.documents:,} documents; the first in {damage.example}"
         meaning = f"{_percent(share)} of the documents; {_CAUSES[kind]}"
-        level = "warning" if share > WARNED_DAMAGE else "note"
-        rows.append(
-            Finding(level, f"{kind}{where}", value, meaning, vars(damage) | {"share": share})
-        )
+        level, facts = "warning" if share > WARNED_DAMAGE else "note", vars(damage)
+        rows.append(Finding(level, f"{kind}{where}", value, meaning, facts | {"share": share}))
     return rows
 
 
@@ -191,77 +168,57 @@ _CAUSES = {
 
 
 def _unseen(train: Statistics, validation: Statistics) -> Finding:
-    unseen = sorted(validation.characters - train.characters)
+    what, unseen = "characters unseen in training", sorted(validation.characters - train.characters)
     facts = {"characters": "".join(unseen)}
     if not unseen:
-        return Finding("ok", "characters unseen in training", "none", "", facts)
-    shown = " ".join(_written_out(character) for character in unseen[:SHOWN]) + (
-        " ..." if len(unseen) > SHOWN else ""
-    )
+        return Finding("ok", what, "none", "", facts)
+    shown = " ".join(map(_written_out, unseen[:SHOWN])) + (" ..." if len(unseen) > SHOWN else "")
     meaning = "validation has them and training doesn't: what they cost can't be learned"
-    return Finding(
-        "note", "characters unseen in training", f"{len(unseen):,}: {shown}", meaning, facts
-    )
+    return Finding("note", what, f"{len(unseen):,}: {shown}", meaning, facts)
 
 
 def _written_out(character: str) -> str:
-    """A character and its code point; the code point alone where it can't be seen, or would join
-    the one before.
+    """A character and its code point; the code point alone where the character can't be seen.
+
+    That is also where it would join the character before.
     """
-    code = f"U+{ord(character):04X}"
-    visible = (
-        character.isprintable() and not character.isspace() and not unicodedata.combining(character)
-    )
-    return f"{character} ({code})" if visible else code
+    code, is_combining = f"U+{ord(character):04X}", unicodedata.combining(character)
+    is_visible = character.isprintable() and not character.isspace() and not is_combining
+    return f"{character} ({code})" if is_visible else code
 
 
 def validation_size(validation: Split) -> list[Finding]:
-    """Whether a loss on this split says anything: its standard error, were its tokens
-    independent.
+    """Tell whether a loss on this split says anything.
+
+    That is its standard error, were its tokens independent.
     """
-    if not validation.tokens:
+    tokens, documents = validation.tokens, validation.documents
+    if not tokens:
         meaning = (
             "nothing tells whether a model learns or memorises: prepare with a larger share for "
             "validation"
         )
         return [Finding("warning", "validation", "empty", meaning, {"tokens": 0})]
-    error = TOKEN_DEVIATION / validation.tokens**0.5
-    facts = {
-        "tokens": validation.tokens,
-        "standard_error": error,
-        "documents": validation.documents,
-    }
+    error = TOKEN_DEVIATION / tokens**0.5
+    facts = {"tokens": tokens, "standard_error": error, "documents": documents}
     level = "warning" if error > WARNED_ERROR else "note" if error > NOTED_ERROR else "ok"
     meaning = "of a loss in nats per token, at best: tokens of one document aren't independent"
-    if level != "ok":
-        meaning += "; smaller differences say nothing"
-    rows = [
-        Finding(
-            level,
-            "validation: uncertainty",
-            f"± {error:.4f} on {validation.tokens:,} tokens",
-            meaning,
-            facts,
-        )
-    ]
-    if validation.documents is not None and validation.documents < FEW_DOCUMENTS:
+    meaning += "" if level == "ok" else "; smaller differences say nothing"
+    value = f"± {error:.4f} on {tokens:,} tokens"
+    rows = [Finding(level, "validation: uncertainty", value, meaning, facts)]
+    if documents is not None and documents < FEW_DOCUMENTS:
         meaning = "a few documents stand for no corpus: prepare with a larger share for validation"
-        rows.append(
-            Finding(
-                "warning", "validation: documents", f"only {validation.documents:,}", meaning, facts
-            )
-        )
+        what = "validation: documents"
+        rows.append(Finding("warning", what, f"only {documents:,}", meaning, facts))
     return rows
 
 
 def document_overlap(overlap: DocumentOverlap) -> Finding:
-    """Validation documents that training has."""
-    what = "validation in training"
-    facts = vars(overlap)
+    """Tell how many validation documents training has."""
+    what, facts = "validation in training", vars(overlap)
     if not overlap.checked:
-        return Finding(
-            "note", what, "not checked", f"no validation document has {overlap.n} tokens", facts
-        )
+        meaning = f"no validation document has {overlap.n} tokens"
+        return Finding("note", what, "not checked", meaning, facts)
     some, most = overlap.any / overlap.checked, overlap.most / overlap.checked
     value = f"{_percent(most)} mostly, {_percent(some)} in part, of {overlap.checked:,} documents"
     value += "" if overlap.whole else f" (a sample of {overlap.tokens:,} tokens)"
@@ -273,31 +230,25 @@ def document_overlap(overlap: DocumentOverlap) -> Finding:
 
 
 def item_overlap(overlap: ItemOverlap) -> Finding:
-    """HellaSwag's items that the corpus has."""
-    found, both = len(overlap.in_training), [*overlap.in_training, *overlap.in_validation]
+    """Tell how many of HellaSwag's items the corpus has."""
+    found, held_out = overlap.in_training, overlap.in_validation
     facts = {
         "n": overlap.n,
         "items": overlap.items,
-        "training": [item.number for item in overlap.in_training],
-        "validation": [item.number for item in overlap.in_validation],
+        "training": [item.number for item in found],
+        "validation": [item.number for item in held_out],
         "unknown": overlap.unknown,
     }
     value = (
-        f"{found:,} of {overlap.items:,} items in training, {len(overlap.in_validation):,} in "
-        "validation"
+        f"{len(found):,} of {overlap.items:,} items in training, {len(held_out):,} in validation"
     )
     if overlap.unknown:
         value += f"; {overlap.unknown:,} have characters that the tokenizer lacks"
-    if not both:
-        return Finding(
-            "ok",
-            "HellaSwag",
-            value,
-            f"no {overlap.n}-gram of a context with its right ending occurs",
-            facts,
-        )
-    level = "warning" if found / overlap.items > WARNED_ITEMS else "note"
-    meaning = f"a {overlap.n}-gram occurs of " + _examples(both[:3])
+    level = "warning" if len(found) / overlap.items > WARNED_ITEMS else "note"
+    meaning = f"a {overlap.n}-gram occurs of {_examples([*found, *held_out][:3])}"
+    if not found and not held_out:
+        level = "ok"
+        meaning = f"no {overlap.n}-gram of a context with its right ending occurs"
     return Finding(level, "HellaSwag", value, meaning, facts)
 
 
@@ -306,12 +257,9 @@ def _examples(items: list[Item]) -> str:
 
 
 def no_items(has_tokenizer: bool) -> Finding:
-    """HellaSwag wasn't looked for, and how it would be."""
-    how = (
-        "give its validation items: --hellaswag hellaswag_val.jsonl"
-        if has_tokenizer
-        else "needs --tokenizer NAME"
-    )
+    """Tell that HellaSwag wasn't looked for, and how it would be."""
+    give_items = "give its validation items: --hellaswag hellaswag_val.jsonl"
+    how = give_items if has_tokenizer else "needs --tokenizer NAME"
     return Finding("note", "HellaSwag", "not checked", how)
 
 

@@ -1,5 +1,4 @@
-"""What is in the training split and shouldn't be: 13-grams of documents that a model is to be
-measured on.
+"""N-grams that are in training and shouldn't be: 13 tokens of what a model is measured on.
 
 Brown et al. (2020, appendix C) compare 13 words. Here it is 13 tokens, which are about ten words:
 the same tokenizer cuts the same text into the same tokens, but for the one or two at its edges, and
@@ -25,11 +24,20 @@ PIECE = 1024  # tokens: a document's length where nothing separates documents
 
 
 def chunks(shard: Shard, overlap: int = 0, size: int = CHUNK) -> Iterator[np.ndarray]:
-    """A shard's tokens piece by piece, each of them beginning with the last `overlap` of the one
-    before.
+    """Read a shard's tokens piece by piece.
 
-    Reads the file, because a mapped file's pages would count as this process's memory. Raises
-    CorpusError.
+    The file is read, because a mapped file's pages would count as this process's memory.
+
+    Args:
+        shard: The open shard.
+        overlap: Tokens of the piece before that each piece begins with.
+        size: New tokens of a piece.
+
+    Yields:
+        [tokens] of the shard's type.
+
+    Raises:
+        CorpusError: The file can't be read.
     """
     tokens = shard.tokens
     try:
@@ -47,8 +55,9 @@ def chunks(shard: Shard, overlap: int = 0, size: int = CHUNK) -> Iterator[np.nda
 
 
 class NgramHash:
-    """A hash of every n consecutive tokens, from sums of powers: sum of token_(i+k) BASE^k for k <
-    n, modulo 2^64.
+    """A hash of every n consecutive tokens, from sums of powers.
+
+    It is the sum of token_(i+k) BASE^k for k < n, modulo 2^64.
     """
 
     def __init__(self, n: int = NGRAM) -> None:
@@ -56,7 +65,7 @@ class NgramHash:
         self._powers, self._inverses = np.empty(0, np.uint64), np.empty(0, np.uint64)
 
     def __call__(self, tokens: np.ndarray) -> np.ndarray:
-        """tokens: [tokens] of any integers from 0 -> [tokens - n + 1] uint64."""
+        """Hash [tokens] of any integers from 0 to [tokens - n + 1] uint64."""
         count = len(tokens) - self.n + 1
         if count <= 0:
             return np.empty(0, np.uint64)
@@ -64,9 +73,8 @@ class NgramHash:
             self._powers = _powers(BASE, len(tokens))
             self._inverses = _powers(pow(BASE, -1, 2**64), len(tokens))
         sums = np.zeros(len(tokens) + 1, np.uint64)
-        np.cumsum(
-            (tokens.astype(np.uint64) + np.uint64(1)) * self._powers[: len(tokens)], out=sums[1:]
-        )
+        terms = (tokens.astype(np.uint64) + np.uint64(1)) * self._powers[: len(tokens)]
+        np.cumsum(terms, out=sums[1:])
         return _mixed((sums[self.n :] - sums[:count]) * self._inverses[:count])
 
 
@@ -78,9 +86,7 @@ def _powers(base: int, count: int) -> np.ndarray:
 
 
 def _mixed(hashes: np.ndarray) -> np.ndarray:
-    """Another order of the same numbers, in which the upper bits depend on all (as in
-    splitmix64).
-    """
+    """Other numbers for the same ones, of which the upper bits depend on all, as in splitmix64."""
     hashes ^= hashes >> np.uint64(32)
     hashes *= MIX
     hashes ^= hashes >> np.uint64(32)
@@ -88,17 +94,11 @@ def _mixed(hashes: np.ndarray) -> np.ndarray:
 
 
 class NgramTable:
-    """N-grams to look for, by their hashes. Two that differ share a hash once in 2^64
-    pairs, about.
-    """
+    """N-grams to look for, by their hashes; two that differ share one once in 2^64 pairs, about."""
 
     def __init__(self, hashes: np.ndarray) -> None:
         ordered = np.sort(hashes)  # np.unique takes a hundred times as long
-        self.hashes = (
-            ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])]
-            if len(ordered)
-            else ordered
-        )
+        self.hashes = ordered[np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]]
         bits = max(10, len(self.hashes).bit_length() + 6)
         self._shift = np.uint64(64 - bits)
         # a bit for what a hash begins with: rules out 63 of 64
@@ -114,13 +114,16 @@ class NgramTable:
 
     def _places(self, hashes: np.ndarray) -> np.ndarray:
         """Where the hashes are that the table has."""
+        if not len(self.hashes):
+            return np.empty(0, np.int64)
         places = np.searchsorted(self.hashes, hashes)
         places[places == len(self.hashes)] = 0
-        return places[self.hashes[places] == hashes] if len(self.hashes) else np.empty(0, np.int64)
+        return places[self.hashes[places] == hashes]
 
     def search(self, shards: Iterable[Shard], hasher: NgramHash) -> np.ndarray:
-        """Which of the n-grams occur in the shards: [n-grams] bool. Reads them once, in constant
-        memory.
+        """Tell which of the n-grams occur in the shards: [n-grams] bool.
+
+        The shards are read once, in constant memory.
         """
         found = np.zeros(len(self.hashes), bool)
         for shard in shards:
@@ -130,11 +133,14 @@ class NgramTable:
 
 
 @dataclass(frozen=True)
-class Sought:
-    """Documents whose n-grams are looked for. hashes: of all of them, one after the other; counts:
-    each one's.
+class DocumentNgrams:
+    """The n-grams of documents that are looked for.
 
-    tokens: of the documents together. whole: whether they are all that there are, not a sample.
+    Attributes:
+        hashes: Those of all documents, one after the other.
+        counts: How many each document has: [documents].
+        tokens: The tokens of all documents together.
+        whole: Whether they are all the documents that there are, not a sample.
     """
 
     hashes: np.ndarray
@@ -143,40 +149,46 @@ class Sought:
     whole: bool = True
 
     @classmethod
-    def of(cls, documents: Iterable[np.ndarray], hasher: NgramHash, whole: bool = True) -> "Sought":
-        """documents: each [tokens]."""
-        hashes, tokens = [], 0
+    def of(
+        cls, documents: Iterable[np.ndarray], hasher: NgramHash, whole: bool = True
+    ) -> "DocumentNgrams":
+        """Hash documents, each [tokens]."""
+        hashes, tokens = [np.empty(0, np.uint64)], 0
         for document in documents:
             hashes.append(hasher(document))
             tokens += len(document)
-        together = np.concatenate([np.empty(0, np.uint64), *hashes])
-        return cls(together, np.array([len(part) for part in hashes], np.int64), tokens, whole)
+        counts = np.array([len(part) for part in hashes[1:]], np.int64)
+        return cls(np.concatenate(hashes), counts, tokens, whole)
 
     def shares(self, table: NgramTable, found: np.ndarray) -> np.ndarray:
-        """The share of each document's n-grams that was found: [documents]; NaN for those too short
-        to have any.
+        """Give the share of each document's n-grams that was found.
+
+        Args:
+            table: A table that has all of them.
+            found: What the table's `search` gave.
+
+        Returns:
+            [documents]; NaN for those too short to have any.
         """
-        hit = (
-            found[np.searchsorted(table.hashes, self.hashes)]
-            if len(self.hashes)
-            else np.empty(0, bool)
-        )
-        totals = np.concatenate([[0], np.cumsum(hit)])
-        ends = np.cumsum(self.counts)
+        hit = np.empty(0, bool)
+        if len(self.hashes):
+            hit = found[np.searchsorted(table.hashes, self.hashes)]
+        totals, ends = np.concatenate([[0], np.cumsum(hit)]), np.cumsum(self.counts)
         with np.errstate(invalid="ignore"):
             return (totals[ends] - totals[ends - self.counts]) / self.counts
 
 
 def sample(
     shards: list[Shard], separator: int | None, hasher: NgramHash, most: int = SAMPLE
-) -> Sought:
-    """The documents of a split to look for: all, or evenly spread ones of about `most` tokens.
+) -> DocumentNgrams:
+    """Hash the documents of a split: all, or evenly spread ones of about `most` tokens.
 
     A document that goes beyond its stretch of a sample is cut there. Without a separator, or where
     there is none in a stretch, 1,024 tokens are a document.
     """
     total = sum(len(shard.tokens) for shard in shards)
-    return Sought.of(_documents(shards, separator, most, total), hasher, total <= most)
+    documents = _documents(shards, separator, most, total)
+    return DocumentNgrams.of(documents, hasher, total <= most)
 
 
 def _documents(
@@ -184,22 +196,27 @@ def _documents(
 ) -> Iterator[np.ndarray]:
     for shard in shards:
         size = len(shard.tokens)
-        parts = max(1, round(most / STRETCH * size / total)) if total > most else 1
-        length = min(size, STRETCH) if total > most else size
+        parts, length = 1, size
+        if total > most:
+            parts, length = max(1, round(most / STRETCH * size / total)), min(size, STRETCH)
         for number in range(parts):
             first = number * (size - length) // max(1, parts - 1)
-            yield from split(
-                np.array(shard.tokens[first : first + length]), separator, cut=first > 0
-            )
+            stretch = np.array(shard.tokens[first : first + length])
+            yield from split(stretch, separator, cut=first > 0)
 
 
 def split(tokens: np.ndarray, separator: int | None, cut: bool = False) -> Iterator[np.ndarray]:
-    """The documents in a run of tokens, without their separators. cut: leave out what is before the
-    first separator.
+    """Cut a run of tokens into documents, without their separators.
+
+    Args:
+        tokens: [tokens].
+        separator: The token before each document, if there is one.
+        cut: Leave out what is before the first separator.
+
+    Yields:
+        [tokens] of a document.
     """
-    borders = (
-        np.flatnonzero(tokens == separator) if separator is not None else np.empty(0, np.int64)
-    )
+    borders = separators(tokens, separator)
     if not len(borders):
         yield from (tokens[first : first + PIECE] for first in range(0, len(tokens), PIECE))
         return
@@ -208,3 +225,8 @@ def split(tokens: np.ndarray, separator: int | None, cut: bool = False) -> Itera
     for first, last in zip(borders, [*borders[1:], len(tokens)], strict=True):
         if last > first + 1:
             yield tokens[first + 1 : last]
+
+
+def separators(tokens: np.ndarray, separator: int | None) -> np.ndarray:
+    """Find the places of a separator, none without one: [separators] int64."""
+    return np.empty(0, np.int64) if separator is None else np.flatnonzero(tokens == separator)

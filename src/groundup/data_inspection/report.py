@@ -1,7 +1,5 @@
-"""The data doctor: what there is to know of a folder of shards before a model learns from it."""
+"""What there is to know of a folder of shards before a model learns from it, put together."""
 
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +8,9 @@ from groundup.data.hellaswag_items import cached_items
 from groundup.data.shard_folder import INDEX, SPLITS, ShardFolder, open_folder
 from groundup.data_inspection import findings
 from groundup.data_inspection.contamination import find_overlap
-from groundup.data_inspection.decoding import examine_shards
 from groundup.data_inspection.findings import Finding, Split
-from groundup.data_inspection.ngrams import NGRAM, chunks
-from groundup.data_inspection.shards import verify
+from groundup.data_inspection.ngrams import NGRAM, chunks, separators
+from groundup.data_inspection.shards import examine_shards, verify
 from groundup.data_inspection.statistics import Statistics
 from groundup.errors import CorpusError
 from groundup.tokenizers.base import END_OF_TEXT, Tokenizer, tokenizer_sha256
@@ -36,12 +33,9 @@ class Report:
         return sum(finding.level == "warning" for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:
-        """The same as JSON can hold it."""
-        return {
-            "folder": str(self.path),
-            "warnings": self.warnings,
-            "findings": [vars(row) for row in self.findings],
-        }
+        """Give the report as values that JSON knows."""
+        rows = [vars(row) for row in self.findings]
+        return {"folder": str(self.path), "warnings": self.warnings, "findings": rows}
 
 
 def report_on(
@@ -49,14 +43,18 @@ def report_on(
     hellaswag: Path | None = None,
     tokenizer: str | None = None,
     thorough: bool = False,
-    say: Callable[[str], None] = warnings.warn,
 ) -> Report:
-    """Inspect a folder of shards. Raises GroundupError for what can't be read, or isn't what it
-    says it is.
+    """Inspect a folder of shards.
 
-    hellaswag: a file of its validation items; else the one in the cache, if it is there. tokenizer:
-    for shards without an index. thorough: read every shard and verify it. say: is told what a user
-    should know of the tokenizer.
+    Args:
+        path: The folder.
+        hellaswag: A file of HellaSwag's validation items; left out, the one in the cache if it is
+            there.
+        tokenizer: What made shards that have no index.
+        thorough: Read every shard and verify it.
+
+    Raises:
+        GroundupError: The folder can't be read, or isn't what it says it is.
     """
     if not path.exists():
         raise CorpusError(
@@ -70,12 +68,9 @@ def report_on(
             "it out"
         )
     name = folder.tokenizer or tokenizer
-    loaded = load_tokenizer(name, say) if name is not None else None
-    if (
-        folder.index
-        and loaded is not None
-        and tokenizer_sha256(loaded) != folder.index["tokenizer"]["sha256"]
-    ):
+    loaded = load_tokenizer(name) if name is not None else None
+    stated = folder.index["tokenizer"]["sha256"] if folder.index else None
+    if stated and loaded is not None and tokenizer_sha256(loaded) != stated:
         raise CorpusError(
             f"{folder.tokenizer} isn't what made the shards beside it: it was changed. Prepare "
             "them again"
@@ -89,8 +84,16 @@ def inspect(
     hellaswag: Path | None = None,
     thorough: bool = False,
 ) -> Report:
-    """The findings on an open folder. tokenizer: the one that made it, if it is known. Raises
-    CorpusError.
+    """Inspect an open folder.
+
+    Args:
+        folder: The open shards.
+        tokenizer: The one that made them, if it is known.
+        hellaswag: As for `report_on`.
+        thorough: As for `report_on`.
+
+    Raises:
+        CorpusError: A shard or the index isn't what it should be.
     """
     separator = tokenizer.special_tokens.get(END_OF_TEXT) if tokenizer else None
     rows: list[Finding] = []
@@ -102,20 +105,16 @@ def inspect(
     rows += findings.sizes(train, validation)
     if train.bytes is None:
         rows.append(findings.unknown())
-    rows += [
-        *findings.duplicates(train, validation, folder.index),
-        *findings.texts(train, validation),
-    ]
+    rows += findings.duplicates(train, validation, folder.index)
+    rows += findings.texts(train, validation)
     rows += findings.validation_size(validation)
     items = hellaswag or (cached_items() if cached_items().is_file() else None)
-    short = train.bytes is not None and train.tokens and train.bytes / train.tokens < SHORT_TOKEN
-    overlap, of_items = find_overlap(
-        folder, NGRAM_OF_CHARACTERS if short else NGRAM, separator, tokenizer, items
-    )
+    is_short = train.bytes is not None and train.tokens and train.bytes / train.tokens < SHORT_TOKEN
+    n = NGRAM_OF_CHARACTERS if is_short else NGRAM
+    overlap, of_items = find_overlap(folder, n, separator, tokenizer, items)
+    has_tokenizer = tokenizer is not None
     rows.append(findings.document_overlap(overlap))
-    rows.append(
-        findings.item_overlap(of_items) if of_items else findings.no_items(tokenizer is not None)
-    )
+    rows.append(findings.item_overlap(of_items) if of_items else findings.no_items(has_tokenizer))
     return Report(folder.path, rows)
 
 
@@ -123,15 +122,16 @@ def _split(
     folder: ShardFolder, name: str, tokenizer: Tokenizer | None, separator: int | None
 ) -> Split:
     """A split's figures, from the index or from what its shards decode to."""
-    tokens = sum(len(shard.tokens) for shard in folder.shards[name])
+    shards = folder.shards[name]
+    tokens = sum(len(shard.tokens) for shard in shards)
     if not folder.index:
         if tokenizer is None:
             return Split(name, tokens)
-        statistics, duplicates = examine_shards(folder.shards[name], tokenizer, separator)
-        pieces = (piece for shard in folder.shards[name] for piece in chunks(shard))
-        separated = separator is not None and any((piece == separator).any() for piece in pieces)
+        statistics, duplicates = examine_shards(shards, tokenizer, separator)
+        pieces = (piece for shard in shards for piece in chunks(shard))
+        is_separated = any(len(separators(piece, separator)) for piece in pieces)
         # one text without a separator is no document
-        documents = statistics.documents if separated else None
+        documents = statistics.documents if is_separated else None
         return Split(name, tokens, documents, statistics.size, duplicates, statistics)
     try:
         split = folder.index["splits"][name]

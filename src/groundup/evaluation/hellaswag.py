@@ -1,156 +1,114 @@
-"""HellaSwag (Zellers et al. 2019): of four endings, does the model find the right one the most
-probable?
+"""HellaSwag (Zellers et al. 2019): its preprocessing, its two conventions, published figures.
+
+The same model gets different figures by build-nanogpt's convention, `completion`, and by that of
+lm-evaluation-harness, `harness`.
 """
 
-import math
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from statistics import NormalDist
-from typing import Any
+import re
+from dataclasses import replace
+from typing import ClassVar
 
-from groundup.data.hellaswag_items import Item
+import numpy as np
+
+from groundup.data.choice_items import Item, ItemsFile
+from groundup.data.hellaswag_items import is_official, open_items
 from groundup.errors import EvaluationError
-from groundup.evaluation.conventions import CONVENTIONS, PUBLISHED, Question
-from groundup.evaluation.scoring import check_endings, is_cut, sums_of_endings
-from groundup.models.registry import Model
+from groundup.evaluation.multiple_choice import MultipleChoice
+from groundup.evaluation.requests import COMPLETION, Convention, Request, encode
+from groundup.evaluation.scoring import Continuations
+from groundup.evaluation.task import Settings
 from groundup.tokenizers.base import Tokenizer
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a model made of an item: the sum of each ending's log-probabilities, in nats, and each
-    measure's choice.
+def harness(item: Item, tokenizer: Tokenizer) -> Request:
+    """Ask for the cleaned activity and context, then a space and the cleaned ending.
+
+    As lm-evaluation-harness 0.4 has it: acc goes by the sum of the log-probabilities, acc_norm by
+    the sum over the characters of the ending, acc_bytes by the sum over its bytes. An item without
+    `ctx_a` and `ctx_b` is asked with its `ctx` as it is.
+
+    Raises:
+        EvaluationError: The item has no activity, or can't be encoded.
     """
-
-    question: Question
-    sums: tuple[float, ...]
-    choices: dict[str, int]
-
-    def to_json(self) -> dict[str, Any]:
-        """All that decided the choices."""
-        tokens = [len(ending) for ending in self.question.endings]
-        return {"log_probabilities": self.sums, "tokens": tokens, "choices": self.choices} | {
-            f"{measure}_lengths": lengths
-            for measure, lengths in self.question.lengths.items()
-            if measure != "acc"
-        }
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """How many items a measure chose rightly, by one convention."""
-
-    convention: str
-    measure: str
-    right: int
-    items: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Shares of 1; what is published for known models, in percent, beside it."""
-        low, high = wilson(self.right, self.items)
-        published = {
-            model: figures[self.convention][self.measure]
-            for model, figures in PUBLISHED.items()
-            if self.measure in figures[self.convention]
-        }
-        found = {
-            "convention": self.convention,
-            "measure": self.measure,
-            "right": self.right,
-            "items": self.items,
-        }
-        return found | {
-            "accuracy": self.right / self.items,
-            "interval": [low, high],
-            "published_percent": published,
-        }
+    if item.activity is None:
+        raise EvaluationError(
+            f"item {item.number} has no activity_label, which the harness's question begins with. "
+            "Leave the harness out: --convention completion"
+        )
+    context = item.context
+    if item.parts is not None:
+        context = f"{item.parts[0]} {item.parts[1].capitalize()}"
+    query = cleaned(f"{item.activity}: {context}")
+    endings = [cleaned(ending) for ending in item.endings]
+    pairs = [encode_pair(item, query, f" {ending}", tokenizer) for ending in endings]
+    lengths = {
+        "acc": (1,) * len(endings),
+        "acc_norm": tuple(map(len, endings)),
+        "acc_bytes": tuple(len(ending.encode("utf-8")) for ending in endings),
+    }
+    continuations = Continuations(pairs[0][0], tuple(ending for _, ending in pairs))
+    return Request(item, continuations, lengths)
 
 
-@dataclass(frozen=True)
-class Sitting:
-    """All items, asked by one convention. cut: items whose context didn't fit the model and lost
-    its beginning.
+def cleaned(text: str) -> str:
+    """Remove what the source, WikiHow, put in brackets; a title becomes a sentence of its own."""
+    text = text.strip().replace(" [title]", ". ")
+    return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
+
+
+def encode_pair(
+    item: Item, context: str, ending: str, tokenizer: Tokenizer
+) -> tuple[np.ndarray, np.ndarray]:
+    """Encode context and ending together, and cut them where the context alone would end.
+
+    White space at the end of the context goes to the ending.
     """
+    context_alone = context.rstrip()
+    alone = encode(item, context_alone, tokenizer)
+    return alone, encode(item, context + ending, tokenizer, after=len(alone))
 
-    convention: str
-    answers: list[Answer]
-    cut: int
-    seconds: float
 
-    def right(self, measure: str) -> list[bool]:
-        """Item by item, whether the choice by that measure is the right one."""
-        return [answer.choices[measure] == answer.question.item.label for answer in self.answers]
+# In percent, on all 10,042 items: what build-nanogpt's hellaswag.py states for both conventions.
+CONVENTIONS = {
+    "completion": replace(
+        COMPLETION,
+        published={
+            "GPT-2 124M": {"acc": 28.59, "acc_norm": 29.55},
+            "GPT-2 1.5B": {"acc": 38.42, "acc_norm": 48.93},
+        },
+    ),
+    "harness": Convention(
+        harness,
+        {
+            "acc": "sum of the log-probabilities",
+            "acc_norm": "sum over characters",
+            "acc_bytes": "sum over bytes",
+        },
+        published={
+            "GPT-2 124M": {"acc": 28.92, "acc_norm": 31.14},
+            "GPT-2 1.5B": {"acc": 40.04, "acc_norm": 50.89},
+        },
+    ),
+}
+
+
+class HellaSwag(MultipleChoice):
+    """HellaSwag's validation items, the official ones unless the user names a file of others."""
+
+    name = "hellaswag"
+    flags = ("file", "per-item", "convention")
+    conventions: ClassVar = CONVENTIONS
+
+    @classmethod
+    def read(cls, settings: Settings) -> ItemsFile:
+        return open_items(settings.file, settings.flag)
 
     @property
-    def accuracies(self) -> list[Accuracy]:
-        """One for each of the convention's measures."""
-        return [
-            Accuracy(self.convention, measure, sum(self.right(measure)), len(self.answers))
-            for measure in self.measures
-        ]
+    def is_official(self) -> bool:
+        return is_official(self.file)
 
-    @property
-    def measures(self) -> list[str]:
-        """Those of the convention."""
-        return list(self.answers[0].choices)
-
-
-def ask(
-    model: Model,
-    tokenizer: Tokenizer,
-    items: Sequence[Item],
-    convention: str,
-    *,
-    batch_size: int,
-    tell: Callable[[int], None] = lambda _: None,
-) -> Sitting:
-    """Put items to a model in evaluation mode, as `convention` does. Raises EvaluationError."""
-    started = time.perf_counter()
-    questions = questions_of(items, tokenizer, convention, model.block_size)
-    answers = answer(model, questions, batch_size, tell)
-    cut = sum(is_cut(question.asked, model.block_size) for question in questions)
-    return Sitting(convention, answers, cut, time.perf_counter() - started)
-
-
-def questions_of(
-    items: Sequence[Item], tokenizer: Tokenizer, convention: str, block_size: int
-) -> list[Question]:
-    """The items as `convention` puts them. Raises EvaluationError where a model of that context
-    can't be asked one.
-    """
-    questions = [CONVENTIONS[convention](item, tokenizer) for item in items]
-    check_endings([question.asked for question in questions], block_size)
-    return questions
-
-
-def answer(
-    model: Model,
-    questions: Sequence[Question],
-    batch_size: int,
-    tell: Callable[[int], None] = lambda _: None,
-) -> list[Answer]:
-    """What a model in evaluation mode chooses. Raises EvaluationError where it gives no number."""
-    sums = sums_of_endings(model, [question.asked for question in questions], batch_size, tell)
-    for question, found in zip(questions, sums, strict=True):
-        if not all(map(math.isfinite, found)):
-            raise EvaluationError(
-                f"the model gives item {question.item.number} of HellaSwag the log-probabilities "
-                f"{found}, which are no numbers to choose by: its weights are damaged, or it "
-                "overflows in the precision that it is kept in"
-            )
-    return [
-        Answer(question, tuple(found), question.choices(found))
-        for question, found in zip(questions, sums, strict=True)
-    ]
-
-
-def wilson(right: int, items: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval of a share, right / items (Wilson 1927): the p for which this share isn't too
-    far from p.
-    """
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share, weight = right / items, z * z / items
-    middle = (share + weight / 2) / (1 + weight)
-    half = z * math.sqrt(share * (1 - share) / items + weight / (4 * items)) / (1 + weight)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    def said_of_guessing(self) -> str:
+        return (
+            "published: on all 10,042 official items, by the same convention; guessing is right in "
+            "25%"
+        )

@@ -1,4 +1,4 @@
-"""A text cut into the same passages for two tokenizers, so that two losses can be paired."""
+"""Cuts a text into the same passages for two tokenizers, so that two losses can be paired."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,11 @@ SIZE = 1024  # bytes: long enough for neighbours to count as independent of each
 
 @dataclass(frozen=True)
 class Reading:
-    """How a model read a text: sizes, the bytes of each token [tokens]; losses, of each but the
-    first [tokens - 1].
+    """How a model read a text.
+
+    Args:
+        sizes: The bytes of each token, [tokens].
+        losses: The nats of each token but the first, [tokens - 1].
     """
 
     sizes: np.ndarray
@@ -22,19 +25,20 @@ class Reading:
         return np.cumsum(self.sizes)
 
     def sums(self, cuts: np.ndarray) -> np.ndarray:
-        """The nats from each cut to the next: of the tokens that end after the one and not after
-        the other.
-        """
-        # of the last token before each cut
-        places = np.searchsorted(self.ends, cuts, side="right") - 1
+        """Sum the nats of the tokens that end after each cut, up to the next cut."""
+        last = np.searchsorted(self.ends, cuts, side="right") - 1  # the last token before each cut
         total = np.concatenate([[0.0], np.cumsum(self.losses, dtype=np.float64)])
-        return np.diff(total[places])
+        return np.diff(total[last])
 
 
 @dataclass(frozen=True)
 class Passages:
-    """The same stretches for both: their bytes [passages], and each model's nats [2, passages] and
-    tokens [2].
+    """The same passages of a text for two models.
+
+    Args:
+        sizes: Their bytes, [passages].
+        nats: Each model's loss on each of them, [2, passages].
+        tokens: How many tokens each model predicted, [2].
     """
 
     sizes: np.ndarray
@@ -43,7 +47,7 @@ class Passages:
 
     @classmethod
     def joined(cls, several: list["Passages"]) -> "Passages":
-        """Those of all streams."""
+        """Join the passages of several streams."""
         return cls(
             np.concatenate([some.sizes for some in several]),
             np.concatenate([some.nats for some in several], axis=1),
@@ -55,26 +59,22 @@ class Passages:
 
 
 def common_passages(readings: tuple[Reading, Reading], size: int = SIZE) -> Passages:
-    """Cut where a token of both readings ends, `size` bytes apart or a little more; what is left
-    goes to the last.
+    """Cut a text where a token of both readings ends, `size` bytes apart or a little more.
 
-    Both read the same bytes. The passages begin behind the first token of both, which nobody
-    predicts.
+    Both readings are of the same bytes. The passages begin behind the first token of both, which
+    nobody predicts, and what is left at the end goes to the last passage.
     """
     cuts = _cuts(np.intersect1d(readings[0].ends, readings[1].ends), size)
     counted = [
         int(np.diff(np.searchsorted(reading.ends, cuts[[0, -1]], side="right"))[0])
         for reading in readings
     ]
-    return Passages(
-        np.diff(cuts), np.stack([reading.sums(cuts) for reading in readings]), np.array(counted)
-    )
+    nats = np.stack([reading.sums(cuts) for reading in readings])
+    return Passages(np.diff(cuts), nats, np.array(counted))
 
 
 def _cuts(boundaries: np.ndarray, size: int) -> np.ndarray:
-    """The first boundary, the next that is `size` away, and so on to the last. boundaries: sorted,
-    at least one
-    """
+    """The first of the sorted boundaries, the next that is `size` away, and so on to the last."""
     cuts, last = [int(boundaries[0])], int(boundaries[-1])
     while last - cuts[-1] >= 2 * size:
         cuts.append(int(boundaries[np.searchsorted(boundaries, cuts[-1] + size)]))

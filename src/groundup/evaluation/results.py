@@ -1,6 +1,4 @@
-"""Results that stay: what was found of a run's checkpoint lies in the run's folder, and its model
-card states it.
-"""
+"""Saved results: a run's folder keeps what was found of its checkpoints, for its model card."""
 
 import hashlib
 import json
@@ -11,41 +9,40 @@ from groundup.checkpoints.layouts.peft import ADAPTER_FILE
 from groundup.checkpoints.layouts.weight_files import WEIGHTS_FILE
 from groundup.checkpoints.publish import MANIFEST, STEP_NAME
 from groundup.errors import EvaluationError
+from groundup.evaluation.task import Result
 from groundup.files import parse_json, write_whole
 
 FOLDER = "evaluations"
-# times, and pieces of the text
-UNSTABLE = {"seconds", "items_per_second", "tokens_per_second", "worst", "best"}
-
-Result = dict[str, Any]  # what `groundup evaluate --json` prints
+# of the values that `--json` prints: times, and pieces of the text
+NOT_SAVED = {"seconds", "items_per_second", "tokens_per_second", "worst", "best"}
 
 
-def keep(result: Result, checkpoint: Path) -> Path | None:
-    """Write a result into the run of a checkpoint, in place of the same question's before; None for
-    any other folder.
+def save_result(result: Result, checkpoint: Path) -> Path | None:
+    """Write a result into the run of a checkpoint, in place of an earlier one of the same question.
 
     The weights are named by their SHA-256: after a run was resumed from further back, a step may
-    have others. Raises EvaluationError.
+    have others.
+
+    Returns:
+        The file, or None for a folder that is no run's checkpoint.
+
+    Raises:
+        EvaluationError: The file can't be written.
     """
     checkpoint = checkpoint.resolve()
-    run = checkpoint.parent.parent
     weights = _weights(checkpoint)
     if weights is None:
         return None
-    asked = {
-        key: value
-        for key, value in result.items()
-        if isinstance(value, str | int) and key != "model"
-    }
-    asked |= {"conventions": sorted(result.get("cut", {})), "weights": weights}
-    name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode("utf-8")).hexdigest()[:12]
-    file = run / FOLDER / f"{checkpoint.name}-{result['task']}-{name}.json"
-    stated = {key: value for key, value in result.items() if key not in UNSTABLE} | {
-        "weights": weights
-    }
+    found = result.to_json()
+    question = {key: found[key] for key in result.identity if key in found}
+    question |= {"conventions": sorted(found.get("cut", {})), "weights": weights}
+    name = hashlib.sha256(json.dumps(question, sort_keys=True).encode("utf-8")).hexdigest()[:12]
+    folder = checkpoint.parent.parent / FOLDER
+    file = folder / f"{checkpoint.name}-{found['task']}-{name}.json"
+    stated = {key: value for key, value in found.items() if key not in NOT_SAVED}
     try:
-        file.parent.mkdir(exist_ok=True)
-        write_whole(file, json.dumps(stated, indent=2) + "\n")
+        folder.mkdir(exist_ok=True)
+        write_whole(file, json.dumps(stated | {"weights": weights}, indent=2) + "\n")
     except OSError as error:
         raise EvaluationError(
             f"the result can't be kept in {file}: {error.strerror}. It is printed above"
@@ -53,9 +50,11 @@ def keep(result: Result, checkpoint: Path) -> Path | None:
     return file
 
 
-def kept_of(checkpoint: Path) -> list[Result]:
-    """The results that were kept of exactly these weights, in the order of their files. Raises
-    EvaluationError.
+def saved_results(checkpoint: Path) -> list[dict[str, Any]]:
+    """Read the results that were saved of exactly these weights, in the order of their files.
+
+    Raises:
+        EvaluationError: A file isn't what groundup saved.
     """
     weights, found = _weights(checkpoint), []
     for file in sorted((checkpoint.parent.parent / FOLDER).glob("*.json")):
@@ -71,9 +70,7 @@ def kept_of(checkpoint: Path) -> list[Result]:
 
 
 def _weights(checkpoint: Path) -> str | None:
-    """The SHA-256 of a checkpoint's weights, by its manifest, which was verified when it was
-    loaded; else None.
-    """
+    """The SHA-256 of a checkpoint's weights, by its manifest, which was verified in loading."""
     in_run = checkpoint.parent.name == "checkpoints" and STEP_NAME.fullmatch(checkpoint.name)
     if not in_run or not (checkpoint / MANIFEST).is_file():
         return None

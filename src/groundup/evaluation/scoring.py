@@ -1,6 +1,4 @@
-"""Log-probabilities of tokens after others, in batches: what every evaluation of a model is made
-of.
-"""
+"""Log-probabilities of tokens after others, in batches: every evaluation is made of them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,21 +14,20 @@ from groundup.models.registry import Model, cache_for, hidden_states
 
 ROWS, WORDS = 1024, 4096  # states and words whose logits are computed together: 16 MB in float32
 CONTEXTS_ALIKE = 4  # tokens by which contexts that are computed together differ at the most
-# tokens that a processor computes in the time that a pass takes beyond its tokens
-COST_OF_A_PASS = 20
+COST_OF_A_PASS = 20  # tokens that a processor computes in the time that a pass takes beside them
 ROWS_AT_ONCE = 64  # endings: each takes a copy of its context's keys and values
 
 
 @dataclass(frozen=True)
 class Continuations:
-    """A context of at least a token and the endings that may follow it. [tokens] int64 each"""
+    """A context of at least one token and the endings that may follow it, [tokens] int64 each."""
 
     context: np.ndarray
     endings: tuple[np.ndarray, ...]
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest ending."""
+        """The number of tokens of the longest ending."""
         return max(map(len, self.endings))
 
 
@@ -38,36 +35,39 @@ def sums_of_endings(
     model: Model,
     asked: Sequence[Continuations],
     batch_size: int,
-    tell: Callable[[int], None] = lambda _: None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> list[list[float]]:
-    """The sum of the log-probabilities of each ending's tokens after its context, in nats.
+    """Sum the log-probabilities of each ending's tokens after its context, in nats.
 
     A context is computed once for all of its endings where the model has a cache, up to
     `batch_size` contexts of about one length together; then their endings, those of about one
-    length together, padded on the right, where nothing looks. What is longer than the model's
-    block_size loses its beginning, each ending for itself. `tell` is told how many contexts are
-    done. Raises EvaluationError for an ending longer than block_size.
+    length together, padded on the right, where no token looks. What is longer than the model's
+    block_size loses its beginning, each ending for itself.
+
+    Args:
+        model: A model in evaluation mode.
+        asked: The contexts and their endings.
+        batch_size: How many contexts are computed together at the most.
+        progress: Is told after each batch how many contexts are done.
+
+    Returns:
+        For each context the sums of its endings, in the order of `asked`.
+
+    Raises:
+        EvaluationError: An ending is longer than block_size.
     """
-    check_endings(asked, model.block_size)
-    pieces = [
-        (number, first, piece)
-        for number, continuations in enumerate(asked)
-        for first, piece in _fitting(continuations, model.block_size)
-    ]
     sums = [[0.0] * len(continuations.endings) for continuations in asked]
     done = 0.0
-    for batch in _batches(pieces, batch_size):
-        for (number, first, _), found in zip(
-            batch, _score([piece for _, _, piece in batch], model), strict=True
-        ):
-            sums[number][first : first + len(found)] = found
-            done += len(found) / len(sums[number])
-        tell(round(done))
+    for batch in plan_batches(asked, model, batch_size):
+        for piece, found in zip(batch.pieces, _score(batch, model), strict=True):
+            sums[piece.request][piece.first : piece.first + len(found)] = found
+            done += len(found) / len(sums[piece.request])
+        progress(round(done))
     return sums
 
 
 def check_endings(asked: Sequence[Continuations], block_size: int) -> None:
-    """Raises EvaluationError for an ending that is longer than the model's context."""
+    """Refuse an ending that is longer than the model's context. Raises EvaluationError."""
     longest = max((continuations.longest for continuations in asked), default=0)
     if longest > block_size:
         raise EvaluationError(
@@ -78,114 +78,177 @@ def check_endings(asked: Sequence[Continuations], block_size: int) -> None:
 
 
 def is_cut(continuations: Continuations, block_size: int) -> bool:
-    """Whether the context loses its beginning before the longest ending. The last token of all
-    isn't read.
+    """Whether the context loses its beginning before the longest ending.
+
+    The last token of all is only predicted, never read.
     """
     return len(continuations.context) + continuations.longest - 1 > block_size
 
 
-def _fitting(continuations: Continuations, block_size: int) -> Iterator[tuple[int, Continuations]]:
-    """What a model of that context can read: all endings at once, or each after what is left of the
-    context.
+@dataclass(frozen=True)
+class Piece:
+    """Endings of one context that are scored together: all of them, or one whose context was cut.
+
+    Args:
+        request: The place of the context in what was asked.
+        first: The place of the first ending among all endings of that context.
+        asked: The context, cut where it was too long, and these endings.
     """
-    if not is_cut(continuations, block_size):
-        yield 0, continuations
-        return
-    for place, ending in enumerate(continuations.endings):
-        yield (
-            place,
-            Continuations(continuations.context[-(block_size + 1 - len(ending)) :], (ending,)),
-        )
 
-
-# which was asked, its first ending's place there, and what is to be scored
-Piece = tuple[int, int, Continuations]
-
-
-def _batches(pieces: list[Piece], batch_size: int) -> Iterator[list[Piece]]:
-    """Pieces with contexts of about one length together, the longest first: if memory ends, then at
-    once.
-    """
-    batch: list[Piece] = []
-    for piece in sorted(pieces, key=lambda piece: len(piece[2].context), reverse=True):
-        if batch and (
-            len(batch) == batch_size
-            or len(batch[0][2].context) - len(piece[2].context) > CONTEXTS_ALIKE
-        ):
-            yield batch
-            batch = []
-        batch.append(piece)
-    if batch:
-        yield batch
+    request: int
+    first: int
+    asked: Continuations
 
 
 @dataclass(frozen=True)
-class _Row:
-    """What is left of a context, and an ending. context: its place in the batch; first: the
-    ending's place in here.
+class Row:
+    """A row of a pass: an ending, after what is left of its context.
+
+    Args:
+        piece: The place of its piece in the batch.
+        ending: The place of the ending in that piece.
+        tokens: The context's tokens that aren't in the cache, and the ending's.
+        first: The place of the ending's first token in `tokens`.
     """
 
-    context: int
+    piece: int
     ending: int
     tokens: np.ndarray
     first: int
 
 
-@torch.inference_mode()
-def _score(batch: list[Continuations], model: Model) -> list[list[float]]:
-    """The sums of each context's endings."""
-    device = device_of(model)
-    shortest = min(len(continuations.context) for continuations in batch)
-    cache, shared, before = cache_for(model, shortest), 0, None
-    if cache is not None:
-        shared = shortest
-        contexts = np.stack([continuations.context[:shared] for continuations in batch])
-        before = hidden_states(model, torch.from_numpy(contexts).to(device), cache)[:, -1]
-    rows = [
-        _Row(
-            number,
-            place,
-            np.concatenate([asked.context[shared:], ending]),
-            len(asked.context) - shared,
-        )
-        for number, asked in enumerate(batch)
-        for place, ending in enumerate(asked.endings)
+@dataclass(frozen=True)
+class Batch:
+    """Pieces that are computed together: their contexts in one pass, then their rows in groups.
+
+    Args:
+        pieces: The pieces, whose contexts are of about one length.
+        shared: How many tokens of every context are read once, for all of its endings; 0 where the
+            model has no cache.
+        groups: The rows, those of about one length together, the longest first.
+    """
+
+    pieces: list[Piece]
+    shared: int
+    groups: list[list[Row]]
+
+    @property
+    def passes(self) -> int:
+        """How often the model is called for this batch."""
+        # after a cached context, an ending's only token is predicted without another pass
+        return (self.shared > 0) + sum(len(group[0].tokens) > 1 for group in self.groups)
+
+
+def plan_batches(asked: Sequence[Continuations], model: Model, batch_size: int) -> Iterator[Batch]:
+    """Plan what a model computes together, the longest first: where memory ends, it ends at once.
+
+    Raises:
+        EvaluationError: An ending is longer than block_size.
+    """
+    check_endings(asked, model.block_size)
+    has_cache = cache_for(model, room=0) is not None
+    pieces = [
+        piece
+        for number, continuations in enumerate(asked)
+        for piece in _pieces(number, continuations, model.block_size)
     ]
-    sums = [[0.0] * len(continuations.endings) for continuations in batch]
-    for some in _of_one_length(rows):
-        chosen = torch.tensor([row.context for row in some], device=device)
-        scores = log_probabilities(
-            model,
-            [row.tokens for row in some],
-            [row.first for row in some],
-            None if cache is None else cache.rows(chosen, room=len(some[0].tokens)),
-            None if before is None else before[chosen],
+    together: list[Piece] = []
+    for piece in sorted(pieces, key=lambda piece: len(piece.asked.context), reverse=True):
+        if together:
+            shorter = len(together[0].asked.context) - len(piece.asked.context)
+            if len(together) == batch_size or shorter > CONTEXTS_ALIKE:
+                yield _batch(together, has_cache)
+                together = []
+        together.append(piece)
+    if together:
+        yield _batch(together, has_cache)
+
+
+def count_passes(model: Model, asked: Sequence[Continuations], batch_size: int) -> int:
+    """Count how often `sums_of_endings` calls the model."""
+    return sum(batch.passes for batch in plan_batches(asked, model, batch_size))
+
+
+@torch.inference_mode()
+def pass_ignored_tokens(model: Model, passes: int) -> None:
+    """Call the model `passes` times on a token whose states nobody uses.
+
+    A sharded model gathers its weights in every pass, so all processes must make equally many.
+    """
+    ignored = torch.zeros(1, 1, dtype=torch.int64, device=device_of(model))
+    for _ in range(passes):
+        hidden_states(model, ignored, None)
+
+
+def _pieces(number: int, asked: Continuations, block_size: int) -> Iterator[Piece]:
+    """All endings at once, or each after what is left of the context in a window of block_size."""
+    if not is_cut(asked, block_size):
+        yield Piece(number, 0, asked)
+        return
+    for place, ending in enumerate(asked.endings):
+        left = asked.context[-(block_size + 1 - len(ending)) :]
+        yield Piece(number, place, Continuations(left, (ending,)))
+
+
+def _batch(pieces: list[Piece], has_cache: bool) -> Batch:
+    shared = min(len(piece.asked.context) for piece in pieces) if has_cache else 0
+    rows = [
+        Row(
+            *(number, place, np.concatenate([piece.asked.context[shared:], ending])),
+            len(piece.asked.context) - shared,
         )
-        for row, found in zip(some, scores, strict=True):
-            sums[row.context][row.ending] = float(found.sum(dtype=np.float64))
-    return sums
+        for number, piece in enumerate(pieces)
+        for place, ending in enumerate(piece.asked.endings)
+    ]
+    return Batch(pieces, shared, cheapest_groups(rows))
 
 
-def _of_one_length(rows: list[_Row]) -> Iterator[list[_Row]]:
-    """Rows of about one length together, the longest first: so that passes and padding cost the
-    least in all.
+def cheapest_groups(rows: list[Row]) -> list[list[Row]]:
+    """Divide rows into groups of about one length, so that passes and padding cost the least.
+
+    A pass over n rows costs COST_OF_A_PASS and n times its longest row, in tokens; it has at most
+    ROWS_AT_ONCE rows. The rows are put in order, the longest first, and cut by dynamic programming:
+    the least cost of the first `end` rows is the least, over the beginnings of the last group, of
+    that group's cost and the least cost of all rows before it.
     """
     ordered = sorted(rows, key=lambda row: len(row.tokens), reverse=True)
     lengths = [len(row.tokens) for row in ordered]
-    # of the first rows, 0 to all: the least cost in tokens, and where the last group begins
-    least, begins = [0], [0]
+    least_cost, last_begins = [0], [0]  # of the first rows: none, one ... all
     for end in range(1, len(ordered) + 1):
         cost, begin = min(
-            (least[begin] + COST_OF_A_PASS + lengths[begin] * (end - begin), begin)
+            (least_cost[begin] + COST_OF_A_PASS + lengths[begin] * (end - begin), begin)
             for begin in range(max(0, end - ROWS_AT_ONCE), end)
         )
-        least.append(cost)
-        begins.append(begin)
+        least_cost.append(cost)
+        last_begins.append(begin)
     groups, end = [], len(ordered)
     while end:
-        groups.append(ordered[begins[end] : end])
-        end = begins[end]
-    yield from reversed(groups)
+        groups.append(ordered[last_begins[end] : end])
+        end = last_begins[end]
+    return groups[::-1]
+
+
+@torch.inference_mode()
+def _score(batch: Batch, model: Model) -> list[list[float]]:
+    """The sums of each piece's endings."""
+    device = device_of(model)
+    cache, before = cache_for(model, batch.shared), None
+    if cache is not None:
+        contexts = np.stack([piece.asked.context[: batch.shared] for piece in batch.pieces])
+        before = hidden_states(model, torch.from_numpy(contexts).to(device), cache)[:, -1]
+    sums = [[0.0] * len(piece.asked.endings) for piece in batch.pieces]
+    for group in batch.groups:
+        chosen = torch.tensor([row.piece for row in group], device=device)
+        scores = log_probabilities(
+            model,
+            [row.tokens for row in group],
+            [row.first for row in group],
+            None if cache is None else cache.rows(chosen, room=len(group[0].tokens)),
+            None if before is None else before[chosen],
+        )
+        for row, found in zip(group, scores, strict=True):
+            sums[row.piece][row.ending] = float(found.sum(dtype=np.float64))
+    return sums
 
 
 @torch.inference_mode()
@@ -196,12 +259,18 @@ def log_probabilities(
     cache: KVCache | None = None,
     before: Tensor | None = None,
 ) -> list[np.ndarray]:
-    """The log-probability of each token of a row from place `first` on, in nats, given those before
-    it.
+    """Compute the log-probability of each row's tokens from a place on, given all tokens before.
 
-    rows: [tokens] int64 each; firsts: of each row, from 1, or from 0 with `before`. cache: of what
-    comes before the rows, with as many of them. before: [rows, width], the states of the last
-    tokens in there.
+    Args:
+        model: A model in evaluation mode.
+        rows: The rows' tokens, [tokens] int64 each.
+        firsts: For each row the place from which on tokens are scored, at least 1; at least 0 where
+            `before` is given.
+        cache: The keys and values of what comes before the rows, with as many rows.
+        before: The states of the last tokens that come before the rows, [rows, width].
+
+    Returns:
+        For each row the log-probabilities, in nats, [tokens - first] float32 or float64.
     """
     inputs = np.zeros((len(rows), max(map(len, rows)) - 1), dtype=np.int64)
     for place, row in enumerate(rows):
@@ -212,36 +281,25 @@ def log_probabilities(
         hidden.append(before[:, None])
     if inputs.shape[1]:
         hidden.append(hidden_states(model, torch.from_numpy(inputs).to(device), cache))
-    # the place of the first token that has a state before it
-    predicted = 1 if before is None else 0
+    predicted = 1 if before is None else 0  # the place of the first token with a state before it
     counted = np.zeros((len(rows), inputs.shape[1] + 1 - predicted), dtype=bool)
     for place, (row, first) in enumerate(zip(rows, firsts, strict=True)):
         counted[place, first - predicted : len(row) - predicted] = True
-    targets = np.concatenate([row[first:] for row, first in zip(rows, firsts, strict=True)]).astype(
-        np.int64
-    )
-    # [counted, width], as the targets are
-    states = torch.cat(hidden, dim=1)[torch.from_numpy(counted).to(device)]
-    found = _of_targets(model, states, torch.from_numpy(targets).to(device))
-    lengths = [len(row) - first for row, first in zip(rows, firsts, strict=True)]
-    return np.split(found.cpu().numpy(), np.cumsum(lengths)[:-1])
+    scored = [row[first:] for row, first in zip(rows, firsts, strict=True)]
+    targets = torch.from_numpy(np.concatenate(scored).astype(np.int64)).to(device)
+    states = torch.cat(hidden, dim=1)[torch.from_numpy(counted).to(device)]  # [counted, width]
+    found = _of_targets(model, states, targets).cpu().numpy()
+    return np.split(found, np.cumsum([len(some) for some in scored])[:-1])
 
 
 def _of_targets(model: Model, states: Tensor, targets: Tensor) -> Tensor:
-    """[n, width], [n] -> [n], a piece of the vocabulary at a time: its logits stay in a processor's
-    cache.
-
-    Below float32, logits are normalised in float32.
-    """
-    return torch.cat(
-        [
-            _of_some(model, *some)
-            for some in zip(states.split(ROWS), targets.split(ROWS), strict=True)
-        ]
-    )
+    """The targets' log-probabilities: [n, width], [n] -> [n]. Below float32, float32 normalises."""
+    pieces = zip(states.split(ROWS), targets.split(ROWS), strict=True)
+    return torch.cat([_of_some(model, *piece) for piece in pieces])
 
 
 def _of_some(model: Model, states: Tensor, targets: Tensor) -> Tensor:
+    """A piece of the vocabulary at a time, so that its logits stay in a processor's cache."""
     chosen, sums, first = torch.zeros(len(states), device=states.device), [], 0
     for weights in model.head.weight.split(WORDS):
         logits = F.linear(states, weights)

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from torch import Tensor
 
-from groundup.checkpoints.layouts import gpt2, qwen3
-from groundup.checkpoints.layouts.layout import Weights
+from groundup.checkpoints.layouts import Weights, gpt2, qwen3
 from groundup.errors import ExportError, MachineError
+from groundup.export.destination import appearing_whole
 from groundup.export.gguf_vocabulary import Vocabulary, vocabulary_of
-from groundup.files import appearing_whole
 from groundup.models.bigram import Bigram
 from groundup.models.correspondence import gpt2_from_readable
 from groundup.models.modern import Modern

@@ -3,13 +3,17 @@
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from groundup.checkpoints.adapter_folder import is_adapter
 from groundup.checkpoints.find import HUB_NAME
-from groundup.checkpoints.source import Source
+from groundup.checkpoints.model_folder import LoadedModel
 from groundup.errors import ExportError
+from groundup.evaluation.task import TITLES
+from groundup.export.destination import appearing_whole
 from groundup.export.model_card import CARD_FILE, CURVE_FILE, model_card
-from groundup.files import appearing_whole
 from groundup.hub import api as hub
 from groundup.hub.http import silence_limit
 from groundup.runs.folder import RECIPE_FILE
@@ -39,21 +43,39 @@ def check_repository(repository: str) -> None:
         )
 
 
-def files_to_upload(source: Source, folder: Path, repository: str) -> Files:
+@contextmanager
+def whole_folder(loaded: LoadedModel) -> Iterator[Path]:
+    """Give the folder of a model; for adapters a temporary one, with the merged model.
+
+    Raises:
+        ExportError: There is no room for the merged model.
+    """
+    if not is_adapter(loaded.folder):
+        yield loaded.folder
+        return
+    with tempfile.TemporaryDirectory(prefix="groundup-export-") as name:
+        try:
+            loaded.save(Path(name))
+        except OSError as error:
+            raise ExportError(f"no room to merge {loaded.folder} in {name}: {error}") from error
+        yield Path(name)
+
+
+def files_to_upload(loaded: LoadedModel, folder: Path, repository: str) -> Files:
     """The model's files in `folder`, and of its run the recipe, the picture of the curve and the
     model card.
     """
     files: Files = {
         path.name: path for pattern in OF_A_MODEL for path in sorted(folder.glob(pattern))
     }
-    if run := source.run:
+    if run := loaded.run:
         files[RECIPE_FILE] = run.path / RECIPE_FILE
         with tempfile.TemporaryDirectory() as temporary:
             picture = Path(temporary) / CURVE_FILE
-            plot_losses(run.read_metrics(), picture, run.name)
+            plot_losses(run.read_metrics(), picture, run.name, TITLES)
             if picture.is_file():
                 files[CURVE_FILE] = picture.read_bytes()
-    card = model_card(source, repository, has_curve=CURVE_FILE in files)
+    card = model_card(loaded, repository, has_curve=CURVE_FILE in files)
     return {CARD_FILE: card.encode("utf-8"), **files}
 
 

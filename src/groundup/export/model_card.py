@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import groundup
-from groundup.checkpoints.find import on_hub, repository_of
-from groundup.checkpoints.source import Source
-from groundup.cli.evaluation_report import loss_in_units
-from groundup.evaluation.results import kept_of
-from groundup.evaluation.units import perplexity
-from groundup.models.registry import architecture_of, count_parameters
+from groundup.checkpoints.find import on_hub
+from groundup.checkpoints.model_folder import LoadedModel
+from groundup.evaluation.results import saved_results
+from groundup.evaluation.units import loss_in_units, perplexity
 from groundup.recipes.schema import Recipe
 from groundup.runs.folder import RECIPE_FILE, run_or_path
 from groundup.tokenizers.characters import CharacterTokenizer
@@ -24,25 +22,25 @@ MOST_ROWS = 12  # of the table of losses
 Lines = list[dict[str, Any]]  # of metrics.jsonl
 
 
-def model_card(source: Source, repository: str, *, has_curve: bool) -> str:
+def model_card(loaded: LoadedModel, repository: str, *, has_curve: bool) -> str:
     """The card of a model, Markdown below the hub's metadata. Raises what a damaged run raises.
 
     has_curve: whether `loss.png` goes with it.
     """
     title = repository.rpartition("/")[2]
-    parts = [_metadata(source), f"# {title}", _what(source), _usage(source, repository)]
-    if source.run is None:
+    parts = [_metadata(loaded), f"# {title}", _what(loaded), _usage(loaded, repository)]
+    if loaded.run is None:
         parts.append(
             "## Training\n\nNothing is on record: the model was uploaded from a folder, not from "
             "a run."
         )
     else:
         recipe, facts, lines = (
-            source.run.read_recipe(),
-            source.run.read_facts(),
-            source.run.read_metrics(),
+            loaded.run.read_recipe(),
+            loaded.run.read_facts(),
+            loaded.run.read_metrics(),
         )
-        step = int(source.folder.name.removeprefix("step-"))
+        step = int(loaded.folder.name.removeprefix("step-"))
         parts += [
             _data(recipe, facts),
             _training(recipe, facts, lines, step),
@@ -50,27 +48,23 @@ def model_card(source: Source, repository: str, *, has_curve: bool) -> str:
         ]
         parts += [
             _SAY[result["task"]](result)
-            for result in kept_of(source.folder)
+            for result in saved_results(loaded.folder)
             if result["task"] in _SAY
         ]
-    return "\n\n".join([*parts, _limits(source)]) + "\n"
+    return "\n\n".join([*parts, _limits(loaded)]) + "\n"
 
 
-def _began_with(source: Source) -> str | None:
+def _began_with(loaded: LoadedModel) -> str | None:
     """What somebody calls the model whose weights these were at first; None where training began
     with random ones.
     """
-    return (
-        (source.run.read_recipe().train.init or None)
-        if source.run
-        else repository_of(source.folder)
-    )
+    return (loaded.run.read_recipe().train.init or None) if loaded.run else loaded.repository
 
 
-def _metadata(source: Source) -> str:
+def _metadata(loaded: LoadedModel) -> str:
     """What the hub reads: no licence, which only the owner can give."""
-    task = ["pipeline_tag: text-generation"] if source.tokenizer else []
-    began_with = _began_with(source)
+    task = ["pipeline_tag: text-generation"] if loaded.tokenizer else []
+    began_with = _began_with(loaded)
     repository = on_hub(began_with) if began_with and not run_or_path(began_with).exists() else None
     base = [f"base_model: {repository.name}"] if repository else []
     return "\n".join(
@@ -78,12 +72,10 @@ def _metadata(source: Source) -> str:
     )
 
 
-def _what(source: Source) -> str:
-    model, tokenizer, config = source.model, source.tokenizer, source.model.config
-    architecture = architecture_of(model)
-    parameters = count_parameters(model)
+def _what(loaded: LoadedModel) -> str:
+    tokenizer, config = loaded.tokenizer, loaded.model.config
     shape = "a table of which token follows which"
-    if architecture != "bigram":
+    if loaded.architecture != "bigram":
         shape = f"{config.n_layer} layers, {config.n_head} heads, width {config.n_embd}"
     kind = "of characters" if isinstance(tokenizer, CharacterTokenizer) else "of byte-level BPE"
     words = (
@@ -92,25 +84,26 @@ def _what(source: Source) -> str:
         else f"{config.vocab_size:,} tokens (no tokenizer)"
     )
     made = ""
-    if source.run:
-        init = source.run.read_recipe().train.init
+    if loaded.run:
+        init = loaded.run.read_recipe().train.init
         made = (
             f" It began with the weights of `{_cell(init)}`."
             if init
             else " It began with random weights."
         )
-        if rank := source.run.read_recipe().lora.rank:
+        if rank := loaded.run.read_recipe().lora.rank:
             made += f" Only adapters of rank {rank} were trained (LoRA), and then merged."
     return (
-        f"A language model of {parameters:,} parameters: {architecture}, {shape}, context "
-        f"{config.block_size:,}, {words}.{made} {'Trained' if source.run else 'Uploaded'} with "
-        f"groundup {groundup.__version__}.\n\n{_licence(source)}"
+        f"A language model of {loaded.parameters:,} parameters: {loaded.architecture}, {shape}, "
+        f"context {config.block_size:,}, {words}.{made} "
+        f"{'Trained' if loaded.run else 'Uploaded'} with groundup "
+        f"{groundup.__version__}.\n\n{_licence(loaded)}"
     )
 
 
-def _licence(source: Source) -> str:
+def _licence(loaded: LoadedModel) -> str:
     stated = "No licence is stated. Until its owner adds one, nobody else may assume one."
-    began_with = _began_with(source)
+    began_with = _began_with(loaded)
     return (
         f"{stated} That of `{_cell(began_with)}`, where the weights come from, holds on."
         if began_with
@@ -118,8 +111,8 @@ def _licence(source: Source) -> str:
     )
 
 
-def _usage(source: Source, repository: str) -> str:
-    if source.tokenizer is None:
+def _usage(loaded: LoadedModel, repository: str) -> str:
+    if loaded.tokenizer is None:
         return (
             "## Use\n\n```python\nfrom transformers import AutoModelForCausalLM\n\n"
             f'model = AutoModelForCausalLM.from_pretrained("{repository}")\n```'
@@ -189,7 +182,7 @@ def _losses(lines: Lines, step: int, has_curve: bool) -> str:
         text.append(
             f"Validation loss {loss:.4f} nats a token (perplexity {perplexity(loss):.2f}, "
             f"{here[-1]['bits_per_byte']:.3f} bits a byte), on text held back from the same "
-            "source. It says nothing of other texts, and a perplexity compares only with models "
+            "loaded. It says nothing of other texts, and a perplexity compares only with models "
             "of the same tokenizer."
         )
     else:
@@ -245,13 +238,13 @@ def _text_loss(result: dict[str, Any]) -> str:
 _SAY: dict[str, Callable[[dict[str, Any]], str]] = {"hellaswag": _hellaswag, "loss": _text_loss}
 
 
-def _limits(source: Source) -> str:
-    if (began_with := _began_with(source)) is not None:
+def _limits(loaded: LoadedModel) -> str:
+    if (began_with := _began_with(loaded)) is not None:
         known = (
             f"What it was trained for and tested for before, the card of `{_cell(began_with)}` "
             "says."
         )
-    elif source.run is None:
+    elif loaded.run is None:
         known = "What it was trained for and tested for is not on record."
     else:
         known = (

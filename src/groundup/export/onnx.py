@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.errors import MachineError
-from groundup.files import appearing_whole
+from groundup.export.destination import appearing_whole
 from groundup.models.registry import Model, count_parameters
 
 PACKAGES = ("onnx", "onnxscript")

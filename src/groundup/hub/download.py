@@ -1,6 +1,5 @@
 """Fetch a file once: with a time limit, resumable, and verified before it gets its name."""
 
-import hashlib
 import http.client
 import os
 import re
@@ -15,6 +14,7 @@ import platformdirs
 from filelock import FileLock
 
 from groundup.errors import CorpusError
+from groundup.files import file_digest
 from groundup.hub.http import Patience, TransferError, open_url, persist, reason, silence_limit
 
 SLOWEST = 20_000  # bytes a second over a whole try: a server that dribbles is given up
@@ -183,10 +183,7 @@ def _verify(path: Path, remote: RemoteFile, remedy: str) -> None:
         kind, expected, start = "git's SHA-1", remote.git_sha1, b"blob %d\0" % size
     if expected is None:
         return
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(
-            file, lambda: hashlib.new("sha256" if remote.sha256 else "sha1", start)
-        ).hexdigest()
+    digest = file_digest(path, "sha256" if remote.sha256 else "sha1", start)
     if digest != expected:
         raise CorpusError(
             f"{path} has {kind} {digest[:8]}... instead of {expected[:8]}.... {remedy}"

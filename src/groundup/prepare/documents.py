@@ -1,13 +1,11 @@
-"""The documents of a part: text files in passages, JSON lines, parquet rows; plain or
-compressed.
-"""
+"""The documents of a part: passages of text files, JSON lines, parquet rows; also compressed."""
 
 import codecs
 import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -35,36 +33,39 @@ class Document:
 
 @dataclass(frozen=True)
 class Reading:
-    """How documents are read. column: of rows. replace: bytes that aren't UTF-8 become U+FFFD, else
-    they're refused.
+    """How documents are read.
 
-    downloads: the folder for remote files; notice: is told of each wait for the network.
+    Attributes:
+        column: The column of rows that holds the text.
+        replace: Bytes that aren't UTF-8 become U+FFFD; else they are refused.
+        downloads: The folder for files of the hub.
     """
 
     column: str = "text"
     replace: bool = False
     downloads: Path = Path()
-    notice: Callable[[str], None] | None = None
 
 
 def read_documents(part: Part, reading: Reading) -> Iterator[Document]:
-    """The documents of a part, in their order; empty ones are left out. Raises CorpusError."""
+    """Read the documents of a part in their order, without empty ones.
+
+    Raises:
+        CorpusError: A file has changed, is damaged, or isn't what its name says.
+    """
     part.check_unchanged()
     for name in part.files:
-        if part.kind == "named":
-            documents = _passages(io.BytesIO(load_corpus(name).text.encode()), name, 0, reading)
-        elif part.kind in {"parquet", "remote"}:
-            path = (
-                download(part.remote, reading.downloads, notice=reading.notice)
-                if part.remote
-                else Path(name)
-            )
-            file = _own_name(name)
-            rows = read_rows(path, reading.column, part.first, part.last, reading.replace)
-            documents = (Document(text, f"{file}, row {row:,}") for row, text in rows)
-        else:
-            documents = _stream(Path(name), part, reading)
-        yield from (document for document in documents if document.text)
+        yield from (document for document in _documents_in(name, part, reading) if document.text)
+
+
+def _documents_in(name: str, part: Part, reading: Reading) -> Iterator[Document]:
+    if part.kind == "named":
+        return _passages(io.BytesIO(load_corpus(name).text.encode()), name, 0, reading)
+    if part.kind not in ("parquet", "remote"):
+        return _stream(Path(name), part, reading)
+    path = download(part.remote, reading.downloads) if part.remote else Path(name)
+    rows = read_rows(path, reading.column, part.first, part.last, reading.replace)
+    file = _own_name(name)
+    return (Document(text, f"{file}, row {row:,}") for row, text in rows)
 
 
 def _stream(path: Path, part: Part, reading: Reading) -> Iterator[Document]:
@@ -73,25 +74,23 @@ def _stream(path: Path, part: Part, reading: Reading) -> Iterator[Document]:
         if part.first:
             file.seek(part.first)
         stream = _Range(file, part.last - part.first) if part.last is not None else file
-        yield from (_rows if part.kind == "rows" else _passages)(
-            stream, str(path), part.first, reading
-        )
+        read = _rows if part.kind == "rows" else _passages
+        yield from read(stream, str(path), part.first, reading)
 
 
 def _passages(stream: Any, name: str, offset: int, reading: Reading) -> Iterator[Document]:
-    """A text, cut at the first end of a paragraph after PASSAGE bytes; of a line, where four times
-    that has none.
+    """A text, cut at the first end of a paragraph after PASSAGE bytes.
+
+    Where four times that has none, it is cut at the end of a line, of a word or of a character.
     """
-    rest = b""
+    rest, file = b"", _own_name(name)
     while True:
         block = stream.read(BLOCK)
         text, start = rest + block, 0
         while len(text) - start > 4 * PASSAGE or (not block and start < len(text)):
             piece = text[start : start + 4 * PASSAGE]
             piece = piece[: cut_of(piece, PASSAGE)] if len(piece) > PASSAGE else piece
-            yield Document(
-                _decoded(piece, name, offset, reading), f"{_own_name(name)}, byte {offset:,}"
-            )
+            yield Document(_decoded(piece, name, offset, reading), f"{file}, byte {offset:,}")
             start, offset = start + len(piece), offset + len(piece)
         rest = text[start:]
         if not block:
@@ -108,34 +107,33 @@ def _rows(stream: Any, name: str, offset: int, reading: Reading) -> Iterator[Doc
                 "MB or more: too long"
             )
         if line.strip():
-            origin = f"{file}, byte {offset:,}"
-            try:
-                row = json.loads(_decoded(line, name, offset, reading))
-            except CorpusError:
-                raise
-            except (ValueError, RecursionError) as error:
-                number = _line_number(Path(name), offset)
-                raise CorpusError(f"{name}, line {number:,} is not JSON: {error}") from error
-            text = row.get(reading.column) if isinstance(row, dict) else None
-            if not isinstance(text, str):
-                number, has = _line_number(Path(name), offset), type(row).__name__
-                if isinstance(row, dict):
-                    has = (
-                        f"{reading.column!r}: {text!r}"[:80]
-                        if reading.column in row
-                        else ", ".join(row)[:200]
-                    )
-                raise CorpusError(
-                    f"{name}, line {number:,} has no text under {reading.column!r}, but "
-                    f"{has or 'nothing'}. Choose with --column"
-                )
-            yield Document(text, origin)
+            yield Document(_text_of_row(line, name, offset, reading), f"{file}, byte {offset:,}")
         offset += len(line)
 
 
+def _text_of_row(line: bytes, name: str, offset: int, reading: Reading) -> str:
+    data, column = _decoded(line, name, offset, reading), reading.column
+    try:
+        row = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        number = _line_number(Path(name), offset)
+        raise CorpusError(f"{name}, line {number:,} is not JSON: {error}") from error
+    text = row.get(column) if isinstance(row, dict) else None
+    if isinstance(text, str):
+        return text
+    has = type(row).__name__
+    if isinstance(row, dict):
+        has = f"{column!r}: {text!r}"[:80] if column in row else ", ".join(row)[:200]
+    raise CorpusError(
+        f"{name}, line {_line_number(Path(name), offset):,} has no text under {column!r}, but "
+        f"{has or 'nothing'}. Choose with --column"
+    )
+
+
 def _own_name(path: str) -> str:
-    """A file's name without its folders; what is no text in it (a Latin-1 name on Linux) as
-    question marks.
+    """A file's name without its folders; what is no text in it becomes question marks.
+
+    On Linux a name is any bytes, Latin-1 for instance.
     """
     return Path(path).name.encode("utf-8", errors="replace").decode("utf-8")
 
@@ -163,7 +161,14 @@ def _decoded(data: bytes, name: str, offset: int, reading: Reading) -> str:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """A file's bytes, uncompressed. Raises CorpusError for a damaged one."""
+    """Open a file for reading its bytes uncompressed.
+
+    Yields:
+        The open file.
+
+    Raises:
+        CorpusError: The file is damaged or can't be read.
+    """
     suffix = path.suffix.lower()
     try:
         with path.open("rb") as file:
@@ -198,38 +203,34 @@ class _Range:
 
 
 class _Zstandard(io.RawIOBase):
-    """A zstandard file's content; unlike the library's own reader it says when the end is
-    missing.
-    """
+    """A zstandard file's content; unlike the library's reader it says when the end is missing."""
 
     def __init__(self, file: BinaryIO) -> None:
         try:
             import zstandard
         except ImportError as error:
-            raise MachineError(
-                "reading .zst needs zstandard: pip install 'groundup[data]'"
-            ) from error
+            remedy = "pip install 'groundup[data]'"
+            raise MachineError(f"reading .zst needs zstandard: {remedy}") from error
         self.file, self.error = file, zstandard.ZstdError
-        # `zstd --long=31` too
+        # the window of `zstd --long=31` too
         self.begin = zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj
-        self.frame, self.compressed, self.ready = self.begin(), b"", memoryview(b"")
+        self.frame, self.ready = self.begin(), memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         while not self.ready:
-            if self.frame.eof:
-                self.compressed = self.frame.unused_data or self.file.read(COMPRESSED_BLOCK)
-                if not self.compressed:
+            at_end, left = self.frame.eof, self.frame.unused_data if self.frame.eof else b""
+            compressed = left or self.file.read(COMPRESSED_BLOCK)
+            if not compressed:
+                if at_end:
                     return 0
+                raise EOFError("it ends in the middle of a frame")
+            if at_end:
                 self.frame = self.begin()
-            else:
-                self.compressed = self.file.read(COMPRESSED_BLOCK)
-                if not self.compressed:
-                    raise EOFError("it ends in the middle of a frame")
             try:
-                self.ready = memoryview(self.frame.decompress(self.compressed))
+                self.ready = memoryview(self.frame.decompress(compressed))
             except self.error as error:
                 raise EOFError(str(error)) from error
         count = min(len(buffer), len(self.ready))

@@ -1,31 +1,35 @@
-"""Documents into runs: the first half of a preparation. What comes out is a function of the
-documents alone.
+"""Documents into runs: the first half of a preparation, a function of the documents alone.
 
 A document's digest decides everything about it: whether it validates, in which shard it lies, and
 where in it. So neither the order of the files nor the number of workers changes a shard; adding
 documents moves none between the splits; and documents that are equal end up side by side.
 
-A run is a file of a part's documents, sorted by shard, as many as fit into little memory:
+A run is a file of a part's documents, sorted by shard, as many as fit into little memory. It holds
 
-the places where the documents of each shard begin, in documents and in tokens: [shards + 1, 2]
-uint64 the documents, a row of DOCUMENT each their tokens
+    the places where the documents of each shard begin, in documents and in tokens:
+        [shards + 1, 2] uint64
+    the documents, a row of DOCUMENT each
+    their tokens
 """
 
 import hashlib
-import os
+import json
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 import numpy as np
 
 from groundup.data.permutation import random_key
 from groundup.errors import CorpusError, TokenizerError
+from groundup.files import open_whole
 from groundup.tokenizers.base import END_OF_TEXT, Tokenizer
 
 DOCUMENT = np.dtype([("order", "<u8"), ("digest", "S16"), ("tokens", "<u4"), ("bytes", "<u4")])
+BOUND = np.dtype("<u8")
 SHARD_TOKENS = 2**25  # of a shard, about: what phase two holds in memory
 RUN_TOKENS = 2**23  # of a run, about: what phase one holds in memory
 TOKENS_OF_A_ROW = 128  # that take as much memory as what is kept of a document beside its tokens
@@ -34,8 +38,13 @@ DIGEST_BYTES = 16
 
 @dataclass(frozen=True)
 class Layout:
-    """How documents are spread. validation: their share; training_shards, validation_shards: how
-    many there will be.
+    """How documents are spread over the shards of both splits.
+
+    Attributes:
+        seed: Decides the order of the documents.
+        validation: The share of the documents that validates.
+        training_shards: The number of shards for training.
+        validation_shards: The number of shards for validation.
     """
 
     seed: int
@@ -45,41 +54,53 @@ class Layout:
 
     @property
     def shards(self) -> int:
-        """Of both splits; those for training come first."""
+        """The number of shards of both splits; those for training come first."""
         return self.training_shards + self.validation_shards
 
+    def place_of(self, shard: int) -> tuple[str, int]:
+        """Give a shard's split and its number there."""
+        if shard < self.training_shards:
+            return "train", shard
+        return "validation", shard - self.training_shards
+
     def validates(self, digest: bytes) -> bool:
-        """Whether a document is for validation: whatever the seed, whatever other documents there
-        are.
-        """
+        """Decide by its digest alone whether a document is for validation."""
         return int.from_bytes(digest[:8], "little") < self.validation * 2.0**64
 
     def orders(self, digests: np.ndarray) -> np.ndarray:
-        """The documents' places among all, as random numbers: [documents] S16 ->
-        [documents] uint64
+        """Give the documents' places among all, as random numbers.
+
+        Args:
+            digests: [documents] S16.
+
+        Returns:
+            [documents] uint64.
         """
         return random_key(self.seed, np.frombuffer(digests.tobytes(), "<u8")[1::2])
 
     def shards_of(self, validates: np.ndarray, orders: np.ndarray) -> np.ndarray:
-        """The documents' shards, each a stretch of the order: [documents] bool and uint64 ->
-        [documents] int64
+        """Give the documents' shards, each a stretch of the order.
+
+        Args:
+            validates: [documents] bool.
+            orders: [documents] uint64.
+
+        Returns:
+            [documents] int64.
         """
-        high = orders >> np.uint64(32)
-        shards = np.where(
-            validates, np.uint64(self.validation_shards), np.uint64(self.training_shards)
-        )
-        return (high * shards >> np.uint64(32)).astype(np.int64) + np.where(
-            validates, self.training_shards, 0
-        )
+        counts = np.array([self.training_shards, self.validation_shards], np.uint64)
+        shards = (orders >> np.uint64(32)) * np.where(validates, counts[1], counts[0])
+        first = np.where(validates, self.training_shards, 0)
+        return (shards >> np.uint64(32)).astype(np.int64) + first
 
 
 def digest_of(data: bytes) -> bytes:
-    """What identifies a document's text, in 16 bytes."""
+    """Identify a document's text by 16 bytes."""
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
 
 
 def separator_of(tokenizer: Tokenizer) -> int | None:
-    """The token before each document: end-of-text, else the end of a line, else none."""
+    """Give the token before each document: end-of-text, else the end of a line, else none."""
     if END_OF_TEXT in tokenizer.special_tokens:
         return tokenizer.special_tokens[END_OF_TEXT]
     try:
@@ -90,19 +111,19 @@ def separator_of(tokenizer: Tokenizer) -> int | None:
 
 
 def repaired(text: str) -> str:
-    """The text with U+FFFD for each half of a surrogate pair, which JSON can bring and no tokenizer
-    takes.
-    """
-    return (
-        text
-        if text.isascii()
-        else text.encode("utf-16", errors="surrogatepass").decode("utf-16", errors="replace")
-    )
+    """Put U+FFFD for each half of a surrogate pair, which JSON can bring and no tokenizer takes."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", errors="surrogatepass").decode("utf-16", errors="replace")
 
 
 def encode_anyway(tokenizer: Tokenizer, text: str) -> np.ndarray:
-    """The text's tokens; a run that is too long to be cut into words (a million spaces) is encoded
-    half by half.
+    """Encode a text, half by half where a run in it is too long to be cut into words.
+
+    A million spaces are such a run.
+
+    Raises:
+        TokenizerError: The text has what the tokenizer can't encode.
     """
     try:
         return tokenizer.encode(text)
@@ -110,13 +131,45 @@ def encode_anyway(tokenizer: Tokenizer, text: str) -> np.ndarray:
         if len(text) < 2**16:
             raise
         middle = len(text) // 2
-        return np.concatenate(
-            [encode_anyway(tokenizer, text[:middle]), encode_anyway(tokenizer, text[middle:])]
-        )
+        halves = encode_anyway(tokenizer, text[:middle]), encode_anyway(tokenizer, text[middle:])
+        return np.concatenate(halves)
+
+
+def open_apart(path: Path, folder: Path) -> AbstractContextManager[BinaryIO]:
+    """Open a file that gets its name when it is whole; until then it has another one in `folder`.
+
+    So several processes may write one file, of which all hold the same.
+
+    Raises:
+        OSError: The system refuses.
+    """
+    return open_whole(path, folder / f"{path.name}.{uuid4().hex}.part")
+
+
+def write_json(path: Path, values: dict[str, Any], folder: Path | None = None) -> None:
+    """Write values as JSON in ASCII, because names of files may be no text; whole or not at all.
+
+    Args:
+        path: The file.
+        values: What JSON can hold.
+        folder: Where the file is until it is whole, on the same disk; its own if left out.
+
+    Raises:
+        OSError: The system refuses.
+    """
+    with open_apart(path, folder or path.parent) as file:
+        file.write(json.dumps(values, indent=1).encode("ascii") + b"\n")
 
 
 class RunWriter:
-    """Collects documents and writes a run whenever there are enough."""
+    """Collects documents and writes a run whenever there are enough.
+
+    Args:
+        folder: Where the runs go.
+        name: What their names begin with.
+        layout: How documents are spread over the shards.
+        dtype: The type of the tokens.
+    """
 
     def __init__(self, folder: Path, name: str, layout: Layout, dtype: np.dtype) -> None:
         self.folder, self.name, self.layout, self.dtype = folder, name, layout, dtype
@@ -128,15 +181,19 @@ class RunWriter:
         self.tokens: list[np.ndarray] = []
         self.count = 0
 
-    def add(self, tokens: np.ndarray, digest: bytes, size: int) -> bool:
-        """A document of `size` bytes; whether it validates."""
-        validates = self.layout.validates(digest)
-        self.rows.append((digest, len(tokens), size, validates))
+    def add(self, tokens: np.ndarray, digest: bytes, size: int) -> None:
+        """Take a document in, and write a run if there are enough.
+
+        Args:
+            tokens: [tokens].
+            digest: What identifies the document.
+            size: Its bytes.
+        """
+        self.rows.append((digest, len(tokens), size, self.layout.validates(digest)))
         self.tokens.append(tokens.astype(self.dtype))
         self.count += len(tokens) + TOKENS_OF_A_ROW
         if self.count >= RUN_TOKENS:
             self.flush()
-        return validates
 
     def flush(self) -> None:
         """Write what there is."""
@@ -149,32 +206,32 @@ class RunWriter:
         shards = self.layout.shards_of(validates, documents["order"])
         by_shard = np.argsort(shards, kind="stable")
         documents = documents[by_shard]
-        bounds = np.zeros((self.layout.shards + 1, 2), dtype="<u8")
+        bounds = np.zeros((self.layout.shards + 1, 2), BOUND)
         bounds[1:, 0] = np.cumsum(np.bincount(shards, minlength=self.layout.shards))
         ends = np.concatenate([[0], np.cumsum(documents["tokens"], dtype=np.uint64)])
         bounds[:, 1] = ends[bounds[:, 0].astype(np.int64)]
         self.names.append(f"{self.name}-{len(self.names):04d}.run")
-        path = self.folder / self.names[-1]
-        temporary = path.with_name(f"{path.name}.{uuid4().hex}.part")
-        with temporary.open("wb") as file:
+        with open_apart(self.folder / self.names[-1], self.folder) as file:
             file.write(bounds.tobytes())
             file.write(documents.tobytes())
             for number in by_shard:
                 file.write(self.tokens[number].data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
         self._start()
 
 
 def read_shard(
     runs: list[Path], layout: Layout, shard: int, dtype: np.dtype
 ) -> Iterator[tuple[Any, np.ndarray, bool]]:
-    """A shard's documents in their order: a row of DOCUMENT, its tokens, and whether it equals the
-    one before.
+    """Read a shard's documents from the runs, in their order.
 
-    Holds the rows, and about SHARD_TOKENS tokens: what is larger, because it was guessed too small
-    or is one document many times over, is read again for each stretch of it. Raises CorpusError.
+    It holds the rows, and about SHARD_TOKENS tokens: what is larger, because it was guessed too
+    small or is one document many times over, is read again for each stretch of it.
+
+    Yields:
+        A row of DOCUMENT, the document's tokens, and whether it equals the one before.
+
+    Raises:
+        CorpusError: A run ends early.
     """
     pieces = [_Piece(path, layout, shard, dtype) for path in runs]
     rows = np.concatenate([np.empty(0, DOCUMENT), *(piece.read_rows() for piece in pieces)])
@@ -199,11 +256,9 @@ class _Piece:
 
     def __init__(self, path: Path, layout: Layout, shard: int, dtype: np.dtype) -> None:
         self.path, self.dtype = path, dtype
-        pair = np.dtype("<u8")
-        (self.first, self.token), (self.end, self.token_end) = (
-            self._read(16 * shard, pair, 4).reshape(2, 2).tolist()
-        )
-        documents, _ = self._read(16 * layout.shards, pair, 2).tolist()
+        bounds = self._read(16 * shard, BOUND, 4).reshape(2, 2).tolist()
+        (self.first, self.first_token), (self.end, self.end_token) = bounds
+        documents, _ = self._read(16 * layout.shards, BOUND, 2).tolist()
         self.table = 16 * (layout.shards + 1)
         self.body = self.table + documents * DOCUMENT.itemsize
 
@@ -217,26 +272,18 @@ class _Piece:
     def read_tokens(
         self, rows: np.ndarray, begin: int, wanted: np.ndarray
     ) -> dict[int, np.ndarray]:
-        """The tokens of those of its documents that are wanted, by their numbers, which begin with
-        `begin`.
-        """
+        """The tokens of the documents that are wanted, by their numbers, the first `begin`."""
         numbers = begin + np.flatnonzero(wanted[begin : begin + len(self)])
         if not len(numbers):
             return {}
-        lengths = rows["tokens"][begin : begin + len(self)].astype(np.int64)
-        ends = np.cumsum(lengths)
-        tokens = self._read(
-            self.body + self.token * self.dtype.itemsize, self.dtype, self.token_end - self.token
-        )
-        if len(numbers) < len(self):  # a part of it, that doesn't keep the rest
-            return {
-                n: tokens[ends[n - begin] - lengths[n - begin] : ends[n - begin]].copy()
-                for n in numbers.tolist()
-            }
-        return {
-            n: tokens[ends[n - begin] - lengths[n - begin] : ends[n - begin]]
-            for n in numbers.tolist()
-        }
+        ends = np.cumsum(rows["tokens"][begin : begin + len(self)], dtype=np.int64)
+        starts = ends - rows["tokens"][begin : begin + len(self)]
+        place = self.body + self.first_token * self.dtype.itemsize
+        tokens = self._read(place, self.dtype, self.end_token - self.first_token)
+        found = {n: tokens[starts[n - begin] : ends[n - begin]] for n in numbers.tolist()}
+        if len(numbers) < len(self):  # copies of a part don't keep the rest in memory
+            found = {number: part.copy() for number, part in found.items()}
+        return found
 
     def _read(self, offset: int, dtype: np.dtype, count: int) -> np.ndarray:
         with self.path.open("rb") as file:

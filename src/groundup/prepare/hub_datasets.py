@@ -1,11 +1,11 @@
-"""Text datasets on Hugging Face's hub: a name in, parquet files out, one by one, each pinned to a
-commit.
+"""Text datasets on Hugging Face's hub: a name in, parquet files out, each pinned to a commit.
 
 Parquet has its index at its end, so a file is brought here whole and verified before it is read,
 and can be deleted when its documents are tokens. The listing comes through `groundup.hub.api`,
 which says why it isn't huggingface_hub's own, the bytes through `groundup.hub.download`.
 """
 
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from groundup.hub import api as hub
 from groundup.hub.api import HubFile, Repository, commit_of, files_below
 from groundup.hub.http import Patience, silence_limit
 
+logger = logging.getLogger(__name__)
+
 TRIES = 5  # in a row that bring nothing
 FINEWEB_SAMPLES = ("10BT", "100BT", "350BT")
 FORM = "hf://datasets/OWNER/NAME[@REVISION][/FOLDER]"
 
-Notice = Callable[[str], None]
-
 
 @dataclass(frozen=True)
-class Dataset:
+class HubDataset:
     """Parquet files below a folder of a dataset's repository; each row's text is in `column`."""
 
     repository: str
@@ -36,8 +36,14 @@ class Dataset:
 
 @dataclass(frozen=True)
 class RemoteParquet:
-    """One of a dataset's files, as it was at one commit: `size` is in bytes, `sha256` known for
-    nearly all.
+    """One of a dataset's files, as it was at one commit.
+
+    Attributes:
+        repository: OWNER/NAME.
+        revision: The commit.
+        path: The file's path in the repository.
+        size: Its bytes.
+        sha256: SHA-256 of its content, known for nearly all.
     """
 
     repository: str
@@ -47,12 +53,11 @@ class RemoteParquet:
     sha256: str | None
 
 
-def named_dataset(name: str, sample: str | None = None) -> Dataset | None:
-    """What `fineweb-edu`, `openwebtext` or an hf:// address is on the hub; None for a name that
-    isn't there.
+def named_dataset(name: str, sample: str | None = None) -> HubDataset | None:
+    """Tell what a name or an hf:// address is on the hub; None for a name that isn't there.
 
-    Raises CorpusError for a sample that doesn't exist, for a sample of a corpus that has none, and
-    for a bad address.
+    Raises:
+        CorpusError: The address is bad, or there is no such sample.
     """
     if name == "fineweb-edu":
         if sample is not None and sample not in FINEWEB_SAMPLES:
@@ -60,20 +65,18 @@ def named_dataset(name: str, sample: str | None = None) -> Dataset | None:
                 f"fineweb-edu has no sample {sample}. Choose --sample "
                 f"{' or '.join(FINEWEB_SAMPLES)}."
             )
-        return Dataset("HuggingFaceFW/fineweb-edu", f"sample/{sample or FINEWEB_SAMPLES[0]}")
+        return HubDataset("HuggingFaceFW/fineweb-edu", f"sample/{sample or FINEWEB_SAMPLES[0]}")
     if sample is not None:
         raise CorpusError(
             f"--sample {sample} is for fineweb-edu; {name} has no samples. Leave --sample out."
         )
     if name == "openwebtext":
-        return Dataset("Skylion007/openwebtext", "plain_text")
+        return HubDataset("Skylion007/openwebtext", "plain_text")
     return _from_address(name) if name.startswith("hf://") else None
 
 
-def _from_address(address: str) -> Dataset:
-    """A dataset by its address; a revision's slashes are %2F there, or those of refs/convert/...
-    and refs/pr/....
-    """
+def _from_address(address: str) -> HubDataset:
+    """A dataset by its address; slashes in a revision are %2F, but for those of refs/... ."""
     name = r"[\w-][\w.-]*"
     match = re.fullmatch(
         rf"hf://datasets/({name}/{name})(?:@(refs/(?:convert|pr)/[^/]+|[^/]+))?(?:/(.*))?",
@@ -83,23 +86,26 @@ def _from_address(address: str) -> Dataset:
     folder = (match[3] or "").strip("/") if match else ""
     if not match or ".." in folder.split("/"):
         raise CorpusError(f"{address} is no address of a dataset. Its form is {FORM}.")
-    return Dataset(match[1], folder, revision=unquote(match[2] or "main"))
+    return HubDataset(match[1], folder, revision=unquote(match[2] or "main"))
 
 
-def list_files(dataset: Dataset, notice: Notice | None = None) -> list[RemoteParquet]:
-    """The parquet files below the dataset's folder (or the one file that it names), by path, pinned
-    to a commit.
+def list_files(dataset: HubDataset) -> list[RemoteParquet]:
+    """List the parquet files of a dataset by path, pinned to a commit.
 
     The commit is the one that the revision is now: a preparation that keeps this list reads the
-    same files whenever it goes on. `notice` is told when the hub has to be asked again. Raises
-    CorpusError.
+    same files whenever it goes on. Each wait before the hub is asked again is said.
+
+    Args:
+        dataset: Its folder may name one file.
+
+    Raises:
+        CorpusError: The hub has no such files, or doesn't answer.
     """
-    patience = Patience(silence_limit(), TRIES, notice)
+    patience = Patience(silence_limit(), TRIES, logger.warning)
     latest = Repository("datasets", dataset.repository, dataset.revision)
     pinned = Repository("datasets", dataset.repository, commit_of(latest, patience))
-    folder, slash, last = dataset.folder.rpartition("/")
-    only = f"{folder}{slash}{last}" if last.endswith(".parquet") else None
-    below = folder if only else dataset.folder
+    only = dataset.folder if dataset.folder.endswith(".parquet") else None
+    below = dataset.folder.rpartition("/")[0] if only else dataset.folder
     files = [
         RemoteParquet(dataset.repository, pinned.revision, file.path, file.size, file.sha256)
         for file in files_below(pinned, below, patience)
@@ -115,20 +121,26 @@ def list_files(dataset: Dataset, notice: Notice | None = None) -> list[RemotePar
 
 
 def download(
-    file: RemoteParquet,
-    folder: Path,
-    report: Callable[[int], None] | None = None,
-    notice: Notice | None = None,
+    file: RemoteParquet, folder: Path, progress: Callable[[int], None] | None = None
 ) -> Path:
-    """Bring a file to `folder`, at its path in the repository, and return where it is.
+    """Bring a file to `folder`, at its path in the repository.
 
     It goes on where an earlier try ended, five tries in a row may bring nothing, each ends after
     GROUNDUP_NETWORK_TIMEOUT seconds (20) of silence, and the file has its name only when size and
-    SHA-256 are right. `report` is told how many bytes are there, `notice` of each wait before
-    another try. Raises CorpusError.
+    SHA-256 are right. Each wait before another try is said.
+
+    Args:
+        file: What to bring.
+        folder: Where to.
+        progress: Takes the number of bytes that are there.
+
+    Returns:
+        Where the file is.
+
+    Raises:
+        CorpusError: The file can't be had, or isn't what it should be.
     """
     repository = Repository("datasets", file.repository, file.revision)
     listed = HubFile(file.path, file.size, file.sha256)
-    return hub.download(
-        repository, listed, folder / file.path, Patience(silence_limit(), TRIES, notice), report
-    )
+    patience = Patience(silence_limit(), TRIES, logger.warning)
+    return hub.download(repository, listed, folder / file.path, patience, progress)

@@ -1,10 +1,8 @@
-"""From what a user points at to the parts that one call each reads: ranges of files, row groups,
-remote files.
-"""
+"""What a user points at, cut into parts that one call each reads: ranges of files, row groups."""
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,9 +11,10 @@ from groundup.data.formats import COMPRESSED, NAMED, ROW_SUFFIXES, TEXT_SUFFIXES
 from groundup.errors import CorpusError
 from groundup.prepare.hub_datasets import RemoteParquet, list_files, named_dataset
 
+logger = logging.getLogger(__name__)
+
 PART = 2**25  # bytes of a file that a part has, about
-# bytes of a text file that make a document, at least; a passage ends where a paragraph does
-PASSAGE = 2**13
+PASSAGE = 2**13  # bytes of a text file that make a document, at least
 TEXT_PER_BYTE = 2  # of a parquet file
 TEXT_OF_COMPRESSED = 4
 LONGEST_LINE = 2**27  # bytes of JSON
@@ -24,11 +23,16 @@ READABLE = ("text", "rows", "parquet")
 
 @dataclass(frozen=True)
 class Part:
-    """What one call reads. kind: text, rows (JSON lines), parquet, remote (parquet on the hub) or
-    named.
+    """What one call reads.
 
-    files: one, or several small texts. first, last: the range of bytes or of row groups of one
-    file. size: in bytes of text, about. facts: what the files were when the parts were planned.
+    Attributes:
+        kind: text, rows (JSON lines), parquet, remote (parquet on the hub) or named.
+        files: One file, or several small ones of a kind.
+        size: Bytes of text, about.
+        first: Where the part begins in its one file, in bytes or row groups.
+        last: Where it ends; None reads to the end.
+        facts: Size and time of change of each file when the parts were planned.
+        remote: The file on the hub, if the part is one.
     """
 
     kind: str
@@ -40,18 +44,22 @@ class Part:
     remote: RemoteParquet | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As a dictionary of what JSON knows."""
+        """Give the part as values that JSON knows."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Part":
-        """What `to_json` wrote."""
+        """Read what `to_json` gave."""
         remote = RemoteParquet(**values["remote"]) if values["remote"] else None
         facts = tuple(map(tuple, values["facts"]))
         return cls(**values | {"files": tuple(values["files"]), "facts": facts, "remote": remote})
 
     def check_unchanged(self) -> None:
-        """Raises CorpusError if a file isn't what it was when the preparation began."""
+        """Check that the files are what they were when the preparation began.
+
+        Raises:
+            CorpusError: A file has changed.
+        """
         for name, fact in zip(self.files, self.facts, strict=False):
             if _fact(Path(name)) != fact:
                 raise CorpusError(
@@ -60,25 +68,29 @@ class Part:
                 )
 
 
-def find_parts(
-    source: str, column: str, sample: str = "", notice: Callable[[str], None] | None = None
-) -> list[Part]:
-    """The parts of a file, a folder or a named corpus, in a fixed order. Raises CorpusError.
+def find_parts(source: str, column: str, sample: str = "", *, announce: bool = False) -> list[Part]:
+    """Find the parts of a file, a folder, a named corpus or a dataset on the hub, in a fixed order.
 
-    column: of parquet files. sample: of FineWeb-Edu. notice: is told when the hub has to be asked
-    again.
+    Args:
+        source: A path or a name.
+        column: The column of parquet files that holds the text.
+        sample: The sample of FineWeb-Edu; empty takes the smallest.
+        announce: Say which files of a folder are left out.
+
+    Raises:
+        CorpusError: There is nothing to read, or the source has shards already.
     """
     dataset = named_dataset(source, sample or None)
     if dataset is not None:
-        found = list_files(dataset, notice)
         return [
-            Part("remote", (file.path,), TEXT_PER_BYTE * file.size, remote=file) for file in found
+            Part("remote", (file.path,), TEXT_PER_BYTE * file.size, remote=file)
+            for file in list_files(dataset)
         ]
     found = recognise(source)
     if found.kind == "named":
         return [Part("named", (source,), size=2**20)]
-    path = found.path.absolute()  # machines of a cluster are in other folders
-    if not path.exists():
+    found = replace(found, path=found.path.absolute())  # a cluster's machines are in other folders
+    if not found.path.exists():
         raise CorpusError(
             f"source {source} is neither a file or folder nor a known corpus. Known: "
             f"{', '.join(NAMED)}, fineweb-edu, openwebtext, hf://datasets/OWNER/NAME"
@@ -88,16 +100,15 @@ def find_parts(
             f"source {source} has shards already: train on it with --corpus, look at it with data "
             "check"
         )
-    found = replace(found, path=path)
-    files = [found] if path.is_file() else _files_in(found, notice)
+    files = [found] if found.path.is_file() else _files_in(found, announce)
     parts = list(_parts_of(files, column))
     if sum(part.size for part in parts) == 0:
         raise CorpusError(f"source {source} is empty: {len(files)} files, 0 bytes")
     return parts
 
 
-def _files_in(folder: Source, notice: Callable[[str], None] | None) -> list[Source]:
-    """The files below a folder that can be read; others are named in a message."""
+def _files_in(folder: Source, announce: bool) -> list[Source]:
+    """The files below a folder that can be read."""
     seen = folder.files()
     files = [file for file in seen if file.kind in READABLE]
     if not files:
@@ -106,15 +117,13 @@ def _files_in(folder: Source, notice: Callable[[str], None] | None) -> list[Sour
             f"folder {folder.path} holds nothing to read. Looked for: {looked}, and "
             f"{' '.join(COMPRESSED)}"
         )
-    if notice is not None and len(files) < len(seen):
-        others = Counter(
-            file.path.suffix or file.path.name for file in seen if file.kind not in READABLE
-        ).most_common(5)
-        named = ", ".join(f"{count:,} {suffix}" for suffix, count in others)
-        notice(
-            f"left out of {folder.path}: {len(seen) - len(files):,} files that aren't text "
-            f"({named})"
-        )
+    others = Counter(
+        file.path.suffix or file.path.name for file in seen if file.kind not in READABLE
+    )
+    if announce and others:
+        named = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(5))
+        count = f"{others.total():,} files that aren't text"
+        logger.warning("left out of %s: %s (%s)", folder.path, count, named)
     return files
 
 
@@ -128,43 +137,36 @@ def _parts_of(files: list[Source], column: str) -> Iterator[Part]:
         text = _fact(file.path)[0] * (TEXT_OF_COMPRESSED if file.is_compressed else 1)
         is_small = kind != "parquet" and text < PART
         if together and (not is_small or kind != kind_together or size + text > PART):
-            yield _together(kind_together, together, size)
+            yield _whole(kind_together, together, size)
             together, size = [], 0
         if is_small:
             together, kind_together, size = [*together, file.path], kind, size + text
         elif kind == "parquet":
             yield from _row_groups(file.path, column)
         elif file.is_compressed:
-            yield _together(kind, [file.path], text)
+            yield _whole(kind, [file.path], text)
         else:
             yield from _ranges(file.path, kind, text)
     if together:
-        yield _together(kind_together, together, size)
+        yield _whole(kind_together, together, size)
 
 
-def _together(kind: str, files: list[Path], size: int) -> Part:
+def _whole(kind: str, files: list[Path], size: int) -> Part:
     return Part(kind, tuple(map(str, files)), size, facts=tuple(map(_fact, files)))
 
 
 def _ranges(path: Path, kind: str, size: int) -> Iterator[Part]:
     """A file cut about every PART bytes: between lines, or where paragraphs end."""
-    facts = (_fact(path),)
-    first = 0
-    with _readable(path) as file:
-        while first < size:
-            last = size
-            if first + 2 * PART < size:
-                file.seek(first + PART)
-                last = first + PART + _distance_to_cut(file, kind)
-            yield Part(kind, (str(path),), last - first, first, last, facts)
-            first = last
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[BinaryIO]:
+    facts, first = (_fact(path),), 0
     try:
         with path.open("rb") as file:
-            yield file
+            while first < size:
+                last = size
+                if first + 2 * PART < size:
+                    file.seek(first + PART)
+                    last = first + PART + _distance_to_cut(file, kind)
+                yield Part(kind, (str(path),), last - first, first, last, facts)
+                first = last
     except OSError as error:
         raise CorpusError(f"{path} can't be read: {error.strerror}") from error
 
@@ -173,13 +175,15 @@ def _distance_to_cut(file: BinaryIO, kind: str) -> int:
     """Bytes from where the file is to the next place where it can be cut."""
     if kind == "rows":
         return len(file.readline(LONGEST_LINE))  # a longer one is refused when it is read
-    start = file.read(2**20)
-    return cut_of(start, 0)
+    return cut_of(file.read(2**20), 0)
 
 
 def cut_of(text: bytes, least: int) -> int:
-    """Where a text can be cut, from `least` bytes on: after a paragraph, a line, a word, or just
-    between characters.
+    """Find where a text can be cut: after a paragraph, a line, a word, or between characters.
+
+    Args:
+        text: UTF-8.
+        least: The first place that is good enough, in bytes.
     """
     for sign in (b"\n\n", b"\n", b" "):
         if (place := text.find(sign, least)) >= 0:
@@ -191,7 +195,7 @@ def cut_of(text: bytes, least: int) -> int:
 
 
 def _row_groups(path: Path, column: str) -> Iterator[Part]:
-    """The row groups of a parquet file, as many together as make a part. Raises CorpusError."""
+    """The row groups of a parquet file, as many together as make a part."""
     from groundup.prepare.parquet import sizes_of_row_groups
 
     facts, first, size = (_fact(path),), 0, 0
@@ -204,7 +208,7 @@ def _row_groups(path: Path, column: str) -> Iterator[Part]:
 
 
 def _fact(path: Path) -> tuple[int, int]:
-    """A file's size and the time of its last change. Raises CorpusError."""
+    """A file's size and the time of its last change."""
     try:
         stat = path.stat()
     except OSError as error:

@@ -1,6 +1,4 @@
-"""Parquet files, read in little memory: pyarrow's pages one after the other, never a row group
-whole.
-"""
+"""Parquet files, read in little memory: page by page through pyarrow, never a row group whole."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,40 +11,46 @@ ROWS = 256  # at a time
 
 
 def sizes_of_row_groups(path: Path, column: str) -> list[int]:
-    """Uncompressed bytes of the column in each row group. Raises CorpusError."""
+    """Give the uncompressed bytes of a column in each row group.
+
+    Raises:
+        CorpusError: The file is damaged, or has no such column of text.
+    """
     with _opened(path, column) as file:
-        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
-        columns = range(file.metadata.num_columns)
+        metadata = file.metadata
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        columns = [[group.column(at) for at in range(metadata.num_columns)] for group in groups]
         return [
-            sum(
-                group.column(place).total_uncompressed_size
-                for place in columns
-                if _name(group, place) == column
-            )
-            for group in groups
+            sum(found.total_uncompressed_size for found in some if found.path_in_schema == column)
+            for some in columns
         ]
-
-
-def _name(group: Any, place: int) -> str:
-    return group.column(place).path_in_schema
 
 
 def read_rows(
     path: Path, column: str, first: int, last: int | None, replace: bool = False
 ) -> Iterator[tuple[int, str]]:
-    """The texts of row groups [first, last), each with the number of its row; nulls are left out.
-    CorpusError.
+    """Read the texts of row groups [first, last); nulls are left out.
 
-    replace: bytes that aren't UTF-8 become U+FFFD, else they're refused.
+    Args:
+        path: The file.
+        column: The column that holds the text.
+        first: The first row group.
+        last: The row group to stop before; None reads to the end.
+        replace: Bytes that aren't UTF-8 become U+FFFD; else they are refused.
+
+    Yields:
+        The number of a row in the file, and its text.
+
+    Raises:
+        CorpusError: The file is damaged, or has no such column of text.
     """
     with _opened(path, column) as file:
         groups = list(range(first, file.metadata.num_row_groups if last is None else last))
         row = sum(file.metadata.row_group(group).num_rows for group in range(first))
         arrow = _pyarrow()
+        batches = file.iter_batches(ROWS, row_groups=groups, columns=[column], use_threads=False)
         try:
-            for batch in file.iter_batches(
-                ROWS, row_groups=groups, columns=[column], use_threads=False
-            ):
+            for batch in batches:
                 for text in _texts(batch.column(0), path, row, replace):
                     if text is not None:
                         yield row, text
@@ -56,7 +60,7 @@ def read_rows(
 
 
 def _texts(column: Any, path: Path, row: int, replace: bool) -> list[str | None]:
-    """What a piece of a column holds. row: its first. Raises CorpusError."""
+    """What a piece of a column holds, from the row of that number on."""
     try:
         return column.to_pylist()
     except UnicodeDecodeError:
@@ -76,7 +80,7 @@ def _texts(column: Any, path: Path, row: int, replace: bool) -> list[str | None]
 
 
 def _opened(path: Path, column: str) -> Any:
-    """An open ParquetFile that has this column, of text. Raises CorpusError."""
+    """An open ParquetFile that has this column, of text."""
     arrow = _pyarrow()
     from pyarrow.parquet import ParquetFile
 

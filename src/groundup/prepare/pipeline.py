@@ -1,8 +1,7 @@
-"""`groundup prepare`: any text to shuffled, verified shards, in constant memory; stopped anywhere,
-it goes on.
+"""`groundup prepare`: any text to shuffled, verified shards, in constant memory.
 
 First every part of the input is encoded into runs, then every shard is gathered from the runs; the
-index comes last.
+index comes last. A preparation that is stopped anywhere goes on.
 """
 
 import shutil
@@ -14,16 +13,14 @@ from typing import Protocol
 
 from filelock import FileLock, Timeout
 
-from groundup.console import report
 from groundup.data.shard_folder import INDEX, TOKENIZER_FOLDER, ShardFolder, open_folder, read_index
 from groundup.data.tokens import token_dtype
 from groundup.errors import CorpusError
 from groundup.machine.cores import usable_cores
 from groundup.prepare.hub_datasets import named_dataset
 from groundup.prepare.inputs import find_parts
-from groundup.prepare.plan import inputs_of
+from groundup.prepare.plan import PLAN, WORK, Plan, Preparation, explained, inputs_of
 from groundup.prepare.progress import Progress
-from groundup.prepare.steps import PLAN, WORK, Plan, Preparation, explained
 from groundup.prepare.workers import Call, Results, Workers, run_here
 from groundup.tokenizers.base import tokenizer_sha256
 from groundup.tokenizers.load import load_tokenizer
@@ -38,11 +35,21 @@ class Runner(Protocol):
 
 
 def prepare(preparation: Preparation, out: Path, workers: int = 0, ray: str = "") -> ShardFolder:
-    """Shards of a source in the folder `out`, and what was learned about them: the open folder.
+    """Make shards of a source, and learn what a training run should know about them.
 
-    workers: processes; 0 takes the cores there are. ray: the address of a cluster that shares the
-    disk. A preparation that was stopped goes on; one that is finished is only opened. Raises
-    GroundupError.
+    A preparation that was stopped goes on; one that is finished is only opened.
+
+    Args:
+        preparation: What to prepare, and how.
+        out: The folder of the shards.
+        workers: The number of processes; 0 takes the cores there are.
+        ray: The address of a cluster that shares the disk; empty works on this machine.
+
+    Returns:
+        The open folder.
+
+    Raises:
+        GroundupError: The source, the tokenizer or the folder can't be used.
     """
     out = out.expanduser().resolve()
     _check_output(out, preparation)
@@ -60,24 +67,16 @@ def prepare(preparation: Preparation, out: Path, workers: int = 0, ray: str = ""
 
 
 def default_validation(source: str) -> float:
-    """The share of documents to keep for validation, where none is given: a corpus of the web has
-    enough in less.
-    """
+    """Give the share of documents for validation where none is asked for: less of web corpora."""
     return 0.001 if source in {"fineweb-edu", "openwebtext"} or source.startswith("hf://") else 0.1
 
 
 def _check_output(out: Path, preparation: Preparation) -> None:
-    """Raises CorpusError for a folder with something else in it, and for one that would be read
-    itself.
-    """
+    """Refuse a folder with something else in it, and one that would be read itself."""
     if out.exists() and not out.is_dir():
         raise CorpusError(f"--out {out} is a file; give a folder")
-    if (
-        out.is_dir()
-        and not (out / WORK).is_dir()
-        and not (out / INDEX).is_file()
-        and any(out.iterdir())
-    ):
+    is_ours = (out / WORK).is_dir() or (out / INDEX).is_file()
+    if out.is_dir() and not is_ours and any(out.iterdir()):
         raise CorpusError(
             f"--out {out} has something else in it; give an empty folder, or one that isn't there "
             "yet"
@@ -92,9 +91,7 @@ def _check_output(out: Path, preparation: Preparation) -> None:
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """One process at a time; what is refused before there is a plan leaves nothing behind. Raises
-    CorpusError.
-    """
+    """One process at a time; what is refused before there is a plan leaves nothing behind."""
     try:
         with FileLock(out / WORK / "lock", timeout=LOCK_SECONDS):
             try:
@@ -118,52 +115,44 @@ def _remove_if_not_begun(out: Path) -> None:
 
 
 def _check_finished(out: Path, preparation: Preparation) -> None:
-    """Raises CorpusError if what is in `out` is another preparation, or its source has other files
-    now.
-    """
+    """Refuse where `out` holds another preparation, or the source has other files now."""
     index = read_index(out / INDEX)
     if not {"preparation", "inputs"} <= index.keys():
         raise CorpusError(
             f"--out {out} has shards that `groundup prepare` didn't make: give another folder"
         )
     _check_same(out, Preparation(**index["preparation"]), index["tokenizer"]["sha256"], preparation)
-    if not is_remote(preparation) and index["inputs"] != inputs_of(
-        find_parts(preparation.source, preparation.column)
-    ):
-        raise CorpusError(
-            f"{out} was prepared from other files than {preparation.source} has now: give another "
-            "--out"
-        )
+    if not is_remote(preparation):
+        inputs = inputs_of(find_parts(preparation.source, preparation.column))
+        if index["inputs"] != inputs:
+            raise CorpusError(
+                f"{out} was prepared from other files than {preparation.source} has now: give "
+                "another --out"
+            )
 
 
 def is_remote(preparation: Preparation) -> bool:
-    """Whether the source is on the hub: then it was pinned when it was begun, and isn't listed
-    again.
-    """
+    """Tell whether the source is on the hub; it was pinned at first, and isn't listed again."""
     return named_dataset(preparation.source, preparation.sample or None) is not None
 
 
 def _check_same(out: Path, before: Preparation, tokenizer: str, now: Preparation) -> None:
-    """Raises CorpusError unless it is the same preparation, by the same tokenizer under its
-    name.
-    """
+    """Refuse another preparation, and another tokenizer under the same name."""
     for name, value in asdict(before).items():
         if getattr(now, name) != value:
             raise CorpusError(
                 f"{out} was begun with {name} = {value}, not {getattr(now, name)}: give another "
                 "--out, or delete it"
             )
-    if (
-        now.tokenizer != "characters"
-        and tokenizer_sha256(load_tokenizer(now.tokenizer, report)) != tokenizer
-    ):
+    is_characters = now.tokenizer == "characters"
+    if not is_characters and tokenizer_sha256(load_tokenizer(now.tokenizer)) != tokenizer:
         raise CorpusError(
             f"tokenizer {now.tokenizer} isn't the one that {out} was begun with: give another --out"
         )
 
 
 def _check_disk(out: Path, plan: Plan) -> None:
-    """Raises CorpusError if what will be written can't have room."""
+    """Refuse where what will be written can't have room."""
     # runs and shards, for a while both
     need = int(2.1 * plan.expected_tokens * token_dtype(plan.vocab_size).itemsize)
     # a file for each worker, about
@@ -180,11 +169,23 @@ def _check_disk(out: Path, plan: Plan) -> None:
 
 @contextmanager
 def runner(workers: int, ray: str) -> Iterator[Runner]:
-    """What works off the calls. Raises GroundupError."""
-    if ray:
-        from groundup.prepare.ray import on_cluster
+    """Choose what works off the calls, and end it afterwards.
 
-        yield on_cluster(ray)
+    Args:
+        workers: The number of processes; 0 takes the cores there are.
+        ray: The address of a cluster; empty works on this machine.
+
+    Yields:
+        What takes calls and gives results.
+
+    Raises:
+        GroundupError: There is no such cluster, or no such number of processes.
+    """
+    if ray:
+        from groundup.prepare.ray import join_cluster, run_on_cluster
+
+        join_cluster(ray)
+        yield run_on_cluster
         return
     if workers < 0:
         raise CorpusError(f"--workers {workers} must be a number of processes, from 1")
@@ -211,22 +212,23 @@ def _prepare(out: Path, plan: Plan, run: Runner) -> None:
 
 
 def plan_in(out: Path, preparation: Preparation, run: Runner) -> Plan:
-    """The plan that was begun, if it is of this preparation; else a new one. Raises
-    GroundupError.
+    """Read the plan that was begun, if it is of this preparation; else make one.
+
+    Raises:
+        GroundupError: The source can't be used, or isn't what it was.
     """
     if not (out / WORK / PLAN).is_file():
         _one(run, ("make_plan", {"out": str(out), "preparation": asdict(preparation)}))
         return Plan.read(out / WORK)
     plan = Plan.read(out / WORK)
     _check_same(out, plan.preparation, plan.made_by, preparation)
-    if (
-        not is_remote(preparation)
-        and tuple(find_parts(preparation.source, preparation.column)) != plan.parts
-    ):
-        raise CorpusError(
-            f"{preparation.source} has changed since this preparation began: what is prepared "
-            f"already was another text. Delete {out} and prepare again, or restore the source"
-        )
+    if not is_remote(preparation):
+        parts = find_parts(preparation.source, preparation.column)
+        if tuple(parts) != plan.parts:
+            raise CorpusError(
+                f"{preparation.source} has changed since this preparation began: what is prepared "
+                f"already was another text. Delete {out} and prepare again, or restore the source"
+            )
     return plan
 
 
@@ -237,8 +239,10 @@ def _one(run: Runner, call: Call) -> None:
 
 
 def encode_parts(out: Path, plan: Plan, run: Runner, progress: Progress) -> int:
-    """Encode as many parts as it takes: their number. The last one ends with the document that
-    reaches the limit.
+    """Encode as many parts as it takes; the last ends with the document that reaches the limit.
+
+    Returns:
+        The number of parts that were encoded, from the first on.
     """
     limit, taken, total, tokens = plan.preparation.limit, 0, 0, 0
 
@@ -247,11 +251,11 @@ def encode_parts(out: Path, plan: Plan, run: Runner, progress: Progress) -> int:
 
     while taken < len(plan.parts) and (not limit or total < limit):
         found = {}
-        for done, result in run(
-            call(number, limit) for number in _wave(plan, taken, limit - total)
-        ):
-            found[done[1]["number"]] = result["tokens"]
-            progress.part(plan.parts[done[1]["number"]], result)
+        calls = (call(number, limit) for number in _wave(plan, taken, limit - total))
+        for (_, arguments), result in run(calls):
+            number = arguments["number"]
+            found[number] = result["tokens"]
+            progress.part(plan.parts[number], result)
         while taken in found and (not limit or total < limit):
             tokens = found[taken]
             total, taken = total + tokens, taken + 1
@@ -261,9 +265,7 @@ def encode_parts(out: Path, plan: Plan, run: Runner, progress: Progress) -> int:
 
 
 def _wave(plan: Plan, first: int, wanted: int) -> Iterator[int]:
-    """Parts from `first` on that are expected to have as many tokens as are wanted; all of them
-    without a limit.
-    """
+    """Parts from `first` on that should have as many tokens as are wanted; without a limit all."""
     for number in range(first, len(plan.parts)):
         yield number
         wanted -= int(plan.parts[number].size * plan.tokens_per_byte)

@@ -1,51 +1,151 @@
-"""The first call of a preparation: what there is to read, by which tokenizer, into how many
-shards.
-"""
+"""The plan of a preparation: what there is to read, by which tokenizer, into how many shards."""
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from groundup.console import report
 from groundup.data.shard_folder import TOKENIZER_FOLDER
 from groundup.errors import CorpusError
 from groundup.prepare.documents import Reading, read_documents
-from groundup.prepare.encoding import SHARD_TOKENS, Layout, encode_anyway, repaired
+from groundup.prepare.encoding import (
+    SHARD_TOKENS,
+    Layout,
+    encode_anyway,
+    repaired,
+    write_json,
+)
 from groundup.prepare.inputs import Part, find_parts
-from groundup.prepare.steps import WORK, Plan, Preparation, explained
 from groundup.tokenizers.base import Tokenizer, tokenizer_sha256
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.load import load_tokenizer
 
+WORK = ".work"
+PLAN = "plan.json"
+DOWNLOADS = "downloads"
 SAMPLE_BYTES = 2**18  # of the source, to judge how many tokens it has
 
 
+@dataclass(frozen=True)
+class Preparation:
+    """What to prepare, and how.
+
+    Attributes:
+        source: A path, or the name of a corpus or of a dataset on the hub.
+        tokenizer: A name or a path; `characters` makes one of the characters of the source.
+        sample: The sample of FineWeb-Edu; empty takes the smallest.
+        column: The column of rows that holds the text.
+        replace_errors: Bytes that aren't UTF-8 become U+FFFD; else they are refused.
+        seed: Decides the order of the documents.
+        validation: The share of the documents that is kept for validation, in [0, 1).
+        deduplicate: Keep one of documents that are equal.
+        limit: The number of tokens after which to stop; 0 takes all.
+    """
+
+    source: str
+    tokenizer: str = "gpt2"
+    sample: str = ""
+    column: str = "text"
+    replace_errors: bool = False
+    seed: int = 1337
+    validation: float = 0.1
+    deduplicate: bool = False
+    limit: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.validation < 1:
+            raise CorpusError(
+                f"--validation {self.validation} must be a share of the documents, in [0, 1)"
+            )
+        if not 0 <= self.seed < 2**63:
+            raise CorpusError(f"--seed {self.seed} must be a whole number from 0, below 2^63")
+        if self.limit < 0:
+            raise CorpusError(
+                f"--tokens {self.limit} must be a number of tokens, from 1; leave it out to take "
+                "all"
+            )
+
+    def reading(self, out: Path) -> Reading:
+        """Say how its documents are read; files of the hub come to a folder below `out`."""
+        return Reading(self.column, self.replace_errors, out / WORK / DOWNLOADS)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A preparation worked out.
+
+    Attributes:
+        preparation: What was asked for.
+        inputs: SHA-256 of what there is to read.
+        layout: How documents are spread over the shards.
+        tokens_per_byte: What the first documents have.
+        vocab_size: Tokens in the tokenizer's vocabulary.
+        made_by: SHA-256 of the tokenizer.
+        parts: What each call reads.
+    """
+
+    preparation: Preparation
+    inputs: str
+    layout: Layout
+    tokens_per_byte: float
+    vocab_size: int
+    made_by: str
+    parts: tuple[Part, ...]
+
+    @property
+    def expected_tokens(self) -> float:
+        """About the number of tokens of both splits."""
+        expected = sum(part.size for part in self.parts) * self.tokens_per_byte
+        return min(expected, self.preparation.limit or expected)
+
+    def write(self, folder: Path) -> None:
+        """Write `plan.json`."""
+        write_json(folder / PLAN, asdict(self) | {"parts": [part.to_json() for part in self.parts]})
+
+    @classmethod
+    def read(cls, folder: Path) -> "Plan":
+        """Read what `write` wrote."""
+        values = json.loads((folder / PLAN).read_text("utf-8"))
+        made = {
+            "preparation": Preparation(**values["preparation"]),
+            "layout": Layout(**values["layout"]),
+            "parts": tuple(map(Part.from_json, values["parts"])),
+        }
+        return cls(**values | made)
+
+
 def make_plan(out: str, preparation: dict[str, Any]) -> dict[str, Any]:
-    """Leave the plan of a preparation in its folder, and its tokenizer. Raises GroundupError."""
+    """Leave the plan of a preparation in its folder, and its tokenizer.
+
+    Args:
+        out: The output folder.
+        preparation: The fields of a `Preparation`.
+
+    Raises:
+        GroundupError: The source or the tokenizer can't be used.
+    """
     wanted, folder = Preparation(**preparation), Path(out)
-    parts = tuple(find_parts(wanted.source, wanted.column, wanted.sample, report))
+    parts = tuple(find_parts(wanted.source, wanted.column, wanted.sample, announce=True))
     reading = wanted.reading(folder)
     tokenizer = _tokenizer_of(wanted, parts, reading)
     size, tokens = _sample(parts, reading, tokenizer)
     expected = sum(part.size for part in parts) * tokens / size
     expected = min(expected, wanted.limit or expected)
-    validation = round(expected * wanted.validation)
-    layout = Layout(
-        seed=wanted.seed,
-        validation=wanted.validation,
-        training_shards=max(1, round((expected - validation) / SHARD_TOKENS)),
-        validation_shards=max(1, round(validation / SHARD_TOKENS)) if wanted.validation else 0,
-    )
+    held_out = round(expected * wanted.validation)
+    training_shards = max(1, round((expected - held_out) / SHARD_TOKENS))
+    validation_shards = max(1, round(held_out / SHARD_TOKENS)) if wanted.validation else 0
+    layout = Layout(wanted.seed, wanted.validation, training_shards, validation_shards)
     plan = Plan(
-        preparation=wanted,
-        inputs=inputs_of(parts),
-        layout=layout,
-        tokens_per_byte=tokens / size,
-        vocab_size=tokenizer.vocab_size,
-        made_by=tokenizer_sha256(tokenizer),
-        parts=parts,
+        wanted,
+        inputs_of(parts),
+        layout,
+        tokens / size,
+        tokenizer.vocab_size,
+        tokenizer_sha256(tokenizer),
+        parts,
     )
     with explained(folder):
         (folder / TOKENIZER_FOLDER).mkdir(exist_ok=True)
@@ -55,14 +155,30 @@ def make_plan(out: str, preparation: dict[str, Any]) -> dict[str, Any]:
 
 
 def inputs_of(parts: Iterable[Part]) -> str:
-    """SHA-256 of what there is to read: which files, of what size, and when they were changed."""
+    """Hash what there is to read: which files, of what size, and when they were changed."""
     return hashlib.sha256(json.dumps([part.to_json() for part in parts]).encode()).hexdigest()
+
+
+@contextmanager
+def explained(out: Path) -> Iterator[None]:
+    """Turn what the disk refuses into an error of one line.
+
+    Raises:
+        CorpusError: The system can't write into `out`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise CorpusError(
+            f"can't write into {out}: {error.strerror or error}. What is done is kept: make room, "
+            "and run the same command again to go on"
+        ) from error
 
 
 def _tokenizer_of(preparation: Preparation, parts: Iterable[Part], reading: Reading) -> Tokenizer:
     """The tokenizer that is named; `characters` is made of those that the source has."""
     if preparation.tokenizer != "characters":
-        return load_tokenizer(preparation.tokenizer, report)
+        return load_tokenizer(preparation.tokenizer)
     if any(part.remote for part in parts):
         raise CorpusError(
             f"--tokenizer characters reads the whole source first, so not {preparation.source}: "
@@ -76,7 +192,7 @@ def _tokenizer_of(preparation: Preparation, parts: Iterable[Part], reading: Read
 
 
 def _sample(parts: Iterable[Part], reading: Reading, tokenizer: Tokenizer) -> tuple[int, int]:
-    """Bytes and tokens of the first documents. Raises CorpusError if there are none."""
+    """Bytes and tokens of the first documents."""
     for part in parts:
         size = tokens = 0
         for document in read_documents(part, reading):

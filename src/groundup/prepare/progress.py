@@ -1,26 +1,22 @@
-"""What a preparation shows while it works: documents, tokens, speed and time left; lines now and
-then in a pipe.
-"""
+"""What a preparation shows while it works: documents, tokens, speed and the time that is left."""
 
 import sys
 import time
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from groundup.console import duration
 from groundup.prepare.inputs import Part
-from groundup.prepare.steps import Plan
+from groundup.prepare.plan import Plan
 
 SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """A context: a line that is renewed in a terminal, one every ten seconds elsewhere; both on
-    stderr.
-    """
+    """A context that shows a line on stderr: renewed in a terminal, every ten seconds elsewhere."""
 
     def __init__(self, plan: Plan) -> None:
         self.source, self.limit = plan.preparation.source, plan.preparation.limit
@@ -28,35 +24,27 @@ class Progress:
         self.read = self.documents = self.tokens = self.bytes = 0
         self.started = self.written = time.monotonic()
         console = Console(file=sys.stderr, highlight=False)
-        self.live = (
-            Live(console=console, refresh_per_second=4, transient=True)
-            if console.is_terminal
-            else None
-        )
+        is_live = console.is_terminal
+        self.live = Live(console=console, refresh_per_second=4, transient=True) if is_live else None
 
     def part(self, part: Part, result: dict[str, Any]) -> None:
-        """A part was encoded."""
+        """Count a part that was encoded, and show how far the work is."""
         self.read += part.size
-        self.documents, self.tokens = (
-            self.documents + result["documents"],
-            self.tokens + result["tokens"],
-        )
+        self.documents += result["documents"]
+        self.tokens += result["tokens"]
         self.bytes += result["bytes"]
         seconds = time.monotonic() - self.started
-        done = min(
-            1.0, max(self.read / max(1, self.size), self.tokens / self.limit if self.limit else 0.0)
-        )
-        speed, left = (
-            self.bytes / 1e6 / max(seconds, 1e-3),
-            _duration(seconds * (1 - done) / max(done, 1e-6)),
-        )
+        of_limit = self.tokens / self.limit if self.limit else 0.0
+        done = min(1.0, max(self.read / max(1, self.size), of_limit))
+        speed = self.bytes / 1e6 / max(seconds, 1e-3)
+        left = duration(seconds * (1 - done) / max(done, 1e-6))
         self._show(
             f"{self.source}: {self.documents:,} documents, {self.tokens:,} tokens, {speed:.1f} "
             f"MB/s, {left} left"
         )
 
     def shard(self, number: int, of: int) -> None:
-        """A shard was written."""
+        """Show that a shard was written."""
         self._show(f"{self.source}: shard {number:,} of {of:,} written")
 
     def _show(self, line: str) -> None:
@@ -71,18 +59,6 @@ class Progress:
             self.live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.live is not None:
             self.live.stop()
-
-
-def _duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -8,25 +8,29 @@ from itertools import islice
 from typing import Any
 
 from groundup.errors import CorpusError, GroundupError, MachineError
-from groundup.prepare.calls import CALLS
-from groundup.prepare.workers import Call, Results
+from groundup.prepare.workers import CALLS, Call, Results
 
 
-def on_cluster(address: str) -> "OnCluster":
-    """Join the cluster at `address` (`auto` finds one on this machine). Raises MachineError,
-    CorpusError.
+def join_cluster(address: str) -> None:
+    """Join a Ray cluster, so that `run_on_cluster` can use it.
+
+    Args:
+        address: Where the cluster is; `auto` finds one on this machine.
+
+    Raises:
+        MachineError: Ray isn't installed.
+        CorpusError: There is no cluster.
     """
     try:
         import ray
     except ImportError as error:
         raise MachineError("--ray needs Ray: pip install 'groundup[cluster]'") from error
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if ":" in address:  # Ray itself would try for minutes
             host, port = address.removeprefix("ray://").rsplit(":", 1)
             socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(
-            address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR
-        )
+        ray.init(address, ignore_reinit_error=True, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
         raise CorpusError(
             f"there is no Ray cluster at {address}: {str(error).splitlines()[0]}"
@@ -34,36 +38,37 @@ def on_cluster(address: str) -> "OnCluster":
     ray.data.DataContext.get_current().enable_progress_bars = False
     # what is shown is a preparation's own progress
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    return OnCluster()
 
 
-class OnCluster:
-    """Works off calls as rows of a Ray Dataset, so many at a time that every core of the cluster
-    has a few.
+def run_on_cluster(calls: Iterable[Call]) -> Results:
+    """Work off calls as rows of a Ray Dataset, a few at a time for every core of the cluster.
+
+    Yields:
+        Each call and its result.
+
+    Raises:
+        CorpusError: The cluster gave up, or a call raised a GroundupError.
     """
+    import ray
 
-    def __call__(self, calls: Iterable[Call]) -> Results:
-        """Each call and its result. Raises what a call raised."""
-        import ray
-
-        waiting = iter(calls)
-        at_once = 4 * max(1, int(ray.cluster_resources().get("CPU", 1)))
-        while batch := list(islice(waiting, at_once)):
-            rows = [{"call": json.dumps(call)} for call in batch]
-            answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map(answer)
-            for row in _rows_of(answers):
-                (name, arguments), result = json.loads(row["call"]), json.loads(row["answer"])
-                if "error" in result:
-                    raise CorpusError(result["error"])
-                yield (name, arguments), result
+    waiting = iter(calls)
+    at_once = 4 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    while batch := list(islice(waiting, at_once)):
+        rows = [{"call": json.dumps(call)} for call in batch]
+        results = ray.data.from_items(rows, override_num_blocks=len(rows)).map(run_row)
+        for row in _rows_of(results):
+            (name, arguments), result = json.loads(row["call"]), json.loads(row["result"])
+            if "error" in result:
+                raise CorpusError(result["error"])
+            yield (name, arguments), result
 
 
-def _rows_of(answers: Any) -> Iterator[dict[str, str]]:
-    """The rows as they come. Raises CorpusError for what Ray itself ends with."""
+def _rows_of(results: Any) -> Iterator[dict[str, str]]:
+    """The rows as they come; what Ray itself ends with is one line."""
     from ray.exceptions import RayError
 
     try:
-        yield from answers.iter_rows()
+        yield from results.iter_rows()
     except RayError as error:
         raise CorpusError(
             f"the Ray cluster gave up: {str(error).strip().splitlines()[-1]}. What is done is "
@@ -71,13 +76,11 @@ def _rows_of(answers: Any) -> Iterator[dict[str, str]]:
         ) from error
 
 
-def answer(row: dict[str, str]) -> dict[str, str]:
-    """A row with what its call gave; what a user did wrong travels as text, because Ray would wrap
-    it.
-    """
+def run_row(row: dict[str, str]) -> dict[str, str]:
+    """Run the call of a row; what a user did wrong travels as text, because Ray would wrap it."""
     name, arguments = json.loads(row["call"])
     try:
         result = CALLS[name](**arguments)
     except GroundupError as error:
         result = {"error": str(error)}
-    return row | {"answer": json.dumps(result)}
+    return row | {"result": json.dumps(result)}

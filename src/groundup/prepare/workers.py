@@ -1,30 +1,39 @@
-"""Calls on several processes of this machine: started as commands, so that no script needs a main
-guard.
+"""The calls of a preparation, worked off here or by several processes of this machine.
 
-A worker never imports the script or notebook that began the work; it ends when that process does,
-however it ends.
+The processes are started as commands, so that no script needs a main guard: a worker never imports
+the script or notebook that began the work. It ends when that process does, however it ends.
 """
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
 from groundup import errors
+from groundup.console import messages_to, report
 from groundup.errors import CorpusError, GroundupError
-from groundup.prepare.calls import CALLS
+from groundup.prepare.plan import make_plan
+from groundup.prepare.steps import encode_part, write_index, write_shard
 
 Call = tuple[str, dict[str, Any]]  # the name of one of CALLS, and its arguments
 Results = Iterator[tuple[Call, dict[str, Any]]]
 
+CALLS: dict[str, Callable[..., dict[str, Any]]] = {
+    call.__name__: call for call in (make_plan, encode_part, write_shard, write_index)
+}
+
 
 def run_here(calls: Iterable[Call]) -> Results:
-    """Each call and its result, one after the other, in this process."""
+    """Work off calls one after the other in this process.
+
+    Yields:
+        Each call and its result.
+    """
     for call in calls:
         yield call, CALLS[call[0]](**call[1])
 
@@ -36,9 +45,14 @@ class Workers:
         self.processes = [_start() for _ in range(count)]
 
     def run(self, calls: Iterable[Call]) -> Results:
-        """Each call and its result, as they come; a call is only taken when a worker is free.
+        """Work off calls; one is only taken when a worker is free.
 
-        Raises what a call raised, and CorpusError where a worker died.
+        Yields:
+            Each call and its result, as they come.
+
+        Raises:
+            CorpusError: A worker died.
+            GroundupError: A call raised it.
         """
         waiting, free = iter(calls), list(self.processes)
         running: dict[Future[dict[str, Any]], tuple[subprocess.Popen[bytes], Call]] = {}
@@ -86,7 +100,7 @@ def _start() -> subprocess.Popen[bytes]:
 
 
 def _ask(process: subprocess.Popen[bytes], call: Call) -> dict[str, Any]:
-    """Send a call and wait for its result. Raises what it raised."""
+    """Send a call and wait for its result; what it raised is raised here."""
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -106,17 +120,17 @@ def _ask(process: subprocess.Popen[bytes], call: Call) -> dict[str, Any]:
         )
     answer = json.loads(line)
     if "error" in answer:
-        kind = getattr(errors, answer["error"], None)
-        raise (kind or RuntimeError)(answer["message"])
+        raise (getattr(errors, answer["error"], None) or RuntimeError)(answer["message"])
     return answer["result"]
 
 
 def main() -> None:
-    """A worker: calls come as lines of JSON, results go out so. The end of the input ends it at
-    once.
+    """Be a worker: calls come as lines of JSON, results go out so.
+
+    The end of the input ends the worker at once.
     """
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what anything prints isn't an answer
+    results = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what anything prints isn't a result
     calls: SimpleQueue[Call] = SimpleQueue()
 
     def listen() -> None:
@@ -125,14 +139,15 @@ def main() -> None:
         os._exit(0)
 
     Thread(target=listen, daemon=True).start()
-    while True:
-        name, arguments = calls.get()
-        try:
-            answer: dict[str, Any] = {"result": CALLS[name](**arguments)}
-        except GroundupError as error:
-            answer = {"error": type(error).__name__, "message": str(error)}
-        answers.write(json.dumps(answer).encode() + b"\n")
-        answers.flush()
+    with messages_to(report):
+        while True:
+            name, arguments = calls.get()
+            try:
+                answer: dict[str, Any] = {"result": CALLS[name](**arguments)}
+            except GroundupError as error:
+                answer = {"error": type(error).__name__, "message": str(error)}
+            results.write(json.dumps(answer).encode() + b"\n")
+            results.flush()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from groundup.console import show
+from groundup.console import messages_to, show
 from groundup.data.dataset import Dataset, make_dataset
 from groundup.errors import RecipeError
 from groundup.machine import device as machines
@@ -19,7 +19,7 @@ from groundup.profiling.synthetic import alone, synthetic_text
 from groundup.recipes.schema import Recipe
 from groundup.runs.records import steps_within
 from groundup.training.failures import explain_out_of_memory
-from groundup.training.initial import beginning_of
+from groundup.training.initial import initial_model
 from groundup.training.journal import Journal, MainJournal
 from groundup.training.session import choose_tokenizer, read_corpora
 from groundup.training.setup import assemble, choose_machine, parameter_counts
@@ -74,11 +74,12 @@ def print_plan(recipe: Recipe, vocab_size: int, as_json: bool) -> None:
         raise RecipeError(
             "train.epochs are passes over a corpus, and --vocab-size is for none: give --steps"
         )
-    with explain_out_of_memory(recipe):
+    with messages_to(journal.say), explain_out_of_memory(recipe):
         if vocab_size:
             text = synthetic_text(recipe, vocab_size)
         else:
-            tokenizer = beginning_of(recipe, journal).tokenizer
+            begun = initial_model(recipe)
+            tokenizer = begun and begun.tokenizer
             around, here = alone(journal), Path.cwd()
             corpora = read_corpora(recipe.data.corpus, here, around)
             tokenizer = choose_tokenizer(recipe, tokenizer, corpora, here, around)

@@ -6,7 +6,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -15,6 +15,8 @@ from groundup.errors import ConfigError, RecipeError
 from groundup.models.config import adapted_matrices
 from groundup.recipes.schema import (
     LENGTHS,
+    OLDER_NAMES,
+    OLDER_TASK,
     ONLY_MODERN,
     SECTIONS,
     LoraSection,
@@ -31,9 +33,11 @@ class Layer:
     tables: Tables
     source: str
     text: str = ""
+    older: dict[str, str] = field(default_factory=dict)
 
     def place(self, section: str, key: str) -> str:
         """Where a key stands, for an error: `my.toml:7`, or the flag."""
+        key = self.older.get(key, key) if section == "eval" else key
         if not self.text:
             return f"--{section}.{key}".replace("_", "-") if not self.source else self.source
         current = ""
@@ -64,17 +68,37 @@ def parse_toml(text: str, source: str) -> Layer:
         if section not in SECTIONS:
             raise _unknown(section, layer.source, list(SECTIONS), "section")
         for key, value in values.items():
-            if key not in field_types(section):
+            current = OLDER_NAMES.get(key, key) if section == "eval" else key
+            if current not in field_types(section):
                 raise _unknown(f"{section}.{key}", layer.place(section, key), known, "key")
-            values[key] = _checked(value, section, key, layer)
-    return layer
+            values[key] = _checked(value, section, key, layer, field_types(section)[current][0])
+    return _with_current_names(layer)
 
 
 def overrides(tables: Tables) -> Layer:
     """Values from the command line, already of their types (the parser saw to that), as the topmost
     layer.
     """
-    return Layer(tables, source="")
+    return _with_current_names(Layer(tables, source=""))
+
+
+def _with_current_names(layer: Layer) -> Layer:
+    """Read keys under older names as the fields that they are now. Raises RecipeError."""
+    values = dict(layer.tables.get("eval", {}))
+    older = {new: old for old, new in OLDER_NAMES.items() if old in values}
+    for new, old in older.items():
+        task = values.get("task", OLDER_TASK)
+        if new in values or task != OLDER_TASK:
+            beside = f"eval.{new}" if new in values else f"eval.task = {task}"
+            raise RecipeError(
+                f"eval.{old} ({layer.place('eval', old)}) is the older name of eval.{new} with "
+                f"eval.task = {OLDER_TASK}, and can't stand beside {beside}. Leave it out."
+            )
+        values[new] = values.pop(old)
+    if not older:
+        return layer
+    tables = layer.tables | {"eval": values | {"task": OLDER_TASK}}
+    return replace(layer, tables=tables, older=older)
 
 
 def load_recipe(*layers: Layer) -> Recipe:
@@ -163,9 +187,8 @@ def _unknown(name: str, place: str, known: list[str], kind: str) -> RecipeError:
     return RecipeError(f"unknown {kind} {name}{f' ({place})' if place else ''}. {remedy}")
 
 
-def _checked(value: Any, section: str, key: str, layer: Layer) -> Any:
+def _checked(value: Any, section: str, key: str, layer: Layer, expected: Any) -> Any:
     """The value in its field's type. Raises RecipeError."""
-    expected = field_types(section)[key][0]
     if get_origin(expected) is Literal:
         if value in get_args(expected):
             return value
@@ -318,6 +341,6 @@ _BOUNDS = [  # section, key, lowest, highest, remedy
     ("eval", "train_tokens", 0, _MANY, "0 measures none."),
     ("eval", "patience", 0, _MANY, "0 never stops early."),
     ("eval", "sample_length", 0, _MANY, "0 writes no sample."),
-    ("eval", "hellaswag_every", 0, _MANY, "0 never scores."),
-    ("eval", "hellaswag_items", 0, _MANY, "The usual: 200; 0 takes all."),
+    ("eval", "task_every", 0, _MANY, "0 never scores."),
+    ("eval", "task_items", 0, _MANY, "The usual: 200; 0 takes all."),
 ]

@@ -156,12 +156,15 @@ class EvalSection:
         int, "evaluations without a better loss before stopping early; 0 never stops"
     ] = 0
     sample_length: Annotated[int, "tokens of the sample at each evaluation; 0 writes none"] = 200
-    hellaswag_every: Annotated[int, "steps between scorings by HellaSwag's items; 0 never"] = 0
-    hellaswag_items: Annotated[
+    task: Annotated[
+        str, "what scores the model on the way: hellaswag, or choices, which needs a task_file"
+    ] = "hellaswag"
+    task_every: Annotated[int, "steps between scorings by the task's items; 0 never"] = 0
+    task_items: Annotated[
         int, "items to score, always the same ones, evenly spread; 0 takes all"
     ] = 200
-    hellaswag_file: Annotated[
-        str, "items of your own as JSON lines; the official ones if left out"
+    task_file: Annotated[
+        str, "items of your own as JSON lines; of hellaswag, the official ones if left out"
     ] = ""
 
 
@@ -237,6 +240,15 @@ def shape_of(architecture: str, config: ModelConfig) -> dict[str, Any]:
         shape["head"] = "tied" if config.tied else "untied"
     return {"architecture": architecture, **shape}
 
+
+# Keys of the section `eval` as recipes had them when HellaSwag was the only task. Each is read as
+# the field beside it, and says that eval.task is OLDER_TASK.
+OLDER_NAMES = {
+    "hellaswag_every": "task_every",
+    "hellaswag_items": "task_items",
+    "hellaswag_file": "task_file",
+}
+OLDER_TASK = "hellaswag"
 
 ONLY_MODERN = ("n_kv_head", "head_dim", "n_inner", "rope_theta", "head")  # of the section model
 SECTIONS = {section.name: get_type_hints(Recipe)[section.name] for section in fields(Recipe)}

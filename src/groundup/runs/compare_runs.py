@@ -1,13 +1,9 @@
-"""`groundup compare` of two runs: their records side by side, at equal tokens, at equal time, and
-in one picture.
-"""
+"""Compares two runs by their records: at equal tokens, at equal time, and in one picture."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groundup.cli.run_report import print_runs
-from groundup.console import print_json
 from groundup.errors import RunError
 from groundup.recipes.schema import Recipe, differences
 from groundup.runs.folder import RECIPE_FILE, RunFolder, all_runs, run_or_path
@@ -15,14 +11,21 @@ from groundup.runs.plot import Curve, plot_two
 from groundup.tokenizers.base import TOKENIZER_FILE
 
 MEASURED = {"step", "tokens", "seconds", "validation_loss", "bits_per_byte"}
+AXES = ("tokens", "seconds")
 
 Lines = list[dict[str, Any]]  # of metrics.jsonl
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run left behind. evaluations: those of metrics.jsonl, one after its first step at
-    least.
+    """What a run left behind.
+
+    Args:
+        folder: The run's folder.
+        recipe: Its recipe.
+        facts: Its `run.json`.
+        last: The last line of its metrics.
+        evaluations: Those lines that are evaluations; one at least is after its first step.
     """
 
     folder: RunFolder
@@ -33,7 +36,12 @@ class RunRecord:
 
     @classmethod
     def of(cls, folder: RunFolder) -> "RunRecord":
-        """Raises RunError for a run that was never measured, and what a damaged one raises."""
+        """Read a run.
+
+        Raises:
+            RunError: The run was never measured, or is damaged.
+            RecipeError: Its recipe is damaged.
+        """
         recipe, facts, lines = folder.read_recipe(), folder.read_facts(), folder.read_metrics()
         evaluations = [
             line for line in lines if line["kind"] == "evaluation" and line.keys() >= MEASURED
@@ -43,25 +51,19 @@ class RunRecord:
                 f"{folder.name} has no evaluation after its first step, so there is no curve to "
                 f"compare. Train it further: groundup train --resume {folder.name}"
             )
-        last = max(
-            (line for line in lines if {"tokens", "seconds"} <= line.keys()),
-            key=lambda line: line["step"],
-        )
+        done = (line for line in lines if {"tokens", "seconds"} <= line.keys())
+        last = max(done, key=lambda line: line["step"])
         return cls(folder, recipe, facts, last, evaluations)
 
     @property
     def best(self) -> dict[str, Any]:
         """The evaluation with the lowest validation loss, after the first step."""
-        return min(
-            (line for line in self.evaluations if line["step"]),
-            key=lambda line: line["validation_loss"],
-        )
+        learned = (line for line in self.evaluations if line["step"])
+        return min(learned, key=lambda line: line["validation_loss"])
 
     @property
     def tokenizer(self) -> tuple[int, bytes]:
-        """What tells vocabularies apart: the size, and the newest checkpoint's file where there is
-        one.
-        """
+        """What tells vocabularies apart: the size, and the newest checkpoint's tokenizer if any."""
         file = self.folder.checkpoints / "latest" / TOKENIZER_FILE
         return self.facts["vocab_size"], file.read_bytes() if file.is_file() else b""
 
@@ -82,9 +84,98 @@ class RunRecord:
         }
 
 
-def compare_runs(names: tuple[str, str], *, out: Path | None, as_json: bool) -> None:
-    """Compare two runs by what they recorded, print it, and draw both curves. Raises
-    GroundupError.
+@dataclass(frozen=True)
+class EqualPoint:
+    """The losses of two runs at one place of an axis: where the shorter one was last measured.
+
+    Args:
+        axis: `tokens` or `seconds`.
+        at: The place.
+        losses: The loss of each run, or None before its first evaluation.
+        interpolated: For each run, whether its loss is a straight line's value between two
+            evaluations.
+    """
+
+    axis: str
+    at: float
+    losses: tuple[float | None, float | None]
+    interpolated: tuple[bool, bool]
+
+    @property
+    def difference(self) -> float | None:
+        """The second run's loss minus the first's."""
+        first, second = self.losses
+        return None if first is None or second is None else second - first
+
+    def to_json(self) -> dict[str, Any]:
+        """The losses, their difference, and whether they were measured right there."""
+        return {
+            "at": self.at,
+            "losses": list(self.losses),
+            "difference": self.difference,
+            "interpolated": list(self.interpolated),
+        }
+
+
+@dataclass(frozen=True)
+class RunComparison:
+    """Two runs, side by side.
+
+    Args:
+        names: What the user called them.
+        runs: What they left behind.
+        same_vocabulary: Whether their losses in nats a token compare.
+        at_equal: Their losses at equal tokens and at equal time.
+        recipe_differences: The fields in which their recipes differ.
+        picture: Where their curves are drawn.
+    """
+
+    names: tuple[str, str]
+    runs: tuple[RunRecord, RunRecord]
+    same_vocabulary: bool
+    at_equal: tuple[EqualPoint, EqualPoint]
+    recipe_differences: list[dict[str, Any]] | None
+    picture: Path
+
+    @property
+    def unit(self) -> str:
+        """The unit in which losses are compared."""
+        return "nats a token" if self.same_vocabulary else "bits a byte"
+
+    @property
+    def same_text(self) -> bool:
+        """Whether both runs were measured on the same text: the same corpora, split alike."""
+        first, second = (
+            (run.facts["corpus"]["fingerprint"], run.recipe.data.validation_fraction)
+            for run in self.runs
+        )
+        return first == second
+
+    def to_json(self) -> dict[str, Any]:
+        """The comparison as `groundup compare --json` states it."""
+        return {
+            "task": None,
+            "models": list(self.names),
+            "runs": [run.to_json() for run in self.runs],
+            "same_text": self.same_text,
+            "same_vocabulary": self.same_vocabulary,
+            "unit": self.unit,
+            **{f"at_equal_{found.axis}": found.to_json() for found in self.at_equal},
+            "recipe_differences": self.recipe_differences,
+            "picture": str(self.picture),
+        }
+
+
+def compare_runs(names: tuple[str, str], out: Path | None = None) -> RunComparison:
+    """Compare two runs by what they recorded, and draw both curves.
+
+    Args:
+        names: The runs' names or paths.
+        out: Where the picture goes; `compare-A-B.png` where it is left out.
+
+    Raises:
+        RunError: A name is no run's, a run has no curve, or the picture can't be written.
+        RecipeError: A run's recipe is damaged.
     """
     for name in names:
         if run_named(name) is None:
@@ -96,86 +187,71 @@ def compare_runs(names: tuple[str, str], *, out: Path | None, as_json: bool) -> 
     first, second = (RunRecord.of(RunFolder(run_or_path(name))) for name in names)
     same_vocabulary = first.tokenizer == second.tokenizer
     field = "validation_loss" if same_vocabulary else "bits_per_byte"
-    picture = out or Path(f"compare-{first.folder.name}-{second.folder.name}.png")
-    result = {
-        "task": None,
-        "models": list(names),
-        "runs": [first.to_json(), second.to_json()],
-        "same_text": is_same_text(first, second),
-        "same_vocabulary": same_vocabulary,
-        "unit": "nats a token" if same_vocabulary else "bits a byte",
-        "at_equal_tokens": at_equal(first, second, "tokens", field),
-        "at_equal_seconds": at_equal(first, second, "seconds", field),
-        "recipe_differences": recipe_differences(names),
-        "picture": str(picture),
-    }
-    draw(first, second, picture, field, result)
-    if as_json:
-        print_json(result)
-    else:
-        print_runs(result)
+    by_tokens, by_seconds = (at_equal(first, second, axis, field) for axis in AXES)
+    comparison = RunComparison(
+        *(names, (first, second), same_vocabulary, (by_tokens, by_seconds)),
+        recipe_differences(names),
+        out or Path(f"compare-{first.folder.name}-{second.folder.name}.png"),
+    )
+    draw(comparison, field)
+    return comparison
 
 
-def draw(
-    first: RunRecord, second: RunRecord, picture: Path, field: str, result: dict[str, Any]
-) -> None:
-    """Both curves in one picture. Raises RunError where it can't be written."""
-    both = [Curve(record.folder.name, record.evaluations) for record in (first, second)]
-    marks = {axis: result[f"at_equal_{axis}"]["at"] for axis in ("tokens", "seconds")}
+def draw(comparison: RunComparison, field: str) -> None:
+    """Draw both curves in one picture. Raises RunError where it can't be written."""
+    first, second = (Curve(run.folder.name, run.evaluations) for run in comparison.runs)
+    marks = {found.axis: found.at for found in comparison.at_equal}
     try:
-        plot_two(both[0], both[1], picture, field=field, unit=result["unit"], marks=marks)
+        plot_two(first, second, comparison.picture, field=field, unit=comparison.unit, marks=marks)
     except OSError as error:
         raise RunError(
-            f"the picture {picture} can't be written: {error.strerror}. Choose another --out"
+            f"the picture {comparison.picture} can't be written: {error.strerror}. Choose another "
+            "--out"
         ) from error
 
 
 def run_named(name: str) -> RunFolder | None:
-    """The run that a name means; None for any other model."""
+    """Find the run that a name means; None for any other model."""
     path = run_or_path(name)
     return RunFolder(path) if (path / RECIPE_FILE).is_file() else None
 
 
 def recipe_differences(names: tuple[str, str]) -> list[dict[str, Any]] | None:
-    """The fields in which the recipes of two runs differ; None where one of the two is no run.
-    Raises RunError.
+    """List the fields in which the recipes of two runs differ; None where one of the two is no run.
+
+    Raises:
+        RunError: A recipe can't be read.
+        RecipeError: A recipe is damaged.
     """
-    runs = [run_named(name) for name in names]
-    if runs[0] is None or runs[1] is None:
+    first, second = (run_named(name) for name in names)
+    if first is None or second is None:
         return None
-    found = differences(runs[0].read_recipe(), runs[1].read_recipe())
+    found = differences(first.read_recipe(), second.read_recipe())
     return [{"field": field, "a": before, "b": after} for field, before, after in found]
 
 
-def is_same_text(first: RunRecord, second: RunRecord) -> bool:
-    """Whether both were measured on the same text: the same corpora, split alike."""
-    corpora = [record.facts["corpus"]["fingerprint"] for record in (first, second)]
-    shares = [record.recipe.data.validation_fraction for record in (first, second)]
-    return corpora[0] == corpora[1] and shares[0] == shares[1]
+def at_equal(first: RunRecord, second: RunRecord, axis: str, field: str) -> EqualPoint:
+    """Find the losses of both runs where the shorter one was last measured, along an axis.
 
-
-def at_equal(first: RunRecord, second: RunRecord, axis: str, field: str) -> dict[str, Any]:
-    """The losses of both where the shorter one was last measured, along `axis`: `tokens` or
-    `seconds`.
-
-    interpolated: whether that is a straight line's value between two evaluations. A loss is None
-    before the first one.
+    Args:
+        first: A run.
+        second: Another.
+        axis: `tokens` or `seconds`.
+        field: Which loss: `validation_loss` or `bits_per_byte`.
     """
-    place = min(record.evaluations[-1][axis] for record in (first, second))
-    losses = [value_at(record.evaluations, axis, place, field) for record in (first, second)]
-    measured = [
-        any(line[axis] == place for line in record.evaluations) for record in (first, second)
-    ]
-    gap = None if losses[0] is None or losses[1] is None else losses[1] - losses[0]
+    at = min(run.evaluations[-1][axis] for run in (first, second))
+    losses = [value_at(run.evaluations, axis, at, field) for run in (first, second)]
     interpolated = [
-        value is not None and not exact for value, exact in zip(losses, measured, strict=True)
+        loss is not None and all(line[axis] != at for line in run.evaluations)
+        for run, loss in zip((first, second), losses, strict=True)
     ]
-    return {"at": place, "losses": losses, "difference": gap, "interpolated": interpolated}
+    return EqualPoint(axis, at, (losses[0], losses[1]), (interpolated[0], interpolated[1]))
 
 
 def value_at(evaluations: Lines, axis: str, place: float, field: str) -> float | None:
-    """A measured value at `place` on the axis, on a straight line between the evaluations around
-    it.
+    """Read a value at a place of the axis, on a straight line between the evaluations around it.
+
+    It is None before the first evaluation and after the last.
     """
     before = [line for line in evaluations if line[axis] <= place]
     after = [line for line in evaluations if line[axis] >= place]

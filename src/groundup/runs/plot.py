@@ -1,6 +1,4 @@
-"""The picture of a run, losses above and learning rate below; and that of two runs, side by
-side.
-"""
+"""The picture of a run: its losses, a task's accuracy, the learning rate; and that of two runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,50 +8,58 @@ from typing import Any
 AXES = {"tokens": "at equal tokens", "seconds": "at equal time"}
 BLUE, ORANGE, GREEN, GREY = "#0b6bcb", "#d9480f", "#2b8a3e", "#868e96"
 
+Lines = list[dict[str, Any]]  # of metrics.jsonl
 
-def plot_losses(lines: list[dict[str, Any]], path: Path, title: str) -> None:
-    """Draw metrics.jsonl's `lines` to `path`, replaced in one step; nothing to draw leaves
-    no file.
+
+def plot_losses(lines: Lines, path: Path, title: str, tasks: Mapping[str, str]) -> None:
+    """Draw what a run measured to a PNG file, replaced in one step.
+
+    Nothing is drawn, and no file is left, where there is no step yet.
+
+    Args:
+        lines: The lines of metrics.jsonl.
+        path: The file.
+        title: What stands above the picture.
+        tasks: The title of each task that a run can be scored by, by its name.
     """
+    steps = [line for line in lines if line["kind"] == "step"]
+    if not steps:
+        return
     # matplotlib takes a third of a second: only who draws pays
     from matplotlib.figure import Figure
 
-    steps = [line for line in lines if line["kind"] == "step"]
-    evaluations = [line for line in lines if line["kind"] == "evaluation"]
-    if not steps:
-        return
-    scored = [line for line in lines if line["kind"] == "hellaswag"]
+    scored = [line for line in lines if line["kind"] in tasks]
     figure = Figure(figsize=(8, 6.8 if scored else 5.5), dpi=120, layout="constrained")
     above, *between, below = figure.subplots(
         3 if scored else 2, 1, sharex=True, height_ratios=[4, 1.4, 1] if scored else [4, 1]
     )
+    above.plot(*_column(steps, "loss"), color=BLUE, alpha=0.25, lw=0.8)
+    _plot_evaluations([line for line in lines if line["kind"] == "evaluation"], above)
+    above.set_ylabel("loss (nats a token)")
+    above.set_title(title, loc="left")
+    for axes in between:
+        _plot_accuracy(scored, tasks[scored[-1]["kind"]], axes)
+    below.plot(*_column(steps, "learning_rate"), color=GREY)
+    below.set_ylabel("learning rate")
+    below.set_ylim(bottom=0)
+    below.set_xlabel("step")
+    _finish(figure, path)
 
-    above.plot(
-        [line["step"] for line in steps],
-        [line["loss"] for line in steps],
-        color=BLUE,
-        alpha=0.25,
-        lw=0.8,
-    )
+
+def _column(lines: Lines, field: str) -> tuple[list[int], list[float]]:
+    """The steps of some lines, and a field of each."""
+    return [line["step"] for line in lines], [line[field] for line in lines]
+
+
+def _plot_evaluations(evaluations: Lines, axes: Any) -> None:
+    """The measured losses, and what the best one is."""
     measured = [line for line in evaluations if line["train_loss"] is not None]
-    above.plot(
-        [line["step"] for line in measured],
-        [line["train_loss"] for line in measured],
-        color=BLUE,
-        label="training",
-    )
-    losses = [line["validation_loss"] for line in evaluations]
-    above.plot(
-        [line["step"] for line in evaluations],
-        losses,
-        color=ORANGE,
-        label="validation",
-        marker="o",
-        ms=3,
-    )
+    axes.plot(*_column(measured, "train_loss"), color=BLUE, label="training")
+    validation = _column(evaluations, "validation_loss")
+    axes.plot(*validation, color=ORANGE, label="validation", marker="o", ms=3)
     if learned := [line for line in evaluations if line["step"] > 0]:
         best = min(learned, key=lambda line: line["validation_loss"])
-        above.annotate(
+        axes.annotate(
             f"best {best['validation_loss']:.4f} at step {best['step']:,}",
             (best["step"], best["validation_loss"]),
             xytext=(-8, 24),
@@ -62,27 +68,28 @@ def plot_losses(lines: list[dict[str, Any]], path: Path, title: str) -> None:
             color=ORANGE,
             arrowprops={"arrowstyle": "-", "color": ORANGE},
         )
-        above.legend(frameon=False)
-    above.set_ylabel("loss (nats a token)")
-    above.set_title(title, loc="left")
+        axes.legend(frameon=False)
 
-    for axes in between:
-        _plot_accuracy(scored, axes)
-    below.plot(
-        [line["step"] for line in steps], [line["learning_rate"] for line in steps], color=GREY
-    )
-    below.set_ylabel("learning rate")
-    below.set_ylim(bottom=0)
-    below.set_xlabel("step")
-    _finish(figure, path)
+
+def _plot_accuracy(scored: Lines, title: str, axes: Any) -> None:
+    """A task's accuracy in percent with its interval, and what guessing gives."""
+    last, steps = scored[-1], [line["step"] for line in scored]
+    lows, highs = ([100 * line["interval"][end] for line in scored] for end in (0, 1))
+    axes.fill_between(steps, lows, highs, color=GREEN, alpha=0.15, lw=0)
+    axes.plot(steps, [100 * line["accuracy"] for line in scored], color=GREEN, marker="o", ms=3)
+    chance = 100 * last.get("chance", 0.25)  # HellaSwag's lines leave it out
+    axes.axhline(chance, color=GREY, lw=0.9, ls=(0, (4, 3)), zorder=0)
+    axes.set_ylabel(f"{title} (%)")
+    said = f"{last['convention']} {last['measure']}, {last['items']:,} items"
+    axes.set_title(f"{said}; guessing: {chance:.3g}%", loc="right", fontsize="small", color=GREY)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A run to draw: its evaluations, of which one comes after its first step."""
+    """A run to draw: its name and its evaluations, of which one comes after its first step."""
 
     name: str
-    evaluations: list[dict[str, Any]]
+    evaluations: Lines
 
 
 def plot_two(
@@ -94,9 +101,18 @@ def plot_two(
     unit: str,
     marks: Mapping[str, float | None],
 ) -> None:
-    """Draw `field` of two runs over tokens and over seconds of training to `path`.
+    """Draw a loss of two runs over tokens and over seconds of training.
 
-    marks: for either axis, where both are compared. Raises OSError.
+    Args:
+        first: A run.
+        second: Another.
+        path: The PNG file, replaced in one step.
+        field: Which loss: `validation_loss` or `bits_per_byte`.
+        unit: The unit of that loss.
+        marks: For either axis, where both runs are compared.
+
+    Raises:
+        OSError: The file can't be written.
     """
     from matplotlib.figure import Figure
 
@@ -130,29 +146,8 @@ def _short(number: float) -> str:
     return f"{number:g}"
 
 
-def _plot_accuracy(scored: list[dict[str, Any]], axes: Any) -> None:
-    """HellaSwag's accuracy in percent with its interval, and what guessing gives."""
-    steps, name = (
-        [line["step"] for line in scored],
-        f"{scored[-1]['convention']} {scored[-1]['measure']}",
-    )
-    lows, highs = ([100 * line["interval"][end] for line in scored] for end in (0, 1))
-    axes.fill_between(steps, lows, highs, color=GREEN, alpha=0.15, lw=0)
-    axes.plot(steps, [100 * line["accuracy"] for line in scored], color=GREEN, marker="o", ms=3)
-    axes.axhline(25, color=GREY, lw=0.9, ls=(0, (4, 3)), zorder=0)
-    axes.set_ylabel("HellaSwag (%)")
-    axes.set_title(
-        f"{name}, {scored[-1]['items']:,} items; guessing: 25%",
-        loc="right",
-        fontsize="small",
-        color=GREY,
-    )
-
-
 def _limits(curves: list[Curve], field: str) -> tuple[float, float]:
-    """The losses after the first step, with a margin: where a run starts from would press all else
-    together.
-    """
+    """Limits for the losses after the first step, which the loss at the start would dwarf."""
     losses = [line[field] for curve in curves for line in curve.evaluations if line["step"]]
     low, high = min(losses), max(losses)
     margin = 0.08 * (high - low) or 0.05 * low or 1.0
@@ -160,7 +155,7 @@ def _limits(curves: list[Curve], field: str) -> tuple[float, float]:
 
 
 def _finish(figure: Any, path: Path) -> None:
-    """The house's look, and the file, replaced in one step."""
+    """Give a figure the look that all have, and write its file in one step."""
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.2)

@@ -49,14 +49,25 @@ class EvaluationRecord:
 
 
 @dataclass(frozen=True)
-class HellaSwagRecord:
-    """The share of a fixed part of HellaSwag's items that is chosen rightly after `step` completed
-    steps.
+class TaskRecord:
+    """The share of a task's items that the model chose rightly, evaluated on the way.
 
-    convention, measure: by which. interval: of 95%. official: whether they are of the file of the
-    published figures.
+    Args:
+        task: The task's name, which is the kind of the line in metrics.jsonl.
+        step: The number of completed steps.
+        tokens: The tokens that the model was trained on.
+        convention: How items were put to the model.
+        measure: What decided its choice.
+        accuracy: The share of right choices.
+        interval: Its 95% interval.
+        right: The number of right choices.
+        items: The number of items.
+        official: Whether the items are those of published figures; None where there are none.
+        seconds: The time of training so far.
+        chance: The accuracy of guessing; None leaves it out, and stands for a quarter.
     """
 
+    task: str
     step: int
     tokens: int
     convention: str
@@ -65,15 +76,17 @@ class HellaSwagRecord:
     interval: tuple[float, float]
     right: int
     items: int
-    official: bool
-    seconds: float  # of training so far
+    official: bool | None
+    seconds: float
+    chance: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A line of metrics.jsonl."""
-        return {"kind": "hellaswag", **asdict(self)}
+        fields = {key: value for key, value in asdict(self).items() if value is not None}
+        return {"kind": fields.pop("task"), **fields}
 
 
-Record = StepRecord | EvaluationRecord | HellaSwagRecord
+Record = StepRecord | EvaluationRecord | TaskRecord
 
 
 def tokens_per_second(tokens: int, started: float, ended: float) -> float:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from groundup.errors import TokenizerError
-from groundup.files import parse_json
+from groundup.files import read_json
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
@@ -19,8 +19,9 @@ Contents = dict[str, Any]  # of tokenizer.json
 
 
 class Tokenizer(Protocol):
-    """Text to tokens and back. Text never becomes a special token: those are put between texts by
-    their ids.
+    """Text to tokens and back.
+
+    Text never becomes a special token: those are put between texts by their ids.
     """
 
     @property
@@ -30,7 +31,7 @@ class Tokenizer(Protocol):
 
     @property
     def special_tokens(self) -> Mapping[str, int]:
-        """What has an id and is no text, `<|endoftext|>` for instance."""
+        """Names and ids of what is no text, `<|endoftext|>` for instance."""
         ...
 
     @property
@@ -39,30 +40,43 @@ class Tokenizer(Protocol):
         ...
 
     def encode(self, text: str) -> np.ndarray:
-        """text -> ids: [tokens] int64. Raises TokenizerError for what has no token."""
+        """Encode a text.
+
+        Returns:
+            [tokens] int64.
+
+        Raises:
+            TokenizerError: The text has what no token stands for.
+        """
         ...
 
     def decode(self, ids: Iterable[int]) -> str:
-        """ids -> text; bytes that aren't UTF-8 become U+FFFD. Raises TokenizerError for an id out
-        of range.
+        """Decode ids; bytes that aren't UTF-8 become U+FFFD.
+
+        Raises:
+            TokenizerError: An id is out of range.
         """
         ...
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """ids -> the bytes that they stand for: a token may end within a character."""
+        """Give the bytes that ids stand for: a token may end within a character.
+
+        Raises:
+            TokenizerError: An id is out of range.
+        """
         ...
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json` and `tokenizer_config.json`, which transformers' AutoTokenizer
-        loads.
+        """Write `tokenizer.json` and `tokenizer_config.json`, which transformers loads.
+
+        Raises:
+            OSError: The system refuses.
         """
         ...
 
 
 def tokenizer_sha256(tokenizer: Tokenizer) -> str:
-    """SHA-256 of what decides the ids, in hexadecimal: equal for equal tokenizers, whoever computes
-    it.
-    """
+    """Hash what decides the ids: equal for equal tokenizers, whoever computes it."""
     canonical = json.dumps(_json_form(tokenizer.identity), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
@@ -79,9 +93,13 @@ def _json_form(value: object) -> object:
 
 
 def read_contents(path: Path) -> Contents:
-    """A `tokenizer.json` whose model has a type and a vocabulary. Raises TokenizerError."""
+    """Read a `tokenizer.json` whose model has a type and a vocabulary.
+
+    Raises:
+        TokenizerError: The file is something else.
+    """
     try:
-        contents = parse_json(path.read_text("utf-8"))
+        contents = read_json(path)
         _type, _vocabulary = contents["model"].get("type"), contents["model"]["vocab"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TokenizerError(
@@ -90,9 +108,36 @@ def read_contents(path: Path) -> Contents:
     return contents
 
 
+def make_contents(
+    model: dict[str, Any],
+    pre_tokenizer: dict[str, Any],
+    decoder: dict[str, Any],
+    added_tokens: list[dict[str, Any]],
+) -> Contents:
+    """Put the steps of a tokenizer together as `tokenizer.json` has them."""
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added_tokens,
+        "normalizer": None,
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": None,
+        "decoder": decoder,
+        "model": model,
+    }
+
+
 def write_files(folder: Path, contents: Contents, special: Mapping[str, str]) -> None:
-    """Both files. special: a role that transformers knows, `eos_token` for instance -> the
-    token.
+    """Write both files.
+
+    Args:
+        folder: Where they go.
+        contents: What `tokenizer.json` says.
+        special: Tokens by roles that transformers knows, `eos_token` for instance.
+
+    Raises:
+        OSError: The system refuses.
     """
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -104,7 +149,11 @@ def write_files(folder: Path, contents: Contents, special: Mapping[str, str]) ->
 
 
 def check_text(text: str) -> None:
-    """Raises TokenizerError for a lone surrogate, which UTF-8 doesn't have."""
+    """Check that UTF-8 can hold a text.
+
+    Raises:
+        TokenizerError: It has a lone surrogate.
+    """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -116,7 +165,11 @@ def check_text(text: str) -> None:
 
 
 def check_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
-    """The ids as numbers. Raises TokenizerError for one outside the vocabulary."""
+    """Give the ids as numbers.
+
+    Raises:
+        TokenizerError: An id is outside the vocabulary.
+    """
     numbers = list(map(int, ids))
     for position, token in enumerate(numbers):
         if not 0 <= token < vocab_size:

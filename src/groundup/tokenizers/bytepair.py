@@ -1,6 +1,4 @@
-"""Byte-level BPE: a Hugging Face `tokenizer.json`, encoded by tiktoken where that gives the same
-ids.
-"""
+"""Byte-level BPE: a `tokenizer.json`, encoded by tiktoken where that gives the same ids."""
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,31 +12,85 @@ import regex
 import tiktoken
 
 from groundup.errors import ForeignTokenizerError, SlowTokenizerError, TokenizerError
-from groundup.tokenizers.base import END_OF_TEXT, Contents, check_ids, check_text, write_files
+from groundup.tokenizers.base import (
+    END_OF_TEXT,
+    Contents,
+    check_ids,
+    check_text,
+    make_contents,
+    write_files,
+)
 from groundup.tokenizers.word_patterns import check_patterns, extent_of
 
 # GPT-2's words: contractions, then letters, numbers or signs with at most one space before them,
-# then white space.
-# The possessive form (++) finds the same and can't run out of stack on a long run of one kind.
+# then white space. The possessive form (++) finds the same and can't run out of stack on a long run
+# of one kind.
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 
 OTHER_DIALECT = regex.compile(
     r"(?<!\[)\^|\$|\(\?[a-z]*m|\{[\d,]+\}\+|\\[wWbBAzZG]|\(\?P?<(?![=!])|\(\?'"
 )
+OTHER_MERGING = ("ignore_merges", "dropout", "byte_fallback", "unk_token")
+OTHER_MARKS = ("continuing_subword_prefix", "end_of_word_suffix")
 
 Merge = tuple[bytes, bytes]
 
 
-class BytePairTokenizer:
-    """Bytes, merged pair by pair in the order in which the pairs were learned (Sennrich et al.
-    2016).
+class ByteLevelTokenizer:
+    """What tokenizers of bytes share: ids back to bytes and text, and the files.
 
-    contents: of a `tokenizer.json`; path: where it came from, for messages. Raises TokenizerError
-    for what is damaged, ForeignTokenizerError for what isn't byte-level BPE, and SlowTokenizerError
-    for what tiktoken can't encode alike.
+    Args:
+        contents: What `tokenizer.json` says.
+        special_tokens: Names and ids of what is no text.
+        by_id: The bytes of each id; an id that nothing has stands for none.
     """
 
-    special_tokens: Mapping[str, int]
+    def __init__(
+        self, contents: Contents, special_tokens: Mapping[str, int], by_id: dict[int, bytes]
+    ) -> None:
+        self.contents, self.special_tokens = contents, special_tokens
+        self._by_id, self.vocab_size = by_id, max(by_id) + 1
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """Give the bytes that ids stand for; a special token gives its name.
+
+        Raises:
+            TokenizerError: An id is out of range.
+        """
+        return b"".join([self._by_id.get(token, b"") for token in check_ids(ids, self.vocab_size)])
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Decode ids; bytes that aren't UTF-8, such as half a character, become U+FFFD.
+
+        Raises:
+            TokenizerError: An id is out of range.
+        """
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer.json` and `tokenizer_config.json`, which transformers loads.
+
+        Raises:
+            OSError: The system refuses.
+        """
+        roles = ("bos_token", "eos_token") if END_OF_TEXT in self.special_tokens else ()
+        write_files(folder, self.contents, dict.fromkeys(roles, END_OF_TEXT))
+
+
+class BytePairTokenizer(ByteLevelTokenizer):
+    """Bytes, merged pair by pair in the order in which the pairs were learned.
+
+    The source is Sennrich et al. (2016).
+
+    Args:
+        contents: What a `tokenizer.json` says.
+        path: Where it came from, for messages.
+
+    Raises:
+        TokenizerError: The contents are damaged.
+        ForeignTokenizerError: They aren't byte-level BPE.
+        SlowTokenizerError: tiktoken can't give the same ids.
+    """
 
     def __init__(self, contents: Contents, path: Path | str) -> None:
         vocabulary, merges, special = parse(contents, path)
@@ -62,19 +114,23 @@ class BytePairTokenizer:
             raise SlowTokenizerError(
                 f"{path} cuts words in a way that tiktoken refuses: {_line_of(error)}"
             ) from error
-        self.contents, self.special_tokens = contents, special
+        by_id = {token: data for data, token in vocabulary.items()}
+        by_id |= {token: name.encode("utf-8") for name, token in special.items()}
+        super().__init__(contents, special, by_id)
         self.identity = (vocabulary, merges, special, pattern, self.normal_form)
         # by tiktoken's rank
         self._ids = np.array([vocabulary[token] for token in ranks], dtype=np.int64)
         self._in_order = bool((self._ids == np.arange(len(ranks))).all())
-        self._bytes = _bytes_by_id(vocabulary, special)
-
-    @property
-    def vocab_size(self) -> int:
-        return len(self._bytes)
 
     def encode(self, text: str) -> np.ndarray:
-        """text -> ids: [tokens] int64. `<|endoftext|>` in a text is text. Raises TokenizerError."""
+        """Encode a text; `<|endoftext|>` in it is text.
+
+        Returns:
+            [tokens] int64.
+
+        Raises:
+            TokenizerError: The text has a lone surrogate, or a run that is too long.
+        """
         check_text(text)
         if self.normal_form:
             text = unicodedata.normalize("NFC", text)
@@ -86,80 +142,39 @@ class BytePairTokenizer:
             ) from error
         return ranks.astype(np.int64) if self._in_order else self._ids[ranks]
 
-    def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """ids -> the bytes that they stand for; a special token gives its name."""
-        return b"".join([self._bytes[token] for token in check_ids(ids, self.vocab_size)])
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """ids -> text; bytes that aren't UTF-8, as at the end of half a character, become
-        U+FFFD.
-        """
-        return self.decode_bytes(ids).decode("utf-8", errors="replace")
-
-    def save(self, folder: Path) -> None:
-        """Write `tokenizer.json` and `tokenizer_config.json`, which transformers' AutoTokenizer
-        loads.
-        """
-        write_files(folder, self.contents, special_roles(self.special_tokens))
-
-
-def special_roles(special_tokens: Mapping[str, int]) -> dict[str, str]:
-    """What `tokenizer_config.json` says of the special tokens."""
-    return (
-        {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
-        if END_OF_TEXT in special_tokens
-        else {}
-    )
-
 
 def contents_of(
     vocabulary: dict[str, int], merges: list[list[str]], special_tokens: dict[str, int]
 ) -> Contents:
-    """The `tokenizer.json` of GPT-2's kind. vocabulary and merges: bytes written as `byte_letters`
-    writes them.
+    """Give the `tokenizer.json` of GPT-2's kind.
+
+    Args:
+        vocabulary: Tokens and ids, bytes written as `byte_letters` writes them.
+        merges: Pairs in the order in which they were learned, written so too.
+        special_tokens: Names and ids.
     """
-    letters = {
-        "type": "ByteLevel",
-        "add_prefix_space": False,
-        "trim_offsets": True,
-        "use_regex": True,
-    }
-    added = {
-        "single_word": False,
-        "lstrip": False,
-        "rstrip": False,
-        "normalized": False,
-        "special": True,
-    }
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            {"id": token, "content": name, **added} for name, token in special_tokens.items()
-        ],
-        "normalizer": None,
-        "pre_tokenizer": letters,
-        "post_processor": None,
-        "decoder": letters,
-        "model": {"type": "BPE", "vocab": vocabulary, "merges": merges},
-    }
+    byte_level = {"add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    letters = {"type": "ByteLevel", **byte_level}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    added = [
+        {"id": token, "content": name, **flags, "special": True}
+        for name, token in special_tokens.items()
+    ]
+    model = {"type": "BPE", "vocab": vocabulary, "merges": merges}
+    return make_contents(model, letters, letters, added)
 
 
 @cache
 def byte_letters() -> dict[int, str]:
-    """Each byte's letter in a `tokenizer.json`: itself where it can be seen, else the next one from
-    U+0100 on.
+    """Give each byte's letter in a `tokenizer.json`.
+
+    It is the byte itself where it can be seen, else the next letter from U+0100 on.
     """
-    seen = [
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    ]
+    ends = ("!~", "¡¬", "®ÿ")
+    seen = [byte for first, last in ends for byte in range(ord(first), ord(last) + 1)]
     hidden = [byte for byte in range(256) if byte not in seen]
-    return {byte: chr(byte) for byte in seen} | {
-        byte: chr(256 + place) for place, byte in enumerate(hidden)
-    }
+    letters = {byte: chr(byte) for byte in seen}
+    return letters | {byte: chr(256 + place) for place, byte in enumerate(hidden)}
 
 
 @cache
@@ -168,33 +183,39 @@ def _letter_bytes() -> dict[str, int]:
 
 
 def to_letters(token: bytes) -> str:
-    """A token as it is written in a `tokenizer.json`."""
+    """Write a token as a `tokenizer.json` does."""
     letters = byte_letters()
     return "".join(letters[byte] for byte in token)
 
 
 def to_bytes(letters: str) -> bytes:
-    """The bytes of a token as it is written in a `tokenizer.json`. Raises KeyError."""
+    """Read a token as a `tokenizer.json` writes it.
+
+    Raises:
+        KeyError: A letter stands for no byte.
+    """
     known = _letter_bytes()
     return bytes([known[letter] for letter in letters])
 
 
 def is_byte_level(contents: Contents) -> bool:
-    """Whether these are the contents of a byte-level BPE tokenizer."""
+    """Tell whether these are the contents of a byte-level BPE tokenizer."""
     parts = [contents.get("pre_tokenizer"), contents.get("decoder")]
-    steps = [step for part in parts for step in _steps(part)]
-    return contents["model"].get("type") == "BPE" and any(
-        step.get("type") == "ByteLevel" for step in steps
-    )
+    kinds = [step.get("type") for part in parts for step in _steps(part)]
+    return contents["model"].get("type") == "BPE" and "ByteLevel" in kinds
 
 
 def parse(
     contents: Contents, path: Path | str
 ) -> tuple[dict[bytes, int], list[Merge], dict[str, int]]:
-    """What was learned: token -> id, and the merges in their order; and the special tokens' ids.
+    """Take out what was learned.
 
-    Raises ForeignTokenizerError for what isn't byte-level BPE, TokenizerError for what can't be
-    understood.
+    Returns:
+        Tokens and their ids; the merges in their order; the special tokens' ids.
+
+    Raises:
+        ForeignTokenizerError: The contents aren't byte-level BPE.
+        TokenizerError: They can't be understood.
     """
     if not is_byte_level(contents):
         raise ForeignTokenizerError(
@@ -205,22 +226,15 @@ def parse(
         special = special_tokens_of(contents)
         added = {token["content"] for token in contents.get("added_tokens") or ()}
         vocabulary = contents["model"]["vocab"]
-        check_numbers(
-            [
-                *vocabulary.values(),
-                *(number for name, number in special.items() if name not in vocabulary),
-            ]
-        )
+        outside = [number for name, number in special.items() if name not in vocabulary]
+        check_numbers([*vocabulary.values(), *outside])
         pairs = (
             merge.split(" ") if isinstance(merge, str) else merge
             for merge in contents["model"]["merges"]
         )
         merges = [(to_bytes(left), to_bytes(right)) for left, right in pairs]
-        return (
-            {to_bytes(name): number for name, number in vocabulary.items() if name not in added},
-            merges,
-            special,
-        )
+        learned = {to_bytes(name): id_ for name, id_ in vocabulary.items() if name not in added}
+        return learned, merges, special
     except ForeignTokenizerError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -228,7 +242,11 @@ def parse(
 
 
 def special_tokens_of(contents: Contents) -> dict[str, int]:
-    """Name -> id of the tokens that were added to what was learned and that no text turns into."""
+    """Give names and ids of the tokens that were added to what was learned and are no text.
+
+    Raises:
+        UnicodeEncodeError: A name is no text.
+    """
     added = contents.get("added_tokens") or ()
     special = {token["content"]: token["id"] for token in added if token.get("special")}
     "".join(special).encode("utf-8")  # half a surrogate pair can be written in JSON, but is no name
@@ -236,7 +254,11 @@ def special_tokens_of(contents: Contents) -> dict[str, int]:
 
 
 def check_numbers(ids: list[int]) -> None:
-    """Ids are whole numbers from 0, each once, and few are left out. Raises ValueError."""
+    """Check that ids are whole numbers from 0, each once, and that few are left out.
+
+    Raises:
+        ValueError: They aren't.
+    """
     for number in ids:
         if type(number) is not int or not 0 <= number < 2 * len(ids) + 1000:
             raise ValueError(f"{number!r} is no id of one of {len(ids):,} tokens")
@@ -250,40 +272,32 @@ def _line_of(error: Exception) -> str:
 
 
 def pattern_of(contents: Contents, path: Path | str) -> tuple[str, bool]:
-    """How a text is cut into words, and whether it is brought into NFC before. Raises
-    SlowTokenizerError.
+    """Take out how a text is cut into words.
+
+    Returns:
+        The pattern of a word, and whether a text is brought into NFC before.
+
+    Raises:
+        SlowTokenizerError: The contents ask for what tiktoken doesn't do.
     """
     model, normalizers = contents["model"], list(_steps(contents.get("normalizer")))
-    added = [
-        token["content"] for token in contents.get("added_tokens") or () if not token.get("special")
-    ]
+    added = [token for token in contents.get("added_tokens") or () if not token.get("special")]
     splits = list(_steps(contents.get("pre_tokenizer")))
-    refused = [
-        f"model.{key}"
-        for key in ("ignore_merges", "dropout", "byte_fallback", "unk_token")
-        if model.get(key)
-    ]
-    refused += [f"the token {name!r} wherever a text has it" for name in added[:1]]
-    refused += [
-        f"model.{key}"
-        for key in ("continuing_subword_prefix", "end_of_word_suffix")
-        if model.get(key)
-    ]
+    refused = [f"model.{key}" for key in OTHER_MERGING if model.get(key)]
+    refused += [f"the token {token['content']!r} wherever a text has it" for token in added[:1]]
+    refused += [f"model.{key}" for key in OTHER_MARKS if model.get(key)]
     refused += [f"normalizer {step.get('type')}" for step in normalizers if step != {"type": "NFC"}]
-    refused += [
-        f"{step.get('type')}.add_prefix_space" for step in splits if step.get("add_prefix_space")
-    ]
+    spaced = [step for step in splits if step.get("add_prefix_space")]
+    refused += [f"{step.get('type')}.add_prefix_space" for step in spaced]
     *before, last = splits or [{}]
-    if not before and last.get("type") == "ByteLevel" and last.get("use_regex", True):
+    is_byte_level, cuts_words = last.get("type") == "ByteLevel", last.get("use_regex", True)
+    pattern, unknown = "", splits
+    if is_byte_level and cuts_words and not before:
         pattern = GPT2_PATTERN
-    elif len(before) == 1 and last.get("type") == "ByteLevel" and not last.get("use_regex", True):
-        pattern = _split_pattern(before[0])
-        refused += [] if pattern else [f"pre_tokenizer {before[0].get('type')}"]
-    else:
-        pattern, refused = (
-            "",
-            [*refused, f"pre_tokenizer {', '.join(str(step.get('type')) for step in splits)}"],
-        )
+    elif is_byte_level and not cuts_words and len(before) == 1:
+        pattern, unknown = _split_pattern(before[0]), before
+    if not pattern:
+        refused.append(f"pre_tokenizer {', '.join(str(step.get('type')) for step in unknown)}")
     if refused:
         raise SlowTokenizerError(
             f"{path} asks for {' and '.join(refused)}, which tiktoken doesn't do"
@@ -292,20 +306,16 @@ def pattern_of(contents: Contents, path: Path | str) -> tuple[str, bool]:
 
 
 def _split_pattern(split: dict[str, Any]) -> str:
-    """The words of a `Split` into matches and what lies between them, as one pattern; empty if it
-    can't be one.
+    """The words of a `Split`, matches and what lies between, as one pattern; empty if it can't be.
 
     `tokenizers` reads a pattern by other rules than tiktoken where it has anchors, dots, words of
     the dialect or groups with names, and a match of nothing would lose what comes after it.
     """
     pattern = split.get("pattern")
     pattern = pattern.get("Regex", "") if isinstance(pattern, dict) else ""
-    isolated = (
-        split.get("type") == "Split"
-        and split.get("behavior") == "Isolated"
-        and not split.get("invert")
-    )
-    if not isolated or not isinstance(pattern, str) or not pattern or OTHER_DIALECT.search(pattern):
+    kind = split.get("type"), split.get("behavior"), bool(split.get("invert"))
+    is_usable = kind == ("Split", "Isolated", False) and isinstance(pattern, str) and pattern
+    if not is_usable or OTHER_DIALECT.search(pattern):
         return ""
     try:
         regex.compile(pattern)
@@ -325,11 +335,19 @@ def _steps(part: Any) -> Iterator[dict[str, Any]]:
 
 
 def check_merges(merges: list[Merge], ranks: dict[bytes, int], path: Path | str) -> None:
-    """tiktoken merges any two tokens that make a third; that is the same if no token could be made
-    in another way.
+    """Check that tiktoken merges as the file says; it merges any two tokens that make a third.
 
-    A token's bytes, merged as far as lower ranks go, must end as the pair that the file lists: then
-    no other pair ever stands where it could be merged. Raises SlowTokenizerError.
+    That is the same if no token could be made in another way: a token's bytes, merged as far as
+    lower ranks go, must end as the pair that the file lists. Then no other pair ever stands where
+    it could be merged.
+
+    Args:
+        merges: The pairs in the order in which they were learned.
+        ranks: The place of each token in that order.
+        path: Where they came from, for messages.
+
+    Raises:
+        SlowTokenizerError: tiktoken would merge otherwise.
     """
     if len(ranks) < 256 + len(merges):
         raise SlowTokenizerError(f"{path} lists two merges for one token")
@@ -341,7 +359,7 @@ def check_merges(merges: list[Merge], ranks: dict[bytes, int], path: Path | str)
 
 
 def merged(word: bytes, ranks: dict[bytes, int], below: int) -> list[bytes]:
-    """A word's bytes, merged lowest rank first as long as there is a rank lower than `below`."""
+    """Merge a word's bytes, lowest rank first, as long as there is a rank lower than `below`."""
     parts = [word[place : place + 1] for place in range(len(word))]
     while len(parts) > 2:
         rank, place = min(
@@ -351,10 +369,3 @@ def merged(word: bytes, ranks: dict[bytes, int], below: int) -> list[bytes]:
             break
         parts[place : place + 2] = [parts[place] + parts[place + 1]]
     return parts
-
-
-def _bytes_by_id(vocabulary: dict[bytes, int], special_tokens: Mapping[str, int]) -> list[bytes]:
-    """The bytes of each id; an id that nothing has stands for none."""
-    by_id = {token: data for data, token in vocabulary.items()}
-    by_id |= {token: name.encode("utf-8") for name, token in special_tokens.items()}
-    return [by_id.get(token, b"") for token in range(max(by_id) + 1)]

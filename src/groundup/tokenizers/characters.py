@@ -1,6 +1,4 @@
-"""The character tokenizer: every distinct character of a text is a token, saved so that
-transformers reads it.
-"""
+"""The tokenizer of characters: each is a token, and transformers reads its files."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,26 +7,28 @@ from types import MappingProxyType
 import numpy as np
 
 from groundup.errors import ForeignTokenizerError, TokenizerError
-from groundup.tokenizers.base import TOKENIZER_FILE, Contents, check_ids, read_contents, write_files
+from groundup.tokenizers.base import (
+    TOKENIZER_FILE,
+    Contents,
+    check_ids,
+    make_contents,
+    read_contents,
+    write_files,
+)
 
 
 class CharacterTokenizer:
-    """Characters in the order of their code points; the id is the place in that order.
-
-    Raises TokenizerError for a character or an id that the vocabulary lacks.
-    """
+    """Characters in the order of their code points; the id is the place in that order."""
 
     special_tokens: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, characters: Iterable[str]) -> None:
         self.characters = sorted(set(characters))
-        self._code_points = np.array(
-            [ord(character) for character in self.characters], dtype=np.uint32
-        )
+        self._code_points = np.array(list(map(ord, self.characters)), dtype=np.uint32)
 
     @property
     def identity(self) -> object:
-        """The characters: two tokenizers of the same ones are the same."""
+        """The characters decide the ids."""
         return self.characters
 
     @property
@@ -36,10 +36,16 @@ class CharacterTokenizer:
         return len(self.characters)
 
     def encode(self, text: str) -> np.ndarray:
-        """text -> ids, a character each: [len(text)] int64."""
-        code_points = np.frombuffer(
-            text.encode("utf-32-le", errors="surrogatepass"), dtype=np.uint32
-        )
+        """Encode a text, each character as a token.
+
+        Returns:
+            [len(text)] int64.
+
+        Raises:
+            TokenizerError: The vocabulary lacks a character.
+        """
+        data = text.encode("utf-32-le", errors="surrogatepass")
+        code_points = np.frombuffer(data, dtype=np.uint32)
         ids = np.searchsorted(self._code_points, code_points).clip(max=self.vocab_size - 1)
         unknown = np.flatnonzero(self._code_points[ids] != code_points)
         if unknown.size:
@@ -52,49 +58,51 @@ class CharacterTokenizer:
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """ids -> text, a character each."""
+        """Decode ids, each to a character.
+
+        Raises:
+            TokenizerError: An id is out of range.
+        """
         return "".join(self.characters[token] for token in check_ids(ids, self.vocab_size))
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """ids -> the UTF-8 bytes of their characters."""
+        """Give the UTF-8 bytes of the characters.
+
+        Raises:
+            TokenizerError: An id is out of range.
+        """
         return self.decode(ids).encode("utf-8", errors="surrogatepass")
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json` and `tokenizer_config.json`, which transformers' AutoTokenizer
-        loads.
+        """Write `tokenizer.json` and `tokenizer_config.json`, which transformers loads.
+
+        Raises:
+            OSError: The system refuses.
         """
-        pipeline = {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": [],
-            "normalizer": None,
-            "pre_tokenizer": {
-                "type": "Split",
-                "pattern": {"Regex": "[\\s\\S]"},
-                "behavior": "Isolated",
-                "invert": False,
-            },
-            "post_processor": None,
-            "decoder": {"type": "Fuse"},
-            "model": {
-                "type": "WordLevel",
-                "vocab": {character: token for token, character in enumerate(self.characters)},
-                # required by the format; not in the vocabulary, so an unknown character raises
-                "unk_token": "<unk>",
-            },
-        }
-        write_files(folder, pipeline, {})
+        every = {"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated"}
+        vocabulary = {character: token for token, character in enumerate(self.characters)}
+        # <unk> is required by the format; it has no id, so an unknown character raises
+        model = {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"}
+        contents = make_contents(model, every | {"invert": False}, {"type": "Fuse"}, [])
+        write_files(folder, contents, {})
 
     @classmethod
     def from_folder(cls, folder: Path) -> "CharacterTokenizer":
-        """Read what `save` wrote. Raises TokenizerError for any other tokenizer."""
+        """Read what `save` wrote.
+
+        Raises:
+            TokenizerError: The folder has no tokenizer of characters.
+        """
         path = folder / TOKENIZER_FILE
         return cls.from_contents(read_contents(path), path)
 
     @classmethod
     def from_contents(cls, contents: Contents, path: Path) -> "CharacterTokenizer":
-        """The same, read from `path` already."""
+        """Make the tokenizer of what was read from `path`.
+
+        Raises:
+            ForeignTokenizerError: It is another kind of tokenizer.
+        """
         kind, vocabulary = contents["model"].get("type"), contents["model"]["vocab"]
         entries = vocabulary if isinstance(vocabulary, dict) else {}  # a Unigram model has a list
         tokenizer = cls(character for character in entries if len(character) == 1)

@@ -25,12 +25,13 @@ VOCABULARY = RemoteFile(
 
 
 def gpt2_tokenizer() -> BytePairTokenizer:
-    """50,257 tokens (Radford et al. 2019, section 2.2). Raises CorpusError where the files can't be
-    had.
+    """Make GPT-2's tokenizer of 50,257 tokens (Radford et al. 2019, section 2.2).
+
+    Raises:
+        CorpusError: The files can't be had.
     """
     vocabulary = json.loads(fetch(VOCABULARY).read_text("utf-8"))
     special = {END_OF_TEXT: vocabulary.pop(END_OF_TEXT)}
     _version, *lines = fetch(MERGES).read_text("utf-8").splitlines()
-    return BytePairTokenizer(
-        contents_of(vocabulary, [line.split(" ") for line in lines], special), "gpt2"
-    )
+    merges = [line.split(" ") for line in lines]
+    return BytePairTokenizer(contents_of(vocabulary, merges, special), "gpt2")

@@ -1,7 +1,6 @@
-"""From a name, a folder or a file to a tokenizer."""
+"""A tokenizer by its name, its folder or its file."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 from groundup.errors import ForeignTokenizerError, SlowTokenizerError, TokenizerError
@@ -14,13 +13,16 @@ from groundup.tokenizers.gpt2 import gpt2_tokenizer
 logger = logging.getLogger(__name__)
 
 
-def load_tokenizer(name: str | Path, report: Callable[[str], None] = logger.warning) -> Tokenizer:
-    """`gpt2` (a folder of that name: `./gpt2`), a folder that holds a `tokenizer.json`, or such a
-    file.
+def load_tokenizer(name: str | Path) -> Tokenizer:
+    """Load a tokenizer; what tiktoken can't encode `tokenizers` does, and that is said.
 
-    What can't be encoded by tiktoken is by `tokenizers`, and that is reported. Raises
-    TokenizerError for what isn't characters or byte-level BPE, and CorpusError where GPT-2's files
-    can't be had.
+    Args:
+        name: `gpt2`, a folder that holds a `tokenizer.json`, or such a file. A folder of that name
+            is `./gpt2`.
+
+    Raises:
+        TokenizerError: It isn't a tokenizer of characters or byte-level BPE.
+        CorpusError: GPT-2's files can't be had.
     """
     if name == "gpt2":
         return gpt2_tokenizer()
@@ -36,7 +38,7 @@ def load_tokenizer(name: str | Path, report: Callable[[str], None] = logger.warn
     try:
         return BytePairTokenizer(contents, file)
     except SlowTokenizerError as error:
-        report(f"{error}: `tokenizers` encodes, more slowly")
+        logger.warning("%s: `tokenizers` encodes, more slowly", error)
         return ForeignTokenizer(contents, file)
     except ForeignTokenizerError as error:
         raise ForeignTokenizerError(

@@ -1,5 +1,4 @@
-"""Byte-level BPE from first principles: how pairs are learned, how a text is encoded, and how it is
-read back.
+"""Byte-level BPE from first principles: how it is learned, how a text is encoded and read back.
 
 The oracle of the fast tokenizers: same pairs in the same order, same ids.
 """
@@ -18,8 +17,9 @@ Pair = tuple[int, int]
 
 
 class ReadableBytePair:
-    """Tokens 0 to 255 are the bytes; token 256 + i is the i-th pair that was learned (Sennrich et
-    al. 2016).
+    """Tokens 0 to 255 are the bytes; token 256 + i is the i-th pair that was learned.
+
+    The source is Sennrich et al. (2016).
     """
 
     def __init__(self, merges: list[Pair]) -> None:
@@ -35,12 +35,17 @@ class ReadableBytePair:
 
     @classmethod
     def train(cls, text: str, vocab_size: int) -> "ReadableBytePair":
-        """Learn the most frequent pair, merge it everywhere, and again, until there are
-        `vocab_size` tokens.
+        """Learn the most frequent pair, merge it everywhere, and repeat.
 
         Of equally frequent pairs the one with the lower left token is taken, then the one with the
-        lower right one. Ends early where no word is longer than a token. Raises TokenizerError for
-        fewer than 256.
+        lower right one.
+
+        Args:
+            text: What the pairs are learned from.
+            vocab_size: Where to stop; it ends earlier where no word is longer than a token.
+
+        Raises:
+            TokenizerError: There should be fewer than 256 tokens.
         """
         if vocab_size < 256:
             raise TokenizerError(
@@ -58,11 +63,11 @@ class ReadableBytePair:
         return cls(merges)
 
     def encode(self, text: str) -> list[int]:
-        """text -> tokens: in each word the pair that was learned first is merged first."""
+        """Encode a text: in each word the pair that was learned first is merged first."""
         return [token for word in split_words(text) for token in self.encode_word(word)]
 
     def encode_word(self, word: bytes) -> tuple[int, ...]:
-        """One word's bytes -> tokens."""
+        """Encode the bytes of one word."""
         tokens = tuple(word)
         while known := [self.ranks[pair] for pair in pairwise(tokens) if pair in self.ranks]:
             rank = min(known)
@@ -70,17 +75,19 @@ class ReadableBytePair:
         return tokens
 
     def decode_bytes(self, tokens: list[int]) -> bytes:
-        """tokens -> the bytes that they stand for."""
+        """Give the bytes that tokens stand for."""
         return b"".join(self.bytes_of[token] for token in tokens)
 
     def decode(self, tokens: list[int]) -> str:
-        """tokens -> text; bytes that aren't UTF-8 become U+FFFD."""
+        """Decode tokens; bytes that aren't UTF-8 become U+FFFD."""
         return self.decode_bytes(tokens).decode("utf-8", errors="replace")
 
 
 def split_words(text: str) -> list[bytes]:
-    """The words of a text, in UTF-8. Raises TokenizerError for half of a surrogate pair, which
-    UTF-8 can't hold.
+    """Cut a text into words, in UTF-8.
+
+    Raises:
+        TokenizerError: The text has half of a surrogate pair, which UTF-8 can't hold.
     """
     try:
         return [word.encode("utf-8") for word in WORDS.findall(text)]
@@ -91,7 +98,11 @@ def split_words(text: str) -> list[bytes]:
 
 
 def count_pairs(words: Counter[tuple[int, ...]]) -> Counter[Pair]:
-    """How often each pair of neighbours occurs. words: tokens of a word -> how often it occurs"""
+    """Count each pair of neighbours.
+
+    Args:
+        words: How often each word occurs, as its tokens.
+    """
     counts: Counter[Pair] = Counter()
     for tokens, number in words.items():
         for pair in pairwise(tokens):
@@ -102,12 +113,12 @@ def count_pairs(words: Counter[tuple[int, ...]]) -> Counter[Pair]:
 def merge_in_all(
     words: Counter[tuple[int, ...]], pair: Pair, token: int
 ) -> Counter[tuple[int, ...]]:
-    """The words with the pair replaced by its token."""
+    """Replace the pair in all words by its token."""
     return Counter({merge(tokens, pair, token): number for tokens, number in words.items()})
 
 
 def merge(tokens: tuple[int, ...], pair: Pair, token: int) -> tuple[int, ...]:
-    """The tokens with each occurrence of the pair, from left to right, replaced by one token."""
+    """Replace each occurrence of the pair, from left to right, by one token."""
     merged, place = [], 0
     while place < len(tokens):
         if tokens[place : place + 2] == pair:

@@ -18,11 +18,14 @@ LARGEST = 2**24
 
 
 def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> BytePairTokenizer:
-    """Learn the pairs of the texts, cut into GPT-2's words, and add `<|endoftext|>` as the last
-    token.
+    """Learn the pairs of texts, cut into GPT-2's words; `<|endoftext|>` is the last token.
 
-    The texts pass by once; a pair never crosses from one to the next. vocab_size: of the result; it
-    is smaller where the texts have no more pairs. Raises TokenizerError for fewer than 257 tokens.
+    Args:
+        texts: They pass by once; a pair never crosses from one to the next.
+        vocab_size: The size of the result, which is smaller where the texts have no more pairs.
+
+    Raises:
+        TokenizerError: There should be fewer than 257 tokens, or a text has a lone surrogate.
     """
     if not 257 <= vocab_size <= LARGEST:
         raise TokenizerError(
@@ -35,9 +38,8 @@ def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> BytePairTokenizer:
     pairs = [merged(token, ranks, rank) for token, rank in ranks.items() if rank >= 256]
     vocabulary = {to_letters(token): rank for token, rank in ranks.items()}
     merges = [[to_letters(left), to_letters(right)] for left, right in pairs]
-    return BytePairTokenizer(
-        contents_of(vocabulary, merges, {END_OF_TEXT: len(ranks)}), "what was learned"
-    )
+    contents = contents_of(vocabulary, merges, {END_OF_TEXT: len(ranks)})
+    return BytePairTokenizer(contents, "what was learned")
 
 
 def _checked(text: str) -> str:

@@ -1,9 +1,8 @@
-"""The patterns by which a `tokenizer.json` cuts words: a file may bring any, and some would never
-come to an end.
+"""Patterns by which a `tokenizer.json` cuts words: a file may bring some that never come to an end.
 
-Their engines go back and try again where a choice didn't lead on. What is repeated without limit
-and has choices inside doubles the ways with each character, so that forty letters take for ever;
-the patterns in use have no such thing.
+The engines of patterns go back and try again where a choice didn't lead on. What is repeated
+without limit and has choices inside doubles the ways with each character, so that forty letters
+take for ever; the patterns in use have no such thing.
 """
 
 from collections.abc import Iterator
@@ -34,8 +33,12 @@ ONE = regex.compile(
 
 @dataclass(frozen=True)
 class Extent:
-    """What a pattern or a part of one matches: the fewest characters, by how many parts, in one way
-    or in several.
+    """What a pattern or a part of one matches.
+
+    Attributes:
+        least: The fewest characters.
+        size: The number of parts, what is counted as often as it comes.
+        has_choices: Whether it may match in several ways.
     """
 
     least: int = 0
@@ -43,17 +46,21 @@ class Extent:
     has_choices: bool = False
 
     def then(self, other: "Extent") -> "Extent":
-        """One after the other."""
+        """Join this and what comes after it."""
         return Extent(
             self.least + other.least, self.size + other.size, self.has_choices or other.has_choices
         )
 
     def instead_of(self, other: "Extent") -> "Extent":
-        """The one or the other."""
+        """Join this and what may stand in its place."""
         return Extent(min(self.least, other.least), self.size + other.size, True)
 
     def repeated(self, least: int, most: float) -> "Extent":
-        """As often as a quantifier says. Raises ValueError for what may never come to an end."""
+        """Repeat this as often as a quantifier says.
+
+        Raises:
+            ValueError: It may never come to an end.
+        """
         if self.has_choices and most == UNLIMITED:
             raise ValueError(
                 "it repeats without limit what has choices inside, which may never come to an end"
@@ -63,8 +70,10 @@ class Extent:
 
 
 def check_patterns(contents: Contents, path: Path | str) -> None:
-    """Raises ForeignTokenizerError for a pattern, in whatever step of a `tokenizer.json`, that
-    isn't safe to run.
+    """Check that the patterns in all steps of a `tokenizer.json` are safe to run.
+
+    Raises:
+        ForeignTokenizerError: A pattern isn't.
     """
     for pattern in _patterns(
         [value for part, value in contents.items() if part not in ("model", "added_tokens")]
@@ -87,8 +96,10 @@ def _patterns(steps: Any) -> Iterator[str]:
 
 
 def extent_of(pattern: str) -> Extent:
-    """What a pattern matches. Raises ValueError with the reason why one isn't safe to run, or isn't
-    understood.
+    """Find out what a pattern matches.
+
+    Raises:
+        ValueError: The pattern isn't safe to run, or isn't understood.
     """
     if len(pattern) > LONGEST:
         raise ValueError(f"it has more than {LONGEST:,} characters")
@@ -160,9 +171,7 @@ def _least_and_most(times: "regex.Match[str]") -> tuple[int, float]:
 
 
 def _end_of_class(pattern: str, place: int) -> int:
-    """Behind the `]` that ends the class beginning here; classes stand in classes. Raises
-    ValueError.
-    """
+    """The place behind the `]` that ends the class beginning here; classes stand in classes."""
     depth = 0
     while place < len(pattern):
         character = pattern[place]

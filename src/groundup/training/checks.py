@@ -8,14 +8,16 @@ import torch
 
 import groundup
 from groundup.checkpoints.adapter_folder import Base
+from groundup.data.choice_items import possessive
 from groundup.data.corpora import Corpus, fingerprint_of
 from groundup.errors import RecipeError, RunError
+from groundup.evaluation.task import TASKS
 from groundup.models.config import ModelConfig
 from groundup.models.registry import Model, architecture_of
 from groundup.parallel.world import World
 from groundup.recipes.schema import Recipe
 from groundup.training.journal import Journal
-from groundup.training.periodic import Exam
+from groundup.training.periodic import PeriodicEvaluation
 
 REMEDY = "Leave model.* out, as the recipe finetune does: its shape is then the model's"
 
@@ -84,23 +86,26 @@ def check_same_beginning(base: Base | None, facts: dict[str, Any], recipe: Recip
 
 
 def check_same_items(
-    exam: Exam | None, facts: dict[str, Any], may_differ: bool, journal: Journal
+    evaluations: list[PeriodicEvaluation], facts: dict[str, Any], may_differ: bool, journal: Journal
 ) -> None:
-    """A resumed run is scored by the items that it began with: a curve of two exams says nothing.
-    Raises RunError.
+    """Check that a resumed run is scored by the items that it began with.
+
+    Raises:
+        RunError: The items are others.
     """
-    recorded = (facts.get("hellaswag") or {}).get("sha256")
-    if exam is None or recorded is None or recorded == exam.sha256:
-        return
-    said = (
-        f"HellaSwag's items have changed since the run began (SHA-256 {recorded[:12]}... to "
-        f"{exam.sha256[:12]}...)"
-    )
-    if not may_differ:
-        raise RunError(
-            f"{said}. Restore the file, or go on with the new ones: --accept-changed-data"
+    for task in (evaluation.task for evaluation in evaluations):
+        recorded, found = (facts.get(task.name) or {}).get("sha256"), task.file.sha256
+        if recorded is None or recorded == found:
+            continue
+        said = (
+            f"{possessive(TASKS[task.name].title)} items have changed since the run began "
+            f"(SHA-256 {recorded[:12]}... to {found[:12]}...)"
         )
-    journal.say(f"{said}: going on as asked")
+        if not may_differ:
+            raise RunError(
+                f"{said}. Restore the file, or go on with the new ones: --accept-changed-data"
+            )
+        journal.say(f"{said}: going on as asked")
 
 
 def check_same_processes(

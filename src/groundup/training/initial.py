@@ -1,93 +1,67 @@
-"""The model that a run starts from or goes on with: its shape, which the recipe needn't repeat, and
-its weights.
-"""
+"""The model that a run starts from or goes on with, and the shape that it gives the recipe."""
 
-from dataclasses import dataclass, field
+import logging
+from dataclasses import replace
 from pathlib import Path
 
-from groundup.checkpoints import model_folder
-from groundup.checkpoints.adapter_folder import (
-    Base,
-    base_of,
-    config_file,
-    is_adapter,
-    read_adapter,
-    recorded_base,
-)
+from groundup.checkpoints.adapter_folder import base_of, config_file, is_adapter
 from groundup.checkpoints.find import find_model
 from groundup.checkpoints.layouts.config_json import read_config
-from groundup.console import report
+from groundup.checkpoints.model_folder import LoadedModel, load_folder
 from groundup.errors import RecipeError
-from groundup.models.lora import Adapter
-from groundup.models.registry import Model, architecture_of, count_parameters
 from groundup.recipes.files import Layer
 from groundup.recipes.schema import Recipe, shape_of
-from groundup.tokenizers.base import Tokenizer
-from groundup.training.journal import Journal
 
-
-@dataclass(frozen=True)
-class Beginning:
-    """A model with its tokenizer; without one, random weights.
-
-    base: what `train.init` named, for a run that starts; in a checkpoint of adapters, what they are
-    for. adapter: what they have become.
-    """
-
-    model: Model | None = None
-    tokenizer: Tokenizer | None = None
-    base: Base | None = None
-    adapter: Adapter = field(default_factory=dict)
+logger = logging.getLogger(__name__)
 
 
 def shape_layer(name: str) -> Layer:
-    """The shape of the model that `train.init` names, for below all other layers. Raises
-    GroundupError.
+    """Return the shape of the model that `train.init` names, for below all other layers.
+
+    Raises:
+        GroundupError: There is no such model.
     """
-    folder = find_model(name, report)
     return Layer(
-        {"model": shape_of(*read_config(config_file(folder, report)))}, f"the model {name}"
+        {"model": shape_of(*read_config(config_file(find_model(name))))}, f"the model {name}"
     )
 
 
-def beginning_of(recipe: Recipe, journal: Journal) -> Beginning:
-    """What `train.init` names, for a run that starts.
+def initial_model(recipe: Recipe) -> LoadedModel | None:
+    """Load what `train.init` names, for a run that starts; None for random weights.
 
-    Its context is the recipe's, which may be shorter and is refused where longer, and so is its
-    dropout. Raises GroundupError.
+    The context and the dropout are the recipe's; a context longer than the model's is refused.
+
+    Returns:
+        The model. Its `base` says what adapters of the run would be for; it is None for a model
+        that consists of adapters itself.
+
+    Raises:
+        GroundupError: There is no such model, or the recipe can't start from it.
     """
     init = recipe.train.init
     if not init:
-        return Beginning()
-    folder = find_model(init, journal.say)
+        return None
+    folder = find_model(init)
     if recipe.lora.rank and is_adapter(folder):
         raise RecipeError(
             f"train.init = {init} is an adapter itself, and lora.rank = {recipe.lora.rank} would "
             f"put another on it. Merge it first: groundup export {init} --to folder"
         )
     section = recipe.model
-    model, tokenizer = model_folder.load_found(
-        folder, journal.say, block_size=section.block_size, dropout=section.dropout
-    )
-    parameters = count_parameters(model)
-    journal.say(
-        f"starting from {init}: {architecture_of(model)}, {parameters:,} parameters, in {folder}"
+    loaded = load_folder(folder, block_size=section.block_size, dropout=section.dropout)
+    logger.info(
+        f"starting from {init}: {loaded.architecture}, {loaded.parameters:,} parameters, "
+        f"in {folder}"
     )
     base = None if is_adapter(folder) else base_of(init, folder)
     if base and recipe.lora.rank and Path(base.place).is_absolute():
-        journal.say(
+        logger.info(
             f"the adapters will need {base.place} as it is: training that model further can "
             f"remove it. A copy that stays: groundup export {init} --to folder"
         )
-    return Beginning(model, tokenizer, base)
+    return replace(loaded, base=base)
 
 
-def going_on_from(folder: Path, recipe: Recipe, journal: Journal) -> Beginning:
-    """What a checkpoint of the run holds, for one that is resumed. Raises GroundupError."""
-    if not recipe.lora.rank:
-        return Beginning(*model_folder.load_found(folder, journal.say))
-    model = model_folder.load_base(folder, journal.say)
-    adapter, _ = read_adapter(folder, model)
-    return Beginning(
-        model, model_folder.tokenizer_of(folder, model, journal.say), recorded_base(folder), adapter
-    )
+def resumed_model(folder: Path, recipe: Recipe) -> LoadedModel:
+    """Load a verified checkpoint of the run, its adapters unmerged. Raises GroundupError."""
+    return load_folder(folder, merge_adapters=not recipe.lora.rank)

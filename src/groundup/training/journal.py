@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from groundup.evaluation.task import TASKS, TITLES
 from groundup.evaluation.units import perplexity
 from groundup.runs.folder import RunFolder
 from groundup.runs.plot import plot_losses
-from groundup.runs.records import EvaluationRecord, HellaSwagRecord, Record, StepRecord
+from groundup.runs.records import EvaluationRecord, Record, StepRecord, TaskRecord
 from groundup.training.tensorboard import TensorBoard
 
 REDRAW_AFTER = 60.0  # seconds between two drawings of loss.png while training goes on
@@ -35,8 +36,8 @@ class Journal:
     def sample(self, evaluation: EvaluationRecord, text: str) -> None:
         """A text was sampled."""
 
-    def hellaswag(self, record: HellaSwagRecord) -> None:
-        """HellaSwag's items were asked."""
+    def scores(self, record: TaskRecord) -> None:
+        """The model was put to a task."""
 
     @contextmanager
     def open(self, run: RunFolder, done: int, steps: int, tensorboard: bool) -> Iterator[None]:
@@ -88,7 +89,7 @@ class MainJournal(Journal):
         """The last words: TensorBoard's file, and the picture."""
         if self.tensorboard is not None:
             self.tensorboard.close()
-        plot_losses(run.read_metrics(), run.path / "loss.png", run.name)
+        plot_losses(run.read_metrics(), run.path / "loss.png", run.name, TITLES)
 
     def record(self, record: Record) -> RunFolder:
         """A record into metrics.jsonl, and to TensorBoard where the recipe asks for it; the run it
@@ -121,7 +122,7 @@ class MainJournal(Journal):
                 )
             )
         if time.monotonic() - self.last_drawn > REDRAW_AFTER:
-            plot_losses(run.read_metrics(), run.path / "loss.png", run.name)
+            plot_losses(run.read_metrics(), run.path / "loss.png", run.name, TITLES)
             self.last_drawn = time.monotonic()
 
     def sample(self, evaluation: EvaluationRecord, text: str) -> None:
@@ -130,13 +131,14 @@ class MainJournal(Journal):
         if self.console.is_terminal:
             self.console.print(Text(text.strip("\n"), style="dim"))
 
-    def hellaswag(self, record: HellaSwagRecord) -> None:
+    def scores(self, record: TaskRecord) -> None:
         self.record(record)
         low, high = record.interval
         self.say(
-            f"step {record.step:>6,}  HellaSwag {record.accuracy:.1%} by {record.convention} "
-            f"{record.measure}  95% interval {100 * low:.1f} to {100 * high:.1f}%  "
-            f"{record.items:,} {'items' if record.official else 'unofficial items'}"
+            f"step {record.step:>6,}  {TASKS[record.task].title} {record.accuracy:.1%} by "
+            f"{record.convention} {record.measure}  95% interval {100 * low:.1f} to "
+            f"{100 * high:.1f}%  {record.items:,} "
+            f"{'unofficial items' if record.official is False else 'items'}"
         )
 
 

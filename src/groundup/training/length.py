@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from groundup.recipes.schema import Recipe
 from groundup.runs.records import steps_within
+from groundup.training.periodic import PeriodicEvaluation
 
 if TYPE_CHECKING:
     from groundup.training.trainer import Trainer
@@ -44,24 +45,22 @@ def measure_steps_within(trainer: "Trainer", seconds: float) -> int:
     with trainer.uncompiled():
         trainer.measure_losses()
     evaluation_seconds = time.perf_counter() - started
-    scoring_seconds = measure_scoring(trainer)
+    scorings = [(measure_scoring(trainer, each), each.every) for each in trainer.evaluations]
     trainer.model.load_state_dict(before)
     for optimizer in trainer.optimizers:
         optimizer.state.clear()
     # whoever asked meanwhile is heard again, and saved, after the first real step
     trainer.asked_to_stop = False
     section, step_seconds = trainer.recipe.eval, statistics.median(times[WARMUP_STEPS:])
-    if section.hellaswag_every:  # at both ends, and on the way
+    for scoring_seconds, every in scorings:  # at both ends, and on the way
         seconds -= 2 * scoring_seconds
-        step_seconds += scoring_seconds / section.hellaswag_every
+        step_seconds += scoring_seconds / every
     return steps_within(seconds, step_seconds, evaluation_seconds, section.every)
 
 
-def measure_scoring(trainer: "Trainer") -> float:
-    """Seconds that HellaSwag's items take, where the recipe wants them asked."""
-    if trainer.exam is None:
-        return 0.0
+def measure_scoring(trainer: "Trainer", evaluation: PeriodicEvaluation) -> float:
+    """Measure the seconds that an evaluation on the way takes."""
     started = time.perf_counter()
     with trainer.uncompiled():
-        trainer.exam.right(trainer.model, trainer.world, trainer.machine.reduction_device)
+        evaluation.run(trainer.model, trainer.world, trainer.machine.reduction_device)
     return time.perf_counter() - started

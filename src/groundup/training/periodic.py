@@ -1,5 +1,6 @@
-"""HellaSwag while a run trains: a fixed part of its items, put to the model as it stands. It
-changes nothing of it.
+"""Evaluation while a run trains: a fixed part of a task's items, put to the model as it stands.
+
+It changes nothing of the run.
 """
 
 from collections.abc import Sequence
@@ -8,91 +9,120 @@ from pathlib import Path
 
 import torch
 
-from groundup.data.hellaswag_items import open_items, spread
-from groundup.errors import EvaluationError
-from groundup.evaluation.conventions import Question
-from groundup.evaluation.hellaswag import answer, questions_of, wilson
+from groundup.errors import EvaluationError, RecipeError
+from groundup.evaluation.multiple_choice import MultipleChoice
+from groundup.evaluation.requests import Request, score_share
+from groundup.evaluation.statistics import wilson
+from groundup.evaluation.task import TASKS, Settings, open_task
 from groundup.models.registry import Model
 from groundup.parallel.world import World, main_first
-from groundup.recipes.schema import Recipe
-from groundup.runs.records import HellaSwagRecord
+from groundup.recipes.schema import EvalSection, Recipe
+from groundup.runs.records import TaskRecord
 from groundup.tokenizers.base import Tokenizer
-from groundup.training.session import Surroundings
 
-# what training curves of GPT-2's size are drawn in, since build-nanogpt
-CONVENTION, MEASURE = "completion", "acc_norm"
-QUESTIONS_AT_ONCE = 8
+ITEMS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
-class Exam:
-    """The questions of every scoring of a run. sha256: of the file that they are from."""
+class PeriodicEvaluation:
+    """A task that a run's model is put to on the way, each time with the same requests.
 
-    questions: Sequence[Question]
-    sha256: str
-    official: bool
+    Args:
+        task: The task, with its items.
+        requests: The items as the task's periodic convention puts them.
+        every: The steps from one evaluation to the next.
+    """
 
-    def right(self, model: Model, world: World, device: torch.device) -> int:
-        """How many the model chooses rightly; processes share them, and the model is left in the
-        mode it was in.
+    task: MultipleChoice
+    requests: Sequence[Request]
+    every: int
 
-        device: where processes add up.
+    def is_due(self, step: int, finished: bool) -> bool:
+        """Whether an evaluation is due after `step` steps: also before the first and at the end."""
+        return finished or step % self.every == 0
+
+    def run(
+        self,
+        model: Model,
+        world: World,
+        device: torch.device,
+        *,
+        step: int = 0,
+        tokens: int = 0,
+        seconds: float = 0.0,
+    ) -> TaskRecord:
+        """Evaluate the model, which is left in the mode it was in; processes share the requests.
+
+        Args:
+            model: The model, on every process.
+            world: The processes.
+            device: Where they add up what they found.
+            step: The steps that the model has been trained for.
+            tokens: The tokens that it has been trained on.
+            seconds: The time that this took.
         """
         was_training = model.training
         model.eval()
         try:
-            answers = answer(model, self.questions[world.rank :: world.size], QUESTIONS_AT_ONCE)
+            scored = score_share(model, self.requests, ITEMS_AT_ONCE, world)
         finally:
             model.train(was_training)
-        right = sum(found.choices[MEASURE] == found.question.item.label for found in answers)
-        return round(
-            world.sum(torch.tensor(float(right), dtype=torch.float64, device=device)).item()
-        )
-
-    def record(self, right: int, step: int, tokens: int, seconds: float) -> HellaSwagRecord:
-        """What a scoring found, after `step` steps, `tokens` tokens and `seconds` of training."""
-        items = len(self.questions)
-        interval = wilson(right, items)
-        return HellaSwagRecord(
-            step,
-            tokens,
-            CONVENTION,
-            MEASURE,
-            right / items,
-            interval,
-            right,
-            items,
-            self.official,
-            seconds,
+        convention, measure = self.task.periodic
+        found = sum(each.choices[measure] == each.request.item.label for each in scored)
+        total = world.sum(torch.tensor(float(found), dtype=torch.float64, device=device))
+        right, items = round(total.item()), len(self.requests)
+        return TaskRecord(
+            *(self.task.name, step, tokens, convention, measure, right / items),
+            *(wilson(right, items), right, items, self.task.is_official, seconds),
+            chance=None if self.task.is_official is not None else self.task.chance,
         )
 
 
-def read_exam(
-    recipe: Recipe, tokenizer: Tokenizer, folder: Path, around: Surroundings
-) -> Exam | None:
-    """The questions that the recipe wants to be asked, paths relative to `folder`; None where it
-    wants none.
+def open_evaluations(
+    recipe: Recipe, tokenizer: Tokenizer, folder: Path, world: World
+) -> list[PeriodicEvaluation]:
+    """Open the evaluations that the recipe asks for; the main process first, for downloads.
 
-    The main process reads first, which may have to download. Raises CorpusError for a file that
-    can't be had, and EvaluationError for an item that this tokenizer or this context has no room
-    for.
+    Args:
+        recipe: The recipe, whose section `eval` says what and how often.
+        tokenizer: The tokenizer of the run.
+        folder: What relative paths are relative to.
+        world: The processes.
+
+    Raises:
+        RecipeError: There is no such task.
+        CorpusError: The items can't be had.
+        EvaluationError: This tokenizer or this context has no room for an item.
     """
     section = recipe.eval
-    if not section.hellaswag_every:
-        return None
-    file = folder / section.hellaswag_file if section.hellaswag_file else None
-    source = main_first(around.world, lambda: open_items(file, "--eval.hellaswag-file"))
-    if section.hellaswag_items > len(source.items):
-        raise EvaluationError(
-            f"eval.hellaswag_items = {section.hellaswag_items}, but {source.path} has "
-            f"{len(source.items)} items. Choose fewer, or 0 for all"
+    if not section.task_every:
+        return []
+    registered = TASKS.get(section.task)
+    if registered is None or not issubclass(registered.load(), MultipleChoice):
+        known = [name for name, each in TASKS.items() if issubclass(each.load(), MultipleChoice)]
+        raise RecipeError(
+            f"eval.task = {section.task} is no task that scores a run on the way. "
+            f"Choose one of {', '.join(known)}"
         )
-    chosen = spread(source.items, section.hellaswag_items)
+    task = main_first(world, lambda: open_task(section.task, settings_of(section, folder)))
+    assert isinstance(task, MultipleChoice)
+    if section.task_items > len(task.file.items):
+        raise EvaluationError(
+            f"eval.task_items = {section.task_items}, but {task.file.path} has "
+            f"{len(task.file.items)} items. Choose fewer, or 0 for all"
+        )
+    convention = task.conventions[task.periodic[0]]
     try:
-        questions = questions_of(chosen, tokenizer, CONVENTION, recipe.model.block_size)
+        requests = convention.requests(task.items, tokenizer, recipe.model.block_size)
     except EvaluationError as error:
         raise EvaluationError(
-            f"eval.hellaswag_every = {section.hellaswag_every} can't be done: {error}. Leave it "
-            "out, or train a model that can be asked: --data.tokenizer gpt2 knows all texts"
+            f"eval.task_every = {section.task_every} can't be done: {error}. Leave it out, or "
+            "train a model that can be asked: --data.tokenizer gpt2 knows all texts"
         ) from error
-    return Exam(questions, source.sha256, source.is_official)
+    return [PeriodicEvaluation(task, requests, section.task_every)]
+
+
+def settings_of(section: EvalSection, folder: Path) -> Settings:
+    """What a recipe asks of the task, paths relative to `folder`."""
+    file = folder / section.task_file if section.task_file else None
+    return Settings(limit=section.task_items, file=file, flag="--eval.task-file")

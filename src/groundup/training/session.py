@@ -64,7 +64,7 @@ def choose_tokenizer(
     if name != "characters":
         path = folder / name
         place = path if name != "gpt2" and path.exists() else name
-        named = main_first(around.world, lambda: load_tokenizer(place, around.journal.say))
+        named = main_first(around.world, lambda: load_tokenizer(place))
     is_characters = name == "characters" and isinstance(given, CharacterTokenizer)
     if (
         given is not None

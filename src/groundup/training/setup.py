@@ -37,10 +37,10 @@ from groundup.training.checks import (
     versions,
 )
 from groundup.training.compiling import compile_in_place
-from groundup.training.initial import beginning_of, going_on_from
+from groundup.training.initial import initial_model, resumed_model
 from groundup.training.length import resolve_length
 from groundup.training.objective import NextTokenLoss
-from groundup.training.periodic import read_exam
+from groundup.training.periodic import open_evaluations
 from groundup.training.session import Surroundings, choose_tokenizer, read_corpora
 from groundup.training.state import Progress, read_state
 from groundup.training.tensorboard import check_installed
@@ -57,13 +57,14 @@ def start(
     check_new_name(name)
     if recipe.train.log == "tensorboard":
         check_installed()
-    begun = beginning_of(recipe, around.journal)
+    begun = initial_model(recipe)
     corpora = read_corpora(recipe.data.corpus, Path.cwd(), around)
-    tokenizer = choose_tokenizer(recipe, begun.tokenizer, corpora, Path.cwd(), around)
+    tokenizer = choose_tokenizer(recipe, begun and begun.tokenizer, corpora, Path.cwd(), around)
     text = make_dataset(corpora, recipe, tokenizer)
-    exam = read_exam(recipe, text.tokenizer, Path.cwd(), around)
-    base = begun.base if recipe.lora.rank else None
-    trainer = replace(assemble(recipe, text, begun.model, around), exam=exam, base=base)
+    evaluations = open_evaluations(recipe, text.tokenizer, Path.cwd(), around.world)
+    base = begun.base if begun and recipe.lora.rank else None
+    trainer = assemble(recipe, text, begun and begun.model, around)
+    trainer = replace(trainer, evaluations=evaluations, base=base)
     recipe = resolve_length(trainer)
     trainer = replace(
         trainer, recipe=recipe, schedule=Schedule.of(recipe.optim, recipe.train.steps)
@@ -71,7 +72,7 @@ def start(
     path = str(create_run(recipe_name, name).path) if around.world.is_main else ""
     run = RunFolder(Path(around.world.agree(path)))
     if around.world.is_main:
-        run.write_facts(facts_of(trainer, text, begun.base))
+        run.write_facts(facts_of(trainer, text, begun and begun.base))
         run.write_recipe(recipe)  # last: a folder with a recipe is a run
     around.world.barrier()  # the other processes read what was written
     return trainer, run
@@ -92,14 +93,10 @@ def resume(
             f"all {len(saved)} checkpoints of {run.name} are damaged: none to resume from. Start "
             "a new run"
         )
-    begun = (
-        going_on_from(folder, recipe, around.journal)
-        if folder
-        else beginning_of(recipe, around.journal)
-    )
+    begun = resumed_model(folder, recipe) if folder else initial_model(recipe)
     if folder is None:
-        check_same_beginning(begun.base, facts, recipe)
-    tokenizer = begun.tokenizer
+        check_same_beginning(begun and begun.base, facts, recipe)
+    tokenizer = begun and begun.tokenizer
     corpora = read_corpora(recipe.data.corpus, Path(facts["folder"]), around)
     check_same_text(recipe.data.corpus, corpora, facts, data_may_differ, around.journal)
     if folder is None:
@@ -107,11 +104,13 @@ def resume(
     check_tokenizer(corpora, tokenizer, "that of the run")
     check_same_versions(facts, around.journal)
     text = make_dataset(corpora, recipe, tokenizer)
-    exam = read_exam(recipe, text.tokenizer, Path(facts["folder"]), around)
-    check_same_items(exam, facts, data_may_differ, around.journal)
-    base = begun.base if recipe.lora.rank else None
-    trainer = replace(assemble(recipe, text, begun.model, around), exam=exam, base=base)
-    if folder:
+    began_in = Path(facts["folder"])
+    evaluations = open_evaluations(recipe, text.tokenizer, began_in, around.world)
+    check_same_items(evaluations, facts, data_may_differ, around.journal)
+    base = begun.base if begun and recipe.lora.rank else None
+    trainer = assemble(recipe, text, begun and begun.model, around)
+    trainer = replace(trainer, evaluations=evaluations, base=base)
+    if folder and begun:
         trainer.model.load_state_dict(begun.adapter, strict=False)
         trainer.progress = read_state(folder, trainer.model, trainer.optimizers)
     if around.world.is_main:
@@ -205,10 +204,9 @@ def parameter_counts(model: Model) -> dict[str, int]:
 
 def facts_of(trainer: Trainer, text: Dataset, began_with: Base | None) -> dict[str, Any]:
     """run.json: what the recipe can't know."""
-    optional = {
-        "init": began_with and began_with.weights,
-        "hellaswag": trainer.exam and {"sha256": trainer.exam.sha256},
-    }
+    optional: dict[str, Any] = {"init": began_with and began_with.weights}
+    for evaluation in trainer.evaluations:
+        optional[evaluation.task.name] = {"sha256": evaluation.task.file.sha256}
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         **parameter_counts(trainer.model),

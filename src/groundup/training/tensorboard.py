@@ -5,7 +5,7 @@ them.
 from pathlib import Path
 
 from groundup.errors import MachineError
-from groundup.runs.records import Record
+from groundup.runs.records import Record, TaskRecord
 
 NAMES = {
     "loss": "loss/step",
@@ -14,7 +14,6 @@ NAMES = {
     "tokens_per_second": "speed/tokens_per_second",
     "train_loss": "loss/train",
     "validation_loss": "loss/validation",
-    "accuracy": "hellaswag/completion_acc_norm",
 }
 
 
@@ -36,6 +35,9 @@ class TensorBoard:
         for field, name in NAMES.items():
             if (value := getattr(record, field, None)) is not None:
                 self.writer.add_scalar(name, value, record.step)
+        if isinstance(record, TaskRecord):
+            name = f"{record.task}/{record.convention}_{record.measure}"
+            self.writer.add_scalar(name, record.accuracy, record.step)
 
     def close(self) -> None:
         """Write what is still in memory."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +30,7 @@ from groundup.runs.folder import RunFolder
 from groundup.runs.records import EvaluationRecord, StepRecord, tokens_per_second
 from groundup.training.journal import Journal
 from groundup.training.objective import NextTokenLoss
-from groundup.training.periodic import Exam
+from groundup.training.periodic import PeriodicEvaluation
 from groundup.training.state import Progress, write_state
 from groundup.training.stopping import StopRequest
 
@@ -39,7 +40,7 @@ class Trainer:
     """One run while it trains. `objective` holds the model; `distributed` is the objective spread
     over the world.
 
-    exam: HellaSwag's questions, where the recipe wants them asked on the way.
+    evaluations: the tasks that the model is put to on the way.
     """
 
     recipe: Recipe
@@ -55,7 +56,7 @@ class Trainer:
     journal: Journal
     stop: StopRequest
     progress: Progress
-    exam: Exam | None = None
+    evaluations: Sequence[PeriodicEvaluation] = ()
     base: Base | None = None  # of adapters, where only these train
     asked_to_stop: bool = False  # whether any process was, as of the newest step
 
@@ -68,7 +69,7 @@ class Trainer:
             if self.recipe.eval.every:
                 with self.uncompiled():
                     self.evaluate()
-            self.ask_hellaswag()
+            self.evaluate_tasks()
         while not (self.is_finished() or self.asked_to_stop):
             record = self.train_step(self.progress.step)
             self.progress.step, self.progress.seconds = record.step, record.seconds
@@ -76,7 +77,7 @@ class Trainer:
             if due := self.is_due():
                 with self.uncompiled():
                     self.sample(self.evaluate())
-            self.ask_hellaswag()
+            self.evaluate_tasks()
             if due or self.asked_to_stop:
                 save(best=self.progress.best_step == record.step)
 
@@ -207,15 +208,19 @@ class Trainer:
                 ),
             )
 
-    def ask_hellaswag(self) -> None:
-        """Score the model by HellaSwag's items, each `hellaswag_every` steps and at both ends."""
-        step, exam = self.progress.step, self.exam
-        if exam is None or (step % self.recipe.eval.hellaswag_every and not self.is_finished()):
-            return
-        with self.uncompiled():
-            right = exam.right(self.model, self.world, self.machine.reduction_device)
-        tokens = step * self.recipe.tokens_per_step
-        self.journal.hellaswag(exam.record(right, step, tokens, self.progress.seconds))
+    def evaluate_tasks(self) -> None:
+        """Put the model to the tasks that are due, each of them at both ends too."""
+        step = self.progress.step
+        for evaluation in self.evaluations:
+            if evaluation.is_due(step, self.is_finished()):
+                with self.uncompiled():
+                    record = evaluation.run(
+                        *(self.model, self.world, self.machine.reduction_device),
+                        step=step,
+                        tokens=step * self.recipe.tokens_per_step,
+                        seconds=self.progress.seconds,
+                    )
+                self.journal.scores(record)
 
     def save(self, checkpoints: Path, resumed_from: Path | None, best: bool) -> None:
         """Publish a checkpoint; the main process writes, the others wait."""

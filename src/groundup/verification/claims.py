@@ -301,7 +301,7 @@ def saved_is_loaded(subject: Subject) -> Iterator[Measured]:
     comes.
     """
     with subject.saved() as folder:
-        loaded = model_folder.load_model(folder)
+        loaded = model_folder.load_model(folder).model
     yield Measured("tensors", count_unequal(loaded.state_dict(), subject.model.state_dict()), 0.0)
     tokens = subject.tokens()[:, :-1]
     found, expected = logits_of(loaded, tokens), logits_of(subject.model, tokens)

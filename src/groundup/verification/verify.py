@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.text import Text
 
 from groundup.checkpoints.model_folder import load
-from groundup.console import report
 from groundup.machine.device import choose_device
 from groundup.models.config import GPTConfig, ModernConfig
 from groundup.models.modern import Modern
@@ -204,7 +203,7 @@ def random_subjects(device: torch.device) -> list[Subject]:
 
 def named_subject(name: str, device: torch.device) -> Subject:
     """A run's best model, or a folder's. Raises GroundupError."""
-    model, tokenizer = load(name, report)
+    model, tokenizer = load(name)
     return Subject(name, model, tokenizer, device)
 
 

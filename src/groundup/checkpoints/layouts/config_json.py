@@ -2,38 +2,57 @@
 shape.
 """
 
-import json
 from pathlib import Path
 
-from groundup.checkpoints.layouts import LAYOUTS, layout_of
-from groundup.checkpoints.layouts.layout import Settings
+from groundup.checkpoints.layouts import Layout, Settings
+from groundup.checkpoints.layouts.gpt2 import GPT2Layout
+from groundup.checkpoints.layouts.qwen3 import Qwen3Layout
 from groundup.errors import CheckpointError, ConfigError
-from groundup.files import parse_json
+from groundup.files import parse_json, write_json
 from groundup.models.config import ModelConfig
 from groundup.models.registry import Model, architecture_of
 
 CONFIG_FILE = "config.json"
+# by the model_type of config.json
+LAYOUTS: dict[str, Layout] = {"gpt2": GPT2Layout(), "qwen3": Qwen3Layout()}
 
 
-def write_config(path: Path, model: Model, document_start: int | None) -> None:
-    """A `config.json` that transformers reads without a warning.
+def layout_of(architecture: str) -> Layout:
+    """Return the layout that writes models of that name."""
+    return next(layout for layout in LAYOUTS.values() if architecture in layout.architectures)
 
-    document_start: the token before each document that the model has learned from, if there was
-    one.
+
+def write_config(path: Path, model: Model, start: object, ends: object) -> None:
+    """Write a `config.json` that transformers reads without a warning.
+
+    Args:
+        path: Where to write.
+        model: The model that it describes.
+        start: The id of the token that begins a text, or None.
+        ends: The id of the token that ends a text, several as a list, or None.
     """
     settings = layout_of(architecture_of(model)).settings_of(model)
     settings |= {"dtype": str(model.head.weight.dtype).removeprefix("torch.")}
-    settings |= {"bos_token_id": document_start, "eos_token_id": document_start}
-    path.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+    settings |= {"bos_token_id": start, "eos_token_id": ends}
+    write_json(path, settings)
 
 
 def read_config(path: Path) -> tuple[str, ModelConfig]:
-    """The architecture and the shape that a `config.json` states. Raises CheckpointError."""
-    settings = read_settings(path)
+    """Read the architecture and the shape that a `config.json` states. Raises CheckpointError."""
+    return parse_config(read_settings(path), path)
+
+
+def parse_config(settings: Settings, path: Path) -> tuple[str, ModelConfig]:
+    """Return the architecture and the shape that settings state. Raises CheckpointError.
+
+    Args:
+        settings: What `read_settings` read.
+        path: The file that they come from, for messages.
+    """
     layout = LAYOUTS[settings["model_type"]]
-    architecture = settings.get("groundup_model", layout.ARCHITECTURES[0])
-    if architecture not in layout.ARCHITECTURES:
-        known = ", ".join(layout.ARCHITECTURES)
+    architecture = settings.get("groundup_model", layout.architectures[0])
+    if architecture not in layout.architectures:
+        known = ", ".join(layout.architectures)
         raise CheckpointError(
             f"{path}: groundup_model is {architecture!r}; for {settings['model_type']} this "
             f"version knows {known}"

@@ -1,6 +1,4 @@
-"""GPT-2's layout (`GPT2LMHeadModel`): for `gpt2.py`, and for the readable model and the bigram,
-GPT-2s both.
-"""
+"""GPT-2's layout, `GPT2LMHeadModel`: for `gpt2.py`, the readable model and the bigram."""
 
 import math
 import re
@@ -9,13 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from groundup.checkpoints.layouts.layout import (
-    Settings,
-    Weights,
-    check_fixed,
-    number,
-    whole_numbers,
-)
+from groundup.checkpoints import layouts
+from groundup.checkpoints.layouts import Layout, Settings, Weights, number
 from groundup.errors import CheckpointError
 from groundup.models.bigram import Bigram
 from groundup.models.config import GPTConfig
@@ -23,8 +16,6 @@ from groundup.models.correspondence import gpt2_from_readable, readable_from_gpt
 from groundup.models.readable import ReadableGPT
 from groundup.models.registry import Model, architecture_of
 
-ARCHITECTURES = ("gpt2", "readable", "bigram")
-EMBEDDING = "transformer.wte.weight"
 # kept by early releases
 CAUSAL_MASKS = re.compile(r"(?:transformer\.)?h\.\d+\.attn\.(?:bias|masked_bias)")
 LARGEST_BIGRAM = 4096  # its one-hot embedding is as large as its table
@@ -40,116 +31,125 @@ FIXED = {
 DROPOUTS = ("embd_pdrop", "attn_pdrop", "resid_pdrop")
 
 
-def spelled(name: str) -> str | None:
-    """The published GPT-2s leave out `transformer.`, and keep their causal masks among the
-    weights.
-    """
-    if CAUSAL_MASKS.fullmatch(name):
-        return None
-    return name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
+class GPT2Layout(Layout):
+    """The layout of `gpt2.py`, of the readable model and of the bigram, which are GPT-2s too."""
 
+    architectures = ("gpt2", "readable", "bigram")
+    embedding = "transformer.wte.weight"
 
-def to_hugging_face(model: Model) -> Weights:
-    """The weights in GPT-2's names and orientation."""
-    weights = model.state_dict()
-    if isinstance(model, Bigram):
-        return _zero_layer_gpt2(model.config, weights["head.weight"])
-    if isinstance(model, ReadableGPT):
-        weights = gpt2_from_readable(weights, model.config.n_layer, model.config.n_head)
-    return {
-        name: tensor.T if name.endswith(TRANSPOSED) else tensor
-        for name, tensor in weights.items()
-        if name != "lm_head.weight"
-    }
+    def spelled(self, name: str) -> str | None:
+        """Return a tensor's name in `to_hugging_face`; None for a causal mask, which is no weight.
 
+        The published GPT-2s leave out `transformer.`, and keep their masks among the weights.
+        """
+        if CAUSAL_MASKS.fullmatch(name):
+            return None
+        return name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
 
-def from_hugging_face(model: Model, tensors: Weights, path: Path) -> Weights:
-    """What `to_hugging_face` gave, as the state dict of the model. Raises CheckpointError for a
-    changed bigram.
-    """
-    if isinstance(model, Bigram):
-        table = tensors["lm_head.weight"]
-        if any(
-            not torch.equal(tensor, tensors[name])
-            for name, tensor in _zero_layer_gpt2(model.config, table).items()
-        ):
+    def to_hugging_face(self, model: Model) -> Weights:
+        """Return the weights in GPT-2's names and orientation."""
+        weights = model.state_dict()
+        if isinstance(model, Bigram):
+            return self._zero_layer_gpt2(model.config, weights["head.weight"])
+        if isinstance(model, ReadableGPT):
+            weights = gpt2_from_readable(weights, model.config.n_layer, model.config.n_head)
+        del weights["lm_head.weight"]
+        return _turned(weights)
+
+    def from_hugging_face(self, model: Model, tensors: Weights, path: Path) -> Weights:
+        """Return what `to_hugging_face` gave as the model's own state dict.
+
+        Raises:
+            CheckpointError: A bigram's embedding or norm was changed: it is none any more.
+        """
+        if isinstance(model, Bigram):
+            table = tensors["lm_head.weight"]
+            expected = self._zero_layer_gpt2(model.config, table)
+            if not all(torch.equal(tensor, tensors[name]) for name, tensor in expected.items()):
+                raise CheckpointError(
+                    f"{path} is no longer a bigram: its embedding or norm was changed. Load it as "
+                    "gpt2."
+                )
+            return {"head.weight": table}
+        weights = _turned(tensors)
+        weights["lm_head.weight"] = weights[self.embedding]
+        if isinstance(model, ReadableGPT):
+            return readable_from_gpt2(weights, model.config.n_layer, model.config.n_head)
+        return weights
+
+    def settings_of(self, model: Model) -> Settings:
+        """Return the `config.json` of a model.
+
+        Without the null token ids and all three dropouts transformers would warn, or drop out at
+        0.1.
+        """
+        config, is_bigram = model.config, isinstance(model, Bigram)
+        assert isinstance(config, GPTConfig)
+        return {
+            "architectures": ["GPT2LMHeadModel"],
+            "model_type": "gpt2",
+            "groundup_model": architecture_of(model),
+            "vocab_size": config.vocab_size,
+            "n_positions": config.block_size,
+            "n_embd": config.vocab_size if is_bigram else config.n_embd,
+            "n_layer": 0 if is_bigram else config.n_layer,
+            "n_head": 1 if is_bigram else config.n_head,
+            "n_inner": None,
+            **dict.fromkeys(DROPOUTS, config.dropout),
+            "tie_word_embeddings": not is_bigram,
+            "bos_token_id": None,
+            "eos_token_id": None,
+            **{key: values[0] for key, values in FIXED.items()},
+        }
+
+    def config_of(self, settings: Settings, architecture: str, path: Path) -> GPTConfig:
+        """Return the shape of a GPT-2, refusing what ours doesn't compute."""
+        layouts.check_fixed(settings, FIXED, "GPT-2", path)
+        is_bigram = architecture == "bigram"
+        if settings.get("tie_word_embeddings", True) is is_bigram:
             raise CheckpointError(
-                f"{path} is no longer a bigram: its embedding or norm was changed. Load it as gpt2."
+                f"{path}: tie_word_embeddings must be {not is_bigram} for a {architecture} model"
             )
-        return {"head.weight": table}
-    weights = {
-        name: tensor.T if name.endswith(TRANSPOSED) else tensor for name, tensor in tensors.items()
-    }
-    weights["lm_head.weight"] = weights[EMBEDDING]
-    if isinstance(model, ReadableGPT):
-        return readable_from_gpt2(weights, model.config.n_layer, model.config.n_head)
-    return weights
+        names = {"block_size": "n_positions", "vocab_size": "vocab_size"}
+        if not is_bigram:
+            names |= {"n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd"}
+        shape = layouts.whole_numbers(settings, names, path)
+        dropouts = {number(settings.get(key, 0.1), key, path) for key in DROPOUTS}
+        if len(dropouts) != 1:
+            raise CheckpointError(
+                f"{path}: {', '.join(DROPOUTS)} must be one number; groundup has one dropout"
+            )
+        if not is_bigram and settings.get("n_inner") not in (None, 4 * shape["n_embd"]):
+            raise CheckpointError(
+                f"{path}: n_inner = {settings['n_inner']!r}, but groundup's MLP is 4 * n_embd wide"
+            )
+        return GPTConfig(dropout=dropouts.pop(), **shape)
+
+    def _zero_layer_gpt2(self, config: GPTConfig, table: Tensor) -> Weights:
+        """The bigram as a GPT-2 without layers, whose last norm leaves a one-hot vector as it is.
+
+        table: [vocab, vocab]
+        """
+        vocab_size = config.vocab_size
+        if vocab_size > LARGEST_BIGRAM:
+            raise CheckpointError(
+                f"a bigram of vocab_size = {vocab_size:,} can't be saved: its one-hot embedding "
+                "grows with the square. Choose a tokenizer of at most "
+                f"{LARGEST_BIGRAM:,} tokens."
+            )
+        mean = 1.0 / vocab_size
+        deviation = math.sqrt(mean * (1.0 - mean) + 1e-5)
+        return {
+            self.embedding: torch.eye(vocab_size, dtype=table.dtype, device=table.device),
+            "transformer.wpe.weight": table.new_zeros(config.block_size, vocab_size),
+            "transformer.ln_f.weight": table.new_full((vocab_size,), deviation),
+            "transformer.ln_f.bias": table.new_full((vocab_size,), mean),
+            "lm_head.weight": table,
+        }
 
 
-def _zero_layer_gpt2(config: GPTConfig, table: Tensor) -> Weights:
-    """The bigram as the GPT-2 without layers that it is: the last norm gives a one-hot vector back
-    unchanged.
-    """
-    vocab_size = config.vocab_size
-    if vocab_size > LARGEST_BIGRAM:
-        raise CheckpointError(
-            f"a bigram of vocab_size = {vocab_size:,} can't be saved: its one-hot embedding grows "
-            f"with the square. Choose a tokenizer of at most {LARGEST_BIGRAM:,} tokens."
-        )
-    mean = 1.0 / vocab_size
-    deviation = math.sqrt(mean * (1.0 - mean) + 1e-5)
+def _turned(weights: Weights) -> Weights:
+    """The weights with the matrices that Conv1D keeps turned: views, of either orientation."""
     return {
-        EMBEDDING: torch.eye(vocab_size, dtype=table.dtype, device=table.device),
-        "transformer.wpe.weight": table.new_zeros(config.block_size, vocab_size),
-        "transformer.ln_f.weight": table.new_full((vocab_size,), deviation),
-        "transformer.ln_f.bias": table.new_full((vocab_size,), mean),
-        "lm_head.weight": table,
+        name: tensor.T if name.endswith(TRANSPOSED) else tensor for name, tensor in weights.items()
     }
-
-
-def settings_of(model: Model) -> Settings:
-    """Without the null token ids and all three dropouts transformers would warn, or drop out at
-    0.1.
-    """
-    config, is_bigram = model.config, isinstance(model, Bigram)
-    assert isinstance(config, GPTConfig)
-    return {
-        "architectures": ["GPT2LMHeadModel"],
-        "model_type": "gpt2",
-        "groundup_model": architecture_of(model),
-        "vocab_size": config.vocab_size,
-        "n_positions": config.block_size,
-        "n_embd": config.vocab_size if is_bigram else config.n_embd,
-        "n_layer": 0 if is_bigram else config.n_layer,
-        "n_head": 1 if is_bigram else config.n_head,
-        "n_inner": None,
-        **dict.fromkeys(DROPOUTS, config.dropout),
-        "tie_word_embeddings": not is_bigram,
-        "bos_token_id": None,
-        "eos_token_id": None,
-        **{key: values[0] for key, values in FIXED.items()},
-    }
-
-
-def config_of(settings: Settings, architecture: str, path: Path) -> GPTConfig:
-    """The shape of a GPT-2 that ours computes. Raises CheckpointError or ConfigError."""
-    check_fixed(settings, FIXED, "GPT-2", path)
-    is_bigram = architecture == "bigram"
-    if settings.get("tie_word_embeddings", True) is is_bigram:
-        raise CheckpointError(
-            f"{path}: tie_word_embeddings must be {not is_bigram} for a {architecture} model"
-        )
-    names = {"block_size": "n_positions", "vocab_size": "vocab_size"}
-    if not is_bigram:
-        names |= {"n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd"}
-    shape = whole_numbers(settings, names, path)
-    dropouts = [number(settings.get(key, 0.1), key, path) for key in DROPOUTS]
-    if len(set(dropouts)) != 1:
-        raise CheckpointError(
-            f"{path}: {', '.join(DROPOUTS)} must be one number; groundup has one dropout"
-        )
-    if not is_bigram and settings.get("n_inner") not in (None, 4 * shape["n_embd"]):
-        raise CheckpointError(
-            f"{path}: n_inner = {settings['n_inner']!r}, but groundup's MLP is 4 * n_embd wide"
-        )
-    return GPTConfig(dropout=dropouts[0], **shape)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groundup.checkpoints.layouts.layout import Layout, Settings
+from groundup.checkpoints.layouts import Layout, Settings
 from groundup.errors import CheckpointError
 from groundup.files import parse_json
 from groundup.models.lora import Adapter

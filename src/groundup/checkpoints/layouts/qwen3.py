@@ -1,24 +1,15 @@
-"""Qwen3's layout (`Qwen3ForCausalLM`): `modern.py` has its names already, so only the config is
-spelled out.
-"""
+"""Qwen3's layout, `Qwen3ForCausalLM`: `modern.py` has its names, so only the config differs."""
 
 from pathlib import Path
 from typing import Any
 
-from groundup.checkpoints.layouts.layout import (
-    Settings,
-    Weights,
-    check_fixed,
-    number,
-    whole_numbers,
-)
+from groundup.checkpoints import layouts
+from groundup.checkpoints.layouts import Layout, Settings, Weights, number
 from groundup.errors import CheckpointError
 from groundup.models.config import ModernConfig
 from groundup.models.modern import Modern
 from groundup.models.registry import Model, architecture_of
 
-ARCHITECTURES = ("modern",)
-EMBEDDING = "model.embed_tokens.weight"
 # positions x head_dim of the rotations: a million positions of Qwen3's heads
 LARGEST_TABLE = 1 << 27
 NAMES = {
@@ -42,98 +33,95 @@ FIXED: dict[str, tuple[Any, ...]] = {
 }
 
 
-def spelled(name: str) -> str | None:
-    """As it is."""
-    return name
+class Qwen3Layout(Layout):
+    """The layout of `modern.py`, whose weights have Qwen3's names already."""
 
+    architectures = ("modern",)
+    embedding = "model.embed_tokens.weight"
 
-def to_hugging_face(model: Model) -> Weights:
-    """The weights as they are, without a tied head."""
-    assert isinstance(model, Modern)
-    tied = model.config.tied
-    return {
-        name: tensor
-        for name, tensor in model.state_dict().items()
-        if not (tied and name == "lm_head.weight")
-    }
+    def to_hugging_face(self, model: Model) -> Weights:
+        """Return the weights as they are, without a tied head."""
+        assert isinstance(model, Modern)
+        weights = model.state_dict()
+        if model.config.tied:
+            del weights["lm_head.weight"]
+        return weights
 
+    def from_hugging_face(self, model: Model, tensors: Weights, path: Path) -> Weights:
+        """Return the weights as they are, with a tied head put back."""
+        return {"lm_head.weight": tensors[self.embedding], **tensors}
 
-def from_hugging_face(model: Model, tensors: Weights, path: Path) -> Weights:
-    """The weights as they are, with a tied head put back."""
-    return {"lm_head.weight": tensors[EMBEDDING], **tensors}
+    def settings_of(self, model: Model) -> Settings:
+        """Return the `config.json` of a model, with the base of the rotations written twice.
 
+        transformers 5 reads the one, vLLM and transformers 4 the other.
+        """
+        assert isinstance(model, Modern)
+        config = model.config
+        return {
+            "architectures": ["Qwen3ForCausalLM"],
+            "model_type": "qwen3",
+            "groundup_model": architecture_of(model),
+            **{key: getattr(config, field) for field, key in NAMES.items()},
+            "rope_theta": config.rope_theta,
+            "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+            "tie_word_embeddings": config.tied,
+            DROPOUT: config.dropout,
+            "bos_token_id": None,
+            "eos_token_id": None,
+            **{key: values[0] for key, values in FIXED.items()},
+        }
 
-def settings_of(model: Model) -> Settings:
-    """The base of the rotations is written twice: transformers 5 reads the one, vLLM and
-    transformers 4 the other.
-    """
-    assert isinstance(model, Modern)
-    config = model.config
-    return {
-        "architectures": ["Qwen3ForCausalLM"],
-        "model_type": "qwen3",
-        "groundup_model": architecture_of(model),
-        **{key: getattr(config, field) for field, key in NAMES.items()},
-        "rope_theta": config.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "tie_word_embeddings": config.tied,
-        DROPOUT: config.dropout,
-        "bos_token_id": None,
-        "eos_token_id": None,
-        **{key: values[0] for key, values in FIXED.items()},
-    }
-
-
-def config_of(settings: Settings, architecture: str, path: Path) -> ModernConfig:
-    """The shape of a Qwen3 that ours computes. Raises CheckpointError or ConfigError."""
-    check_fixed(settings, FIXED, "modern model", path)
-    layers = settings.get("layer_types") or []
-    if not isinstance(layers, list) or any(layer != "full_attention" for layer in layers):
-        raise CheckpointError(
-            f"{path}: layer_types has others than full_attention, which groundup doesn't compute"
-        )
-    tied = settings.get("tie_word_embeddings", False)
-    if type(tied) is not bool:
-        raise CheckpointError(f"{path}: tie_word_embeddings must be true or false, not {tied!r}")
-    dropout = number(settings.get(DROPOUT, 0.0), DROPOUT, path)
-    shape = whole_numbers(settings | _defaults(settings), NAMES, path)
-    config = ModernConfig(
-        rope_theta=_rope_theta(settings, path), tied=tied, dropout=dropout, **shape
-    )
-    # computed, not read: no file vouches for it
-    if (size := config.block_size * config.head_dim) > LARGEST_TABLE:
-        raise CheckpointError(
-            f"{path}: max_position_embeddings x head_dim = {size:,}, but rotations are computed "
-            f"for {LARGEST_TABLE:,}"
-        )
-    return config
+    def config_of(self, settings: Settings, architecture: str, path: Path) -> ModernConfig:
+        """Return the shape of a Qwen3, refusing what ours doesn't compute."""
+        layouts.check_fixed(settings, FIXED, "modern model", path)
+        kinds = settings.get("layer_types") or []
+        if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
+            raise CheckpointError(
+                f"{path}: layer_types has others than full_attention, which groundup doesn't "
+                "compute"
+            )
+        tied = settings.get("tie_word_embeddings", False)
+        if type(tied) is not bool:
+            raise CheckpointError(
+                f"{path}: tie_word_embeddings must be true or false, not {tied!r}"
+            )
+        dropout = number(settings.get(DROPOUT, 0.0), DROPOUT, path)
+        shape = layouts.whole_numbers(settings | _defaults(settings), NAMES, path)
+        theta = _rope_theta(settings, path)
+        config = ModernConfig(rope_theta=theta, tied=tied, dropout=dropout, **shape)
+        # computed, not read: no file vouches for it
+        if (size := config.block_size * config.head_dim) > LARGEST_TABLE:
+            raise CheckpointError(
+                f"{path}: max_position_embeddings x head_dim = {size:,}, but rotations are "
+                f"computed for {LARGEST_TABLE:,}"
+            )
+        return config
 
 
 def _defaults(settings: Settings) -> Settings:
-    """Qwen3Config's own, for keys that a folder may leave out or leave empty."""
+    """The values of Qwen3Config for keys that a folder may leave out or leave empty."""
     heads = settings.get("num_attention_heads") if "num_key_value_heads" in settings else 32
     defaults = {"head_dim": 128, "num_key_value_heads": heads}
     return {key: value for key, value in defaults.items() if settings.get(key) is None}
 
 
 def _rope_theta(settings: Settings, path: Path) -> float:
-    """The base of the rotations, wherever it stands. Raises CheckpointError for rotations of
-    another kind.
+    """The base of the rotations, wherever it stands.
+
+    Raises CheckpointError for rotations of another kind.
     """
     parameters = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
-    known = isinstance(parameters, dict)
-    if not known or any(
-        parameters.get(key, "default") != "default" for key in ("rope_type", "type")
+    kinds = ("rope_type", "type")
+    if not isinstance(parameters, dict) or any(
+        parameters.get(key, "default") != "default" for key in kinds
     ):
         raise CheckpointError(
             f"{path}: rope_parameters = {parameters!r}, but groundup computes the default rotations"
         )
-    stated = [
-        value
-        for value in (parameters.get("rope_theta"), settings.get("rope_theta"))
-        if value is not None
-    ]
-    found = {number(value, "rope_theta", path) for value in stated or [10_000.0]}
+    stated = [part.get("rope_theta") for part in (parameters, settings)]
+    stated = [value for value in stated if value is not None] or [10_000.0]
+    found = {number(value, "rope_theta", path) for value in stated}
     if len(found) != 1:
         raise CheckpointError(
             f"{path}: rope_theta must be one number, and is {' and '.join(map(str, sorted(found)))}"

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from groundup.checkpoints.layouts.layout import Layout, Weights
+from groundup.checkpoints.layouts import Layout, Weights
 from groundup.errors import CheckpointError
 from groundup.files import parse_json
 
@@ -117,12 +117,12 @@ def match(
             raise CheckpointError(f"{place} lacks the tensor {name} {list(tensor.shape)}")
         check(found[name], name, tensor.shape)
     surplus = sorted(set(found) - set(expected) - {HEAD})
-    if surplus or (HEAD in found and HEAD not in expected and layout.EMBEDDING not in expected):
+    if surplus or (HEAD in found and HEAD not in expected and layout.embedding not in expected):
         raise CheckpointError(
             f"{place} has a tensor that the model doesn't: {(surplus or [HEAD])[0]}"
         )
     if HEAD in found:
-        check(found[HEAD], HEAD, expected[HEAD if HEAD in expected else layout.EMBEDDING].shape)
+        check(found[HEAD], HEAD, expected[HEAD if HEAD in expected else layout.embedding].shape)
     return found
 
 
@@ -137,12 +137,12 @@ def fill(targets: Weights, stored: dict[str, Stored], layout: Layout) -> None:
     """
     read_into(targets, stored)
     if HEAD in stored and HEAD not in targets:
-        head, embedding = stored[HEAD], targets[layout.EMBEDDING]
+        head, embedding = stored[HEAD], targets[layout.embedding]
         with _errors_of(head.path), head.path.open("rb") as file:
             for rows, piece in _pieces(file, head, embedding.size(0)):
                 if not torch.equal(embedding[rows], piece.to(embedding.dtype)):
                     raise CheckpointError(
-                        f"{head.path}: {head.name} differs from {layout.EMBEDDING}, but "
+                        f"{head.path}: {head.name} differs from {layout.embedding}, but "
                         "config.json says that they are one: tie_word_embeddings should be false"
                     )
 

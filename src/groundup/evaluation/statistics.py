@@ -1,6 +1,4 @@
-"""Paired statistics: two models on the same items or passages, how far apart they are, and whether
-by chance.
-"""
+"""Statistics of evaluations: intervals, and whether two models differ by more than chance."""
 
 import math
 from collections.abc import Sequence
@@ -16,8 +14,13 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Difference:
-    """The second model's figure minus the first's, its 95% interval, and the p-value of there being
-    none.
+    """The second model's figure minus the first's, with its interval and a p-value.
+
+    Args:
+        value: The difference.
+        low: The lower end of its 95% interval.
+        high: The upper end.
+        p_value: How probable a difference at least as large is where there is none.
     """
 
     value: float
@@ -26,17 +29,14 @@ class Difference:
     p_value: float
 
     def to_json(self) -> dict[str, Any]:
-        """As the results of `groundup compare` state it."""
-        return {
-            "difference": self.value,
-            "interval": [self.low, self.high],
-            "p_value": self.p_value,
-        }
+        """The difference as `groundup compare --json` states it."""
+        interval = [self.low, self.high]
+        return {"difference": self.value, "interval": interval, "p_value": self.p_value}
 
 
 @dataclass(frozen=True)
 class PairedItems:
-    """How many items both models got right, one of them alone, and neither."""
+    """How many items both models got right, the first alone, the second alone, and neither."""
 
     both: int
     only_a: int
@@ -45,29 +45,26 @@ class PairedItems:
 
     @classmethod
     def of(cls, right_a: Sequence[bool], right_b: Sequence[bool]) -> "PairedItems":
-        """Item by item: whether the first model was right, and the second."""
+        """Count the pairs: item by item, whether the first model was right, and the second."""
         pairs = list(zip(right_a, right_b, strict=True))
-        return cls(
-            *(
-                pairs.count(pair)
-                for pair in ((True, True), (True, False), (False, True), (False, False))
-            )
-        )
+        kinds = ((True, True), (True, False), (False, True), (False, False))
+        return cls(*map(pairs.count, kinds))
 
     @property
     def items(self) -> int:
-        """In all."""
+        """The number of items."""
         return self.both + self.only_a + self.only_b + self.neither
 
     @property
     def accuracies(self) -> tuple[float, float]:
-        """Of each model, as shares of 1."""
+        """The accuracy of each model, as shares of 1."""
         return (self.both + self.only_a) / self.items, (self.both + self.only_b) / self.items
 
     @property
     def difference(self) -> Difference:
-        """Of the accuracies: (only_b - only_a) / items, with Bonett and Price's interval and
-        McNemar's exact test.
+        """The difference of the accuracies, (only_b - only_a) / items.
+
+        It has Bonett and Price's interval and the p-value of McNemar's exact test.
         """
         low, high = bonett_price(self.only_a, self.only_b, self.items)
         value = (self.only_b - self.only_a) / self.items
@@ -78,12 +75,24 @@ class PairedItems:
         return asdict(self) | {"accuracy": list(self.accuracies)} | self.difference.to_json()
 
 
+def wilson(right: int, items: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Compute the interval of a share, right / items (Wilson 1927).
+
+    It holds every p from which a share of that many items isn't too far away.
+    """
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share, weight = right / items, z * z / items
+    middle = (share + weight / 2) / (1 + weight)
+    half = z * math.sqrt(share * (1 - share) / items + weight / (4 * items)) / (1 + weight)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
 def mcnemar(only_a: int, only_b: int) -> float:
-    """The p-value of McNemar's exact test (McNemar 1947): two-sided, in integers until the one
-    division at the end.
+    """Compute the p-value of McNemar's exact test (McNemar 1947), which is two-sided.
 
     Of n = only_a + only_b items that one model alone got right, either has half by chance:
-    p = min(1, 2 P(X <= min(only_a, only_b))), X ~ Binomial(n, 1/2).
+    p = min(1, 2 P(X <= min(only_a, only_b))), X ~ Binomial(n, 1/2). All is computed in integers
+    until the one division at the end.
     """
     n, fewer = only_a + only_b, min(only_a, only_b)
     ways, tail = 1, 0  # C(n, k), and the sum of those up to k
@@ -96,12 +105,12 @@ def mcnemar(only_a: int, only_b: int) -> float:
 def bonett_price(
     only_a: int, only_b: int, items: int, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
-    """The interval of a difference of paired shares, (only_b - only_a) / items (Bonett and Price
-    2012).
+    """Compute the interval of a difference of paired shares (Bonett and Price 2012).
 
-    Wald's, with an item more for each model alone: p = (only + 1) / (items + 2) for both, d = p_b -
-    p_a, and d -+ z sqrt((p_a + p_b - d^2) / (items + 2)). So it has a width even where the models
-    never disagree.
+    The difference is (only_b - only_a) / items. The interval is Wald's, with an item more for each
+    model alone: p = (only + 1) / (items + 2) for both, d = p_b - p_a, and
+    d -+ z sqrt((p_a + p_b - d^2) / (items + 2)). So it has a width even where the models never
+    disagree.
     """
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     share_a, share_b = (only_a + 1) / (items + 2), (only_b + 1) / (items + 2)
@@ -113,13 +122,18 @@ def bonett_price(
 def paired_rate(
     differences: np.ndarray, sizes: np.ndarray, confidence: float = CONFIDENCE
 ) -> Difference:
-    """The rate sum(differences) / sum(sizes) over n passages, with Student's interval and test, n -
-    1 degrees.
+    """Compute the rate sum(differences) / sum(sizes) over passages, with interval and p-value.
+
+    Both are of Student's distribution.
 
     The standard error is that of a ratio (Cochran 1977, section 6.3): with e = differences - rate *
-    sizes, sqrt(n / (n - 1) sum(e^2)) / sum(sizes); over passages of one size it is the paired
-    t-test's. Passages count as independent of each other. differences, sizes: [passages], at least
-    2.
+    sizes and n passages, sqrt(n / (n - 1) sum(e^2)) / sum(sizes); over passages of one size it is
+    the paired t-test's, with n - 1 degrees of freedom. Passages count as independent of each other.
+
+    Args:
+        differences: The second model's figure minus the first's, [passages], at least 2.
+        sizes: The size of each passage, [passages].
+        confidence: The share of such intervals that hold the true rate.
     """
     n, total = len(sizes), float(sizes.sum())
     rate = float(differences.sum()) / total
@@ -132,8 +146,9 @@ def paired_rate(
 
 
 def student_tails(t: float, degrees: int) -> float:
-    """P(|T| >= |t|) of Student's distribution: I_x(degrees / 2, 1 / 2) at x = degrees / (degrees +
-    t^2).
+    """Compute P(|T| >= |t|) of Student's distribution.
+
+    It is I_x(degrees / 2, 1 / 2) at x = degrees / (degrees + t^2).
     """
     square = t * t
     below, above = degrees / (degrees + square), square / (degrees + square)
@@ -145,24 +160,22 @@ def student_tails(t: float, degrees: int) -> float:
 
 @cache
 def student_quantile(confidence: float, degrees: int) -> float:
-    """The t with P(|T| <= t) = confidence, by bisection."""
+    """Find the t with P(|T| <= t) = confidence, by bisection."""
     low, high = 0.0, 1.0
     while student_tails(high, degrees) > 1 - confidence:
         low, high = high, 2 * high
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (
-            (middle, high) if student_tails(middle, degrees) > 1 - confidence else (low, middle)
-        )
+        too_low = student_tails(middle, degrees) > 1 - confidence
+        low, high = (middle, high) if too_low else (low, middle)
     return high
 
 
 def _beta_share(a: float, b: float, x: float, rest: float) -> float:
-    """The regularized incomplete beta function I_x(a, b) by its continued fraction (DLMF 8.17.22).
-    rest: 1 - x
+    """The regularized incomplete beta function I_x(a, b), by its continued fraction (DLMF 8.17.22).
 
-    Evaluated from the front by Lentz's method, for x below (a + 1) / (a + b + 2), where it
-    converges fast.
+    `rest` is 1 - x. Lentz's method evaluates the fraction from the front, for x below
+    (a + 1) / (a + b + 2), where it converges fast.
     """
     if x == 0.0:
         return 0.0
@@ -183,3 +196,8 @@ def _beta_share(a: float, b: float, x: float, rest: float) -> float:
         if abs(numerator * denominator - 1.0) < 1e-15:
             break
     return math.exp(logarithm) * value / a
+
+
+def p_text(p_value: float, equals: str = "") -> str:
+    """Say a p-value to two digits; what is too small to matter is said as a bound."""
+    return "< 1e-12" if p_value < 1e-12 else f"{equals}{p_value:.2g}"

@@ -1,0 +1,126 @@
+"""Items of multiple-choice tasks: a context and endings to choose from, read from JSON lines."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from groundup.errors import CorpusError
+
+Entry = TypeVar("Entry")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A context, the endings to choose from, and the place of the right one among them.
+
+    Args:
+        number: What tells the item from the others of its file.
+        context: The text that every ending continues.
+        endings: The texts to choose from.
+        label: The place of the right ending, from 0.
+        task: The title of the task that the item belongs to, for error messages.
+        activity: What the context is about, where the file says it (HellaSwag's `activity_label`).
+        parts: The context's whole sentences and the beginning of the one to end, where the file
+            tells them apart (HellaSwag's `ctx_a` and `ctx_b`).
+    """
+
+    number: int
+    context: str
+    endings: tuple[str, ...]
+    label: int
+    activity: str | None = None
+    parts: tuple[str, str] | None = None
+    task: str = "HellaSwag"
+
+    @property
+    def text(self) -> str:
+        """The context with its right ending, as a text would have it."""
+        return f"{self.context} {self.endings[self.label]}"
+
+    @property
+    def name(self) -> str:
+        """What error messages call the item."""
+        return f"item {self.number} of {self.task}"
+
+
+@dataclass(frozen=True)
+class ItemsFile:
+    """A file of items that was read.
+
+    Args:
+        path: Where the file lies.
+        sha256: The SHA-256 of the whole file.
+        items: Its items, in its order.
+    """
+
+    path: Path
+    sha256: str
+    items: list[Item]
+
+
+def open_file(path: Path, read: Callable[[Path], list[Item]]) -> ItemsFile:
+    """Read a file of items with `read`, and take its fingerprint. Raises CorpusError."""
+    items = read(path)
+    return ItemsFile(path, hashlib.sha256(path.read_bytes()).hexdigest(), items)
+
+
+def read_json_lines(
+    path: Path, parse: Callable[[Any, int], Item], *, task: str, fields: str, remedy: str
+) -> list[Item]:
+    """Read the items of a file of JSON lines; empty lines are left out.
+
+    Args:
+        path: The file.
+        parse: Takes the JSON value of a line and the line's number, from 1, and gives its item.
+        task: The title of the task, for error messages.
+        fields: What each line should have, in words.
+        remedy: What to do about a file without items.
+
+    Raises:
+        CorpusError: The file can't be read or has no items, or `parse` raised ValueError, KeyError
+            or TypeError for a line, which is named.
+    """
+    items = []
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    items += [_checked(parse(json.loads(line), number))] if line.strip() else []
+                except (ValueError, KeyError, TypeError, RecursionError) as error:
+                    raise CorpusError(
+                        f"{path}, line {number:,} is no item of {task} ({type(error).__name__}: "
+                        f"{error}): it should be JSON with {fields}"
+                    ) from error
+    except OSError as error:
+        raise CorpusError(
+            f"{possessive(task)} items in {path} can't be read: {error.strerror}"
+        ) from error
+    if not items:
+        raise CorpusError(f"{path} has no items of {task}: it is empty. {remedy}")
+    return items
+
+
+def _checked(item: Item) -> Item:
+    texts = [item.context, item.activity or "", *(item.parts or ()), *item.endings]
+    sound = isinstance(item.number, int) and 0 <= item.label < len(item.endings)
+    if not sound or not all(isinstance(text, str) for text in texts):
+        raise TypeError("a field of another type")
+    return item
+
+
+def possessive(title: str) -> str:
+    """Say whose something is: HellaSwag's, or choices'."""
+    return title + ("'" if title.endswith("s") else "'s")
+
+
+def spread(entries: Sequence[Entry], count: int | None) -> list[Entry]:
+    """Choose the middle entry of each of `count` equal parts, or all entries for 0 and None.
+
+    A file may have its sources one after the other, so the first entries would be of one source.
+    """
+    if not count or count >= len(entries):
+        return list(entries)
+    return [entries[(2 * place + 1) * len(entries) // (2 * count)] for place in range(count)]

@@ -1,0 +1,53 @@
+"""The task `choices`: multiple-choice items of the user's own, a JSON object a line."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from groundup.data.choice_items import Item, ItemsFile, open_file, read_json_lines
+from groundup.errors import EvaluationError
+from groundup.evaluation.multiple_choice import MultipleChoice
+from groundup.evaluation.requests import COMPLETION
+from groundup.evaluation.task import Settings
+
+
+class Choices(MultipleChoice):
+    """Items with a `context`, two or more `endings` and the `label` of the right one, from 0.
+
+    A space joins the context and an ending, and an item's number is that of its line.
+    """
+
+    name: ClassVar = "choices"
+    flags: ClassVar = ("file", "per-item")
+    conventions: ClassVar = {"completion": COMPLETION}
+
+    @classmethod
+    def read(cls, settings: Settings) -> ItemsFile:
+        """Read the file that the settings name."""
+        if settings.file is None:
+            raise EvaluationError(f"the task choices needs items: {settings.flag} ITEMS.jsonl")
+        return open_file(settings.file, read_items)
+
+
+def read_items(path: Path) -> list[Item]:
+    """Read a file of JSON lines with `context`, `endings` and `label`.
+
+    Raises:
+        CorpusError: A line is no item; the error names file and line.
+    """
+    return read_json_lines(
+        path,
+        _item,
+        task="choices",
+        fields="context, endings (2 or more) and label",
+        remedy='Give lines like {"context": "1 + 1 is", "endings": ["2", "3"], "label": 0}',
+    )
+
+
+def _item(value: Any, line: int) -> Item:
+    endings = value["endings"]
+    if not isinstance(endings, list) or len(endings) < 2:
+        raise ValueError("endings must be a list of 2 or more texts")
+    label = value["label"]
+    if not isinstance(label, int) or isinstance(label, bool):
+        raise TypeError("label must be a whole number")
+    return Item(line, value["context"], tuple(endings), label, task="choices")

@@ -1,0 +1,277 @@
+"""Multiple choice: which of an item's endings does a model find the most probable, and is it right?
+
+HellaSwag and `choices` are such tasks, and share all of this.
+"""
+
+import time
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from json import dumps
+from typing import Any, ClassVar, Self
+
+from groundup.data.choice_items import Item, ItemsFile, spread
+from groundup.evaluation.requests import Convention, Request, ScoredItem, score_requests
+from groundup.evaluation.scoring import is_cut
+from groundup.evaluation.statistics import PairedItems, p_text, wilson
+from groundup.evaluation.task import (
+    Finding,
+    NamedModel,
+    Progress,
+    Result,
+    Settings,
+    Table,
+    Task,
+    naming,
+)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All items, scored by one convention.
+
+    Args:
+        convention: The convention's name.
+        items: The scored items.
+        cut: How many items didn't fit the model's context and lost the beginning of theirs.
+        seconds: How long scoring took.
+    """
+
+    convention: str
+    items: list[ScoredItem]
+    cut: int
+    seconds: float
+
+    def right(self, measure: str) -> list[bool]:
+        """For each item, whether the choice by that measure is the right one."""
+        return [scored.choices[measure] == scored.request.item.label for scored in self.items]
+
+    @property
+    def measures(self) -> list[str]:
+        """The measures of the convention."""
+        return list(self.items[0].choices)
+
+
+@dataclass(frozen=True)
+class ChoiceResult(Result):
+    """What a model chose, by one or several conventions."""
+
+    identity: ClassVar = ("task", "file", "official", "items", "of")
+    task: "MultipleChoice"
+    model: str
+    scores: list[Scores]
+
+    def to_json(self) -> dict[str, Any]:
+        """State the accuracies, and how they were found."""
+        seconds = {scores.convention: scores.seconds for scores in self.scores}
+        items = len(self.task.items)
+        return {
+            **self.task.facts(model=self.model),
+            "results": [
+                self._row(scores, measure) for scores in self.scores for measure in scores.measures
+            ],
+            "cut": {scores.convention: scores.cut for scores in self.scores},
+            "seconds": seconds,
+            "items_per_second": {name: items / taken for name, taken in seconds.items()},
+        }
+
+    def _row(self, scores: Scores, measure: str) -> dict[str, Any]:
+        right, items = sum(scores.right(measure)), len(scores.items)
+        published = {
+            model: figures[measure]
+            for model, figures in self.task.conventions[scores.convention].published.items()
+            if measure in figures
+        }
+        row = {"convention": scores.convention, "measure": measure, "right": right, "items": items}
+        row |= {"accuracy": right / items, "interval": list(wilson(right, items))}
+        return row if self.task.is_official is None else row | {"published_percent": published}
+
+    def report(self) -> Iterator[str | Table]:
+        """Say the accuracies in a table, and below it what a reader must know to compare them."""
+        result = self.to_json()
+        published = list(result["results"][0].get("published_percent", ()))
+        table = Table(("convention", "measure", "decides"), ("right", "95% interval", *published))
+        for row in result["results"]:
+            (low, high), known = row["interval"], row.get("published_percent", {})
+            name, measure = row["convention"], row["measure"]
+            table.rows.append(
+                (
+                    *(name, measure, self.task.conventions[name].decides[measure]),
+                    *(f"{100 * row['accuracy']:.2f}%", f"{100 * low:.2f} to {100 * high:.2f}%"),
+                    *(f"{known[model]:.2f}%" if known else "-" for model in published),
+                )
+            )
+        yield table
+        yield self.task.said_of_items()
+        yield self.task.said_of_guessing()
+        for name, cut in result["cut"].items():
+            if cut:
+                yield (
+                    f"{name}: {cut:,} items are longer than the model's context and lost their "
+                    "beginning"
+                )
+        speeds = (f"{name} {speed:.1f}" for name, speed in result["items_per_second"].items())
+        yield f"items a second: {', '.join(speeds)}"
+
+    def items_as_json_lines(self) -> str:
+        """Each item on a line, with what each convention made of it."""
+        lines = []
+        for place, item in enumerate(self.task.items):
+            found = {scores.convention: scores.items[place].to_json() for scores in self.scores}
+            lines.append(dumps({"ind": item.number, "label": item.label} | found) + "\n")
+        return "".join(lines)
+
+
+@dataclass(frozen=True)
+class ChoiceComparison(Finding):
+    """What two models chose, the same items side by side."""
+
+    task: "MultipleChoice"
+    models: tuple[str, str]
+    scores: tuple[list[Scores], list[Scores]]
+
+    def to_json(self) -> dict[str, Any]:
+        """State both accuracies of each measure, and their difference."""
+        return {
+            **self.task.facts(models=list(self.models)),
+            "results": [
+                {"convention": a.convention, "measure": measure}
+                | PairedItems.of(a.right(measure), b.right(measure)).to_json()
+                for a, b in zip(*self.scores, strict=True)
+                for measure in a.measures
+            ],
+            "cut": [{scores.convention: scores.cut for scores in some} for some in self.scores],
+            "seconds": [sum(scores.seconds for scores in some) for some in self.scores],
+        }
+
+    def report(self) -> Iterator[str | Table]:
+        """Say a row for each measure, and below it which items were asked and what columns mean."""
+        result = self.to_json()
+        counts = ("both right", "only A", "only B", "neither")
+        table = Table(("convention", "measure"), ("A", "B", "B - A", "95% interval", "p", *counts))
+        for row in result["results"]:
+            (first, second), (low, high) = row["accuracy"], row["interval"]
+            table.rows.append(
+                (
+                    *(row["convention"], row["measure"], f"{first:.2%}", f"{second:.2%}"),
+                    *(f"{100 * row['difference']:+.2f}", f"{100 * low:+.2f} to {100 * high:+.2f}"),
+                    p_text(row["p_value"]),
+                    *(f"{row[count]:,}" for count in ("both", "only_a", "only_b", "neither")),
+                )
+            )
+        yield table
+        yield self.task.said_of_items()
+        yield (
+            "B - A in points of accuracy, paired item by item: Bonett and Price's interval, "
+            "McNemar's exact test. p is how often chance alone would part equal models as far"
+        )
+        for letter, cut in zip("AB", result["cut"], strict=True):
+            for name, count in cut.items():
+                if count:
+                    yield (
+                        f"{letter}, {name}: {count:,} items are longer than its context and lost a "
+                        "part"
+                    )
+
+
+@dataclass(frozen=True)
+class MultipleChoice(Task):
+    """A task of items with endings to choose from: what such tasks share.
+
+    `conventions` are the ways to put an item to a model; `periodic` is the convention and measure
+    that a run is scored by while it trains.
+    """
+
+    conventions: ClassVar[dict[str, Convention]]
+    periodic: ClassVar[tuple[str, str]] = ("completion", "acc_norm")
+    file: ItemsFile
+    settings: Settings
+
+    @classmethod
+    @abstractmethod
+    def read(cls, settings: Settings) -> ItemsFile:
+        """Read the items. Raises CorpusError, and EvaluationError where none are named."""
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        return cls(cls.read(settings), settings)
+
+    @cached_property
+    def items(self) -> list[Item]:
+        """The items that are asked, evenly spread over the file."""
+        return spread(self.file.items, self.settings.limit)
+
+    @property
+    def is_official(self) -> bool | None:
+        """Whether published figures are of this file; None for a task without published ones."""
+        return None
+
+    @property
+    def chance(self) -> float:
+        """The accuracy that guessing is expected to reach."""
+        return sum(1 / len(item.endings) for item in self.items) / len(self.items)
+
+    def facts(self, **models: Any) -> dict[str, Any]:
+        """What every finding states first: the task, the models, and which items were asked."""
+        stated = {"task": self.name, **models, "file": str(self.file.path)}
+        if self.is_official is not None:
+            stated["official"] = self.is_official
+        return stated | {"items": len(self.items), "of": len(self.file.items)}
+
+    def said_of_items(self) -> str:
+        """Which items were asked, in a line."""
+        items, of = len(self.items), len(self.file.items)
+        first = "all" if items == of else f"{items:,}, evenly spread, of the"
+        label = {
+            None: "",
+            True: " (the official file)",
+            False: " (UNOFFICIAL: not the file of the published figures)",
+        }[self.is_official]
+        return f"{first} {of:,} items of {self.file.path}{label}"
+
+    def said_of_guessing(self) -> str:
+        """What accuracies may be compared with, in a line."""
+        return f"guessing is right in {self.chance:.1%}"
+
+    def evaluate(self, named: NamedModel, progress: Progress) -> ChoiceResult:
+        """Score the items, or refuse those that can't be asked."""
+        return ChoiceResult(self, named.name, self._score(named, self._requests(named), progress))
+
+    def compare(
+        self, first: NamedModel, second: NamedModel, progress: Progress
+    ) -> ChoiceComparison:
+        """Score the items by both models, once both can be asked all of them."""
+        scores, requests = [], []
+        for named in (first, second):  # before the other has worked for an hour
+            with naming(named.name):
+                requests.append(self._requests(named))
+        for named, asked in zip((first, second), requests, strict=True):
+            with naming(named.name):
+                scores.append(self._score(named, asked, progress, f"{named.name}, "))
+        return ChoiceComparison(self, (first.name, second.name), (scores[0], scores[1]))
+
+    def _requests(self, named: NamedModel) -> dict[str, list[Request]]:
+        """The requests of each convention that was asked for."""
+        wanted = self.settings.convention
+        return {
+            name: convention.requests(self.items, named.tokenizer, named.model.block_size)
+            for name, convention in self.conventions.items()
+            if wanted in ("both", name)
+        }
+
+    def _score(
+        self,
+        named: NamedModel,
+        requests: dict[str, list[Request]],
+        progress: Progress,
+        who: str = "",
+    ) -> list[Scores]:
+        found, model = [], named.model
+        for name, asked in requests.items():
+            started = time.perf_counter()
+            tell = progress(f"{who}{name}, items", len(asked))
+            scored = score_requests(model, asked, self.settings.batch_size, tell)
+            cut = sum(is_cut(request.continuations, model.block_size) for request in asked)
+            found.append(Scores(name, scored, cut, time.perf_counter() - started))
+        return found

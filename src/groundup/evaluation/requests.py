@@ -1,0 +1,178 @@
+"""Requests: an item as its tokens are put to a model, by a convention, and what the model chooses.
+
+A convention says which tokens are scored after which others, and a measure how scores become a
+choice. The same model gets different figures by them: a figure says nothing without both.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from groundup.data.choice_items import Item
+from groundup.errors import EvaluationError, TokenizerError
+from groundup.evaluation.scoring import (
+    Continuations,
+    check_endings,
+    count_passes,
+    pass_ignored_tokens,
+    sums_of_endings,
+)
+from groundup.models.registry import Model
+from groundup.parallel.world import World
+from groundup.tokenizers.base import Tokenizer
+
+
+@dataclass(frozen=True)
+class Request:
+    """An item as a convention puts it to a model.
+
+    Args:
+        item: The item.
+        continuations: The context's tokens and each ending's.
+        lengths: For each measure, what the sum of each ending's log-probabilities is divided by
+            before the largest is chosen.
+    """
+
+    item: Item
+    continuations: Continuations
+    lengths: dict[str, tuple[int, ...]]
+
+    def choices(self, sums: Sequence[float]) -> dict[str, int]:
+        """Choose an ending by each measure; of equally good ones, the first."""
+        return {measure: _largest(sums, lengths) for measure, lengths in self.lengths.items()}
+
+
+def _largest(sums: Sequence[float], lengths: Sequence[int]) -> int:
+    pairs = zip(sums, lengths, strict=True)
+    return int(np.argmax([total / length if length else -np.inf for total, length in pairs]))
+
+
+@dataclass(frozen=True)
+class Convention:
+    """A way to put items to a model.
+
+    Args:
+        request: Makes the request of an item; raises EvaluationError for one it can't.
+        decides: For each measure, in words, what the chosen ending has the most of.
+        published: For each known model the accuracy of each measure, in percent.
+    """
+
+    request: Callable[[Item, Tokenizer], Request]
+    decides: dict[str, str]
+    published: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def requests(
+        self, items: Sequence[Item], tokenizer: Tokenizer, block_size: int
+    ) -> list[Request]:
+        """Make the requests of all items.
+
+        Raises:
+            EvaluationError: A model of that context can't be asked one.
+        """
+        requests = [self.request(item, tokenizer) for item in items]
+        check_endings([request.continuations for request in requests], block_size)
+        return requests
+
+
+def completion(item: Item, tokenizer: Tokenizer) -> Request:
+    """Ask for the raw context, then a space and the raw ending.
+
+    Context and ending are encoded each for itself, as in build-nanogpt's `hellaswag.py`. acc goes
+    by the sum of the log-probabilities, acc_norm by their mean of a token.
+    """
+    context = encode(item, item.context, tokenizer)
+    endings = tuple(encode(item, f" {ending}", tokenizer) for ending in item.endings)
+    lengths = {"acc": (1,) * len(endings), "acc_norm": tuple(map(len, endings))}
+    return Request(item, Continuations(context, endings), lengths)
+
+
+COMPLETION = Convention(
+    completion, {"acc": "sum of the log-probabilities", "acc_norm": "their mean of a token"}
+)
+
+
+def encode(item: Item, text: str, tokenizer: Tokenizer, after: int = 0) -> np.ndarray:
+    """Encode a text of an item, without its first `after` tokens, [tokens] int64.
+
+    Raises:
+        EvaluationError: The text can't be encoded, or no token is left.
+    """
+    try:
+        tokens = tokenizer.encode(text)[after:]
+    except TokenizerError as error:
+        raise EvaluationError(f"{item.name} can't become tokens: {error}") from error
+    if not len(tokens):
+        raise EvaluationError(f"{item.name} has no tokens in {text[-60:]!r}: nothing can be scored")
+    return tokens
+
+
+@dataclass(frozen=True)
+class ScoredItem:
+    """What a model made of a request.
+
+    Args:
+        request: The request.
+        sums: The sum of each ending's log-probabilities, in nats.
+        choices: The ending that each measure chooses.
+    """
+
+    request: Request
+    sums: tuple[float, ...]
+    choices: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """All that decided the choices."""
+        tokens = [len(ending) for ending in self.request.continuations.endings]
+        lengths = {
+            f"{measure}_lengths": lengths
+            for measure, lengths in self.request.lengths.items()
+            if measure != "acc"
+        }
+        return {"log_probabilities": self.sums, "tokens": tokens, "choices": self.choices} | lengths
+
+
+def score_requests(
+    model: Model,
+    requests: Sequence[Request],
+    batch_size: int,
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[ScoredItem]:
+    """Score requests by a model in evaluation mode.
+
+    Raises:
+        EvaluationError: The model gives no number.
+    """
+    asked = [request.continuations for request in requests]
+    scored = []
+    for request, sums in zip(
+        requests, sums_of_endings(model, asked, batch_size, progress), strict=True
+    ):
+        if not all(map(math.isfinite, sums)):
+            raise EvaluationError(
+                f"the model gives {request.item.name} the log-probabilities {sums}, which are no "
+                "numbers to choose by: its weights are damaged, or it overflows in the precision "
+                "that it is kept in"
+            )
+        scored.append(ScoredItem(request, tuple(sums), request.choices(sums)))
+    return scored
+
+
+def score_share(
+    model: Model, requests: Sequence[Request], batch_size: int, world: World
+) -> list[ScoredItem]:
+    """Score this process's share of the requests, in as many passes as every other process makes.
+
+    The longest share decides how many; the others add passes over ignored tokens.
+    """
+    shares = [requests[rank :: world.size] for rank in range(world.size)]
+    scored = score_requests(model, shares[world.rank], batch_size)
+    if world.size > 1:
+        passes = [
+            count_passes(model, [request.continuations for request in share], batch_size)
+            for share in shares
+        ]
+        pass_ignored_tokens(model, max(passes) - passes[world.rank])
+    return scored

@@ -1,0 +1,178 @@
+"""What an evaluation task is, and the registry of tasks.
+
+A task is opened with its settings, then measures one model or compares two. What it finds knows its
+JSON and the lines and tables that say it, so neither the command line nor training names a task.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+
+from groundup.errors import EvaluationError, TokenizerError
+
+if TYPE_CHECKING:  # the command line reads the registry without torch
+    from groundup.models.registry import Model
+    from groundup.tokenizers.base import Tokenizer
+
+# told what is counted and how many there will be; gives what is told how many are done
+Progress = Callable[[str, int], Callable[[int], None]]
+
+
+class Registered(NamedTuple):
+    """A task's entry in the registry, which imports nothing until the task is used.
+
+    Args:
+        title: What people call the task.
+        place: `module:Class` of its class.
+        help: What the command line says of it.
+    """
+
+    title: str
+    place: str
+    help: str
+
+    def load(self) -> "type[Task]":
+        """Import the task's class."""
+        module, _, name = self.place.partition(":")
+        return getattr(import_module(module), name)
+
+
+TASKS = {
+    "hellaswag": Registered(
+        "HellaSwag",
+        "groundup.evaluation.hellaswag:HellaSwag",
+        "choose the ending of a text, 10,042 times",
+    ),
+    "loss": Registered(
+        "loss", "groundup.evaluation.text_loss:TextLossTask", "on the text of --corpus"
+    ),
+    "choices": Registered(
+        "choices", "groundup.evaluation.choices:Choices", "choose an ending, on items of --file"
+    ),
+}
+TITLES = {name: registered.title for name, registered in TASKS.items()}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user asks of a task; each task reads what its flags belong to.
+
+    Args:
+        limit: How many items, tokens or characters are read at most; None and 0 read all.
+        batch_size: How many items or windows are computed together.
+        file: A file of items.
+        flag: The flag or recipe key that names `file`, for error messages.
+        convention: The convention by which items are put to a model, or `both`.
+        corpus: The name of a text.
+        stride: The tokens from one window to the next; None takes half of the model's context.
+    """
+
+    limit: int | None = None
+    batch_size: int = 8
+    file: Path | None = None
+    flag: str = "--file"
+    convention: str = "both"
+    corpus: str | None = None
+    stride: int | None = None
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model in evaluation mode, its tokenizer and folder, under the name that its user gave."""
+
+    name: str
+    model: "Model"
+    tokenizer: "Tokenizer"
+    folder: Path = field(default_factory=Path)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Figures for people: columns of words, after them columns of numbers, and the rows."""
+
+    words: tuple[str, ...]
+    numbers: tuple[str, ...]
+    rows: list[tuple[str, ...]] = field(default_factory=list)
+
+
+class Finding(ABC):
+    """What a task found of one model or of two."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """The finding as `--json` prints it."""
+
+    @abstractmethod
+    def report(self) -> Iterator[str | Table]:
+        """The finding for people: lines and tables, in the order in which they are printed."""
+
+
+class Result(Finding):
+    """What a task found of one model.
+
+    `identity` names the values of `to_json` that tell its question from others: a result that is
+    saved replaces an earlier one of the same question.
+    """
+
+    identity: ClassVar[tuple[str, ...]]
+
+    def items_as_json_lines(self) -> str:
+        """Each item on a line, for tasks that have items."""
+        raise NotImplementedError
+
+
+class Task(ABC):
+    """An evaluation task that was opened, ready to be put to models.
+
+    `name` is what `--task` and `eval.task` call it, `flags` are those of the command line that
+    belong to it.
+    """
+
+    name: ClassVar[str]
+    flags: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    @abstractmethod
+    def open(cls, settings: Settings) -> Self:
+        """Find what the task asks: items or a text, which may have to be downloaded.
+
+        Raises:
+            CorpusError: It can't be had.
+            EvaluationError: A setting is missing or has no meaning.
+        """
+
+    @abstractmethod
+    def evaluate(self, named: NamedModel, progress: Progress) -> Result:
+        """Put the task to a model.
+
+        Raises:
+            EvaluationError: The model can't be asked, or gives no numbers.
+        """
+
+    @abstractmethod
+    def compare(self, first: NamedModel, second: NamedModel, progress: Progress) -> Finding:
+        """Put the task to both models and pair what they made of it, item by item.
+
+        Both are asked only where both can be.
+
+        Raises:
+            EvaluationError: A model can't be asked, which is named, or gives no numbers.
+        """
+
+
+def open_task(name: str, settings: Settings) -> Task:
+    """Open the task of that name. Raises what `Task.open` raises."""
+    return TASKS[name].load().open(settings)
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Put a model's name before what is said of it, where one of two can't do something."""
+    try:
+        yield
+    except (EvaluationError, TokenizerError) as error:
+        raise EvaluationError(f"{name}: {error}") from error

@@ -1,0 +1,51 @@
+"""Where an export goes: a place that isn't taken, and that gets all of the export or nothing."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from groundup.errors import ExportError
+
+TEMPORARY = ".exporting-"
+
+
+def refuse_existing(target: Path, force: bool) -> None:
+    """Raise ExportError where there is something already.
+
+    Args:
+        target: The place that an export would go to.
+        force: Whether a file there may be replaced; a folder never may.
+    """
+    if target.is_dir():
+        raise ExportError(f"{target} is a folder that exists already. Choose another --out")
+    if os.path.lexists(target) and not force:
+        raise ExportError(
+            f"{target} exists already. Choose another --out, or replace it with --force"
+        )
+
+
+@contextmanager
+def appearing_whole(target: Path) -> Iterator[Path]:
+    """Give a path to write to in place of `target`.
+
+    When the body ends, all that lies beside that path moves beside `target`, and last the path
+    itself.
+
+    Raises:
+        ExportError: The system refuses. After this and any other error nothing is left behind.
+    """
+    folder = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=target.parent))
+        yield folder / target.name
+        for made in sorted(folder.iterdir(), key=lambda path: path.name == target.name):
+            made.replace(target.with_name(made.name))
+    except OSError as error:
+        raise ExportError(f"can't write {target}: {error.strerror or error}") from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
