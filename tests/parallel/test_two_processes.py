@@ -104,10 +104,9 @@ def two(*args: object, folder: Path) -> subprocess.CompletedProcess[str]:
             for place in stack.enter_context(places_of_two())
         ]
         ended = [running.wait() for running in both_started]
+    status = max(one.returncode for one in ended)
     out, err = ("".join(getattr(one, name) for one in ended) for name in ("stdout", "stderr"))
-    return subprocess.CompletedProcess(
-        ended[0].args, max(one.returncode for one in ended), out, err
-    )
+    return subprocess.CompletedProcess(ended[0].args, status, out, err)
 
 
 def trained_by_two(*args: object, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -134,6 +133,7 @@ def assert_same_run(run: Path, other: Path, tolerance: float) -> None:
         assert found == pytest.approx([line[name] for line in expected], rel=tolerance, abs=0)
 
 
+@pytest.mark.long  # tests/golden has it too, for each kind of CPU that has goldens
 def test_torchrun_trains_what_one_process_trains(text_file: Path, tmp_path: Path) -> None:
     """With torch's own launcher once, as a user starts it."""
     args = ["--corpus", text_file, *SMALL, "--steps", 20, "--train.precision", "float64"]
