@@ -59,7 +59,7 @@ def shrunk(words: list[str]) -> list[str]:
         return words
     if words[0] in ("train", "plan") and "--resume" not in words:
         words += ["--steps", "2", *TINY]
-        words += CHEAP if words[0] == "train" else []
+        words += ["--eval.tokens", "64"] if words[0] == "train" else []
         words += [] if "--corpus" in words else ["--corpus", "text.txt"]
     return words
 
