@@ -2,6 +2,7 @@
 model and back.
 """
 
+import ast
 import subprocess
 import sys
 import warnings
@@ -13,6 +14,31 @@ import torch
 import groundup
 from commands import trained
 from conftest import TINY
+
+PUBLIC = [  # for good: a version may add names, and removes none
+    *("GPT2", "Bigram", "BytePairTokenizer", "CharacterTokenizer", "GPTConfig", "GroundupError"),
+    *("LoadedModel", "Modern", "ModernConfig", "ReadableGPT", "Recipe", "find_model"),
+    *("gpt2_from_readable", "keep_top_k", "keep_top_p", "learn_tokenizer", "load", "load_corpus"),
+    *("load_model", "load_recipe", "load_tokenizer", "next_token", "parameter_count"),
+    *("readable_from_gpt2", "save"),
+]
+
+
+def test_the_public_names_are_these():
+    assert groundup.__all__ == PUBLIC
+
+
+def test_type_checkers_find_each_name_where_it_is_found():
+    """The imports for type checkers and the table of homes are kept by hand: they must agree."""
+    tree = ast.parse(Path(groundup.__file__).read_text("utf-8"))
+    [typed] = [node for node in tree.body if isinstance(node, ast.If)]
+    imports = {
+        alias.name: f"{node.module}.{alias.name}" for node in typed.body for alias in node.names
+    }
+    assert sorted(imports) == sorted(groundup.__all__)
+    for name, home in imports.items():
+        found = getattr(groundup, name)
+        assert f"{found.__module__}.{found.__qualname__}" == home
 
 
 def test_every_public_name_is_what_it_says():
@@ -31,6 +57,17 @@ def test_every_public_name_is_what_it_says():
         assert loss.shape == ()
         assert model(tokens)[1] is None
         assert model.generate(tokens, max_new_tokens=6).shape == (1, 10)
+
+
+def test_a_recipe_is_loaded_by_its_name_and_by_its_path(tmp_path: Path):
+    mine = tmp_path / "my.toml"
+    mine.write_text("[train]\nsteps = 7\n", "utf-8")
+    recipe = groundup.load_recipe("shakespeare", mine)
+    assert recipe.train.steps == 7
+    assert recipe.data == groundup.load_recipe("shakespeare").data
+    assert groundup.load_recipe(str(mine)).train.steps == 7
+    with pytest.raises(groundup.GroundupError, match="unknown recipe nobodys"):
+        groundup.load_recipe("nobodys")
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -1,58 +1,91 @@
 """groundup: GPT language models built from the ground up in PyTorch.
 
-    from groundup import Bigram, GPT2, GPTConfig, ReadableGPT, load
+    import groundup
 
-Names are imported when they are first used, so that `import groundup` is instant and doesn't import
-torch.
+    model, tokenizer = groundup.load("gpt2")
+
+The names in `__all__` are the public ones: later versions add names, and remove none. Each name is
+imported when it is first used, so that `import groundup` is instant and doesn't import torch.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from groundup.checkpoints.model_folder import load
+if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
+    from groundup.checkpoints.find import find_model
+    from groundup.checkpoints.model_folder import LoadedModel, load, load_model, save
+    from groundup.data.corpora import load_corpus
     from groundup.errors import GroundupError
     from groundup.models.bigram import Bigram
-    from groundup.models.config import GPTConfig, ModernConfig
+    from groundup.models.config import GPTConfig, ModernConfig, parameter_count
+    from groundup.models.correspondence import gpt2_from_readable, readable_from_gpt2
     from groundup.models.gpt2 import GPT2
     from groundup.models.modern import Modern
     from groundup.models.readable import ReadableGPT
+    from groundup.models.sampling import keep_top_k, keep_top_p, next_token
+    from groundup.recipes.files import load_recipe
     from groundup.recipes.schema import Recipe
+    from groundup.tokenizers.bytepair import BytePairTokenizer
     from groundup.tokenizers.characters import CharacterTokenizer
+    from groundup.tokenizers.load import load_tokenizer
+    from groundup.tokenizers.train import learn_tokenizer
 
 __all__ = [
     "GPT2",
     "Bigram",
+    "BytePairTokenizer",
     "CharacterTokenizer",
     "GPTConfig",
     "GroundupError",
+    "LoadedModel",
     "Modern",
     "ModernConfig",
     "ReadableGPT",
     "Recipe",
+    "find_model",
+    "gpt2_from_readable",
+    "keep_top_k",
+    "keep_top_p",
+    "learn_tokenizer",
     "load",
+    "load_corpus",
+    "load_model",
+    "load_recipe",
+    "load_tokenizer",
+    "next_token",
+    "parameter_count",
+    "readable_from_gpt2",
+    "save",
 ]
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "GPT2": "groundup.models.gpt2",
-    "Bigram": "groundup.models.bigram",
-    "CharacterTokenizer": "groundup.tokenizers.characters",
-    "GPTConfig": "groundup.models.config",
-    "GroundupError": "groundup.errors",
-    "Modern": "groundup.models.modern",
-    "ModernConfig": "groundup.models.config",
-    "ReadableGPT": "groundup.models.readable",
-    "Recipe": "groundup.recipes.schema",
-    "load": "groundup.checkpoints.model_folder",
+    "checkpoints.find": ("find_model",),
+    "checkpoints.model_folder": ("LoadedModel", "load", "load_model", "save"),
+    "data.corpora": ("load_corpus",),
+    "errors": ("GroundupError",),
+    "models.bigram": ("Bigram",),
+    "models.config": ("GPTConfig", "ModernConfig", "parameter_count"),
+    "models.correspondence": ("gpt2_from_readable", "readable_from_gpt2"),
+    "models.gpt2": ("GPT2",),
+    "models.modern": ("Modern",),
+    "models.readable": ("ReadableGPT",),
+    "models.sampling": ("keep_top_k", "keep_top_p", "next_token"),
+    "recipes.files": ("load_recipe",),
+    "recipes.schema": ("Recipe",),
+    "tokenizers.bytepair": ("BytePairTokenizer",),
+    "tokenizers.characters": ("CharacterTokenizer",),
+    "tokenizers.load": ("load_tokenizer",),
+    "tokenizers.train": ("learn_tokenizer",),
 }
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'groundup' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"groundup.{module}"), name)
+    raise AttributeError(f"module 'groundup' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -1,21 +1,23 @@
-"""How long the lessons in `notebooks/` train: in full, or a share of it where the tests run
-them.
-"""
+"""How long the lessons in `notebooks/` train: in full, or for a share where the tests run them."""
 
 import os
 
 from groundup.errors import ConfigError
 
-# the share of each lesson's training steps that is taken, 1 where it isn't set
-BUDGET = "GROUNDUP_LESSON_BUDGET"
+BUDGET = "GROUNDUP_LESSON_BUDGET"  # the share of each lesson's training steps; 1 if it isn't set
 
 
 def lesson_steps(full: int) -> int:
-    """The steps that a lesson trains for: `full`, or the share of them that GROUNDUP_LESSON_BUDGET
-    says, at least one.
+    """Return the steps that a lesson trains for, at least one.
 
-    A share, and no time limit, so that a lesson computes the same on a fast machine and on a busy
-    one. Raises ConfigError for a share that isn't above 0 and at most 1.
+    They are a share, and aren't limited by time, so that a lesson computes the same on a fast
+    machine and on a busy one.
+
+    Args:
+        full: The steps of a full run, of which GROUNDUP_LESSON_BUDGET may state a share.
+
+    Raises:
+        ConfigError: The share isn't above 0 and at most 1.
     """
     given = os.environ.get(BUDGET) or "1"
     try:
@@ -23,9 +25,6 @@ def lesson_steps(full: int) -> int:
     except ValueError:
         share = float("nan")
     if not 0.0 < share <= 1.0:
-        raise ConfigError(
-            BUDGET,
-            f"{BUDGET} = {given} is not a share above 0 and at most 1",
-            "Leave it unset for 1.",
-        )
+        complaint = f"{BUDGET} = {given} is not a share above 0 and at most 1"
+        raise ConfigError(BUDGET, complaint, "Leave it unset for 1.")
     return max(1, round(full * share))

@@ -15,7 +15,7 @@ import groundup as package
 from commands import flags, groundup, trained
 from conftest import TINY, Cli, error_line, some_text
 from groundup.checkpoints import model_folder
-from groundup.generation.stream import SamplingSettings, start_of, stream_tokens, write_text
+from groundup.generation.stream import SamplingSettings, encode_prompt, stream_tokens, write_text
 from groundup.tokenizers.base import END_OF_TEXT
 from shard_files import documents, learned, write_shards
 
@@ -83,7 +83,9 @@ def test_a_model_of_documents_begins_as_they_do(tmp_path: Path):
         config = json.loads((folder / "config.json").read_text("utf-8"))
         assert (config["bos_token_id"], config["eos_token_id"]) == (start, start)
         model, tokenizer = package.load(folder)
-        expected = write_text(model, tokenizer, SamplingSettings(length=20, seed=5), start=start)
+        expected = write_text(
+            model, tokenizer, SamplingSettings(length=20, seed=5), document_start=start
+        )
         assert written(tmp_path, folder, "--length", 20, "--seed", 5) == expected + "\n"
     assert END_OF_TEXT not in (tmp_path / "runs" / "shar" / "samples.txt").read_text("utf-8")
 
@@ -94,7 +96,7 @@ def test_a_text_ends_where_the_models_config_says(several: bool, folder: Path, t
     model, tokenizer = package.load(folder / "runs" / "run")
     assert tokenizer is not None
     prompt, settings = (
-        start_of("a", tokenizer),
+        encode_prompt("a", tokenizer),
         SamplingSettings(length=20, temperature=2.0, seed=5),
     )
     tokens = list(stream_tokens(model, prompt, settings))

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from conftest import model_of, perturb
 from groundup import Bigram, CharacterTokenizer, GPTConfig, ReadableGPT
+from groundup.console import messages_to
 from groundup.errors import GenerationError, TokenizerError
 from groundup.generation.stream import (
     SamplingSettings,
+    encode_prompt,
     fit_prompt,
-    start_of,
     stream_text,
     stream_tokens,
     write_text,
@@ -132,7 +133,7 @@ def test_a_seed_is_a_text():
 
 def test_greedy_is_the_most_probable_at_each_place():
     model = MODELS["GPT2"]
-    context = start_of("ab", TOKENIZER)
+    context = encode_prompt("ab", TOKENIZER)
     for token in stream_tokens(
         model, context, SamplingSettings(length=30, temperature=0.0, seed=1)
     ):
@@ -192,7 +193,9 @@ def test_pieces_come_as_they_are_made():
     handle = model.register_forward_hook(lambda *_: passes.append(1))
     watched = model.transformer.register_forward_hook(lambda *_: passes.append(1))
     try:
-        pieces = stream_text(model, TOKENIZER, start_of("a", TOKENIZER), SamplingSettings(length=5))
+        pieces = stream_text(
+            model, TOKENIZER, encode_prompt("a", TOKENIZER), SamplingSettings(length=5)
+        )
         assert passes == []
         for number, piece in enumerate(pieces, 1):
             assert len(piece) == 1
@@ -224,7 +227,7 @@ def test_writing_leaves_the_model_and_the_generators_as_they_were():
     torch.manual_seed(7)
     before = torch.get_rng_state()
     writing = stream_text(
-        model, TOKENIZER, start_of("a", TOKENIZER), SamplingSettings(length=5, seed=1)
+        model, TOKENIZER, encode_prompt("a", TOKENIZER), SamplingSettings(length=5, seed=1)
     )
     first = next(writing)
     writing.close()  # stopped in the middle, as by Ctrl-C
@@ -234,8 +237,8 @@ def test_writing_leaves_the_model_and_the_generators_as_they_were():
 
 
 def test_an_empty_prompt_begins_as_a_line_does():
-    assert start_of("", TOKENIZER).tolist() == [[TOKENIZER.encode("\n")[0]]]
-    assert start_of("", CharacterTokenizer("xyz")).tolist() == [[0]]
+    assert encode_prompt("", TOKENIZER).tolist() == [[TOKENIZER.encode("\n")[0]]]
+    assert encode_prompt("", CharacterTokenizer("xyz")).tolist() == [[0]]
 
 
 def test_a_document_begins_and_ends_with_its_token():
@@ -251,11 +254,11 @@ def test_a_document_begins_and_ends_with_its_token():
         for token, following in ((end, x), (x, y), (y, end), (newline, y)):
             model.head.weight[following, token] = 100.0
     greedy = SamplingSettings(length=20, temperature=0.0)
-    assert start_of("", tokenizer, end).tolist() == [[end]]
-    assert start_of("x", tokenizer, end).tolist() == [[x]]
-    assert write_text(model, tokenizer, greedy, start=end) == "xy"
+    assert encode_prompt("", tokenizer, end).tolist() == [[end]]
+    assert encode_prompt("x", tokenizer, end).tolist() == [[x]]
+    assert write_text(model, tokenizer, greedy, document_start=end) == "xy"
     assert write_text(model, tokenizer, greedy) == "y"  # as after a new line
-    assert write_text(model, tokenizer, greedy, "y", start=end) == ""
+    assert write_text(model, tokenizer, greedy, "y", document_start=end) == ""
     assert list(stream_tokens(model, torch.tensor([[end]]), greedy))[:4] == [x, y, end, x]
     assert list(stream_tokens(model, torch.tensor([[end]]), greedy, ends=frozenset({end}))) == [
         x,
@@ -265,17 +268,18 @@ def test_a_document_begins_and_ends_with_its_token():
 
 def test_an_unknown_character_is_named_with_its_position():
     with pytest.raises(TokenizerError, match=r"'é' \(U\+00E9\) at position 3 "):
-        start_of("abcé", TOKENIZER)
+        encode_prompt("abcé", TOKENIZER)
 
 
 @given(st.integers(1, 30), st.integers(1, 30))
 def test_a_long_prompt_keeps_its_end(length: int, block_size: int):
     tokens, said = torch.arange(length)[None], []
-    kept = fit_prompt(tokens, block_size, strict=False, report=said.append)
+    with messages_to(said.append):
+        kept = fit_prompt(tokens, block_size, strict=False)
     assert kept.tolist() == [list(range(length))[-block_size:]]
     if length <= block_size:
         assert said == []
-        assert torch.equal(fit_prompt(tokens, block_size, strict=True, report=said.append), tokens)
+        assert torch.equal(fit_prompt(tokens, block_size, strict=True), tokens)
         return
     assert len(said) == 1
     assert f"{length} tokens" in said[0]
@@ -283,4 +287,4 @@ def test_a_long_prompt_keeps_its_end(length: int, block_size: int):
     with pytest.raises(
         GenerationError, match=f"{length} tokens, but the model's context is {block_size}"
     ):
-        fit_prompt(tokens, block_size, strict=True, report=said.append)
+        fit_prompt(tokens, block_size, strict=True)

@@ -20,24 +20,31 @@ from groundup.cli.main import main
 from groundup.models.config import GPTConfig
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.verification import claims, differences, round_trip, verify
-from groundup.verification.model_under_test import CPU, Measured, Skipped, Subject
+from groundup.verification.model_under_test import CPU, Measurement, ModelUnderTest, Skipped
 
 
 def failures_of(architecture: str, claim_name: str) -> list[str]:
     """The parts of a claim that fail on the random model of that name."""
     claim = next(claim for claim in verify.CLAIMS if claim.name == claim_name)
-    subject = next(
-        subject for subject in verify.random_subjects(CPU) if subject.name == architecture
-    )
-    findings = list(verify.examine(claim, subject))
+    tested = next(tested for tested in verify.random_models(CPU) if tested.name == architecture)
+    findings = list(verify.verify(claim, tested))
     assert findings
     for finding in findings:
-        assert (finding.status == verify.FAILED) == (claim.meaning in finding.note)
+        assert (finding.status == "FAILED") == (claim.meaning in finding.note)
         assert finding.error is not None, finding.note
-    return [finding.claim for finding in findings if finding.status == verify.FAILED]
+    return [finding.claim for finding in findings if finding.status == "FAILED"]
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+COMPILING = "another result when compiled"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(fault, marks=pytest.mark.long) if fault == COMPILING else fault
+        for fault in FAULTS
+    ],
+)
 def test_a_fault_is_named(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     patch, architecture, row = FAULTS[fault]
     patch(monkeypatch)
@@ -69,6 +76,7 @@ def test_unbroken_nothing_fails(cli: Cli) -> None:
             assert row["error"] <= row["bound"] <= 0.1
 
 
+@pytest.mark.long
 def test_compiled_is_eager_where_there_is_a_compiler() -> None:
     assert failures_of("gpt2", "compiled = eager") == []
 
@@ -92,8 +100,7 @@ def test_a_model_of_ones_own_is_verified(
     write_model(tmp_path / "runs" / "mine", architecture)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(claims, "has_compiler", lambda: False)
-    subject = verify.named_subject("mine", CPU)
-    found = list(verify.examine_all([subject]))
+    found = list(verify.verify_all(verify.models_to_test("mine", CPU)))
     assert {row.status for row in found if not row.claim.startswith("compiled")} == {"ok"}
     expected = {claim.name for claim in verify.CLAIMS if architecture in claim.architectures}
     assert {row.claim.partition(":")[0] for row in found} == expected
@@ -103,10 +110,10 @@ def test_a_model_kept_in_bfloat16_is_examined_in_it_too() -> None:
     """As `generate` and `evaluate` run it."""
     model = model_of("modern", GPTConfig(16, 24, n_layer=2, n_head=2, n_embd=16))
     perturb(model)
-    subject = Subject("mine", model.to(torch.bfloat16), None, CPU)
+    tested = ModelUnderTest("mine", model.to(torch.bfloat16), None, CPU)
     for name in ("cached = uncached", "batch = alone"):
         found = list(
-            verify.examine(next(claim for claim in verify.CLAIMS if claim.name == name), subject)
+            verify.verify(next(claim for claim in verify.CLAIMS if claim.name == name), tested)
         )
         assert {row.status for row in found} == {"ok"}
         assert (
@@ -183,18 +190,18 @@ def test_a_wrong_question_is_answered_in_one_line(
 def measuring(*steps: float | Exception) -> verify.Claim:
     """A claim with these errors, all held against 0.5."""
 
-    def measure(_: Subject) -> Iterator[Measured]:
+    def measure(_: ModelUnderTest) -> Iterator[Measurement]:
         for number, step in enumerate(steps):
             if isinstance(step, Exception):
                 raise step
-            yield Measured(str(number), step, 0.5)
+            yield Measurement(str(number), step, 0.5)
 
     return verify.Claim("it works", measure, "it doesn't work")
 
 
 def findings_of(claim: verify.Claim) -> list[tuple[str, str, float | None, str]]:
-    subject = Subject("gpt2", model_of("gpt2", GPTConfig(4, 3, 1, 1, 2)), None, CPU)
-    return [(row.status, row.claim, row.error, row.note) for row in verify.examine(claim, subject)]
+    tested = ModelUnderTest("gpt2", model_of("gpt2", GPTConfig(4, 3, 1, 1, 2)), None, CPU)
+    return [(row.status, row.claim, row.error, row.note) for row in verify.verify(claim, tested)]
 
 
 def test_what_is_no_number_or_raises_does_not_hold() -> None:
@@ -216,9 +223,9 @@ def test_what_cannot_be_examined_is_shown_with_its_reason() -> None:
 
 def test_a_model_too_large_for_float64_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("groundup.machine.memory.available", lambda _: 1000)
-    subject = Subject("gpt2", model_of("gpt2", GPTConfig(4, 3, 1, 1, 8)), None, CPU)
+    tested = ModelUnderTest("gpt2", model_of("gpt2", GPTConfig(4, 3, 1, 1, 8)), None, CPU)
     with pytest.raises(Skipped, match="float64 needs about"):
-        next(claims.readable_is_fused(subject))
+        next(claims.readable_is_fused(tested))
 
 
 def test_differences_see_everything() -> None:
@@ -227,8 +234,8 @@ def test_differences_see_everything() -> None:
     assert differences.relative(ones * 4, ones * 2) == 1
     assert math.isnan(differences.relative(nan, ones))
     assert math.isnan(differences.relative_of_all({"a": nan, "b": ones}, {"a": ones, "b": ones}))
-    assert math.isnan(differences.of_norms({"a": nan}, {"a": ones}))
-    assert differences.of_norms(
+    assert math.isnan(differences.relative_of_norms({"a": nan}, {"a": ones}))
+    assert differences.relative_of_norms(
         {"a": ones, "b": ones * 2}, {"a": ones, "b": ones}
     ) == pytest.approx(math.sqrt(0.5))
     assert differences.same_bits(nan, nan.clone())
@@ -255,4 +262,8 @@ def test_the_hard_text_is_hard() -> None:
     ):
         assert part in text
     assert len(text.encode("utf-8")) > 1500
-    assert round_trip.unequal("abc", "abcd") == round_trip.unequal("abd", "abc") == 1
+    assert (
+        round_trip.count_differences("abc", "abcd")
+        == round_trip.count_differences("abd", "abc")
+        == 1
+    )

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from groundup.checkpoints import model_folder
 from groundup.checkpoints.layouts import gpt2 as gpt2_layout
 from groundup.checkpoints.layouts import qwen3 as qwen3_layout
-from groundup.generation import stream as engine
+from groundup.generation import stream
 from groundup.models import attention, cache, correspondence, gpt2, modern
 from groundup.models.bigram import Bigram
 from groundup.models.cache import KVCache
@@ -133,7 +133,7 @@ def quantised(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.half().to(tensor.dtype) for name, tensor in weights.items()}
 
 
-def stale_window(model: Any, tokens: Tensor, settings: engine.SamplingSettings) -> Iterator[int]:
+def stale_window(model: Any, tokens: Tensor, settings: stream.SamplingSettings) -> Iterator[int]:
     """Streaming whose context lags a token behind once the window slides."""
     for _ in range(settings.length):
         seen = (
@@ -268,7 +268,7 @@ FAULTS: dict[str, tuple[Patch, str, str]] = {
         *("gpt2", "batch = alone: no neighbours"),
     ),
     "a context that lags behind": (
-        replacing(engine, "stream_tokens", stale_window),
+        replacing(stream, "stream_tokens", stale_window),
         *("gpt2", "cached = uncached: greedy, tokens"),
     ),
     "stale cache position": (

@@ -1,66 +1,124 @@
-"""`groundup generate`: load, say what was loaded, write."""
+"""The command `groundup generate`: loads a model, says which, and writes what it continues."""
 
+import logging
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
-from groundup.checkpoints.model_folder import load_model
-from groundup.cli.interactive import converse, say
-from groundup.console import report
-from groundup.generation.stream import Ends, SamplingSettings, fit_prompt, start_of, stream_text
-from groundup.models.registry import Model
-from groundup.tokenizers.base import Tokenizer
+from cyclopts import Parameter
+
+from groundup.cli.interactive import converse, show
+from groundup.errors import GroundupError
+
+if TYPE_CHECKING:
+    from groundup.checkpoints.model_folder import LoadedModel
+    from groundup.generation.stream import SamplingSettings
+
+logger = logging.getLogger(__name__)
+
+Run = Annotated[
+    str,
+    Parameter(help="A run, the path of a run or model folder, gpt2, or OWNER/NAME of the hub."),
+]
+Interactive = Annotated[
+    bool, Parameter(help="Ask for prompt, temperature and length, again and again.", negative=())
+]
+Temperature = Annotated[float, Parameter(help="Below 1 safer, above 1 wilder; 0 is greedy.")]
+TopK = Annotated[int | None, Parameter(help="Draw only from the K most probable tokens.")]
+TopP = Annotated[
+    float,
+    Parameter(
+        help="Draw only from the most probable tokens that make up this share of the probability."
+    ),
+]
+Greedy = Annotated[bool, Parameter(help="Always take the most probable token.", negative=())]
+Seed = Annotated[
+    int | None,
+    Parameter(
+        help="The same seed writes the same text; a fresh one is taken, and said, if left out."
+    ),
+]
+Samples = Annotated[int, Parameter(help="How many texts; text i has the seed SEED + i.")]
+Strict = Annotated[
+    bool,
+    Parameter(
+        help="Refuse a prompt longer than the model's context, instead of keeping its end.",
+        negative=(),
+    ),
+]
 
 
-def generate_texts(
-    name: str,
-    prompt: str,
-    settings: SamplingSettings,
+def generate(
+    run: Run,
+    /,
     *,
-    samples: int,
-    interactive: bool,
-    strict: bool,
-    device: str,
+    prompt: Annotated[str, Parameter(help="The text to go on from.")] = "",
+    interactive: Interactive = False,
+    length: Annotated[int, Parameter(help="Tokens to write.")] = 500,
+    temperature: Temperature = 0.8,
+    top_k: TopK = None,
+    top_p: TopP = 1.0,
+    greedy: Greedy = False,
+    seed: Seed = None,
+    samples: Samples = 1,
+    strict: Strict = False,
+    device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
 ) -> None:
-    """Write `samples` texts to stdout, or ask for what to write; all else goes to stderr. Raises
-    GroundupError.
-    """
-    loaded = load_model(name, device=device)
-    tokenizer = loaded.require_tokenizer()
-    report(f"{loaded.description}; seed {settings.seed}")
-    write = partial(
-        write_pieces,
-        loaded.model,
-        tokenizer,
-        start=loaded.document_start,
-        ends=loaded.text_ends,
-        strict=strict,
+    """Write text with a trained model, as it is made."""
+    from groundup.checkpoints.model_folder import load_model
+    from groundup.generation.stream import SamplingSettings
+
+    if top_k is not None and top_k < 1:
+        raise GroundupError(
+            f"top-k = {top_k} must be a number of tokens, from 1; leave it out to keep all"
+        )
+    if interactive and samples != 1:
+        raise GroundupError(
+            "--samples and --interactive don't go together: ask again for another text"
+        )
+    if samples < 1:
+        raise GroundupError(f"samples = {samples} must be at least 1")
+    chosen = int.from_bytes(os.urandom(4), "little") if seed is None else seed
+    settings = SamplingSettings(
+        length, 0.0 if greedy else temperature, top_k or 0, top_p, seed=chosen
     )
+    loaded = load_model(run, device=device)
+    loaded.require_tokenizer()
+    logger.info(f"{loaded.description}; seed {settings.seed}")
+    write = partial(write_pieces, loaded, strict)
     if interactive:
         converse(write, settings, prompt)
         return
     for number in range(samples):
         if samples > 1:
-            say(f"======== {number + 1} of {samples}\n")
+            show(f"======== {number + 1} of {samples}\n")
         pieces = write(prompt, replace(settings, seed=settings.seed + number))
         # before the prompt is shown: a prompt that can't be read is an error, not a text
-        first = next(pieces, "")
-        say(prompt + first)
+        show(prompt + next(pieces, ""))
         for piece in pieces:
-            say(piece)
-        say("\n")
+            show(piece)
+        show("\n")
 
 
 def write_pieces(
-    model: Model,
-    tokenizer: Tokenizer,
-    prompt: str,
-    settings: SamplingSettings,
-    *,
-    start: int | None,
-    ends: Ends,
-    strict: bool,
+    loaded: "LoadedModel", strict: bool, prompt: str, settings: "SamplingSettings"
 ) -> Iterator[str]:
-    """The text after the prompt, piece by piece."""
-    tokens = fit_prompt(start_of(prompt, tokenizer, start), model.block_size, strict, report)
-    yield from stream_text(model, tokenizer, tokens, settings, ends)
+    """Yield the text after a prompt, piece by piece.
+
+    Args:
+        loaded: A model with a tokenizer.
+        strict: Whether a prompt that is longer than the context is refused.
+        prompt: The text to continue.
+        settings: How the text is drawn.
+
+    Raises:
+        GroundupError: The model can't read the prompt.
+    """
+    from groundup.generation.stream import encode_prompt, fit_prompt, stream_text
+
+    tokenizer = loaded.require_tokenizer()
+    tokens = encode_prompt(prompt, tokenizer, loaded.document_start)
+    tokens = fit_prompt(tokens, loaded.model.block_size, strict)
+    yield from stream_text(loaded.model, tokenizer, tokens, settings, loaded.text_ends)

@@ -1,20 +1,30 @@
-"""`groundup verify` on the command line: thin and lazy."""
+"""The command `groundup verify`: prints what groundup claims, each claim with error and bound."""
 
-from typing import Annotated
+import json as json_format
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+from rich.console import Console
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from groundup.verification.verify import Finding
+
+COLOURS = {"ok": "green", "FAILED": "bold red", "skipped": "yellow"}
+
+ModelName = Annotated[
+    str | None,
+    Parameter(
+        help="A run, a model folder, or gpt2 or OWNER/NAME of the hub; small random models if left "
+        "out."
+    ),
+]
 
 
 def verify_claims(
-    model: Annotated[
-        str | None,
-        Parameter(
-            help=(
-                "A run, a model folder, or gpt2 or OWNER/NAME of the hub; small random models if "
-                "left out."
-            )
-        ),
-    ] = None,
+    model: ModelName = None,
     /,
     *,
     device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
@@ -22,9 +32,44 @@ def verify_claims(
         bool, Parameter(help="One JSON object instead of a table.", negative=())
     ] = False,
 ) -> None:
-    """Prove on this machine that all parts compute the same: each claim with its error and its
-    bound.
-    """
-    from groundup.verification.verify import print_verification
+    """Prove on this machine that all parts compute the same: each claim with error and bound."""
+    import torch
 
-    raise SystemExit(print_verification(model, device, json))
+    from groundup.machine.device import choose_device
+    from groundup.verification.verify import Verification, models_to_test, verify_all
+
+    chosen = choose_device(device)
+    models = models_to_test(model, chosen)
+    console = Console(highlight=False, soft_wrap=True, quiet=json)
+    what = "small random models" if model is None else f"{model} ({models[0].architecture})"
+    console.print(Text(f"verifying {what} on {chosen}, torch {torch.__version__}"))
+    found = []
+    for finding in verify_all(models):
+        found.append(finding)
+        print_finding(finding, console)
+    failed, skipped = (
+        sum(finding.status == status for finding in found) for status in ("FAILED", "skipped")
+    )
+    hold = len(found) - failed - skipped
+    console.print(Text(f"{len(found)} rows: {hold} hold, {failed} failed, {skipped} skipped"))
+    if json:
+        whole = Verification(model, str(chosen), torch.__version__, found, failed, skipped)
+        line = json_format.dumps(asdict(whole), ensure_ascii=False, allow_nan=False)
+        sys.stdout.write(f"{line}\n")
+    raise SystemExit(int(failed > 0))
+
+
+def print_finding(finding: "Finding", console: Console) -> None:
+    """Print a row: status, claim, model, error and bound; below a failure, what it means."""
+    measured = "-" if finding.error is None else f"{finding.error:.2g}"
+    bound = (
+        "" if finding.bound is None else f"of {finding.bound:g}" if finding.bound else "exactly 0"
+    )
+    row = Text(f"{finding.status:<8}", COLOURS[finding.status])
+    row.append(f"{finding.claim:<38} {finding.model:<15} ", "default")
+    if finding.status == "skipped":
+        console.print(row.append(finding.note, "default"))
+        return
+    console.print(row.append(f"{measured:>8} {bound}", "default"))
+    if finding.status == "FAILED":
+        console.print(Text(f"        This means: {finding.note}"))

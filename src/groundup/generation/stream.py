@@ -1,8 +1,9 @@
-"""The engine: a prompt in, text out, a token at a time."""
+"""Streams text: a prompt goes in, and one sampled token after the other comes out."""
 
 import codecs
+import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,15 +14,22 @@ from groundup.models.registry import Model, cache_for, hidden_states
 from groundup.models.sampling import next_token
 from groundup.tokenizers.base import END_OF_TEXT, Tokenizer
 
-Ends = frozenset[int]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How a text is drawn. Raises GenerationError for a value out of its range.
+    """How a text is drawn.
 
-    length: tokens to write. temperature: 0 is greedy. top_k: 0 keeps all tokens, more than there
-    are keeps all. top_p: in (0, 1]. seed: the same seed, prompt and model give the same text.
+    Args:
+        length: The tokens to write.
+        temperature: Divides the logits; 0 is greedy.
+        top_k: Draw from so many most probable tokens; 0 keeps all.
+        top_p: Draw from the most probable tokens that reach this probability together; in (0, 1].
+        seed: The same seed, prompt and model give the same text.
+
+    Raises:
+        GenerationError: A value is out of its range.
     """
 
     length: int = 500
@@ -48,37 +56,50 @@ class SamplingSettings:
             raise GenerationError(f"seed = {self.seed} must be a whole number from 0, below 2^63")
 
 
-def start_of(prompt: str, tokenizer: Tokenizer, document_start: int | None = None) -> Tensor:
-    """The prompt's tokens, [1, time] int64. Raises TokenizerError.
+def encode_prompt(prompt: str, tokenizer: Tokenizer, document_start: int | None = None) -> Tensor:
+    """Encode a prompt, or what an empty one stands for, as [1, time] int64.
 
-    An empty one starts as a document does where the model has learned from documents, else as a new
-    line does: what a plain text never had before it has taught the model nothing.
+    Args:
+        prompt: The text. An empty one stands for the beginning of a document where the model has
+            learned from documents, else for a new line: a plain text has taught the model nothing
+            about what it never had before it.
+        tokenizer: The model's tokenizer.
+        document_start: The token that documents begin with, or None.
+
+    Raises:
+        TokenizerError: The vocabulary lacks a character of the prompt.
     """
-    if prompt:
-        return torch.from_numpy(tokenizer.encode(prompt))[None]
-    if document_start is not None:
+    if not prompt and document_start is not None:
         return torch.tensor([[document_start]])
     try:
-        return torch.from_numpy(tokenizer.encode("\n"))[None]
-    except TokenizerError:  # characters without a line's end
-        return torch.tensor([[0]])
+        return torch.from_numpy(tokenizer.encode(prompt or "\n"))[None]
+    except TokenizerError:
+        if prompt:
+            raise
+        return torch.tensor([[0]])  # characters without a line's end
 
 
-def fit_prompt(
-    tokens: Tensor, block_size: int, strict: bool, report: Callable[[str], None]
-) -> Tensor:
-    """The newest `block_size` tokens of a prompt, and a word if some had to go; `strict` refuses
-    them instead.
+def fit_prompt(tokens: Tensor, block_size: int, strict: bool) -> Tensor:
+    """Keep the newest `block_size` tokens of a prompt, and say so if some had to go.
 
-    tokens: [1, time] -> [1, at most block_size]. Raises GenerationError.
+    Args:
+        tokens: [1, time] int64.
+        block_size: The model's context.
+        strict: Whether a longer prompt is refused instead.
+
+    Returns:
+        [1, at most block_size] int64.
+
+    Raises:
+        GenerationError: The prompt is longer, and `strict` is set.
     """
     length = tokens.size(1)
+    if length > block_size and strict:
+        raise GenerationError(
+            f"the prompt has {length:,} tokens, but the model's context is {block_size:,}"
+        )
     if length > block_size:
-        if strict:
-            raise GenerationError(
-                f"the prompt has {length:,} tokens, but the model's context is {block_size:,}"
-            )
-        report(
+        logger.warning(
             f"the prompt has {length:,} tokens: the model sees the newest {block_size:,}, its "
             "whole context"
         )
@@ -91,15 +112,20 @@ def stream_tokens(
     tokens: Tensor,
     settings: SamplingSettings,
     vocab_size: int | None = None,
-    ends: Ends = frozenset(),
+    ends: frozenset[int] = frozenset(),
 ) -> Iterator[int]:
-    """Yield `settings.length` tokens that continue `tokens`, [1, time] int64, as `model.generate`
-    would draw them.
+    """Yield the tokens that continue a text, as `model.generate` would draw them.
 
-    vocab_size: of the tokenizer, where the model's is padded: what is above has no text. ends:
-    tokens any of which ends them before, and isn't yielded. What was read is cached until the
-    context is full; from then on the oldest token goes with each new one, every position changes,
-    and the whole context is read again, as `model.generate` always does.
+    What was read is cached until the context is full. From then on the oldest token goes with each
+    new one, every position changes, and the whole context is read again, as `model.generate` always
+    does.
+
+    Args:
+        model: Any model; while tokens are drawn it is in eval mode.
+        tokens: [1, time] int64.
+        settings: How many tokens are drawn, and how.
+        vocab_size: The tokenizer's, where the model's is padded: what is above has no text.
+        ends: The tokens that end a text; they aren't yielded.
     """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(settings.seed)
@@ -107,6 +133,7 @@ def stream_tokens(
     was_training = model.training
     model.eval()
     cache = cache_for(model, min(model.block_size, context.size(1) + settings.length))
+    limits = settings.temperature, settings.top_k, settings.top_p
     try:
         for _ in range(settings.length):
             if context.size(1) > model.block_size:
@@ -114,9 +141,7 @@ def stream_tokens(
             unread = context if cache is None else context[:, cache.length :]
             logits = model.logits(hidden_states(model, unread, cache)[:, -1])[:, :vocab_size]
             uniform = torch.rand(1, generator=generator).to(device)
-            token = next_token(
-                logits, uniform, settings.temperature, settings.top_k, settings.top_p
-            )
+            token = next_token(logits, uniform, *limits)
             if (number := int(token)) in ends:
                 return
             context = torch.cat([context, token[:, None]], dim=1)
@@ -130,11 +155,16 @@ def stream_text(
     tokenizer: Tokenizer,
     tokens: Tensor,
     settings: SamplingSettings,
-    ends: Ends = frozenset(),
+    ends: frozenset[int] = frozenset(),
 ) -> Iterator[str]:
-    """The pieces of text that continue `tokens`, as they are made, each of whole characters.
+    """Yield the text that continues `tokens` in pieces of whole characters, as they are made.
 
-    end-of-text ends it, and so does each of `ends`.
+    Args:
+        model: As in `stream_tokens`.
+        tokenizer: The model's tokenizer, whose end-of-text ends a text.
+        tokens: [1, time] int64.
+        settings: As in `stream_tokens`.
+        ends: Other tokens that end a text.
     """
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     ends |= {token for name, token in tokenizer.special_tokens.items() if name == END_OF_TEXT}
@@ -149,11 +179,19 @@ def write_text(
     tokenizer: Tokenizer,
     settings: SamplingSettings,
     prompt: str = "",
-    start: int | None = None,
+    document_start: int | None = None,
 ) -> str:
-    """What follows the prompt, whole. Raises TokenizerError for a character that the vocabulary
-    lacks.
+    """Return the whole text that follows a prompt.
 
-    start: the token that documents begin with, as in `start_of`.
+    Args:
+        model: As in `stream_tokens`.
+        tokenizer: The model's tokenizer.
+        settings: As in `stream_tokens`.
+        prompt: As in `encode_prompt`.
+        document_start: As in `encode_prompt`.
+
+    Raises:
+        TokenizerError: The vocabulary lacks a character of the prompt.
     """
-    return "".join(stream_text(model, tokenizer, start_of(prompt, tokenizer, start), settings))
+    tokens = encode_prompt(prompt, tokenizer, document_start)
+    return "".join(stream_text(model, tokenizer, tokens, settings))

@@ -1,3 +1,1 @@
-"""The architectures, a file each, and what they share: sampling and the map between readable and
-fused.
-"""
+"""The architectures, a file each, and the parts that they share."""

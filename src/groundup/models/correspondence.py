@@ -1,12 +1,11 @@
-"""The map between the weights of `readable.py` and `gpt2.py`: exact in both directions."""
+"""Maps the weights of `readable.py` to those of `gpt2.py` and back, exactly."""
 
 import torch
 from torch import Tensor
 
 Weights = dict[str, Tensor]
 
-# What both models hold under different names; attention's heads are stacked, so they have their own
-# lines below.
+# tensors that both models hold whole, under different names; attention's heads are stacked
 TOP = {
     "token_embedding.weight": "transformer.wte.weight",
     "position_embedding.weight": "transformer.wpe.weight",
@@ -31,18 +30,15 @@ STACKED = ("query", "key", "value")
 
 def _names(n_layer: int) -> dict[str, str]:
     """Readable name -> GPT-2 name, for every tensor that is stored whole in both."""
-    blocks = {
+    return TOP | {
         f"blocks.{layer}.{readable}": f"transformer.h.{layer}.{gpt2}"
         for layer in range(n_layer)
         for readable, gpt2 in BLOCK.items()
     }
-    return TOP | blocks
 
 
 def _head_names(layer: int, n_head: int, kind: str) -> list[str]:
-    """The readable tensors that `c_attn` stacks, in its order: all queries, all keys, all
-    values.
-    """
+    """What `c_attn` stacks, in its order: all queries, all keys, all values."""
     return [
         f"blocks.{layer}.attention.heads.{head}.{part}.{kind}"
         for part in STACKED
@@ -51,7 +47,13 @@ def _head_names(layer: int, n_head: int, kind: str) -> list[str]:
 
 
 def gpt2_from_readable(weights: Weights, n_layer: int, n_head: int) -> Weights:
-    """The state dict of a `ReadableGPT` as that of the `GPT2` that computes the same."""
+    """Map the state dict of a `ReadableGPT` to that of the `GPT2` that computes the same.
+
+    Args:
+        weights: The state dict; gradients by the same names are mapped as well.
+        n_layer: The blocks of the model.
+        n_head: The attention heads of a block.
+    """
     mapped = {gpt2: weights[readable] for readable, gpt2 in _names(n_layer).items()}
     for layer in range(n_layer):
         for kind in ("weight", "bias"):
@@ -61,7 +63,13 @@ def gpt2_from_readable(weights: Weights, n_layer: int, n_head: int) -> Weights:
 
 
 def readable_from_gpt2(weights: Weights, n_layer: int, n_head: int) -> Weights:
-    """The state dict of a `GPT2` as that of the `ReadableGPT` that computes the same."""
+    """Map the state dict of a `GPT2` to that of the `ReadableGPT` that computes the same.
+
+    Args:
+        weights: The state dict; gradients by the same names are mapped as well.
+        n_layer: The blocks of the model.
+        n_head: The attention heads of a block.
+    """
     mapped = {readable: weights[gpt2] for readable, gpt2 in _names(n_layer).items()}
     for layer in range(n_layer):
         for kind in ("weight", "bias"):

@@ -1,5 +1,4 @@
-"""LoRA: a model's matrices stay as they are, and beside each one a product of two thin matrices
-learns.
+"""LoRA: a model's matrices are frozen, and beside each a product of two thin matrices learns.
 
 The models know nothing of it: their blocks' linear layers are exchanged after they were built.
 """
@@ -14,11 +13,10 @@ Adapter = dict[str, Tensor]  # `transformer.h.0.attn.c_attn.lora_A.weight` and s
 
 
 class LoRALinear(nn.Module):
-    """W + alpha / rank B A in the place of W, which is frozen with its bias (Hu et al. 2021,
-    section 4.1).
+    """W + alpha / rank B A in the place of W, which is frozen with its bias (Hu et al. 2021, 4.1).
 
-    A [rank, in] is uniform in +-1/sqrt(in), as in the authors' code, and B [out, rank] zero: it
-    begins as W alone. [..., in] -> [..., out]
+    A [rank, in] is uniform in +-1/sqrt(in), as in the authors' code, and B [out, rank] is zero, so
+    the layer begins as W alone. It maps [..., in] to [..., out].
     """
 
     def __init__(self, linear: nn.Linear, rank: int, alpha: float) -> None:
@@ -32,16 +30,15 @@ class LoRALinear(nn.Module):
         self.to(linear.weight.device, linear.weight.dtype)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.weight, self.bias) + self.scale * self.lora_B(
-            self.lora_A(hidden)
-        )
+        frozen = F.linear(hidden, self.weight, self.bias)
+        return frozen + self.scale * self.lora_B(self.lora_A(hidden))
 
 
 def adaptable_layers(model: Model) -> dict[str, nn.Linear]:
-    """The linear layers that get adapters: all in the blocks, attention's and the MLP's.
+    """Return the linear layers that get adapters, by name: attention's and the MLP's in all blocks.
 
-    On attention's alone they fell short of full fine-tuning (Dettmers et al. 2023, section 4). The
-    head has none.
+    Adapters on attention's layers alone fell short of full fine-tuning (Dettmers et al. 2023,
+    section 4). The head gets none.
     """
     return {
         name: layer
@@ -51,8 +48,12 @@ def adaptable_layers(model: Model) -> dict[str, nn.Linear]:
 
 
 def adapt(model: Model, rank: int, alpha: float) -> None:
-    """Freeze a model and put adapters on its blocks, which are all that trains then; A is drawn by
-    torch's seed.
+    """Freeze a model and put adapters on its blocks, which alone train from then on.
+
+    Args:
+        model: The model, changed in place. The adapters' A is drawn by torch's seed.
+        rank: The rank of the adapters.
+        alpha: The adapters are scaled by alpha / rank.
     """
     model.requires_grad_(False)
     for name, linear in adaptable_layers(model).items():
@@ -61,14 +62,18 @@ def adapt(model: Model, rank: int, alpha: float) -> None:
 
 
 def adapter_of(model: Model) -> Adapter:
-    """A model's adapters by name, in the memory where they are. Empty without any."""
+    """Return a model's adapters by name, in the memory where they are; none if it has none."""
     return {name: weight for name, weight in model.state_dict().items() if ".lora_" in name}
 
 
 @torch.no_grad()
 def merge(model: Model, adapter: Adapter, scale: float) -> None:
-    """Add adapters into the matrices of a model that has none: W + scale B A, in float32 at
-    least.
+    """Add adapters into the matrices of a model that has none: W + scale B A.
+
+    Args:
+        model: The model, changed in place.
+        adapter: Its adapters by name.
+        scale: alpha / rank. Products are taken in float32 at least.
     """
     for name in sorted({name.rpartition(".lora_")[0] for name in adapter}):
         weight = model.get_parameter(f"{name}.weight")

@@ -101,10 +101,28 @@ def _with_current_names(layer: Layer) -> Layer:
     return replace(layer, tables=tables, older=older)
 
 
-def load_recipe(*layers: Layer) -> Recipe:
+def load_recipe(*layers: Layer | str | Path) -> Recipe:
     """Lay the layers over the defaults, the later ones on top, and check what they say together.
-    Raises RecipeError.
+
+    Args:
+        layers: Each a packaged recipe by its name, a file by its path (a `Path`, or a name that
+            ends in .toml), or a layer.
+
+    Raises:
+        RecipeError: A recipe is missing, or a value is wrong or contradicts another.
     """
+    return _combined([_layer(given) for given in layers])
+
+
+def _layer(given: Layer | str | Path) -> Layer:
+    if isinstance(given, Layer):
+        return given
+    if isinstance(given, Path) or given.endswith(".toml"):
+        return recipe_file(Path(given))
+    return packaged(given)
+
+
+def _combined(layers: list[Layer]) -> Recipe:
     merged: Tables = {section: {} for section in SECTIONS}
     for layer in layers:
         for section, values in layer.tables.items():

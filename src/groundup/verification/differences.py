@@ -7,21 +7,27 @@ Tensors = dict[str, Tensor]
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
-    """The largest difference, in relation to the largest number expected; NaN where either has one.
+    """Return the largest difference of two tensors, relative to the largest number expected.
 
-    Raises AssertionError for other shapes.
+    Returns:
+        The quotient; NaN where either tensor has one.
+
+    Raises:
+        AssertionError: The shapes differ.
     """
     return relative_of_all({"": found}, {"": expected})
 
 
 def relative_of_all(found: Tensors, expected: Tensors) -> float:
-    """The same over several tensors: the largest difference of any to the largest number of all.
+    """Return the largest difference in any tensor, relative to the largest number in all expected.
 
-    Raises AssertionError for other names or shapes.
+    Returns:
+        The quotient; NaN where any tensor has one.
+
+    Raises:
+        AssertionError: The names or the shapes differ.
     """
-    assert found.keys() == expected.keys(), (
-        f"other tensors: {sorted(found.keys() ^ expected.keys())[:3]}"
-    )
+    _check_names(found, expected)
     largest, differences = [], []
     for name, tensor in expected.items():
         shapes = list(found[name].shape), list(tensor.shape)
@@ -34,50 +40,54 @@ def relative_of_all(found: Tensors, expected: Tensors) -> float:
     return torch.stack(differences).max().item() / size
 
 
-def of_norms(found: Tensors, expected: Tensors) -> float:
-    """The length of the difference of two sets of tensors, each taken as one long vector, to the
-    length expected.
+def relative_of_norms(found: Tensors, expected: Tensors) -> float:
+    """Return the norm of the difference, relative to the norm expected.
+
+    Each set of tensors is taken as one long vector. Where the norm expected is 0, the norm of the
+    difference is returned.
+
+    Raises:
+        AssertionError: The names differ.
     """
-    assert found.keys() == expected.keys(), (
-        f"other tensors: {sorted(found.keys() ^ expected.keys())[:3]}"
-    )
-    differences = sum(
+    _check_names(found, expected)
+    difference = sum(
         _on_cpu(found[name]).sub(_on_cpu(tensor)).square().sum()
         for name, tensor in expected.items()
     )
     size = sum(_on_cpu(tensor).square().sum() for tensor in expected.values())
-    return (
-        float(torch.as_tensor(differences / size).sqrt())
-        if size
-        else float(torch.as_tensor(differences).sqrt())
-    )
+    return float(torch.as_tensor(difference / size if size else difference).sqrt())
 
 
 def count_unequal(found: Tensors, expected: Tensors) -> int:
-    """Tensors that aren't the same bit for bit, missing and surplus ones among them."""
+    """Count the tensors that differ in any bit, missing and surplus ones among them."""
     common = found.keys() & expected.keys()
-    return len(found.keys() ^ expected.keys()) + sum(
-        not same_bits(found[name], expected[name]) for name in common
-    )
+    differing = sum(not same_bits(found[name], expected[name]) for name in common)
+    return len(found.keys() ^ expected.keys()) + differing
 
 
 def same_bits(found: Tensor, expected: Tensor) -> bool:
-    """Whether type, shape and every bit are the same; a NaN equals itself."""
+    """Return whether dtype, shape and every bit are the same; a NaN equals itself."""
     if found.dtype != expected.dtype or found.shape != expected.shape:
         return False
     bits, expected_bits = (
-        tensor.detach().cpu().contiguous().flatten() for tensor in (found, expected)
+        tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        for tensor in (found, expected)
     )
-    return torch.equal(bits.view(torch.uint8), expected_bits.view(torch.uint8))
+    return torch.equal(bits, expected_bits)
 
 
 def gradients_of(model: nn.Module) -> Tensors:
-    """The gradients under the names of the state dict, a tied head's under both of its names."""
+    """Return the gradients by the names of the state dict, a tied head's by both of its names."""
     found = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         assert parameter.grad is not None, f"{name} has no gradient"
         found[name] = parameter.grad
     return found
+
+
+def _check_names(found: Tensors, expected: Tensors) -> None:
+    differing = sorted(found.keys() ^ expected.keys())
+    assert not differing, f"other tensors: {differing[:3]}"
 
 
 def _on_cpu(tensor: Tensor) -> Tensor:

@@ -1,6 +1,4 @@
-"""What claims are made about: a model on a device, its tokenizer, and how it is run to be
-measured.
-"""
+"""The model that claims are made about, on a device, and how it is run to be measured."""
 
 import copy
 from collections.abc import Iterator
@@ -18,8 +16,7 @@ from groundup.checkpoints.layouts.gpt2 import LARGEST_BIGRAM
 from groundup.errors import CheckpointError
 from groundup.machine import memory
 from groundup.models.bigram import Bigram
-from groundup.models.config import parameter_count
-from groundup.models.registry import Model, architecture_of
+from groundup.models.registry import Model, architecture_of, count_parameters
 from groundup.tokenizers.base import Tokenizer
 from groundup.training.objective import NextTokenLoss
 from groundup.verification.differences import Tensors, gradients_of
@@ -33,37 +30,43 @@ CPU = torch.device("cpu")
 
 
 class Skipped(Exception):  # noqa: N818
-    """A claim that can't be examined here; its text says why, and is shown."""
+    """A claim can't be measured here; the text says why, and is shown."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """An error and the bound that it is held against; `what` tells the parts of a claim apart."""
+class Measurement:
+    """An error and the bound that it is held against; `part` tells the parts of a claim apart."""
 
-    what: str
+    part: str
     error: float
     bound: float
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a model makes of a batch: logits, and the gradients of the training objective."""
+    """What a model computes from a batch: logits, and the gradients of the training objective."""
 
     logits: Tensor
     gradients: Tensors
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A model in evaluation mode on the CPU, in the precision in which it is kept; left_out: claims
-    not made of it.
+class ModelUnderTest:
+    """A model that claims are made about.
+
+    Args:
+        name: What the table calls it.
+        model: The model in eval mode, on the CPU, in the precision in which it is kept.
+        tokenizer: Its tokenizer, or None.
+        device: Where it is measured.
+        without: The names of claims that aren't made of it.
     """
 
     name: str
     model: Model
     tokenizer: Tokenizer | None
     device: torch.device
-    left_out: frozenset[str] = frozenset()
+    without: frozenset[str] = frozenset()
 
     @property
     def architecture(self) -> str:
@@ -71,42 +74,45 @@ class Subject:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision in which the model is kept, and in which `generate` and `evaluate`
-        run it.
-        """
+        """The precision in which the model is kept, and used by `generate` and `evaluate`."""
         return next(self.model.parameters()).dtype
-
-    @property
-    def parameters(self) -> int:
-        return parameter_count(self.architecture, self.model.config)
 
     def copied(
         self, dtype: torch.dtype = torch.float32, device: torch.device | None = None
     ) -> Model:
-        """The model again, to be changed freely: on its device, or another."""
+        """Return a copy of the model, to be changed freely: on its device, or another."""
         return copy.deepcopy(self.model).to(device or self.device, dtype).eval()
 
     def tokens(self, rows: int = ROWS, seed: int = 0, time: int | None = None) -> Tensor:
-        """Random tokens: [rows, time + 1] int64, on the CPU; time is cut to the model's context."""
-        time = min(
-            self.model.block_size, time or (TIME if self.parameters < LARGE else TIME_OF_LARGE)
-        )
+        """Draw random tokens: [rows, time + 1] int64, on the CPU.
+
+        Args:
+            rows: How many rows.
+            seed: The same seed gives the same tokens.
+            time: The tokens of a row, cut to the model's context; by the model's size if left out.
+        """
+        time = time or (TIME if count_parameters(self.model) < LARGE else TIME_OF_LARGE)
+        shape = rows, min(self.model.block_size, time) + 1
         generator = torch.Generator().manual_seed(seed)
-        return torch.randint(self.model.config.vocab_size, (rows, time + 1), generator=generator)
+        return torch.randint(self.model.config.vocab_size, shape, generator=generator)
 
     @cached_property
     def exact(self) -> Outcome:
-        """The outcome on the CPU in float64, against which every other precision and device is
-        measured.
+        """The outcome on the CPU in float64, which other precisions and devices are held against.
+
+        Raises:
+            Skipped: The machine has too little memory.
         """
         self.check_memory(4)
         return outcome(self.copied(torch.float64, CPU), self.tokens())
 
     def check_memory(self, copies: int) -> None:
-        """Raises Skipped where so many float64 copies of the weights don't fit into the machine's
-        memory.
+        """Check that so many float64 copies of the weights fit into the machine's memory.
+
+        Raises:
+            Skipped: They don't.
         """
-        need = 8 * copies * self.parameters
+        need = 8 * copies * count_parameters(self.model)
         if need > (free := 0.9 * memory.available(CPU)):
             raise Skipped(
                 f"float64 needs about {need / 1e9:.0f} GB of memory, and there is room for "
@@ -115,8 +121,17 @@ class Subject:
 
     @contextmanager
     def saved(self, dtype: torch.dtype | None = None) -> Iterator[Path]:
-        """A temporary folder with the model and its tokenizer. Raises Skipped for a bigram that no
-        folder can hold.
+        """Make a temporary folder with the model and its tokenizer.
+
+        Args:
+            dtype: Another precision to save the model in than its own.
+
+        Yields:
+            The folder, which is gone afterwards.
+
+        Raises:
+            Skipped: The model is a bigram that no folder can hold.
+            CheckpointError: There is no room to save the model.
         """
         if isinstance(self.model, Bigram) and self.model.config.vocab_size > LARGEST_BIGRAM:
             raise Skipped(f"a bigram of more than {LARGEST_BIGRAM:,} tokens can't be saved")
@@ -131,8 +146,15 @@ class Subject:
 
 @torch.no_grad()
 def logits_of(model: Model, tokens: Tensor, in_bfloat16: bool = False) -> Tensor:
-    """tokens: [rows, time] -> logits: [rows, time, vocab], by the products that training and
-    generation use.
+    """Compute logits by the products that training and generation use.
+
+    Args:
+        model: The model, where and in which mode it is.
+        tokens: [rows, time] int64.
+        in_bfloat16: Whether products are taken in bfloat16, as in training.
+
+    Returns:
+        [rows, time, vocab].
     """
     device = next(model.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16):
@@ -142,8 +164,13 @@ def logits_of(model: Model, tokens: Tensor, in_bfloat16: bool = False) -> Tensor
 def outcome(
     model: Model, tokens: Tensor, in_bfloat16: bool = False, objective: NextTokenLoss | None = None
 ) -> Outcome:
-    """Forward and backward as in training, but with the model in the mode in which it is. tokens:
-    [rows, time + 1]
+    """Go forward and backward as in training, but with the model in the mode in which it is.
+
+    Args:
+        model: The model; its gradients are those of this pass afterwards.
+        tokens: [rows, time + 1] int64.
+        in_bfloat16: Whether products are taken in bfloat16.
+        objective: The training objective of the model, if it is already there.
     """
     device = next(model.parameters()).device
     objective = objective or NextTokenLoss(model, "bfloat16" if in_bfloat16 else "float32")

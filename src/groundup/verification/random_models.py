@@ -8,30 +8,29 @@ from groundup.models.registry import Model, build
 
 
 def model_of(architecture: str, config: GPTConfig) -> Model:
-    """A model of that shape; the modern one with shared heads where they come in pairs, and an even
-    head_dim.
+    """Build a model of that shape.
+
+    The modern model shares a head of keys between two of queries where these are even in number,
+    and its head_dim is even.
     """
     if architecture != "modern":
         return build(architecture, config)
-    vocab_size, n_layer, n_head = config.vocab_size, config.n_layer, config.n_head
-    n_kv_head = config.n_head // 2 if config.n_head % 2 == 0 else config.n_head
-    head_dim = max(2, config.n_embd // config.n_head // 2 * 2)
-    shape = (
-        config.block_size,
-        vocab_size,
-        n_layer,
-        n_head,
-        n_kv_head,
-        config.n_embd,
-        head_dim,
-        3 * config.n_embd,
-    )
-    return Modern(ModernConfig(*shape, dropout=config.dropout))
+    n_head, n_embd = config.n_head, config.n_embd
+    n_kv_head = n_head // 2 if n_head % 2 == 0 else n_head
+    head_dim = max(2, n_embd // n_head // 2 * 2)
+    shape = (config.block_size, config.vocab_size, config.n_layer, n_head, n_kv_head)
+    return Modern(ModernConfig(*shape, n_embd, head_dim, 3 * n_embd, dropout=config.dropout))
 
 
 def perturb(model: torch.nn.Module, seed: int = 0, scale: float = 0.1) -> None:
-    """Move every tensor, biases and norms included: at initialisation a wrong bias or norm would
-    change nothing.
+    """Add normal noise to every tensor of a model, biases and norms included.
+
+    At initialisation a wrong bias or norm would change nothing.
+
+    Args:
+        model: The model to change.
+        seed: The same seed gives the same noise.
+        scale: The standard deviation of the noise.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -41,6 +40,6 @@ def perturb(model: torch.nn.Module, seed: int = 0, scale: float = 0.1) -> None:
 
 
 def perturbed(model: Model, seed: int = 0, scale: float = 0.3) -> Model:
-    """The same model far from its initial values, in evaluation mode."""
+    """Perturb a model and return it, in eval mode."""
     perturb(model, seed, scale)
     return model.eval()

@@ -1,4 +1,4 @@
-"""The tokenizer's claim: every text comes back from its tokens as it was."""
+"""The claim about tokenizers: every text comes back from its tokens as it was."""
 
 import random
 import unicodedata
@@ -12,7 +12,7 @@ from groundup.tokenizers.bytepair import BytePairTokenizer
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.foreign import ForeignTokenizer
 from groundup.tokenizers.load import load_tokenizer
-from groundup.verification.model_under_test import Measured, Skipped, Subject
+from groundup.verification.model_under_test import Measurement, ModelUnderTest, Skipped
 
 HARD = (
     "It's 3,14159\u00a0€ — don't.\r\n\r\n\tdef f(x):\n        return x  \n \n   trailing   "
@@ -24,37 +24,34 @@ HARD = (
 RANDOM_CHARACTERS = 500
 
 
-def tokenizer_round_trip(subject: Subject) -> Iterator[Measured]:
-    """Characters that don't come back: whole, piece by piece, and from a saved tokenizer."""
-    tokenizer = subject.tokenizer
+def tokenizer_round_trip(tested: ModelUnderTest) -> Iterator[Measurement]:
+    """Count the characters that don't come back: whole, in pieces, and from a saved tokenizer."""
+    tokenizer = tested.tokenizer
     if tokenizer is None:
         raise Skipped("the model has no tokenizer that groundup knows")
     text = sample_for(tokenizer)
     ids = tokenizer.encode(text).tolist()
-    outside = sum(
-        not 0 <= token < min(tokenizer.vocab_size, subject.model.config.vocab_size) for token in ids
-    )
-    yield Measured("unknown ids", outside, 0.0)
-    yield Measured("characters", unequal(tokenizer.decode(ids), text), 0.0)
+    known = range(min(tokenizer.vocab_size, tested.model.config.vocab_size))
+    yield Measurement("unknown ids", sum(token not in known for token in ids), 0.0)
+    yield Measurement("characters", count_differences(tokenizer.decode(ids), text), 0.0)
     pieces = b"".join(tokenizer.decode_bytes([token]) for token in ids)
-    yield Measured("pieces", unequal(pieces, text.encode("utf-8")), 0.0)
+    yield Measurement("pieces", count_differences(pieces, text.encode("utf-8")), 0.0)
     with TemporaryDirectory(prefix="groundup-verify-") as folder:
         tokenizer.save(Path(folder))
         with messages_to(lambda _: None):  # said when the model was loaded
             again = load_tokenizer(folder)
-    yield Measured("saved", unequal(again.encode(text).tolist(), ids), 0.0)
+    yield Measurement("saved", count_differences(again.encode(text).tolist(), ids), 0.0)
 
 
 def sample_for(tokenizer: Tokenizer) -> str:
-    """A hard text that the tokenizer promises to give back: in its own characters, or in its normal
-    form.
+    """Return a hard text that the tokenizer promises to give back.
+
+    The text has the tokenizer's own characters alone, or is in its normal form.
     """
     text = HARD + random_characters()
     if isinstance(tokenizer, CharacterTokenizer):
         known = set(tokenizer.characters)
-        return "".join(character for character in text if character in known) + "".join(
-            tokenizer.characters
-        )
+        return "".join([*(one for one in text if one in known), *tokenizer.characters])
     if isinstance(tokenizer, BytePairTokenizer) and tokenizer.normal_form:
         return unicodedata.normalize("NFC", text)
     if isinstance(tokenizer, ForeignTokenizer) and tokenizer.contents.get("normalizer"):
@@ -64,13 +61,13 @@ def sample_for(tokenizer: Tokenizer) -> str:
 
 
 def random_characters() -> str:
-    """Characters from all over Unicode, half pairs left out: always the same ones."""
+    """Return characters from all over Unicode, surrogates left out: always the same ones."""
     generator = random.Random(1)
     points = (generator.randrange(0x10F800) for _ in range(RANDOM_CHARACTERS))
     return "".join(chr(point if point < 0xD800 else point + 0x800) for point in points)
 
 
-def unequal(found: Sequence[object], expected: Sequence[object]) -> int:
-    """Places at which two sequences differ, and the difference of their lengths."""
+def count_differences(found: Sequence[object], expected: Sequence[object]) -> int:
+    """Count the positions at which two sequences differ, and add the difference in length."""
     common = sum(one != other for one, other in zip(found, expected, strict=False))
     return common + abs(len(found) - len(expected))

@@ -1,31 +1,24 @@
-"""`groundup verify`: a table of what groundup claims, each claim with its error on this machine and
-its bound.
-"""
+"""`groundup verify`: measures every claim about a model, and gives a row of the table for each."""
 
-import json
 import math
-import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
-from rich.console import Console
-from rich.text import Text
 
-from groundup.checkpoints.model_folder import load
-from groundup.machine.device import choose_device
+from groundup.checkpoints.model_folder import load_model
+from groundup.machine.memory import is_out_of_memory
 from groundup.models.config import GPTConfig, ModernConfig
 from groundup.models.modern import Modern
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.train import learn_tokenizer
-from groundup.training.failures import is_out_of_memory
 from groundup.verification import claims
-from groundup.verification.model_under_test import Measured, Skipped, Subject
+from groundup.verification.model_under_test import Measurement, ModelUnderTest, Skipped
 from groundup.verification.random_models import model_of, perturbed
 from groundup.verification.round_trip import HARD, tokenizer_round_trip
 
-OK, FAILED, SKIPPED = "ok", "FAILED", "skipped"
-COLOURS = {OK: "green", FAILED: "bold red", SKIPPED: "yellow"}
+Status = Literal["ok", "FAILED", "skipped"]
 
 SHAPE = {"block_size": 160, "n_layer": 2, "n_head": 4, "n_embd": 32, "dropout": 0.1}
 MERGED = 64  # pairs that the byte-pair tokenizer learns
@@ -36,23 +29,35 @@ NO_TOKENIZER = frozenset({"tokenizer round trip"})
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim's name, how it is measured, what its failure means for the user, and of which models
-    it is made.
+    """Something that groundup claims of its models.
+
+    Args:
+        name: What the table calls it.
+        measure: Yields an error and its bound for each part of the claim.
+        meaning: What it means for the user if the claim doesn't hold.
+        architectures: The models that the claim is made of.
     """
 
     name: str
-    measure: Callable[[Subject], Iterator[Measured]]
+    measure: Callable[[ModelUnderTest], Iterator[Measurement]]
     meaning: str
     architectures: tuple[str, ...] = ("bigram", "readable", "gpt2", "modern")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A row of the table. error and bound: None where nothing was measured, or no number
-    came out.
+    """A row of the table.
+
+    Args:
+        status: Whether the part of the claim holds, or wasn't measured.
+        claim: The claim, and its part after a colon.
+        model: The name of the model.
+        error: The error, or None where nothing was measured or the error is no finite number.
+        bound: What the error must not be above, or None where nothing was measured.
+        note: What a failure means, or why the claim is skipped.
     """
 
-    status: str
+    status: Status
     claim: str
     model: str
     error: float | None
@@ -62,7 +67,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verification:
-    """The whole table."""
+    """The whole table, as the JSON output has it."""
 
     model: str | None
     device: str
@@ -139,117 +144,65 @@ CLAIMS = (
 )
 
 
-def print_verification(name: str | None, device_name: str, as_json: bool) -> int:
-    """Examine every claim, print the table row by row, or one JSON object: the exit status. Raises
-    GroundupError.
+def models_to_test(name: str | None, device: torch.device) -> list[ModelUnderTest]:
+    """Load the model of a name; or make small random ones where no name is given.
+
+    Raises:
+        GroundupError: The name leads to no model.
     """
-    device = choose_device(device_name)
-    subjects = random_subjects(device) if name is None else [named_subject(name, device)]
-    console = Console(highlight=False, soft_wrap=True)
-    if not as_json:
-        what = (
-            "small random models"
-            if name is None
-            else f"{subjects[0].name} ({subjects[0].architecture})"
-        )
-        console.print(Text(f"verifying {what} on {device}, torch {torch.__version__}"))
-    found = []
-    for finding in examine_all(subjects):
-        found.append(finding)
-        if not as_json:
-            print_row(finding, console)
-    failed, skipped = (
-        sum(finding.status == status for finding in found) for status in (FAILED, SKIPPED)
-    )
-    if as_json:
-        whole = Verification(name, str(device), torch.__version__, found, failed, skipped)
-        sys.stdout.write(json.dumps(asdict(whole), ensure_ascii=False, allow_nan=False) + "\n")
-    else:
-        console.print(
-            Text(
-                f"{len(found)} rows: {len(found) - failed - skipped} hold, {failed} failed, "
-                f"{skipped} skipped"
-            )
-        )
-    return int(failed > 0)
+    if name is None:
+        return random_models(device)
+    loaded = load_model(name)
+    return [ModelUnderTest(name, loaded.model, loaded.tokenizer, device)]
 
 
-def random_subjects(device: torch.device) -> list[Subject]:
-    """A perturbed model of every architecture: a vocabulary above its width, and dropout that
-    mustn't be noticed.
-    """
+def random_models(device: torch.device) -> list[ModelUnderTest]:
+    """Make a perturbed model of every architecture, with dropout that mustn't be noticed."""
     characters, pairs = CharacterTokenizer(HARD), learn_tokenizer([HARD] * 2, 257 + MERGED)
-    # less than the width: the objective has a way of its own for it
+    # a vocabulary below the width: the objective has a way of its own for it
     narrow = GPTConfig(vocab_size=24, **SHAPE)
     wide = replace(narrow, vocab_size=pairs.vocab_size)
     grouped = ModernConfig(160, pairs.vocab_size, 2, 4, 2, 32, 8, 96, rope_theta=5e5, dropout=0.1)
     torch.manual_seed(0)
     bigram = perturbed(model_of("bigram", replace(narrow, vocab_size=characters.vocab_size)))
     untied = perturbed(Modern(replace(grouped, n_kv_head=4, tied=False)))
+    readable, gpt2 = perturbed(model_of("readable", narrow)), perturbed(model_of("gpt2", wide))
+    neither = UNCOMPILED | NO_TOKENIZER
     return [
-        Subject("bigram", bigram, characters, device, UNCOMPILED),
-        Subject(
-            "readable",
-            perturbed(model_of("readable", narrow)),
-            None,
-            device,
-            UNCOMPILED | NO_TOKENIZER,
-        ),
-        Subject("gpt2", perturbed(model_of("gpt2", wide)), pairs, device),
-        Subject("modern", perturbed(Modern(grouped)), None, device, NO_TOKENIZER),
-        Subject("modern, untied", untied, None, device, UNCOMPILED | NO_TOKENIZER),
+        ModelUnderTest("bigram", bigram, characters, device, UNCOMPILED),
+        ModelUnderTest("readable", readable, None, device, neither),
+        ModelUnderTest("gpt2", gpt2, pairs, device),
+        ModelUnderTest("modern", perturbed(Modern(grouped)), None, device, NO_TOKENIZER),
+        ModelUnderTest("modern, untied", untied, None, device, neither),
     ]
 
 
-def named_subject(name: str, device: torch.device) -> Subject:
-    """A run's best model, or a folder's. Raises GroundupError."""
-    model, tokenizer = load(name)
-    return Subject(name, model, tokenizer, device)
-
-
-def examine_all(subjects: Iterable[Subject]) -> Iterator[Finding]:
-    """Every claim that is made of each model."""
-    for subject in subjects:
+def verify_all(models: Iterable[ModelUnderTest]) -> Iterator[Finding]:
+    """Verify every claim that is made of each model."""
+    for tested in models:
         for claim in CLAIMS:
-            if subject.architecture in claim.architectures and claim.name not in subject.left_out:
-                yield from examine(claim, subject)
+            if tested.architecture in claim.architectures and claim.name not in tested.without:
+                yield from verify(claim, tested)
 
 
-def examine(claim: Claim, subject: Subject) -> Iterator[Finding]:
-    """A row for every part of a claim; an exception is a failure with its text, out of memory is a
-    reason to skip.
+def verify(claim: Claim, tested: ModelUnderTest) -> Iterator[Finding]:
+    """Verify a claim: yield a row for each of its parts.
+
+    An exception is a failure, and its text is in the note; being out of memory is a reason to skip.
     """
     try:
-        for measured in claim.measure(subject):
-            name = f"{claim.name}: {measured.what}" if measured.what else claim.name
+        for measured in claim.measure(tested):
+            name = f"{claim.name}: {measured.part}" if measured.part else claim.name
             holds = measured.error <= measured.bound  # a NaN doesn't
             error = measured.error if math.isfinite(measured.error) else None
-            note = "" if holds else claim.meaning
-            yield Finding(OK if holds else FAILED, name, subject.name, error, measured.bound, note)
+            status, note = ("ok", "") if holds else ("FAILED", claim.meaning)
+            yield Finding(status, name, tested.name, error, measured.bound, note)
     except Skipped as reason:
-        yield Finding(SKIPPED, claim.name, subject.name, None, None, str(reason))
+        yield Finding("skipped", claim.name, tested.name, None, None, str(reason))
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         if is_out_of_memory(error):
-            yield Finding(SKIPPED, claim.name, subject.name, None, None, f"out of memory: {reason}")
+            note, status = f"out of memory: {reason}", "skipped"
         else:
-            note = f"{claim.meaning} ({type(error).__name__}: {reason})"
-            yield Finding(FAILED, claim.name, subject.name, None, None, note)
-
-
-def print_row(finding: Finding, console: Console) -> None:
-    """Columns for the status, the claim, the model, the error and its bound; below a failure, what
-    it means.
-    """
-    measured = "-" if finding.error is None else f"{finding.error:.2g}"
-    bound = (
-        "" if finding.bound is None else f"of {finding.bound:g}" if finding.bound else "exactly 0"
-    )
-    row = Text(f"{finding.status:<8}", COLOURS[finding.status])
-    row.append(f"{finding.claim:<38} {finding.model:<15} ", "default")
-    if finding.status == SKIPPED:
-        console.print(row.append(finding.note, "default"))
-        return
-    console.print(row.append(f"{measured:>8} {bound}", "default"))
-    if finding.status == FAILED:
-        console.print(Text(f"        This means: {finding.note}"))
+            note, status = f"{claim.meaning} ({type(error).__name__}: {reason})", "FAILED"
+        yield Finding(status, claim.name, tested.name, None, None, note)
