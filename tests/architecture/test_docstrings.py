@@ -13,7 +13,7 @@ OTHER_HEADINGS = re.compile(
 )
 PROSE = re.compile(r"\bRaises? (an? )?`?[A-Z]\w*(Error|Exit)\b")
 STILL_OLD = {  # rooms whose docstrings aren't in this form yet
-    *("checkpoints", "cli", "data", "data_inspection", "errors", "evaluation", "export", "files"),
+    *("checkpoints", "cli", "errors", "evaluation", "export", "files"),
     *("hub", "machine", "optim", "parallel"),
     *("profiling", "recipes", "runs", "training"),
 }

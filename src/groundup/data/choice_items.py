@@ -1,6 +1,5 @@
 """Items of multiple-choice tasks: a context and endings to choose from, read from JSON lines."""
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from groundup.errors import CorpusError
+from groundup.files import file_digest
 
 Entry = TypeVar("Entry")
 
@@ -62,9 +62,13 @@ class ItemsFile:
 
 
 def open_file(path: Path, read: Callable[[Path], list[Item]]) -> ItemsFile:
-    """Read a file of items with `read`, and take its fingerprint. Raises CorpusError."""
+    """Read a file of items with `read`, and take its fingerprint.
+
+    Raises:
+        CorpusError: The file can't be read, or has a line that is no item.
+    """
     items = read(path)
-    return ItemsFile(path, hashlib.sha256(path.read_bytes()).hexdigest(), items)
+    return ItemsFile(path, file_digest(path), items)
 
 
 def read_json_lines(

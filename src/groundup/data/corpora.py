@@ -27,7 +27,7 @@ TINY_SHAKESPEARE = RemoteFile(
 class Corpus:
     """A text, or a folder of shards, under the name that its user has for it.
 
-    Attributes:
+    Args:
         name: A name or a path, as it was given.
         text: The whole text; empty where the corpus has shards.
         shards: The open folder of shards; None where the corpus is a text.

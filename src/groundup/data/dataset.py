@@ -23,7 +23,7 @@ SAMPLE = 2**20  # tokens that stand for a corpus
 class TokenizedCorpus:
     """One corpus as tokens.
 
-    Attributes:
+    Args:
         name: The corpus's name, as it was given.
         weight: The share of the tokens that a run learns from this corpus.
         fingerprint: SHA-256 of the corpus.
@@ -44,7 +44,7 @@ class TokenizedCorpus:
 class Dataset:
     """All that a run learns from: one corpus, or several in their shares.
 
-    Attributes:
+    Args:
         name: What the recipe calls it.
         fingerprint: SHA-256 of the corpora.
         tokenizer: The tokenizer that made all tokens.

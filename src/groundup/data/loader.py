@@ -18,7 +18,7 @@ class Loader:
     The rows of a micro-step lie side by side over the processes, so a batch doesn't depend on how
     many processes share it.
 
-    Attributes:
+    Args:
         sampler: Where the windows come from.
         rows: Sequences of one process in a micro-step.
         rank: The number of this process, in [0, size).

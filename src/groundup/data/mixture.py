@@ -1,6 +1,4 @@
-"""Mixtures of corpora: each example comes from one of them, in exact shares, as a function of the
-example's number.
-"""
+"""Mixtures of corpora: an example's number alone decides which one it comes from."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,20 +14,24 @@ PURPOSE = 2**63  # no epoch is that large: the random numbers of a mixture are n
 
 
 def seed_of(seed: int, place: int) -> int:
-    """The seed of the corpus at that place of a mixture."""
+    """Give the seed of the corpus at a place of a mixture."""
     return int(random_key(seed, PURPOSE, 2 + place)[0] >> np.uint64(1))
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Batches whose rows come from several samplers, in shares that are exact over `PERIOD`
-    examples but for rounding.
+    """Batches whose rows come from several samplers, in shares that are exact but for rounding.
 
     Systematic sampling: the slots of a period lie evenly spread, from a seeded offset on, over the
     cumulated shares, so each corpus has its share rounded up or down, and exactly its share on
     average over seeds; a seeded permutation is the order in which slots come. An example's place in
     its corpus is a closed form: the whole state is the step, the memory is constant, and every
-    corpus goes through its own epochs. The samplers have one block and batch size.
+    corpus goes through its own epochs.
+
+    Args:
+        samplers: One for each corpus, all of one block and batch size.
+        shares: The share of each corpus; they make 1.
+        seed: Decides the order.
     """
 
     samplers: tuple[Sampler, ...]
@@ -38,20 +40,23 @@ class Mixture:
 
     @property
     def batch_size(self) -> int:
-        """Rows of a batch."""
+        """The number of rows in a batch."""
         return self.samplers[0].batch_size
 
     @property
     def windows_per_epoch(self) -> int:
-        """As many as all corpora have together: larger shares are passed over more often, smaller
-        ones not wholly.
+        """The number of windows in all corpora.
+
+        In so many examples a corpus of a large share is passed over more than once, one of a small
+        share not wholly.
         """
         return sum(sampler.windows_per_epoch for sampler in self.samplers)
 
     @cached_property
     def _pattern(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of each example of a period its corpus and its place there, [PERIOD] each; of each corpus
-        its examples.
+        """Of each example of a period its corpus and its place there, [PERIOD] each.
+
+        And of each corpus how many examples of a period it has.
         """
         offset = float(random_key(self.seed, PURPOSE, 0)[0] >> np.uint64(11)) * 2.0**-53
         slots = (np.arange(PERIOD) + offset) / PERIOD
@@ -65,7 +70,14 @@ class Mixture:
         return owners, places, np.bincount(owners, minlength=len(self.samplers))
 
     def batch(self, step: int, rows: slice = slice(None)) -> Tensor:
-        """The windows of batch `step`, or those of its `rows`: [rows, block_size + 1] int64."""
+        """Give the windows of batch `step`, or those of its `rows`.
+
+        Returns:
+            [rows, block_size + 1] int64.
+
+        Raises:
+            CorpusError: A token is damaged.
+        """
         owners, places = self.origins(step * self.batch_size + np.arange(self.batch_size)[rows])
         found = np.empty((len(owners), self.samplers[0].block_size + 1), dtype=np.int64)
         for corpus in map(int, np.unique(owners)):
@@ -74,8 +86,13 @@ class Mixture:
         return torch.from_numpy(found)
 
     def origins(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The corpus of each example, and its place in that corpus's endless order. examples: [n]
-        -> [n], [n]
+        """Find the corpus of each example, and its place in that corpus's endless order.
+
+        Args:
+            examples: [n].
+
+        Returns:
+            [n] and [n].
         """
         owners, places, counts = self._pattern
         periods, inside = np.divmod(examples, PERIOD)

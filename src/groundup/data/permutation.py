@@ -1,6 +1,4 @@
-"""Random order without randomness: seeded numbers and permutations, computed where they are
-needed.
-"""
+"""Seeded random numbers and permutations, each a pure function, computed where it is needed."""
 
 import numpy as np
 
@@ -8,8 +6,13 @@ PERIOD = 2**16  # examples after which the order of a mixture's corpora repeats
 
 
 def random_key(*parts: int | np.ndarray) -> np.ndarray:
-    """A random number for these numbers from 0, of which some may be [n] uint64: [1] or [n]
-    uint64.
+    """Give a random number that is a function of numbers from 0.
+
+    Args:
+        parts: Numbers, of which some may be [n] uint64.
+
+    Returns:
+        [1] or [n] uint64.
     """
     key = np.zeros(1, dtype=np.uint64)
     for part in parts:
@@ -18,11 +21,19 @@ def random_key(*parts: int | np.ndarray) -> np.ndarray:
 
 
 def permute(indices: np.ndarray, size: int, key: np.ndarray, rounds: int = 6) -> np.ndarray:
-    """A seeded permutation of range(size), evaluated at `indices` in constant memory.
+    """Evaluate a seeded permutation of range(size) at some places, in constant memory.
 
-    A Feistel network on the smallest even number of bits that holds `size`, walked until it falls
-    inside (Black & Rogaway 2002, sections 4 and 5). indices: [n] in [0, size), key: [1] or [n]
-    uint64 -> [n] int64
+    It is a Feistel network on the smallest even number of bits that holds `size`, walked until it
+    falls inside (Black & Rogaway 2002, sections 4 and 5).
+
+    Args:
+        indices: [n] in [0, size).
+        size: How many numbers are permuted.
+        key: [1] or [n] uint64; each key is another permutation.
+        rounds: Rounds of the network.
+
+    Returns:
+        [n] int64.
     """
     half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
     shift, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
@@ -40,8 +51,9 @@ def permute(indices: np.ndarray, size: int, key: np.ndarray, rounds: int = 6) ->
 
 
 def mix(value: np.ndarray) -> np.ndarray:
-    """splitmix64's finaliser (Steele et al. 2014): every input bit changes half of the output bits.
-    [n] uint64
+    """Mix [n] uint64 by splitmix64's finaliser (Steele et al. 2014).
+
+    Every bit of the input changes half of the bits of the output.
     """
     value = value + np.uint64(0x9E3779B97F4A7C15)
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -22,14 +22,20 @@ class Sampler:
     Each epoch cuts every stream into windows from a fresh offset and visits all windows of all
     streams once, in one seeded order. The windows of an epoch don't overlap in their targets, and
     all but fewer than 2 * block_size tokens of a stream are seen; a stream that is shorter than a
-    window has none. With `starts`, windows begin there instead.
+    window has none.
+
+    Args:
+        tokens: The streams.
+        block_size: Tokens of a window that have a target in it.
+        batch_size: Windows of a batch.
+        seed: Decides the order.
+        starts: Where the windows of each stream begin, [windows] each, if not as above.
     """
 
     tokens: Tokens
     block_size: int
     batch_size: int
     seed: int
-    # of each stream, [windows]: see `groundup.data.windows`
     starts: tuple[np.ndarray, ...] | None = None
 
     @cached_property
@@ -46,61 +52,61 @@ class Sampler:
 
     @property
     def windows_per_epoch(self) -> int:
-        """The same in each, whatever its offsets."""
+        """The number of windows in an epoch, the same in each."""
         return int(self._ends[-1])
 
     def batch(self, step: int, rows: slice = slice(None)) -> Tensor:
-        """The windows of batch `step`, or those of its `rows`: [rows, block_size + 1] int64.
+        """Give the windows of batch `step`, or those of its `rows`.
 
-        Each row holds its inputs and, one further, its targets. Raises CorpusError for a damaged
-        token.
+        Returns:
+            [rows, block_size + 1] int64: each row holds its inputs and, one further, its targets.
+
+        Raises:
+            CorpusError: A token is damaged.
         """
         examples = step * self.batch_size + np.arange(self.batch_size)[rows]
         return torch.from_numpy(self.windows(examples))
 
     def windows(self, examples: np.ndarray) -> np.ndarray:
-        """The windows that come at these places of the endless order. examples: [n] -> [n,
-        block_size + 1] int64
+        """Give the windows at places of the endless order.
+
+        Args:
+            examples: [n].
+
+        Returns:
+            [n, block_size + 1] int64.
+
+        Raises:
+            CorpusError: A token is damaged.
         """
         blocks, places = np.divmod(examples, PLANNED)
-        if (blocks == blocks[:1]).all():  # nearly always
-            planned = (
-                self._plan(int(blocks[0]))[:, places]
-                if len(examples)
-                else np.empty((2, 0), dtype=np.int64)
-            )
-        else:
-            planned = np.empty((2, len(examples)), dtype=np.int64)
-            for block in np.unique(blocks).tolist():
-                inside = blocks == block
-                planned[:, inside] = self._plan(block)[:, places[inside]]
+        planned = np.empty((2, len(examples)), dtype=np.int64)
+        for block in set(blocks.tolist()):  # nearly always one
+            inside = blocks == block
+            planned[:, inside] = self._plan(block)[:, places[inside]]
         return self.tokens.read(planned[0], planned[1], self.block_size + 1)
 
     @cached_property
     def _plan(self) -> Callable[[int], np.ndarray]:
-        """Each example's stream in a block, and where it starts: [2, PLANNED] int64; for many as
-        fast as for few.
+        """Each example's stream in a block, and where it starts: [2, PLANNED] int64.
+
+        A whole block is worked out as fast as a few of its examples.
         """
         return lru_cache(maxsize=2)(self._plan_block)
 
     def _plan_block(self, block: int) -> np.ndarray:
         size = self.windows_per_epoch
         epochs, places = np.divmod(block * PLANNED + np.arange(PLANNED), size)
-        several = epochs[0] != epochs[-1]
-        numbers = permute(
-            places,
-            size,
-            random_key(self.seed, epochs.astype(np.uint64) if several else epochs[0], 0),
-        )
+        has_one = epochs[0] == epochs[-1]
+        epoch = epochs[0] if has_one else epochs.astype(np.uint64)
+        numbers = permute(places, size, random_key(self.seed, epoch, 0))
         streams = np.searchsorted(self._ends, numbers, side="right")
         return np.stack([streams, self._starts_of(streams, numbers, epochs)])
 
     def _starts_of(
         self, streams: np.ndarray, numbers: np.ndarray, epochs: np.ndarray
     ) -> np.ndarray:
-        """Where windows start: by their streams, their numbers among all windows, and their epochs.
-        [n] each -> [n]
-        """
+        """Where windows start, [n]: by their streams, numbers among all, and epochs, [n] each."""
         places = numbers - self._begins[streams]
         if self.starts is not None:
             found = zip(streams.tolist(), places.tolist(), strict=True)
@@ -117,19 +123,24 @@ class Sampler:
     def _offsets(self) -> np.ndarray:
         """In how many places the first window of each stream may start: [streams] uint64."""
         lengths = np.array([len(stream) for stream in self.tokens.streams])
-        return np.maximum(1, lengths - (self._ends - self._begins) * self.block_size).astype(
-            np.uint64
-        )
+        taken = (self._ends - self._begins) * self.block_size
+        return np.maximum(1, lengths - taken).astype(np.uint64)
 
 
 def evaluation_batches(
     tokens: Tokens, block_size: int, batch_size: int, most: int = 0
 ) -> Iterator[Tensor]:
-    """Every token but a stream's first once as a target, in order; with `most`, so many of them in
-    spread windows.
+    """Go through all streams in order, so that each token but a stream's first is a target once.
 
-    Yields [batch_size, block_size + 1] int64 of one shape; what is past a stream's end is IGNORED
-    as a target.
+    Args:
+        tokens: The streams.
+        block_size: Tokens of a window that have a target in it.
+        batch_size: Windows of a batch.
+        most: About so many targets are enough, in evenly spread windows; 0 takes all.
+
+    Yields:
+        [batch_size, block_size + 1] int64, all of one shape; what is past a stream's end is
+        IGNORED as a target.
     """
     ends = np.cumsum([-(-max(0, len(stream) - 1) // block_size) for stream in tokens.streams])
     windows, targets = int(ends[-1]), sum(max(0, len(stream) - 1) for stream in tokens.streams)

@@ -1,4 +1,4 @@
-"""Shards: files of tokens that open at once, however long they are. Ours, nanoGPT's and llm.c's.
+"""Shards, ours, nanoGPT's and llm.c's: files of tokens that open at once, however long they are.
 
 A shard of ours is a header of 96 bytes and a body of tokens, all little-endian:
 
@@ -20,7 +20,6 @@ import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from uuid import uuid4
 
 import numpy as np
@@ -34,14 +33,21 @@ DTYPES = {2: np.dtype("<u2"), 4: np.dtype("<u4")}
 # llm.c: magic -> bytes a token, after 256 numbers of 4 bytes
 LLMC_BYTES = {20240520: 2, 20240801: 4}
 LLMC_HEADER = 1024
+AT_ONCE = 2**22  # tokens that are hashed in one piece
 
 
 @dataclass(frozen=True)
 class Shard:
-    """An open shard. tokens: [tokens] unsigned, mapped into memory.
+    """An open shard; foreign formats say nothing of what stands in our header.
 
-    offset: the bytes before them. vocab_size, largest, tokenizer and sha256 are what the header
-    says; foreign formats say nothing of them.
+    Args:
+        path: The file.
+        tokens: [tokens] unsigned, mapped into memory.
+        offset: The bytes before the tokens.
+        vocab_size: Tokens in the vocabulary, as the header says.
+        largest: The largest token, as the header says.
+        tokenizer: SHA-256 of the tokenizer, as the header says.
+        sha256: SHA-256 of the tokens, as the header says.
     """
 
     path: Path
@@ -53,8 +59,17 @@ class Shard:
     sha256: str | None = None
 
     def verify(self) -> None:
-        """Read the whole body. Raises CorpusError if it isn't the one that was written."""
-        if self.sha256 is not None and (found := _digest(self.tokens)) != self.sha256:
+        """Read the whole body.
+
+        Raises:
+            CorpusError: The body isn't the one that was written.
+        """
+        if self.sha256 is None:
+            return
+        digest = hashlib.sha256()
+        for first in range(0, len(self.tokens), AT_ONCE):
+            digest.update(self.tokens[first : first + AT_ONCE].data)
+        if (found := digest.hexdigest()) != self.sha256:
             raise CorpusError(
                 f"shard {self.path} is damaged: the SHA-256 of its tokens is {found[:12]}... "
                 f"instead of {self.sha256[:12]}.... Prepare it again, or copy it again from where "
@@ -63,8 +78,10 @@ class Shard:
 
 
 def open_shard(path: Path) -> Shard:
-    """Map a shard of any of the three formats into memory; its body isn't read. Raises
-    CorpusError.
+    """Map a shard of any of the three formats into memory; its body isn't read.
+
+    Raises:
+        CorpusError: The file can't be read, is cut off, or is no shard.
     """
     try:
         size = path.stat().st_size
@@ -77,9 +94,8 @@ def open_shard(path: Path) -> Shard:
     magic, version, count = struct.unpack_from("<3i", start) if len(start) >= 12 else (0, 0, 0)
     if magic in LLMC_BYTES and version >= 1:
         dtype = DTYPES[LLMC_BYTES[magic]]
-        _check_size(
-            path, size, LLMC_HEADER + count * dtype.itemsize, f"an llm.c file of {count:,} tokens"
-        )
+        expected = LLMC_HEADER + count * dtype.itemsize
+        _check_size(path, size, expected, f"an llm.c file of {count:,} tokens")
         return Shard(path, _map(path, dtype, LLMC_HEADER, count), LLMC_HEADER)
     dtype = DTYPES[2]
     if size % dtype.itemsize:
@@ -122,19 +138,15 @@ def _map(path: Path, dtype: np.dtype, offset: int, count: int) -> np.ndarray:
     return np.asarray(np.memmap(path, dtype, mode="r", offset=offset, shape=(count,)))
 
 
-def _digest(tokens: np.ndarray, at_once: int = 2**22) -> str:
-    digest = hashlib.sha256()
-    for first in range(0, len(tokens), at_once):
-        digest.update(tokens[first : first + at_once].data)
-    return digest.hexdigest()
-
-
 class ShardWriter:
-    """A shard being written, beside its final name, which it gets when it is whole. A context that
-    cleans up.
+    """A shard being written, which gets its name when it is whole; a context that cleans up.
 
-    tokenizer: SHA-256 in hexadecimal, of what decides the ids. temporary: where it is written, on
-    the same disk.
+    Args:
+        path: The name that it gets.
+        dtype: The type of its tokens.
+        vocab_size: Tokens in the vocabulary.
+        tokenizer: SHA-256 of the tokenizer, in hexadecimal.
+        temporary: The folder where it is written, on the same disk; that of `path` if left out.
     """
 
     def __init__(
@@ -154,19 +166,22 @@ class ShardWriter:
 
     def append(self, tokens: np.ndarray) -> None:
         """Write [tokens] of the shard's dtype after what there is."""
-        if tokens.size:
-            assert tokens.dtype == self.dtype
-            assert int(tokens.max()) < self.vocab_size
-            data = np.ascontiguousarray(tokens).view(np.uint8).data
-            self.count, self.largest = (
-                self.count + tokens.size,
-                max(self.largest, int(tokens.max())),
-            )
-            self.digest.update(data)
-            self._file.write(data)
+        if not tokens.size:
+            return
+        largest = int(tokens.max())
+        assert tokens.dtype == self.dtype
+        assert largest < self.vocab_size
+        self.count, self.largest = self.count + tokens.size, max(self.largest, largest)
+        data = np.ascontiguousarray(tokens).view(np.uint8).data
+        self.digest.update(data)
+        self._file.write(data)
 
     def publish(self) -> str:
-        """Complete the header, and give the file its name: the SHA-256 of the body."""
+        """Complete the header, and give the file its name.
+
+        Returns:
+            SHA-256 of the body.
+        """
         fields = (self.dtype.itemsize, self.count, self.vocab_size, self.largest)
         digests = (bytes.fromhex(self.tokenizer), self.digest.digest())
         self._file.seek(0)
@@ -180,12 +195,7 @@ class ShardWriter:
     def __enter__(self) -> "ShardWriter":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with suppress(OSError):  # what is buffered may not fit on the disk
             self._file.close()
         self._temporary.unlink(missing_ok=True)

@@ -1,6 +1,4 @@
-"""A folder of shards: the index that `groundup prepare` writes, or .bin files as nanoGPT and llm.c
-leave them.
-"""
+"""A folder of shards: that of `groundup prepare`, or .bin files as nanoGPT and llm.c leave them."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -11,7 +9,7 @@ from groundup.data.formats import INDEX, kind_of, split_files
 from groundup.data.shard_file import Shard, open_shard
 from groundup.data.tokens import Tokens, check_range
 from groundup.errors import CorpusError
-from groundup.files import parse_json
+from groundup.files import read_json
 
 FORMAT, VERSION = "groundup shards", 1
 TOKENIZER_FOLDER = "tokenizer"
@@ -22,10 +20,12 @@ READ_WHOLE = 2**27
 
 @dataclass(frozen=True)
 class ShardFolder:
-    """Open shards, those of `train` and those of `validation`.
+    """The open shards of a folder.
 
-    index: what `index.json` says, empty for foreign files. tokenizer: the folder of the one that
-    made them, if known.
+    Args:
+        path: The folder.
+        shards: Those of `train` and those of `validation`.
+        index: What `index.json` says; empty for foreign files.
     """
 
     path: Path
@@ -34,42 +34,46 @@ class ShardFolder:
 
     @property
     def tokenizer(self) -> Path | None:
-        """The folder with the tokenizer that made the shards."""
+        """The folder with the tokenizer that made the shards; None where that isn't known."""
         return self.path / TOKENIZER_FOLDER if self.index else None
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what the shards hold, by the index; for foreign files of their sizes and of
-        parts of them.
-        """
+        """SHA-256 of the content: as the index says, else of the files' sizes and parts of them."""
         return self.index["fingerprint"] if self.index else _fingerprint_of_parts(self.all_shards())
 
     def all_shards(self) -> list[Shard]:
-        """Of both splits."""
+        """Give the shards of both splits."""
         return [shard for split in SPLITS for shard in self.shards[split]]
 
     def tokens(self, split: str, vocab_size: int) -> Tokens:
-        """A split for a model of that many tokens. Raises CorpusError for shards that don't fit it.
+        """Give a split for a model of that many tokens.
 
         What a header says is believed; a small corpus is read whole and verified; else each window
-        is checked.
+        is checked when it is read.
+
+        Raises:
+            CorpusError: A shard is damaged, or has a token that the vocabulary lacks.
         """
         shards = self.shards[split]
-        small = sum(len(shard.tokens) for shard in self.all_shards()) <= READ_WHOLE
+        is_small = sum(len(shard.tokens) for shard in self.all_shards()) <= READ_WHOLE
         for shard in shards:
-            if shard.largest is not None and shard.largest >= vocab_size:
+            if (shard.largest or 0) >= vocab_size:
                 check_range(shard.tokens, str(shard.path), vocab_size)
-            if small:
+            if is_small:
                 shard.verify()
                 check_range(shard.tokens, str(shard.path), vocab_size)
-        streams = tuple(shard.tokens for shard in shards)
-        return Tokens(
-            streams, tuple(str(shard.path) for shard in shards), None if small else vocab_size
-        )
+        names = tuple(str(shard.path) for shard in shards)
+        limit = None if is_small else vocab_size
+        return Tokens(tuple(shard.tokens for shard in shards), names, limit)
 
 
 def open_folder(path: Path) -> ShardFolder:
-    """Open the shards in `path`; bodies aren't read. Raises CorpusError."""
+    """Open the shards in a folder; their bodies aren't read.
+
+    Raises:
+        CorpusError: There are none, or the index and the headers contradict each other.
+    """
     if kind_of(path) != "shards":
         return _open_foreign(path)
     index = read_index(path / INDEX)
@@ -82,9 +86,13 @@ def open_folder(path: Path) -> ShardFolder:
 
 
 def read_index(path: Path) -> dict[str, Any]:
-    """`index.json` with all that is used of it. Raises CorpusError."""
+    """Read an `index.json` that has all that is used of it.
+
+    Raises:
+        CorpusError: It is damaged, or of another version.
+    """
     try:
-        index = parse_json(path.read_text("utf-8"))
+        index = read_json(path)
         found = index["format"], index["version"]
         listed = [index["splits"][split] for split in SPLITS]
         assert all(type(split[key]) is int for split in listed for key in ("tokens", "bytes"))
@@ -105,9 +113,7 @@ def read_index(path: Path) -> dict[str, Any]:
 
 
 def _open_listed(folder: Path, entry: dict[str, Any], maker: str) -> Shard:
-    """A shard that the index lists, made by the tokenizer that the index states. Raises CorpusError
-    if it isn't.
-    """
+    """A shard that the index lists, made by the tokenizer that the index states."""
     shard = open_shard(folder / entry["file"])
     if shard.sha256 is None:
         raise CorpusError(
@@ -118,7 +124,7 @@ def _open_listed(folder: Path, entry: dict[str, Any], maker: str) -> Shard:
     if (len(shard.tokens), shard.sha256) != (entry["tokens"], entry["sha256"]):
         raise CorpusError(
             f"shard {shard.path} has {len(shard.tokens):,} tokens with SHA-256 "
-            f"{str(shard.sha256)[:12]}..., but {INDEX} lists {entry['tokens']:,} with "
+            f"{shard.sha256[:12]}..., but {INDEX} lists {entry['tokens']:,} with "
             f"{entry['sha256'][:12]}...: it belongs to another corpus"
         )
     if shard.tokenizer != maker:
@@ -130,9 +136,7 @@ def _open_listed(folder: Path, entry: dict[str, Any], maker: str) -> Shard:
 
 
 def _open_foreign(path: Path) -> ShardFolder:
-    """`train.bin` and `val.bin`, or any number of such files: those with `val` in their name
-    validate.
-    """
+    """Any number of files named for a split, such as `train.bin` and `val.bin`."""
     if not path.exists():
         raise CorpusError(
             f"{path} isn't there. Make shards with: groundup prepare SOURCE --out FOLDER"
@@ -145,16 +149,12 @@ def _open_foreign(path: Path) -> ShardFolder:
             f"{path} has {len(training)} shards for training and {len(validation)} for validation "
             "(those with `val` in their name), but both are needed: give the folder that has them"
         )
-    splits = {"train": training, "validation": validation}
-    return ShardFolder(
-        path, {split: [open_shard(file) for file in files] for split, files in splits.items()}
-    )
+    splits = zip(SPLITS, (training, validation), strict=True)
+    return ShardFolder(path, {split: list(map(open_shard, files)) for split, files in splits})
 
 
 def _fingerprint_of_parts(shards: list[Shard], parts: int = 64, part: int = 2**14) -> str:
-    """Of files that state no SHA-256: each whole up to parts * part tokens, else evenly spread
-    parts of it.
-    """
+    """Of files that state no SHA-256: each whole up to parts * part tokens, else spread parts."""
     digest = hashlib.sha256()
     for shard in shards:
         size = len(shard.tokens)

@@ -1,6 +1,4 @@
-"""Tokens as training reads them: one stream or many, in memory or on disk, each id within the
-vocabulary.
-"""
+"""Tokens as training reads them: one stream or many, in memory or on disk."""
 
 from dataclasses import dataclass
 
@@ -18,8 +16,10 @@ def token_dtype(vocab_size: int) -> np.dtype:
 class Tokens:
     """Streams of tokens that no window crosses: the one of a text, or one for each shard.
 
-    streams: each [tokens] unsigned, mapped into memory or held there. names: of the streams, for
-    messages. limit: ids below it are in the vocabulary; None where that is known of all of them.
+    Args:
+        streams: Each is [tokens] unsigned, mapped into memory or held there.
+        names: The names of the streams, for messages.
+        limit: Ids below it are in the vocabulary; None where that is known of all of them.
     """
 
     streams: tuple[np.ndarray, ...]
@@ -28,17 +28,25 @@ class Tokens:
 
     @classmethod
     def of(cls, tokens: np.ndarray, name: str = "text") -> "Tokens":
-        """One stream in memory, made by a tokenizer."""
+        """Make one stream of what a tokenizer gave."""
         return cls((tokens,), (name,))
 
     def __len__(self) -> int:
         return sum(map(len, self.streams))
 
     def read(self, streams: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
-        """The windows of these streams from these places. streams, starts: [n] -> [n, length]
-        int64.
+        """Read windows.
 
-        Raises CorpusError for an id out of range.
+        Args:
+            streams: The stream of each window, [n].
+            starts: Where each window starts in its stream, [n].
+            length: Tokens of a window.
+
+        Returns:
+            [n, length] int64.
+
+        Raises:
+            CorpusError: An id is out of range.
         """
         windows = np.empty((len(starts), length), dtype=np.int64)
         places = zip(streams.tolist(), starts.tolist(), strict=True)
@@ -54,7 +62,7 @@ class Tokens:
 
 
 def out_of_range(token: int, name: str, position: int, limit: int) -> CorpusError:
-    """What is said of an id that the vocabulary lacks."""
+    """Make the error for an id that the vocabulary lacks."""
     return CorpusError(
         f"{name} has token {token} at position {position:,}, but the vocabulary ends at "
         f"{limit - 1}: it was made by another tokenizer, or is damaged"
@@ -62,8 +70,10 @@ def out_of_range(token: int, name: str, position: int, limit: int) -> CorpusErro
 
 
 def check_range(tokens: np.ndarray, name: str, limit: int, at_once: int = 2**24) -> None:
-    """Raises CorpusError if an id isn't below `limit`, naming the first. tokens: [tokens], read
-    piece by piece.
+    """Check [tokens] piece by piece.
+
+    Raises:
+        CorpusError: An id isn't below `limit`; the first such id is named.
     """
     for first in range(0, len(tokens), at_once):
         piece = tokens[first : first + at_once]

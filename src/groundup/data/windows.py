@@ -1,6 +1,4 @@
-"""Windows that keep documents whole: each begins where a document does, as long as
-documents fit.
-"""
+"""Windows that keep documents whole: each begins where a document does, if documents fit."""
 
 import numpy as np
 
@@ -10,14 +8,16 @@ AT_ONCE = 2**24  # tokens to scan in one piece
 
 
 def whole_windows(tokens: Tokens, end_of_text: int, block_size: int) -> tuple[np.ndarray, ...]:
-    """Where the windows of each stream start, [windows] int64: 8 bytes a window are kept, and all
-    tokens are read once.
+    """Find where the windows of each stream start.
 
     A document begins with its end-of-text token. One that doesn't end within a window begins again
     in the next; one longer than the context goes on in the windows after it; the last window of a
     stream ends with it. So every token but a stream's first is a target, and a document of at most
     block_size tokens is whole in a window, with what follows it. A stream that is shorter than a
-    window has none.
+    window has none. All tokens are read once.
+
+    Returns:
+        [windows] int64 for each stream.
     """
     return tuple(
         window_starts(document_starts(stream, end_of_text), len(stream), block_size)
@@ -26,8 +26,10 @@ def whole_windows(tokens: Tokens, end_of_text: int, block_size: int) -> tuple[np
 
 
 def document_starts(stream: np.ndarray, end_of_text: int) -> np.ndarray:
-    """Where documents begin: at their end-of-text tokens, and at 0. stream: [tokens] -> [documents]
-    int64
+    """Find where documents begin in [tokens]: at their end-of-text tokens, and at 0.
+
+    Returns:
+        [documents] int64.
     """
     pieces = [np.zeros(1, dtype=np.int64)]
     for first in range(0, len(stream), AT_ONCE):
@@ -37,8 +39,15 @@ def document_starts(stream: np.ndarray, end_of_text: int) -> np.ndarray:
 
 
 def window_starts(documents: np.ndarray, length: int, block_size: int) -> np.ndarray:
-    """From where documents begin, the first at 0, to where windows do. documents: [n] -> [windows]
-    int64
+    """Find where the windows of a stream start.
+
+    Args:
+        documents: Where documents begin, the first at 0: [documents].
+        length: Tokens of the stream.
+        block_size: Tokens of a window that have a target in it.
+
+    Returns:
+        [windows] int64.
     """
     if length <= block_size:
         return np.empty(0, dtype=np.int64)

@@ -17,7 +17,7 @@ from groundup.tokenizers.base import Tokenizer
 class DocumentOverlap:
     """Validation documents that share n-grams with the training split.
 
-    Attributes:
+    Args:
         n: Tokens of an n-gram.
         checked: Documents that were looked for and are long enough to have one.
         any: Those of which at least one n-gram occurs in training.
@@ -38,7 +38,7 @@ class DocumentOverlap:
 class ItemOverlap:
     """HellaSwag's items that share an n-gram with a split.
 
-    Attributes:
+    Args:
         n: Tokens of an n-gram.
         items: Items that were looked for.
         in_training: Those that share one with the training split.

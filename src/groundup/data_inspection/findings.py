@@ -30,7 +30,7 @@ Level = Literal["ok", "note", "warning"]
 class Finding:
     """A line of the report.
 
-    Attributes:
+    Args:
         level: Whether it is as it should be, worth knowing, or a warning.
         what: What was looked at.
         value: What it is.

@@ -136,7 +136,7 @@ class NgramTable:
 class DocumentNgrams:
     """The n-grams of documents that are looked for.
 
-    Attributes:
+    Args:
         hashes: Those of all documents, one after the other.
         counts: How many each document has: [documents].
         tokens: The tokens of all documents together.

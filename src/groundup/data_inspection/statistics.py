@@ -1,6 +1,4 @@
-"""What a data doctor has to see of every document, gathered beside the tokenizer at a fraction of
-its cost.
-"""
+"""What documents hold, gathered beside the tokenizer at a fraction of its cost."""
 
 import re
 from collections.abc import Callable
@@ -19,9 +17,8 @@ SURROGATES = re.compile("[\ud800-\udfff]")
 # all but tab, newline, form feed and carriage return
 CONTROLS = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
 # How UTF-8 looks that was read as Latin-1 or CP1252: accented letters, no-break spaces and signs;
-# curly quotes and
-# dashes; byte-order marks and U+FFFD; emoji. A part of what there is, because the rest occurs in
-# sound texts too.
+# curly quotes and dashes; byte-order marks and U+FFFD; emoji. It is a part of what there is,
+# because the rest occurs in sound texts too.
 MOJIBAKE = re.compile("Â[\x80-\xbf]|Ã[\x80-\xbf]|â[€\x80]|ï»¿|ï¿½|ð[Ÿ\x9f]")
 # what every kind of damage beyond ASCII holds, but for controls
 SUSPECTS = "ÂÃâïð" + REPLACEMENT + BYTE_ORDER_MARK
@@ -38,9 +35,7 @@ KINDS: dict[str, Callable[[str], int]] = {
 
 @dataclass
 class Damage:
-    """One kind of encoding damage: how often, in how many documents, and where the first of them
-    is.
-    """
+    """One kind of encoding damage: how often, in how many documents, and where at first."""
 
     count: int
     documents: int
@@ -57,11 +52,16 @@ class LongLine:
 
 @dataclass
 class Statistics:
-    """Of some documents. Merged in the documents' order, parts give what the whole gives, however
-    it was cut.
+    """What some documents hold.
 
-    size: in bytes of UTF-8. longest_lines: the longest first, of equals the earlier one. damage: by
-    kind, see `KINDS`. characters: those that occur, a lone surrogate as U+FFFD.
+    Merged in the documents' order, parts give what the whole gives, however it was cut.
+
+    Args:
+        documents: How many they are.
+        size: Their bytes of UTF-8.
+        longest_lines: The longest first, of equals the earlier one.
+        damage: Encoding damage by its kind, see `KINDS`.
+        characters: Those that occur, a lone surrogate as U+FFFD.
     """
 
     documents: int = 0
@@ -78,8 +78,10 @@ class Statistics:
     def examine(self, text: str, data: bytes, origin: str) -> None:
         """Take a document into account.
 
-        text: as it was read, lone surrogates included; data: its UTF-8, with U+FFFD for each of
-        those; origin: where the document is from.
+        Args:
+            text: As it was read, lone surrogates included.
+            data: Its UTF-8, with U+FFFD for each lone surrogate.
+            origin: Where the document is from.
         """
         self.documents += 1
         self.size += len(data)
@@ -96,39 +98,30 @@ class Statistics:
             self._look_for_damage(text, origin)
 
     def _is_familiar(self, characters: str) -> bool:
-        """Whether all of them have been seen, and none of them, nor any two that may be neighbours,
-        looks damaged.
-        """
+        """Whether all were seen, and none, nor any two that may be neighbours, looks damaged."""
         if len(characters) < FEW:
             if not self._beyond.issuperset(characters):
                 return False
-        elif (
-            not self._seen.size
-            or not self._seen[np.frombuffer(characters.encode("utf-32-le"), np.uint32)].all()
-        ):
-            return False
-        return not any(map(characters.__contains__, SUSPECTS)) or not (
-            REPLACEMENT in characters
-            or BYTE_ORDER_MARK in characters
-            or MOJIBAKE.search(characters)
-        )
+        else:
+            codes = np.frombuffer(characters.encode("utf-32-le"), np.uint32)
+            if not self._seen.size or not self._seen[codes].all():
+                return False
+        if not any(map(characters.__contains__, SUSPECTS)):
+            return True
+        is_marked = REPLACEMENT in characters or BYTE_ORDER_MARK in characters
+        return not is_marked and not MOJIBAKE.search(characters)
 
     def _learn(self, characters: set[str]) -> None:
-        """Make them known, so that the next document passes quickly; control characters
-        never do.
-        """
+        """Make them known, so that the next document passes quickly; controls never do."""
         characters = characters - self.characters
         self.characters |= characters
         quiet = {character for character in characters if not CONTROLS.match(character)}
         self._beyond |= {character for character in quiet if not character.isascii()}
-        self._ascii = bytes(
-            sorted(
-                set(self._ascii) | {ord(character) for character in quiet if character.isascii()}
-            )
-        )
+        codes = {ord(character) for character in quiet}
+        self._ascii = bytes(sorted({*self._ascii, *(code for code in codes if code < 128)}))
         if self._beyond:
             self._seen = self._seen if self._seen.size else np.zeros(0x110000, bool)
-            self._seen[[ord(character) for character in quiet]] = True
+            self._seen[list(codes)] = True
 
     def _look_for_damage(self, text: str, origin: str) -> None:
         for kind, count_in in KINDS.items():
@@ -138,9 +131,7 @@ class Statistics:
                 damage.documents += 1
 
     def _measure_lines(self, text: str, origin: str) -> None:
-        """Find lines that are longer than those remembered, from newline to newline, by jumps of
-        their length.
-        """
+        """Find lines longer than those remembered, from newline to newline, by jumps."""
         start = 0
         while start < len(text):
             least = self.longest_lines[-1].characters if len(self.longest_lines) == LONGEST else -1
@@ -156,12 +147,11 @@ class Statistics:
 
     def _remember(self, lines: list[LongLine]) -> None:
         """Keep the longest; sorting is stable, so equals stay in their order."""
-        self.longest_lines = sorted(
-            [*self.longest_lines, *lines], key=lambda line: -line.characters
-        )[:LONGEST]
+        together = [*self.longest_lines, *lines]
+        self.longest_lines = sorted(together, key=lambda line: -line.characters)[:LONGEST]
 
     def merge(self, later: "Statistics") -> None:
-        """Take in those of documents that come after these."""
+        """Take in the statistics of documents that come after these."""
         self.documents += later.documents
         self.size += later.size
         self._remember(later.longest_lines)
@@ -172,7 +162,7 @@ class Statistics:
         self._learn(later.characters)
 
     def to_json(self) -> dict[str, Any]:
-        """What JSON can hold; equal for equal statistics."""
+        """Give the statistics as values that JSON knows; equal ones give the same."""
         return {
             "documents": self.documents,
             "bytes": self.size,
@@ -183,19 +173,21 @@ class Statistics:
 
     @classmethod
     def from_json(cls, value: Any, where: str = "statistics") -> "Statistics":
-        """What `to_json` gave. Raises CorpusError, which names `where`, for anything else."""
+        """Read what `to_json` gave.
+
+        Args:
+            value: What was read.
+            where: Where it stands, for the message.
+
+        Raises:
+            CorpusError: The value is something else.
+        """
         try:
             lines = [LongLine(**line) for line in value["longest_lines"]]
-            damage = {
-                kind: Damage(**found) for kind, found in value["damage"].items() if kind in KINDS
-            }
-            return cls(
-                int(value["documents"]),
-                int(value["bytes"]),
-                lines,
-                damage,
-                set(value["characters"]),
-            )
+            kinds = {kind: found for kind, found in value["damage"].items() if kind in KINDS}
+            damage = {kind: Damage(**found) for kind, found in kinds.items()}
+            counts = int(value["documents"]), int(value["bytes"])
+            return cls(*counts, lines, damage, set(value["characters"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CorpusError(
                 f"{where} is damaged: {type(error).__name__} {error}. Prepare it again"
@@ -203,9 +195,7 @@ class Statistics:
 
 
 def _longest_line(data: bytes, enough: int) -> int:
-    """At least the characters of the longest line, of bytes in UTF-8; all of them if there aren't
-    `enough`.
-    """
+    """At least the characters of the longest line of UTF-8; all if there aren't `enough`."""
     if len(data) < enough:
         return len(data)
     newlines = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))

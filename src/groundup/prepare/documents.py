@@ -35,7 +35,7 @@ class Document:
 class Reading:
     """How documents are read.
 
-    Attributes:
+    Args:
         column: The column of rows that holds the text.
         replace: Bytes that aren't UTF-8 become U+FFFD; else they are refused.
         downloads: The folder for files of the hub.

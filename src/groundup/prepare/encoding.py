@@ -40,7 +40,7 @@ DIGEST_BYTES = 16
 class Layout:
     """How documents are spread over the shards of both splits.
 
-    Attributes:
+    Args:
         seed: Decides the order of the documents.
         validation: The share of the documents that validates.
         training_shards: The number of shards for training.

@@ -26,11 +26,10 @@ FORM = "hf://datasets/OWNER/NAME[@REVISION][/FOLDER]"
 
 @dataclass(frozen=True)
 class HubDataset:
-    """Parquet files below a folder of a dataset's repository; each row's text is in `column`."""
+    """Parquet files below a folder of a dataset's repository."""
 
     repository: str
     folder: str
-    column: str = "text"
     revision: str = "main"
 
 
@@ -38,7 +37,7 @@ class HubDataset:
 class RemoteParquet:
     """One of a dataset's files, as it was at one commit.
 
-    Attributes:
+    Args:
         repository: OWNER/NAME.
         revision: The commit.
         path: The file's path in the repository.

@@ -25,7 +25,7 @@ READABLE = ("text", "rows", "parquet")
 class Part:
     """What one call reads.
 
-    Attributes:
+    Args:
         kind: text, rows (JSON lines), parquet, remote (parquet on the hub) or named.
         files: One file, or several small ones of a kind.
         size: Bytes of text, about.

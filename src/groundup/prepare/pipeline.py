@@ -5,11 +5,10 @@ index comes last. A preparation that is stopped anywhere goes on.
 """
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
 
 from filelock import FileLock, Timeout
 
@@ -21,17 +20,11 @@ from groundup.prepare.hub_datasets import named_dataset
 from groundup.prepare.inputs import find_parts
 from groundup.prepare.plan import PLAN, WORK, Plan, Preparation, explained, inputs_of
 from groundup.prepare.progress import Progress
-from groundup.prepare.workers import Call, Results, Workers, run_here
+from groundup.prepare.workers import Call, Runner, Workers, run_here
 from groundup.tokenizers.base import tokenizer_sha256
 from groundup.tokenizers.load import load_tokenizer
 
 LOCK_SECONDS = 1.0
-
-
-class Runner(Protocol):
-    """Whatever works off calls: this process, several, or a cluster."""
-
-    def __call__(self, calls: Iterable[Call]) -> Results: ...
 
 
 def prepare(preparation: Preparation, out: Path, workers: int = 0, ray: str = "") -> ShardFolder:

@@ -33,7 +33,7 @@ SAMPLE_BYTES = 2**18  # of the source, to judge how many tokens it has
 class Preparation:
     """What to prepare, and how.
 
-    Attributes:
+    Args:
         source: A path, or the name of a corpus or of a dataset on the hub.
         tokenizer: A name or a path; `characters` makes one of the characters of the source.
         sample: The sample of FineWeb-Edu; empty takes the smallest.
@@ -77,7 +77,7 @@ class Preparation:
 class Plan:
     """A preparation worked out.
 
-    Attributes:
+    Args:
         preparation: What was asked for.
         inputs: SHA-256 of what there is to read.
         layout: How documents are spread over the shards.

@@ -22,6 +22,7 @@ from groundup.prepare.steps import encode_part, write_index, write_shard
 
 Call = tuple[str, dict[str, Any]]  # the name of one of CALLS, and its arguments
 Results = Iterator[tuple[Call, dict[str, Any]]]
+Runner = Callable[[Iterable[Call]], Results]  # this process, several, or a cluster
 
 CALLS: dict[str, Callable[..., dict[str, Any]]] = {
     call.__name__: call for call in (make_plan, encode_part, write_shard, write_index)

@@ -35,7 +35,7 @@ ONE = regex.compile(
 class Extent:
     """What a pattern or a part of one matches.
 
-    Attributes:
+    Args:
         least: The fewest characters.
         size: The number of parts, what is counted as often as it comes.
         has_choices: Whether it may match in several ways.
