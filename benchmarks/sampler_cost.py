@@ -25,10 +25,10 @@ from groundup.data.sampler import Sampler
 from groundup.data.shard_file import DTYPES, HEADER, MAGIC, ShardWriter, open_shard
 from groundup.data.shard_folder import FORMAT, INDEX, VERSION, open_folder
 from groundup.data.tokens import Tokens
-from groundup.profiling.synthetic import alone, synthetic_text
+from groundup.profiling.synthetic import synthetic_dataset
 from groundup.recipes.schema import Recipe
-from groundup.training.journal import Journal
-from groundup.training.setup import assemble
+from groundup.training.session import Session
+from groundup.training.setup import build_trainer
 
 MAKER = "00" * 32
 VOCAB_SIZE = 65
@@ -41,7 +41,7 @@ def seconds_of_a_batch(
     """The medians of a step, and of a batch from shards."""
     tokens = Tokens(tuple(random_shards(folder, streams)), tuple(map(str, range(streams))))
     sampler = Sampler(tokens, recipe.model.block_size, recipe.train.batch_size, recipe.train.seed)
-    trainer = assemble(recipe, synthetic_text(recipe, 0), None, alone(Journal()))
+    trainer = build_trainer(recipe, synthetic_dataset(recipe, 0), Session(), measures_minutes=False)
     times: list[tuple[float, float]] = []
     for step in range(steps):
         started = time.perf_counter()

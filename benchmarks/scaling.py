@@ -14,9 +14,9 @@ import math
 
 from common import recipe_with, result_line
 from groundup.profiling.bench import bench
-from groundup.profiling.synthetic import alone, synthetic_text
-from groundup.training.journal import Journal
-from groundup.training.setup import assemble
+from groundup.profiling.synthetic import synthetic_dataset
+from groundup.training.session import Session
+from groundup.training.setup import build_trainer
 
 PLAIN = ["--train.compile", "off", "--train.precision", "float32", "--optim.optimizer", "adamw"]
 SHAPE = {
@@ -44,9 +44,8 @@ def measure(shape: dict[str, int], flags: list[str], repeat: int) -> tuple[float
     recipe = recipe_with(
         "shakespeare-cpu", [*PLAIN, *words, "--train.batch-size", str(batch_size), *flags]
     )
-    found = bench(
-        assemble(recipe, synthetic_text(recipe, vocab_size), None, alone(Journal())), repeat
-    )
+    dataset = synthetic_dataset(recipe, vocab_size)
+    found = bench(build_trainer(recipe, dataset, Session(), measures_minutes=False), repeat)
     return found.step_seconds, found.operations_per_token * found.tokens_per_step
 
 

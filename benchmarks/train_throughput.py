@@ -29,12 +29,11 @@ from groundup.checkpoints.model_folder import to_hugging_face
 from groundup.data.dataset import Dataset
 from groundup.machine.device import make_deterministic
 from groundup.profiling.operations import matmul_peak, operations_per_token
-from groundup.profiling.synthetic import alone
 from groundup.recipes.files import load_recipe, overrides, packaged
 from groundup.recipes.schema import Recipe
 from groundup.runs.folder import RunFolder
-from groundup.training import setup
-from groundup.training.journal import Journal
+from groundup.training.session import Session
+from groundup.training.setup import build_trainer
 from groundup.training.trainer import Trainer
 from trained import text_of
 
@@ -66,7 +65,7 @@ class Contender:
 
 def assemble(recipe: Recipe, text: Dataset) -> Trainer:
     """A trainer as `groundup train` puts it together, in a world of one, telling nobody."""
-    return setup.assemble(recipe, text, None, alone(Journal()))
+    return build_trainer(recipe, text, Session(), measures_minutes=False)
 
 
 def ours(name: str, trainer: Trainer, folder: Path) -> Contender:
@@ -98,7 +97,7 @@ def peer(trainer: Trainer, steps: int) -> Contender:
         [group | peak for group in groups], lr=section.learning_rate, betas=section.betas
     )
     batches = [
-        trainer.batches.sampler.batch(number).to(trainer.machine.device) for number in range(steps)
+        trainer.loader.sampler.batch(number).to(trainer.machine.device) for number in range(steps)
     ]
 
     def step(number: int) -> float:
@@ -120,7 +119,7 @@ def hugging_face_twin(trainer: Trainer) -> GPT2LMHeadModel:
     """
     shape = trainer.recipe.model
     config = GPT2Config(
-        vocab_size=trainer.text.tokenizer.vocab_size,
+        vocab_size=trainer.dataset.tokenizer.vocab_size,
         n_positions=shape.block_size,
         n_embd=shape.n_embd,
         n_layer=shape.n_layer,

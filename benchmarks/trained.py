@@ -5,18 +5,17 @@ came of it.
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
+from groundup.checkpoints.model_folder import LoadedModel
 from groundup.data.corpora import load_corpus
 from groundup.data.dataset import Dataset, make_dataset
 from groundup.models.registry import Model, build
-from groundup.optim.schedules import Schedule
-from groundup.profiling.synthetic import alone
 from groundup.recipes.schema import Recipe
-from groundup.training.journal import Journal
-from groundup.training.length import resolve_length
-from groundup.training.setup import assemble
+from groundup.training.session import Session
+from groundup.training.setup import build_trainer
 
 Change = Callable[[Model], None]
 
@@ -48,11 +47,8 @@ def train(recipe: Recipe, text: Dataset, change: Change | None = None) -> Outcom
     model = build(recipe.model.architecture, recipe.model_config(text.tokenizer.vocab_size))
     if change is not None:
         change(model)
-    trainer = assemble(recipe, text, model, alone(Journal()))
-    recipe = resolve_length(trainer)
-    trainer = replace(
-        trainer, recipe=recipe, schedule=Schedule.of(recipe.optim, recipe.train.steps)
-    )
+    trainer = build_trainer(recipe, text, Session(), LoadedModel(model, text.tokenizer, Path()))
+    recipe = trainer.recipe
     seconds = 0.0
     for step in range(recipe.train.steps):
         seconds += trainer.train_step(step).seconds

@@ -9,31 +9,31 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import pytest
 from safetensors import safe_open
 
 from conftest import TINY, some_text
 
-# What a training run imports before it is over (torch._inductor belongs to torch's deterministic
-# mode), and what this
-# file and conftest.py do.
-PRELOADED = [
-    *("groundup.cli.main", "groundup.cli.train", "groundup.cli.generate"),
-    *(
-        "torch._inductor",
-        "matplotlib.figure",
-        "matplotlib.backends.backend_agg",
-        "pytest",
-        "hypothesis",
-    ),
-]
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(PRELOADED)
+
+
+def forked(target: Callable[..., None], *args: object) -> BaseProcess:
+    """A process that calls `target(*args)` once it is started, forked from one that is ready.
+
+    That one is begun here by the first call, finds preloaded.py beside this file, and ends with us.
+    """
+    FORKED.set_forkserver_preload(["preloaded"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        forkserver.ensure_running()
+    return FORKED.Process(target=target, args=args)
 
 
 def flags(changes: dict[str, object] | None = None) -> list[str]:
@@ -55,18 +55,26 @@ def write_text(folder: Path) -> Path:
     return path
 
 
-def _command_line(args: list[str], folder: str, output: str, memory: int, file_size: int) -> None:
-    """What `python -m groundup ARGS...` does, in `folder`, its output in files, under the limits
-    given.
-    """
+def _command_line(
+    args: list[str], folder: Path, output: Path, environment: dict[str, str], limits: dict[str, Any]
+) -> None:
+    """What `python -m groundup ARGS...` does, in `folder`, its output in files, under limits."""
+    os.environ.clear()
+    os.environ.update(environment)
     os.chdir(folder)
+    if typed := limits.get("input"):
+        answers, keyboard = os.pipe()
+        os.write(keyboard, typed.encode())  # a pipe holds 64 KB
+        os.close(keyboard)
+        os.dup2(answers, 0)
+        sys.stdin = os.fdopen(0, "r", closefd=False)
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
-        os.dup2(os.open(f"{output}/.{os.getpid()}.{name}", os.O_WRONLY | os.O_CREAT), descriptor)
+        os.dup2(os.open(output / f".{os.getpid()}.{name}", os.O_WRONLY | os.O_CREAT), descriptor)
         setattr(sys, name, os.fdopen(descriptor, "w", buffering=1, closefd=False))
-    if memory:
+    if memory := limits.get("memory"):
         taken = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (taken + memory, resource.RLIM_INFINITY))
-    if file_size:
+    if file_size := limits.get("file_size"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, resource.RLIM_INFINITY))
     sys.argv = ["groundup", *args]
     from groundup.cli.main import main
@@ -101,17 +109,31 @@ class Running:
 
 @contextmanager
 def started(
-    *args: object, folder: Path, output: Path | None = None, memory: int = 0, file_size: int = 0
+    *args: object,
+    folder: Path,
+    output: Path | None = None,
+    env: dict[str, str] | None = None,
+    **limits: Any,
 ) -> Iterator[Running]:
     """`groundup ARGS...` in `folder`, while the body runs; killed after it if it still lives.
 
-    Its output goes to hidden files in `output`, or in `folder`; `memory` and `file_size` limit it,
-    in bytes.
+    Args:
+        args: The words of the command.
+        folder: Where it runs.
+        output: Where hidden files take what it prints, `folder` unless given.
+        env: What its environment has besides the test's own.
+        limits: `memory` and `file_size` in bytes, and `input`, a text for its standard input.
+
+    Yields:
+        The command at work.
     """
-    words, files = list(map(str, args)), output or folder
-    process = FORKED.Process(
-        target=_command_line, args=(words, str(folder), str(files), memory, file_size)
+    words, files, environment = (
+        list(map(str, args)),
+        output or folder,
+        {**os.environ, **(env or {})},
     )
+    given = (words, folder.absolute(), files.absolute(), environment, limits)
+    process = forked(_command_line, *given)
     process.start()
     try:
         yield Running(words, files, process)
@@ -120,10 +142,12 @@ def started(
         process.join()
 
 
-def groundup(*args: object, folder: Path, **limits: int) -> subprocess.CompletedProcess[str]:
-    """`groundup ARGS...` in `folder`, from beginning to end."""
-    with started(*args, folder=folder, **limits) as running:
-        return running.wait()
+def groundup(
+    *args: object, folder: Path, timeout: float = 120, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """`groundup ARGS...` in `folder`, from beginning to end, with the options of `started`."""
+    with started(*args, folder=folder, **options) as running:
+        return running.wait(timeout)
 
 
 def trained(*args: object, folder: Path) -> subprocess.CompletedProcess[str]:

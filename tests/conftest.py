@@ -1,12 +1,16 @@
 """What the tests share: the command line as a user runs it, small texts and small recipes."""
 
+import multiprocessing.util
 import os
 import random
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,61 +31,82 @@ settings.register_profile("quick", deadline=None, suppress_health_check=[HealthC
 settings.register_profile("thorough", settings.get_profile("quick"), max_examples=5000)
 settings.load_profile("quick")
 
-Cli = Callable[..., subprocess.CompletedProcess[str]]
+TEMPORARY = pytest.StashKey[Path]()
+# What pytest and torch's compiler keep for a next run of theirs.
+KEPT_BY_OTHERS = ("pytest-of-", "torchinductor_")
+
+
+def is_first(config: pytest.Config) -> bool:
+    """Whether this is the process that was started, and none of xdist's workers."""
+    return not hasattr(config, "workerinput")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """All that the tests leave in the system's temporary folder goes into one that we remove."""
+    if is_first(config):
+        config.stash[TEMPORARY] = Path(tempfile.mkdtemp(prefix="tests-"))
+        os.environ["TMPDIR"] = tempfile.tempdir = str(config.stash[TEMPORARY])
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
+    """Nothing may be left there by what was tested; what failed is kept to be looked at."""
+    yield
+    if not is_first(session.config):
+        return
+    folder = session.config.stash[TEMPORARY]
+    ours = multiprocessing.util.get_temp_dir()  # removed when this process ends
+    left = [
+        path.name
+        for path in folder.iterdir()
+        if not path.name.startswith(KEPT_BY_OTHERS) and str(path) != ours
+    ]
+    if left:
+        sys.stderr.write(f"\nleft behind in {folder}: {', '.join(sorted(left))}\n")
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+    if session.exitstatus == pytest.ExitCode.OK:
+        # after multiprocessing's own, which has the priority -100
+        multiprocessing.util.Finalize(None, shutil.rmtree, [folder, True], exitpriority=-200)
+
+
+Finished = subprocess.CompletedProcess[str]
+Cli = Callable[..., Finished]
 
 # The smallest GPT that still has several of everything, as flags of `groundup train`.
 TINY = [
     *("--model.architecture", "gpt2", "--optim.optimizer", "adamw", "--optim.clip-norm", "1.0"),
-    *(
-        "--model.block-size",
-        "16",
-        "--model.n-layer",
-        "2",
-        "--model.n-head",
-        "2",
-        "--model.n-embd",
-        "16",
-    ),
-    *(
-        "--train.batch-size",
-        "4",
-        "--train.precision",
-        "float32",
-        "--train.compile",
-        "off",
-        "--train.threads",
-        "1",
-    ),
-    *(
-        "--optim.warmup-steps",
-        "2",
-        "--eval.every",
-        "5",
-        "--eval.train-tokens",
-        "64",
-        "--eval.sample-length",
-        "20",
-    ),
+    *("--model.block-size", "16", "--model.n-layer", "2", "--model.n-head", "2"),
+    *("--model.n-embd", "16", "--train.batch-size", "4", "--train.precision", "float32"),
+    *("--train.compile", "off", "--train.threads", "1", "--optim.warmup-steps", "2"),
+    *("--eval.every", "5", "--eval.train-tokens", "64", "--eval.sample-length", "20"),
 ]
 
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
     """Run `groundup ARGS...` in the test's own folder; the finished process, its output as text."""
+    from commands import groundup
 
-    def run(
-        *args: str | Path, timeout: float = 120, **options: object
-    ) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"COLUMNS": "120"} | dict(options.pop("env", {}))
+    def run(*args: object, env: dict[str, str] | None = None, **options: Any) -> Finished:
+        folder = Path(options.pop("cwd", tmp_path))
+        return groundup(*args, folder=folder, env={"COLUMNS": "120", **(env or {})}, **options)
+
+    return run
+
+
+@pytest.fixture
+def new_python(tmp_path: Path) -> Cli:
+    """The same by an interpreter of its own, for what happens before the command begins."""
+
+    def run(*args: object, env: dict[str, str] | None = None) -> Finished:
         return subprocess.run(
             [sys.executable, "-m", "groundup", *map(str, args)],
-            cwd=options.pop("cwd", tmp_path),
-            env=environment,
+            cwd=tmp_path,
+            env=os.environ | (env or {}),
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=120,
             check=False,
-            **options,
         )
 
     return run

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from commands import FORKED
+from commands import FORKED, forked
 from groundup import GPT2, Bigram, GPTConfig, Modern, ModernConfig, ReadableGPT
 from groundup.checkpoints.model_folder import fits, load_model, save
 from groundup.console import messages_to
@@ -200,9 +200,7 @@ def fuzz(kind: str, numbers: range, folder: Path) -> dict[int, str]:
         received, sent = FORKED.Pipe(duplex=False)
         home = folder / f"from-{number}"
         home.mkdir()
-        process = FORKED.Process(
-            target=watched, args=(kind, range(number, numbers.stop), str(home), sent)
-        )
+        process = forked(watched, kind, range(number, numbers.stop), str(home), sent)
         process.start()
         sent.close()
         try:

@@ -54,6 +54,11 @@ def duration(seconds: float) -> str:
     return f"{int(seconds // 60)} min {int(seconds % 60)} s"
 
 
+def mebibytes(size: int) -> str:
+    """Bytes as people say them: 1,234 MiB."""
+    return f"{size / 2**20:,.0f} MiB"
+
+
 def report(text: str) -> None:
     """A line for the user that isn't part of the result."""
     sys.stderr.write(f"{text}\n")

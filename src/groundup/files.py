@@ -33,14 +33,14 @@ def open_whole(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text in UTF-8 as `open_whole` does. Raises OSError."""
+    """Write a text in UTF-8 as `open_whole` does."""
     content = text.encode("utf-8")
     with open_whole(path) as file:
         file.write(content)
 
 
 def write_json(path: Path, value: Any, *, ensure_ascii: bool = True) -> None:
-    """Write a value as indented JSON as `open_whole` does. Raises OSError."""
+    """Write a value as indented JSON as `open_whole` does."""
     write_whole(path, json.dumps(value, ensure_ascii=ensure_ascii, indent=2) + "\n")
 
 
@@ -60,7 +60,11 @@ DEEPEST = 64  # the files of models and tokenizers nest less than ten levels
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return the value of a JSON text. Raises ValueError; also for values 65 levels deep."""
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError: It isn't JSON, or its values are nested more than 64 levels deep.
+    """
     try:
         value = json.loads(text)
     except RecursionError:

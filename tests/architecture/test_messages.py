@@ -11,7 +11,6 @@ SENTENCES = "Callable[[str], None]"
 HANDLERS = {"console.py"}  # where messages leave the package
 STILL = {  # to be turned into loggers
     *("evaluation/hellaswag.py", "evaluation/scoring.py", "evaluation/text_loss.py"),
-    *("hub/api.py", "hub/http.py"),
 }
 
 

@@ -17,7 +17,7 @@ from huggingface_hub import constants
 import groundup as package
 from commands import flags, groundup, metrics, trained, write_text
 from conftest import Cli, error_line
-from groundup.cli.exporting import export_model
+from groundup.cli import export as command
 from groundup.errors import ExportError, GroundupError
 from groundup.recipes.files import load_recipe, parse_toml
 from hub_server import Hub
@@ -61,9 +61,7 @@ def export(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     monkeypatch.chdir(folder)
 
     def run(*, force: bool = False, public: bool = False) -> None:
-        export_model(
-            "run", "hub", "someone/small-gpt", kind=None, out=None, force=force, public=public
-        )
+        command.export("run", "someone/small-gpt", to="hub", force=force, public=public)
 
     return run
 

@@ -2,6 +2,7 @@
 run in order.
 """
 
+import ast
 import json
 import os
 import re
@@ -57,12 +58,14 @@ def run_lesson(path: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.lessons
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_a_lesson_runs_and_all_that_it_claims_holds(path: Path, tmp_path: Path):
     finished = run_lesson(path, tmp_path)
     assert finished.returncode == 0, finished.stdout + finished.stderr
 
 
+@pytest.mark.lessons
 def test_a_claim_that_does_not_hold_fails_and_the_kernel_is_this_python(tmp_path: Path):
     notebook = nbformat.v4.new_notebook()
     first = (
@@ -77,6 +80,21 @@ def test_a_claim_that_does_not_hold_fails_and_the_kernel_is_this_python(tmp_path
     assert finished.returncode == 1
     # without its colours
     assert "AssertionError: arithmetic" in re.sub(r"\x1b\[[\d;]*m", "", finished.stdout)
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_all_that_a_lesson_imports_is_there(path: Path):
+    """The cheapest part of running it, which a name that was changed breaks first."""
+    cells = [
+        cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"
+    ]
+    statements = ast.parse("\n".join(cells)).body
+    imports = [node for node in statements if isinstance(node, ast.Import | ast.ImportFrom)]
+    names: dict[str, object] = {}
+    exec(compile(ast.Module(imports, []), path.name, "exec"), names)
+    assert any(
+        str(getattr(value, "__module__", "")).startswith("groundup") for value in names.values()
+    )
 
 
 def test_there_are_lessons_numbered_from_one():

@@ -18,9 +18,8 @@ from groundup.optim.groups import (
     Rule,
     build_optimizers,
     group_parameters,
-    load_optimizer_state,
-    optimizer_state,
 )
+from groundup.optim.state import load_optimizer_state, optimizer_state
 from groundup.recipes.schema import OptimSection
 
 CONFIG = GPTConfig(block_size=8, vocab_size=11, n_layer=2, n_head=2, n_embd=8)

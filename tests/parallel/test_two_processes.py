@@ -3,7 +3,6 @@ folder.
 """
 
 import contextlib
-import multiprocessing
 import os
 import re
 import signal
@@ -22,7 +21,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-from commands import checkpoint, metrics, steps_so_far, tensors, trained
+from commands import (
+    FORKED,
+    checkpoint,
+    forked,
+    metrics,
+    started,
+    steps_so_far,
+    tensors,
+    trained,
+)
 from groundup.checkpoints import publish as checkpoints
 from groundup.data.corpora import Corpus, load_corpus
 from groundup.data.dataset import make_dataset
@@ -31,11 +39,9 @@ from groundup.errors import RecipeError
 from groundup.parallel.world import World, join_world
 from groundup.recipes.schema import Recipe
 from groundup.runs.folder import RunFolder
-from groundup.training import setup
 from groundup.training.checks import check_division
-from groundup.training.journal import Journal
-from groundup.training.session import Surroundings
-from groundup.training.stopping import StopRequest
+from groundup.training.session import Session
+from groundup.training.setup import build_trainer
 from groundup.training.trainer import Trainer
 from invented_items import write_items
 from shard_files import documents, learned, write_shards
@@ -43,40 +49,22 @@ from shard_files import documents, learned, write_shards
 # A constant learning rate, so that a run may be lengthened and still be the same run.
 SMALL = [
     *("--model.architecture", "gpt2", "--optim.optimizer", "adamw"),
-    *(
-        "--model.block-size",
-        "16",
-        "--model.n-layer",
-        "2",
-        "--model.n-head",
-        "2",
-        "--model.n-embd",
-        "16",
-    ),
-    *("--optim.learning-rate", "1e-3", "--optim.schedule", "constant", "--optim.warmup-steps", "2"),
-    *(
-        "--train.batch-size",
-        "8",
-        "--train.device",
-        "cpu",
-        "--train.compile",
-        "off",
-        "--train.threads",
-        "1",
-    ),
+    *("--model.block-size", "16", "--model.n-layer", "2", "--model.n-head", "2"),
+    *("--model.n-embd", "16", "--optim.learning-rate", "1e-3", "--optim.schedule", "constant"),
+    *("--optim.warmup-steps", "2", "--train.batch-size", "8", "--train.device", "cpu"),
+    *("--train.compile", "off", "--train.threads", "1"),
     *("--eval.every", "10", "--eval.train-tokens", "96", "--eval.sample-length", "10"),
 ]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
-SPAWNED = multiprocessing.get_context("spawn")  # a world's threads and a fork don't go together
-
 
 @contextlib.contextmanager
-def two_started(*args: object, folder: Path) -> Iterator[subprocess.Popen[str]]:
+def torchrun_started(*args: object, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """`torchrun --nproc-per-node 2 -m groundup ARGS...` in `folder`, in a process group as a
     terminal gives it.
     """
-    command = [*TORCHRUN, "-m", "groundup", *map(str, args)]
+    logs = ["--log-dir", str(folder / "torchrun")]  # else they stay in the temporary folder
+    command = [*TORCHRUN, *logs, "-m", "groundup", *map(str, args)]
     with subprocess.Popen(
         command,
         cwd=folder,
@@ -92,11 +80,31 @@ def two_started(*args: object, folder: Path) -> Iterator[subprocess.Popen[str]]:
             process.wait(timeout=60)
 
 
+@contextlib.contextmanager
+def places_of_two() -> Iterator[list[dict[str, str]]]:
+    """The environment that torchrun gives to each of two processes, while their store is open."""
+    # The store listens before anybody connects, as torchrun's does: a port that is only free might
+    # be taken meanwhile.
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {
+        **{"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"},
+        **{"MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"},
+    }
+    yield [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in (0, 1)]
+    del store
+
+
 def two(*args: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    """`torchrun --nproc-per-node 2 -m groundup ARGS...`, from beginning to end."""
-    with two_started(*args, folder=folder) as process:
-        out, err = process.communicate(timeout=120)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    """`groundup ARGS...` by two processes, forked as in commands.py, from beginning to end."""
+    with contextlib.ExitStack() as stack:
+        both_started = [
+            stack.enter_context(started(*args, folder=folder, env=place))
+            for place in stack.enter_context(places_of_two())
+        ]
+        ended = [running.wait() for running in both_started]
+    status = max(one.returncode for one in ended)
+    out, err = ("".join(getattr(one, name) for one in ended) for name in ("stdout", "stderr"))
+    return subprocess.CompletedProcess(ended[0].args, status, out, err)
 
 
 def trained_by_two(*args: object, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -121,6 +129,22 @@ def assert_same_run(run: Path, other: Path, tolerance: float) -> None:
     for name in ("train_loss", "validation_loss"):
         found = [line[name] for line in evaluations]
         assert found == pytest.approx([line[name] for line in expected], rel=tolerance, abs=0)
+
+
+@pytest.mark.long  # tests/golden has it too, for each kind of CPU that has goldens
+def test_torchrun_trains_what_one_process_trains(text_file: Path, tmp_path: Path) -> None:
+    """With torch's own launcher once, as a user starts it."""
+    args = ["--corpus", text_file, *SMALL, "--steps", 20, "--train.precision", "float64"]
+    trained(*args, "--name", "one", folder=tmp_path)
+    with torchrun_started("train", *args, "--name", "two", folder=tmp_path) as process:
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    runs = tmp_path / "runs"
+    assert_same_run(runs / "two", runs / "one", 1e-13)
+    assert sorted(path.name for path in runs.iterdir()) == ["one", "two"]
+    assert out.count("reading") == 1  # one process speaks
+    assert (runs / "two" / "samples.txt").read_text("utf-8").count("= step ") == 2  # and writes
+    assert "groundup" not in err, err  # nothing to complain of, no warning
 
 
 @pytest.mark.parametrize(
@@ -270,12 +294,12 @@ def test_sigterm_and_ctrl_c_under_torchrun_save_and_leave_a_run_that_goes_on(
 ) -> None:
     run = tmp_path / "runs" / "stopped"
     args = ["--corpus", text_file, *SMALL, "--steps", 100_000, "--name", run.name]
-    with two_started("train", *args, folder=tmp_path) as process:
+    with torchrun_started("train", *args, folder=tmp_path) as process:
         wait_for_step(process, run, 5)
         process.send_signal(signal.SIGTERM)  # as a cluster does: to torchrun alone
         first_out, first_err = process.communicate(timeout=60)
     first = assert_stopped_after(run, process.returncode, first_out, first_err)
-    with two_started("train", "--resume", run.name, folder=tmp_path) as process:
+    with torchrun_started("train", "--resume", run.name, folder=tmp_path) as process:
         wait_for_step(process, run, first + 5)
         # as a terminal does: to every process in the foreground
         os.killpg(process.pid, signal.SIGINT)
@@ -342,39 +366,31 @@ def both(work: Any, argument: Any) -> list[Any]:
     """What `work(argument)` returns in each of two processes of a world, in the order of their
     ranks.
     """
-    # The store listens before anybody connects, as torchrun's does: a port that is only free might
-    # be taken meanwhile.
-    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    pipes = [SPAWNED.Pipe(duplex=False) for _ in range(2)]
-    processes = [
-        SPAWNED.Process(target=_join, args=(rank, store.port, pipes[rank][1], work, argument))
-        for rank in (0, 1)
-    ]
-    for process in processes:
-        process.start()
-    try:
-        for receiver, sender in pipes:
-            sender.close()  # so that a process that dies ends the wait
-            assert receiver.poll(60), "no answer in 60 s"
-        answers = [receiver.recv() for receiver, _ in pipes]
+    pipes = [FORKED.Pipe(duplex=False) for _ in range(2)]
+    with places_of_two() as places:
+        processes = [
+            forked(_join, place, sender, work, argument)
+            for place, (_, sender) in zip(places, pipes, strict=True)
+        ]
         for process in processes:
-            process.join(30)
-        assert [process.exitcode for process in processes] == [0, 0]
-        return answers
-    finally:
-        for process in processes:
-            process.kill()
+            process.start()
+        try:
+            for receiver, sender in pipes:
+                sender.close()  # so that a process that dies ends the wait
+                assert receiver.poll(60), "no answer in 60 s"
+            answers = [receiver.recv() for receiver, _ in pipes]
+            for process in processes:
+                process.join(30)
+            assert [process.exitcode for process in processes] == [0, 0]
+            return answers
+        finally:
+            for process in processes:
+                process.kill()
 
 
-def _join(rank: int, port: int, answer: Any, work: Any, argument: Any) -> None:
+def _join(place: dict[str, str], answer: Any, work: Any, argument: Any) -> None:
     """One of two processes, in the environment that torchrun gives them."""
-    place = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": 2}
-    address = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "TORCHELASTIC_USE_AGENT_STORE": True,
-    }
-    os.environ.update({name: str(value) for name, value in {**place, **address}.items()})
+    os.environ.update(place)
     answer.send(work(argument))
 
 
@@ -384,7 +400,7 @@ def _train_and_watch(rows_alike: bool) -> SimpleNamespace:
     """
     torch.set_num_threads(1)
     with join_world(uses_cuda=False) as world:
-        trainer = _assemble(Surroundings(world, Journal(), StopRequest()), rows_alike)
+        trainer = _trainer(Session(world), rows_alike)
         seen = SimpleNamespace(inputs=[], losses=[], reductions=0, weights_before=_flat(trainer))
 
         def reduce(
@@ -397,7 +413,7 @@ def _train_and_watch(rows_alike: bool) -> SimpleNamespace:
             seen.inputs.append(inputs[0].tolist())
             seen.losses.append(loss.item())
 
-        trainer.distributed.register_comm_hook(None, reduce)  # type: ignore[operator]
+        trainer.objective.register_comm_hook(None, reduce)  # type: ignore[operator]
         trainer.objective.register_forward_hook(watch)
         for step in range(3):
             trainer.train_step(step)
@@ -405,7 +421,7 @@ def _train_and_watch(rows_alike: bool) -> SimpleNamespace:
     return seen
 
 
-def _assemble(around: Surroundings, rows_alike: bool) -> Trainer:
+def _trainer(session: Session, rows_alike: bool) -> Trainer:
     """A trainer of batches of 16 in passes of 2 by 2 processes; with `rows_alike`, every window is
     the same.
     """
@@ -425,7 +441,8 @@ def _assemble(around: Surroundings, rows_alike: bool) -> Trainer:
     varied = "".join(chr(ord("a") + position * position % 23) for position in range(2000))
     # 8 characters over and over: each window of 8 is every other
     text = "abcdefgh" * 250 if rows_alike else varied
-    return setup.assemble(recipe, make_dataset([Corpus("text", text)], recipe, None), None, around)
+    dataset = make_dataset([Corpus("text", text)], recipe, None)
+    return build_trainer(recipe, dataset, session)
 
 
 def _flat(trainer: Trainer) -> list[float]:

@@ -15,6 +15,8 @@ import pytest
 from conftest import Cli, error_line
 from sample_sources import files_of, small_tokenizer, some_documents, write_rows
 
+pytestmark = pytest.mark.cluster
+
 CLUSTER = """
 import sys
 from ray.cluster_utils import Cluster

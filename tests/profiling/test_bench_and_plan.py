@@ -14,17 +14,18 @@ from hypothesis import strategies as st
 
 from commands import flags, groundup, write_text
 from conftest import TINY, error_line
+from groundup.console import duration
 from groundup.errors import RecipeError
 from groundup.machine import memory
-from groundup.profiling.bench import PHASES, borders
+from groundup.profiling.bench import PHASES, bench
 from groundup.profiling.estimate import ACTIVATION_BYTES, GPUS, MFU, estimate
-from groundup.profiling.plan import Memory, Time, in_words, memory_of, plan, steps_of, time_of
-from groundup.profiling.synthetic import alone, synthetic_text
+from groundup.profiling.plan import Memory, Time, memory_of, plan, steps_of, time_of
+from groundup.profiling.synthetic import synthetic_dataset
 from groundup.recipes.files import load_recipe, overrides, packaged
 from groundup.recipes.schema import Recipe
-from groundup.training.journal import Journal
-from groundup.training.setup import assemble
-from groundup.training.trainer import Trainer
+from groundup.training.session import Session
+from groundup.training.setup import build_trainer
+from groundup.training.trainer import PhaseClock, Trainer
 
 MUON = {"--model.architecture": "modern", "--optim.optimizer": "muon"}
 
@@ -46,7 +47,7 @@ def tiny(**train: Any) -> Recipe:
 
 
 def tiny_trainer() -> Trainer:
-    return assemble(tiny(), synthetic_text(tiny(), 30), None, alone(Journal()))
+    return build_trainer(tiny(), synthetic_dataset(tiny(), 30), Session())
 
 
 def answer(*args: object, folder: Path) -> dict[str, Any]:
@@ -85,13 +86,18 @@ def test_bench_shows_a_table(tmp_path: Path) -> None:
         assert shown in finished.stdout
 
 
-def test_the_borders_change_nothing() -> None:
+def test_a_clock_sees_every_phase_and_changes_nothing() -> None:
+    begun: list[str] = []
+
+    class Recorder(PhaseClock):
+        def begin(self, phase: str) -> None:
+            begun.append(phase)
+
     timed, plain = tiny_trainer(), tiny_trainer()
-    with borders(timed) as marks:
-        first = timed.train_step(0).loss
-    assert [phase for phase, _ in marks] == ["data", "forward", "backward", "optimizer", "rest"]
+    first = timed.train_step(0, Recorder()).loss
+    assert begun == ["data", "forward", "backward", "optimizer", "rest"]
     assert [first, timed.train_step(1).loss] == [plain.train_step(0).loss, plain.train_step(1).loss]
-    assert len(marks) == 5, "after it, nothing is marked any more"
+    assert len(begun) == 5, "a step that is given no clock tells nobody"
 
 
 def test_plan_reads_the_corpus_and_predicts(tmp_path: Path) -> None:
@@ -141,13 +147,13 @@ def test_what_does_not_fit_is_said_before_it_is_tried(monkeypatch: pytest.Monkey
     monkeypatch.setattr("groundup.profiling.plan.peak_of_steps", peak_of_steps)
     monkeypatch.setattr(memory, "available", lambda _: 10_000)
     recipe = tiny(batch_size=40)
-    tight = plan(recipe, synthetic_text(recipe, 30), Journal())
+    tight = plan(recipe, synthetic_dataset(recipe, 30))
     assert tight.time is None
     assert tight.steps == 10
     assert tight.memory == Memory(1_000, 400, 17_000, 10_000, largest_micro_batch=20)
     assert max(tried) <= 4, "no more than a few sequences are ever tried"
     monkeypatch.setattr(memory, "available", lambda _: 1_500)
-    assert plan(recipe, synthetic_text(recipe, 30), Journal()).memory.largest_micro_batch == 0
+    assert plan(recipe, synthetic_dataset(recipe, 30)).memory.largest_micro_batch == 0
 
 
 @given(
@@ -170,8 +176,6 @@ def test_the_largest_micro_batch_divides_the_batch_and_fits(
 
 def test_further_micro_steps_repeat_all_but_the_update() -> None:
     trainer = tiny_trainer()
-    from groundup.profiling.bench import bench
-
     measured = replace(
         bench(trainer, 1),
         step_seconds=1.0,
@@ -243,7 +247,7 @@ def test_a_wrong_question_is_answered_in_one_line(
 
 def test_a_recipe_without_a_vocabulary_has_to_be_given_one() -> None:
     with pytest.raises(RecipeError, match="--vocab-size 0 isn't the size"):
-        synthetic_text(Recipe(), 0)
+        synthetic_dataset(Recipe(), 0)
     with pytest.raises(RecipeError, match="give --vocab-size"):
         estimate(Recipe().with_steps(1), 0, next(iter(GPUS)), 1)
 
@@ -259,11 +263,11 @@ def test_a_recipe_without_a_vocabulary_has_to_be_given_one() -> None:
     ],
 )
 def test_seconds_for_reading(seconds: float, words: str) -> None:
-    assert in_words(seconds) == words
+    assert duration(seconds) == words
 
 
 def test_random_tokens_are_of_the_stated_vocabulary() -> None:
-    text = synthetic_text(tiny(), 70_000)
+    text = synthetic_dataset(tiny(), 70_000)
     training, validation = text.parts[0].training.streams[0], text.parts[0].validation.streams[0]
     assert training.dtype.itemsize == 4
     assert training.max() < text.tokenizer.vocab_size == 70_000

@@ -92,7 +92,7 @@ def train(
     # The picture and the long goodbye take most of a tiny run's time, and no field of a recipe
     # changes them.
     monkeypatch.setattr("groundup.training.journal.plot_losses", lambda *_: None)
-    monkeypatch.setattr("groundup.cli.train.FINAL_SAMPLE", 5)
+    monkeypatch.setattr("groundup.cli.training.FINAL_SAMPLE", 5)
 
     def run(**changes: Any) -> Seen:
         values = BASE | {name.replace("__", "."): value for name, value in changes.items()}

@@ -63,7 +63,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     # most of a tiny run's time
     monkeypatch.setattr("groundup.training.journal.plot_losses", lambda *_: None)
-    monkeypatch.setattr("groundup.cli.train.FINAL_SAMPLE", 5)
+    monkeypatch.setattr("groundup.cli.training.FINAL_SAMPLE", 5)
     return tmp_path
 
 

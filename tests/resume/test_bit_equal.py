@@ -32,18 +32,16 @@ MODERN: dict[str, object] = {
     **{"--optim.learning-rate": 5e-3, "--train.precision": "bfloat16"},
 }
 KINDS: dict[str, dict[str, object]] = {
-    "bigram": {"--model.architecture": "bigram", "--eval.every": 50},
-    "dropout": {"--model.dropout": 0.2, "--eval.every": 50},
-    "accumulation": {"--model.dropout": 0.1, "--train.micro-batch-size": 2, "--eval.every": 50},
-    "bfloat16": {"--model.dropout": 0.1, "--train.precision": "bfloat16", "--eval.every": 50},
-    "modern": MODERN | {"--model.n-kv-head": 1, "--train.micro-batch-size": 2, "--eval.every": 50},
-    "mixture": {
-        "--corpus": "shards:0.7,text.txt:0.3",
-        "--data.documents": "cut",
-        "--eval.every": 50,
-    },
+    "bigram": {"--model.architecture": "bigram"},
+    "dropout": {"--model.dropout": 0.2},
+    "accumulation": {"--model.dropout": 0.1, "--train.micro-batch-size": 2},
+    "bfloat16": {"--model.dropout": 0.1, "--train.precision": "bfloat16"},
+    "modern": MODERN | {"--model.n-kv-head": 1, "--train.micro-batch-size": 2},
+    "mixture": {"--corpus": "shards:0.7,text.txt:0.3", "--data.documents": "cut"},
 }
-STEPS = 200
+LONG = {"bigram", "dropout", "bfloat16"}  # what they have in them the others have too, but alone
+STEPS = 100
+EVALUATIONS: dict[str, object] = {"--eval.every": STEPS // 4}
 # enough to be interrupted
 SLOW: dict[str, object] = {"--train.batch-size": 16, "--train.micro-batch-size": 1}
 COMPILED: dict[str, dict[str, object]] = {
@@ -83,9 +81,13 @@ def experiment(folder: Path, changes: dict[str, object], steps: int) -> Experime
     return begun
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in KINDS],
+)
 def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Experiment:
-    return experiment(tmp_path_factory.mktemp(request.param), KINDS[request.param], STEPS)
+    changes = KINDS[request.param] | EVALUATIONS
+    return experiment(tmp_path_factory.mktemp(request.param), changes, STEPS)
 
 
 @pytest.fixture(scope="module", params=COMPILED)
@@ -159,7 +161,7 @@ def test_killed_at_random_moments_and_resumed_equals_unbroken(kind: Experiment) 
     while not checkpoint(run, STEPS).is_dir():
         arguments = resume if (run / "recipe.toml").exists() else begin
         with started(*arguments, folder=kind.folder) as running:
-            wait_for_step(running, run, steps_so_far(run) + moments.randrange(20, 50))
+            wait_for_step(running, run, steps_so_far(run) + moments.randrange(10, 25))
             if kills % 2:
                 wait_for_save(running, run)
             else:
@@ -179,6 +181,7 @@ def wait_for_save(running: Running, run: Path) -> None:
         pass
 
 
+@pytest.mark.long
 def test_compiled_stopped_and_resumed_equals_unbroken(compiled: Experiment) -> None:
     """Three processes compile here, which is what takes the time; the first steps come from two
     unbroken ones.

@@ -20,7 +20,7 @@ from commands import (
     write_text,
 )
 
-STEPS = 80
+STEPS = 40
 CHANGES: dict[str, dict[str, object]] = {
     "gpt2": {"--model.dropout": 0.2, "--train.micro-batch-size": 2},
     "modern": {"--model.architecture": "modern", "--train.precision": "bfloat16"},

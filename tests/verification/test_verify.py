@@ -35,7 +35,16 @@ def failures_of(architecture: str, claim_name: str) -> list[str]:
     return [finding.claim for finding in findings if finding.status == "FAILED"]
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+COMPILING = "another result when compiled"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(fault, marks=pytest.mark.long) if fault == COMPILING else fault
+        for fault in FAULTS
+    ],
+)
 def test_a_fault_is_named(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     patch, architecture, row = FAULTS[fault]
     patch(monkeypatch)
@@ -67,6 +76,7 @@ def test_unbroken_nothing_fails(cli: Cli) -> None:
             assert row["error"] <= row["bound"] <= 0.1
 
 
+@pytest.mark.long
 def test_compiled_is_eager_where_there_is_a_compiler() -> None:
     assert failures_of("gpt2", "compiled = eager") == []
 

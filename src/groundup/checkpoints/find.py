@@ -1,5 +1,4 @@
-"""From a name to a model folder: a run's best checkpoint, any folder, or a model of the hub,
-brought here once.
+"""From a name to a model folder: a run's best checkpoint, any folder, or a model of the hub.
 
 What comes from Hugging Face's hub lies in the cache under its commit, and has that place only when
 all of it is there and verified. From then on the name means that commit, and nobody is asked any
@@ -27,9 +26,8 @@ from groundup.checkpoints.layouts.weight_files import (
 )
 from groundup.errors import CheckpointError
 from groundup.files import write_whole
-from groundup.hub.api import HubFile, Repository, commit_of, download, files_below, refuse_offline
-from groundup.hub.download import cache_folder
-from groundup.hub.http import Patience, silence_limit
+from groundup.hub.api import Repository, commit_of, download, files_below, refuse_offline
+from groundup.hub.download import RemoteFile, cache_folder
 from groundup.runs.folder import run_or_path
 
 logger = logging.getLogger(__name__)
@@ -38,18 +36,24 @@ OPENAI = {
     name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 }
 HUB_NAME = re.compile(r"([\w-][\w.-]*)/([\w-][\w.-]*)", re.ASCII)
+COMMIT = re.compile(r"[0-9a-f]{40}")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 UNFINISHED = ".fetching-"
-TRIES = 5  # in a row that bring nothing
 
 
 def find_model(name: str | Path) -> Path:
-    """The model folder that a name means, the first of these that there is.
+    """Return the model folder that a name means; it is downloaded if it has to be.
 
-    A run in `runs/` (its best intact checkpoint), the path of a run or of a model folder, and on
-    the hub `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl` or OWNER/NAME, each with @REVISION if
-    another than main is meant. What is downloaded is reported, and so are damaged checkpoints that
-    are passed over. Raises CheckpointError, and CorpusError for what can't be had from the hub.
+    Damaged checkpoints that are passed over are named in warnings.
+
+    Args:
+        name: The first of these that there is: a run in `runs/` (its best intact checkpoint), the
+            path of a run or of a model folder, and on the hub `gpt2`, `gpt2-medium`, `gpt2-large`,
+            `gpt2-xl` or OWNER/NAME, each with @REVISION if another than main is meant.
+
+    Raises:
+        CheckpointError: There is no such model, or no intact checkpoint of it.
+        CorpusError: The hub can't be reached, or doesn't have what was asked for.
     """
     path = run_or_path(str(name))
     if path.is_dir():
@@ -66,7 +70,7 @@ def find_model(name: str | Path) -> Path:
 
 
 def on_hub(name: str) -> Repository | None:
-    """The repository that a name means on the hub, None for one that can't be there.
+    """Return the repository that a name means on the hub, None for one that can't be there.
 
     What begins with a folder that is here, `runs/typo` for instance, is a path and never asked for
     elsewhere.
@@ -82,25 +86,24 @@ def on_hub(name: str) -> Repository | None:
 
 
 def repository_of(folder: Path) -> str | None:
-    """OWNER/NAME of a model folder that came from the hub, into our cache or Hugging Face's; else
-    None.
-    """
-    theirs = re.fullmatch(r"models--(.+?)--(.+)", folder.resolve().parent.parent.name)
-    if theirs and folder.resolve().parent.name == "snapshots":
+    """Return OWNER/NAME of a model folder in our cache or in Hugging Face's; None for any other."""
+    folder, home = folder.resolve(), cache_folder().resolve() / "hub"
+    theirs = re.fullmatch(r"models--(.+?)--(.+)", folder.parent.parent.name)
+    if theirs and folder.parent.name == "snapshots":
         return f"{theirs[1]}/{theirs[2]}"
-    home = cache_folder().resolve() / "hub"
-    parts = (
-        folder.resolve().relative_to(home).parts if folder.resolve().is_relative_to(home) else ()
-    )
+    parts = folder.relative_to(home).parts if folder.is_relative_to(home) else ()
     return "/".join(parts[:2]) if len(parts) == 3 else None
 
 
 def fetch(repository: Repository) -> Path:
-    """The folder of a repository in the cache, brought there if it isn't: config, safetensors and
-    tokenizer alone.
+    """Return the folder of a repository in the cache; what isn't there is downloaded.
 
-    Raises CheckpointError for what isn't a model that groundup loads, before its weights are asked
-    for, and CorpusError for what can't be had.
+    Only the config, the tokenizer's files and safetensors are downloaded.
+
+    Raises:
+        CheckpointError: It isn't a model that groundup loads, which is found out before its weights
+            are asked for; or the cache can't be written.
+        CorpusError: The hub can't be reached, or doesn't have what was asked for.
     """
     home = cache_folder() / "hub" / repository.name
     known = home / "revisions" / quote(repository.revision, safe="")
@@ -113,7 +116,7 @@ def fetch(repository: Repository) -> Path:
             if (folder := _cached(home, known)) is not None:
                 return folder
             try:
-                folder = _bring(repository, home, Patience(silence_limit(), TRIES, logger.warning))
+                folder = _bring(repository, home)
             except CheckpointError:  # no model for us: what came of it is of no use
                 _forget_unfinished(home)
                 raise
@@ -139,13 +142,11 @@ def _cached(home: Path, known: Path) -> Path | None:
     if known.is_file():
         commit = known.read_text("ascii", errors="replace").strip()
     folder = home / commit
-    return folder if re.fullmatch(r"[0-9a-f]{40}", commit) and folder.is_dir() else None
+    return folder if COMMIT.fullmatch(commit) and folder.is_dir() else None
 
 
 def _of_hugging_face(repository: Repository) -> Path | None:
-    """The folder of a revision in Hugging Face's cache, if all that groundup would fetch of it is
-    there.
-    """
+    """The folder in Hugging Face's cache, if all that groundup would fetch is there."""
     from huggingface_hub import try_to_load_from_cache  # takes 0.1 s
 
     def kept(name: str) -> object:
@@ -158,37 +159,35 @@ def _of_hugging_face(repository: Repository) -> Path | None:
         found = kept(name)
         return Path(found) if isinstance(found, str) else None
 
-    def is_known(name: str) -> bool:  # that there is none is kept as well
-        return kept(name) is not None
-
-    if (config := known(CONFIG_FILE)) is None or not all(map(is_known, TOKENIZER_FILES)):
+    # that there is no such file is kept as well
+    settled = all(kept(name) is not None for name in TOKENIZER_FILES)
+    if (config := known(CONFIG_FILE)) is None or not settled:
         return None
     index = None if known(WEIGHTS_FILE) else known(INDEX_FILE)
     weights = set(read_index(index).values()) if index else {WEIGHTS_FILE}
     return config.parent if all(map(known, weights)) else None
 
 
-def _bring(repository: Repository, home: Path, patience: Patience) -> Path:
-    """What the revision is now, whole, under its commit; what came before a failure waits for the
-    next try.
+def _bring(repository: Repository, home: Path) -> Path:
+    """What the revision is now, whole, under its commit.
+
+    What came before a failure waits for the next try.
     """
-    pinned = Repository("models", repository.name, commit_of(repository, patience))
+    pinned = Repository("models", repository.name, commit_of(repository))
     folder, unfinished = home / pinned.revision, home / f"{UNFINISHED}{pinned.revision}"
     if folder.is_dir():  # another name for the same commit
         return folder
-    files = {file.path: file for file in files_below(pinned, "", patience)}
+    files = {file.path: file for file in files_below(pinned)}
 
     def get(name: str) -> Path:
         if name not in files:
             raise CheckpointError(f"{repository} has no {name}: groundup can't load it")
-        return download(pinned, files[name], unfinished / name, patience)
+        return download(pinned, files[name], unfinished / name)
 
-    get(CONFIG_FILE)
-    read_config(unfinished / CONFIG_FILE)
+    read_config(get(CONFIG_FILE))
     weights = _weight_files(repository, files, get)
-    for name in TOKENIZER_FILES:
-        if name in files:
-            get(name)
+    for name in filter(files.__contains__, TOKENIZER_FILES):
+        get(name)
     size = sum(files[name].size for name in weights if name in files)
     logger.info(f"downloading {pinned}: {size / 1e6:,.0f} MB to {folder}")
     for name in weights:
@@ -198,18 +197,15 @@ def _bring(repository: Repository, home: Path, patience: Patience) -> Path:
 
 
 def _weight_files(
-    repository: Repository, files: dict[str, HubFile], get: Callable[[str], Path]
+    repository: Repository, files: dict[str, RemoteFile], get: Callable[[str], Path]
 ) -> list[str]:
-    """The safetensors of a repository: the whole one, or all that its index names. Raises
-    CheckpointError.
-    """
+    """The safetensors of a repository: the whole one, or all that its index names."""
     if WEIGHTS_FILE in files:
         return [WEIGHTS_FILE]
     if INDEX_FILE in files:
         return sorted(set(read_index(get(INDEX_FILE)).values()))
-    if pickles := sorted(
-        path for path in files if Path(path).suffix in PICKLES and "/" not in path
-    ):
+    pickles = sorted(path for path in files if Path(path).suffix in PICKLES and "/" not in path)
+    if pickles:
         raise refuse_pickle(f"{repository}, {pickles[0]},")
     raise CheckpointError(f"{repository} has no {WEIGHTS_FILE}: groundup can't load it")
 

@@ -9,45 +9,18 @@ from typing import Self, TypeVar
 import torch
 from safetensors.torch import save_file
 
-from groundup.checkpoints.adapter_folder import (
-    MERGED_CONFIG_FILE,
-    Base,
-    config_file,
-    find_base,
-    is_adapter,
-    read_adapter,
-    recorded_base,
-)
+from groundup.checkpoints import adapter_folder
+from groundup.checkpoints.adapter_folder import Base, config_file, find_base, is_adapter
 from groundup.checkpoints.find import find_model, repository_of
-from groundup.checkpoints.layouts import Settings, Weights
-from groundup.checkpoints.layouts.config_json import (
-    CONFIG_FILE,
-    layout_of,
-    parse_config,
-    read_config,
-    read_settings,
-    write_config,
-)
-from groundup.checkpoints.layouts.weight_files import (
-    WEIGHTS_FILE,
-    Stored,
-    fill,
-    match,
-    number_kind,
-    stored_tensors,
-)
+from groundup.checkpoints.layouts import Settings, Weights, config_json, weight_files
+from groundup.checkpoints.layouts.config_json import CONFIG_FILE, layout_of, read_config
+from groundup.checkpoints.layouts.weight_files import WEIGHTS_FILE, Stored
 from groundup.errors import CheckpointError, ForeignTokenizerError
 from groundup.machine.device import choose_device
+from groundup.models import registry
 from groundup.models.config import ModelConfig, parameter_count
 from groundup.models.lora import Adapter, merge
-from groundup.models.registry import (
-    MODELS,
-    Model,
-    allocated,
-    architecture_of,
-    build_on_meta,
-    count_parameters,
-)
+from groundup.models.registry import MODELS, Model, architecture_of
 from groundup.runs.folder import RECIPE_FILE, RunFolder
 from groundup.tokenizers.base import END_OF_TEXT, TOKENIZER_FILE, Tokenizer
 from groundup.tokenizers.characters import CharacterTokenizer
@@ -83,7 +56,7 @@ class LoadedModel:
 
     @property
     def parameters(self) -> int:
-        return count_parameters(self.model)
+        return registry.count_parameters(self.model)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -182,7 +155,7 @@ def _save(
     """Write the folder with these as the ids of the tokens that begin and end a text."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in to_hugging_face(model).items()}
     folder.mkdir(parents=True, exist_ok=True)
-    write_config(folder / CONFIG_FILE, model, start, ends)
+    config_json.write_config(folder / CONFIG_FILE, model, start, ends)
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     # safetensors lets nobody else read it
     (folder / WEIGHTS_FILE).chmod((folder / CONFIG_FILE).stat().st_mode)
@@ -323,8 +296,8 @@ def _load_weights(
     Nothing is allocated before all files agree, and little besides the weights then.
     """
     path = config_file(folder)
-    settings = read_settings(path)
-    architecture, stated = parse_config(settings, path)
+    settings = config_json.read_settings(path)
+    architecture, stated = config_json.parse_config(settings, path)
     config = _changed(stated, folder, block_size, dropout)
     if not is_adapter(folder):
         return LoadedModel(
@@ -336,33 +309,33 @@ def _load_weights(
     if (architecture, config) != (its_architecture, same):
         raise CheckpointError(
             f"{base / CONFIG_FILE} isn't what the adapter in {folder} was trained on: "
-            f"{MERGED_CONFIG_FILE} there describes another model. Restore it"
+            f"{adapter_folder.MERGED_CONFIG_FILE} there describes another model. Restore it"
         )
     model = _read_whole(base, architecture, its_config, config)
-    adapter, scale = read_adapter(folder, model)
+    adapter, scale = adapter_folder.read_adapter(folder, model)
     if merge_adapters:
         kinds = {model.head.weight.dtype, *(tensor.dtype for tensor in adapter.values())}
         # what holds both exactly, as while they were trained
         model.to(reduce(torch.promote_types, kinds))
         merge(model, adapter, scale)
         adapter = {}
-    return LoadedModel(model, None, folder, settings, recorded_base(folder), adapter)
+    return LoadedModel(model, None, folder, settings, adapter_folder.recorded_base(folder), adapter)
 
 
 def _read_whole(
     folder: Path, architecture: str, stored_config: ModelConfig, config: ModelConfig
 ) -> Model:
     """The model whose weights are in a folder, built by `config`: with a shorter context, say."""
-    stored, layout = stored_tensors(folder), layout_of(architecture)
+    stored, layout = weight_files.stored_tensors(folder), layout_of(architecture)
     _check_size(folder, parameter_count(architecture, stored_config), stored)
-    model = build_on_meta(architecture, stored_config)
-    stored = match(stored, layout.to_hugging_face(model), layout, folder)
+    model = registry.build_on_meta(architecture, stored_config)
+    stored = weight_files.match(stored, layout.to_hugging_face(model), layout, folder)
     if config != stored_config:
-        model = build_on_meta(architecture, config)
-    model = allocated(model, number_kind(stored))
+        model = registry.build_on_meta(architecture, config)
+    model = registry.allocated(model, weight_files.number_kind(stored))
     # mostly the model's own memory: what is read there needs no second place
     tensors = layout.to_hugging_face(model)
-    fill(tensors, stored, layout)
+    weight_files.fill(tensors, stored, layout)
     model.load_state_dict(layout.from_hugging_face(model, tensors, folder / WEIGHTS_FILE))
     return model.eval()
 

@@ -1,7 +1,10 @@
 """The mean loss over a text, every token counted once."""
 
+import itertools
+from collections.abc import Iterable, Iterator
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from groundup.data.sampler import IGNORED, evaluation_batches
 from groundup.data.tokens import Tokens
@@ -19,26 +22,49 @@ def mean_loss(
     world: World,
     most: int = 0,
 ) -> float:
-    """Nats a token over all tokens in windows of `block_size`, or over an evenly spread sample of
-    `most` tokens.
+    """Measure the mean loss of a text, with equally many forward passes in every process.
 
-    objective: (inputs, targets) -> mean loss. Processes share the batches; the objective is left in
-    the mode it was in.
+    Args:
+        objective: The model and its loss, (inputs, targets) -> mean loss. It is left in the mode
+            that it was in.
+        tokens: The text.
+        block_size: Tokens of a window.
+        batch_size: Windows of a forward pass.
+        device: Where the objective computes.
+        world: The processes, which share the batches.
+        most: About how many tokens to measure, evenly spread; 0 takes all.
+
+    Returns:
+        Nats a token.
     """
     # a GPU isn't waited for between batches
     where = device if device.type == "cuda" else torch.device("cpu")
-    # the sum of the losses, and their number
-    total = torch.zeros(2, dtype=torch.float64, device=where)
+    total = torch.zeros(2, dtype=torch.float64, device=where)  # of the losses, and their number
     was_training = objective.training
     objective.eval()
-    for number, batch in enumerate(evaluation_batches(tokens, block_size, batch_size, most)):
-        if number % world.size == world.rank:
-            # what is IGNORED as a target still needs a row to read
-            inputs = batch[:, :-1].clamp(min=0).to(device)
-            targets = batch[:, 1:].to(device)
-            counted = float((batch[:, 1:] != IGNORED).sum())
-            total[0] += objective(inputs, targets).to(where).double() * counted
+    for batch in share_of(evaluation_batches(tokens, block_size, batch_size, most), world):
+        # what is IGNORED as a target still needs a row to read
+        inputs, targets = batch[:, :-1].clamp(min=0), batch[:, 1:]
+        loss = objective(inputs.to(device), targets.to(device))
+        if counted := float((targets != IGNORED).sum()):  # the loss of no target isn't a number
+            total[0] += loss.to(where).double() * counted
             total[1] += counted
     objective.train(was_training)
     loss_sum, count = world.sum(total).tolist()
     return loss_sum / count
+
+
+def share_of(batches: Iterable[Tensor], world: World) -> Iterator[Tensor]:
+    """Give this process every `world.size`-th batch, and every process equally many.
+
+    A distributed model computes in all processes at once, so none may have a pass more. Where the
+    batches don't suffice, a process gets one in which every token is IGNORED.
+
+    Args:
+        batches: All batches, of one shape, the same in every process.
+        world: The processes.
+    """
+    remaining = iter(batches)
+    while turn := list(itertools.islice(remaining, world.size)):
+        has_own = world.rank < len(turn)
+        yield turn[world.rank] if has_own else torch.full_like(turn[0], IGNORED)

@@ -7,17 +7,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from groundup.checkpoints.adapter_folder import is_adapter
+from groundup.checkpoints.model_folder import LoadedModel
 from groundup.errors import ExportError
 
 TEMPORARY = ".exporting-"
 
 
 def refuse_existing(target: Path, force: bool) -> None:
-    """Raise ExportError where there is something already.
+    """Refuse a place where there is something already.
 
     Args:
         target: The place that an export would go to.
         force: Whether a file there may be replaced; a folder never may.
+
+    Raises:
+        ExportError: There is a folder, or a file that mustn't be replaced.
     """
     if target.is_dir():
         raise ExportError(f"{target} is a folder that exists already. Choose another --out")
@@ -49,3 +54,16 @@ def appearing_whole(target: Path) -> Iterator[Path]:
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def export_folder(loaded: LoadedModel, out: Path) -> str:
+    """Write a whole model as transformers loads it, and return a line that says what it is.
+
+    Raises:
+        ExportError: The system refuses. Then nothing is written.
+    """
+    with appearing_whole(out) as path:
+        loaded.save(path)
+    merged = ", its adapters merged" if is_adapter(loaded.folder) else ""
+    lacks = "" if loaded.tokenizer else ", without a tokenizer: it has none that groundup writes"
+    return f"{loaded.description}{merged}{lacks}"

@@ -1,6 +1,4 @@
-"""A model as one GGUF file, which llama.cpp and what is built on it run: GPT-2's architecture or
-Qwen3's.
-"""
+"""A model as one GGUF file for llama.cpp and its like, in GPT-2's architecture or in Qwen3's."""
 
 import importlib.util
 import re
@@ -14,7 +12,7 @@ from torch import Tensor
 from groundup.checkpoints.layouts import Weights, gpt2, qwen3
 from groundup.errors import ExportError, MachineError
 from groundup.export.destination import appearing_whole
-from groundup.export.gguf_vocabulary import Vocabulary, vocabulary_of
+from groundup.export.gguf_vocabulary import vocabulary_of
 from groundup.models.bigram import Bigram
 from groundup.models.correspondence import gpt2_from_readable
 from groundup.models.modern import Modern
@@ -32,22 +30,16 @@ Q8_0_BLOCK = 32  # weights that share a scale
 
 # llama.cpp's name of each of our modules; a block's stand below blk.N.
 NAMES = {
-    **{
-        "transformer.wte": "token_embd",
-        "transformer.wpe": "position_embd",
-        "transformer.ln_f": "output_norm",
-    },
-    **{"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"},
+    **{"transformer.wte": "token_embd", "transformer.wpe": "position_embd"},
+    **{"transformer.ln_f": "output_norm", "model.embed_tokens": "token_embd"},
+    **{"model.norm": "output_norm", "lm_head": "output"},
     **{"ln_1": "attn_norm", "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output"},
     **{"ln_2": "ffn_norm", "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"},
     **{"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"},
     **{"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v"},
-    **{
-        "self_attn.q_norm": "attn_q_norm",
-        "self_attn.k_norm": "attn_k_norm",
-        "self_attn.o_proj": "attn_output",
-    },
-    **{"mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"},
+    **{"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"},
+    **{"self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate"},
+    **{"mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"},
 }
 IN_BLOCK = re.compile(r"(?:transformer\.h|model\.layers)\.(\d+)\.(.+)")
 
@@ -55,14 +47,27 @@ IN_BLOCK = re.compile(r"(?:transformer\.h|model\.layers)\.(\d+)\.(.+)")
 def export_gguf(
     model: Model, tokenizer: Tokenizer | None, out: Path, kind: Kind, title: str
 ) -> str:
-    """Write `out`, and say in a line what is in it.
+    """Write a model as GGUF.
 
-    kind: of the matrices; norms, biases and GPT-2's positions stay f32, and what q8_0 can't cut
-    into blocks is f16. title: the model's name for people. Raises, before anything is written,
-    ExportError for what llama.cpp can't express and MachineError without gguf.
+    Args:
+        model: The model, on the CPU.
+        tokenizer: Its tokenizer, which the file holds too.
+        out: Where to write.
+        kind: How the matrices are written. Norms, biases and GPT-2's positions are always f32, and
+            what q8_0 can't cut into blocks is f16.
+        title: The model's name for people.
+
+    Returns:
+        A line that says what is in the file.
+
+    Raises:
+        ExportError: llama.cpp can't express the model or its tokenizer. Nothing is written then.
+        MachineError: The package gguf isn't installed.
     """
     if importlib.util.find_spec("gguf") is None:
         raise MachineError("--to gguf needs gguf: pip install 'groundup[export]'")
+    import gguf
+
     if isinstance(model, Bigram):
         raise ExportError(
             "a bigram can't become GGUF: it has no layers, and llama.cpp no architecture without "
@@ -82,23 +87,29 @@ def export_gguf(
                 "bf16"
             )
     with appearing_whole(out) as path:
-        _write(path, model, title, vocabulary, tensors, kinds=kinds, kind=kind)
+        writer = _begin(path, model, title, kind)
+        vocabulary.add_to(writer)
+        for name, tensor in tensors.items():
+            form = gguf.GGMLQuantizationType[kinds[name].upper()]
+            writer.add_tensor(name, encoded(tensor, kinds[name]), raw_dtype=form)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
     found = Counter(kinds.values())
     counts = [f"{found[known]} tensors in {known}" for known in KINDS if known in found]
     return ", ".join(counts) + (f"; {vocabulary.note}" if vocabulary.note else "")
 
 
 def gguf_name(name: str) -> str:
-    """llama.cpp's name of a tensor of `GPT2` or `Modern`."""
+    """Return llama.cpp's name of a tensor of `GPT2` or `Modern`."""
     module, _, part = name.rpartition(".")
     block = IN_BLOCK.fullmatch(module)
     return f"blk.{block[1]}.{NAMES[block[2]]}.{part}" if block else f"{NAMES[module]}.{part}"
 
 
 def kind_of(name: str, tensor: Tensor, kind: Kind) -> Kind:
-    """How a tensor is written where matrices are written as `kind`: as llama.cpp's own converter
-    does.
-    """
+    """Return how llama.cpp's own converter writes a tensor where it writes matrices as `kind`."""
     if tensor.ndim == 1 or name == "position_embd.weight":
         return "f32"
     if kind == "q8_0" and tensor.size(-1) % Q8_0_BLOCK:
@@ -107,10 +118,10 @@ def kind_of(name: str, tensor: Tensor, kind: Kind) -> Kind:
 
 
 def _weights(model: Model) -> Weights:
-    """The tensors as [out, in], which is how llama.cpp wants them; GPT-2's head stands for itself,
-    though it is tied.
+    """The tensors as [out, in], which is how llama.cpp wants them.
 
-    Old versions of llama.cpp need it. That of a tied Qwen3 is left out, as their converter does.
+    GPT-2's head is written though it is tied, because old versions of llama.cpp need it; that of a
+    tied Qwen3 is left out, as their converter does.
     """
     weights = model.state_dict()
     if isinstance(model, ReadableGPT):
@@ -120,45 +131,16 @@ def _weights(model: Model) -> Weights:
     return weights
 
 
-def _write(
-    path: Path,
-    model: Model,
-    title: str,
-    vocabulary: Vocabulary,
-    tensors: Weights,
-    *,
-    kinds: dict[str, Kind],
-    kind: Kind,
-) -> None:
+def _begin(path: Path, model: Model, title: str, kind: Kind) -> "GGUFWriter":
+    """A writer with what a GGUF says of a model besides its vocabulary and its tensors."""
     import gguf
 
+    config = model.config
     writer = gguf.GGUFWriter(path, "qwen3" if isinstance(model, Modern) else "gpt2")
     writer.add_name(title)
     of_file = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
     writer.add_file_type(gguf.LlamaFileType[of_file[kind]])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    _add_shape(writer, model)
-    vocabulary.add_to(writer)
-    for name, tensor in tensors.items():
-        form = gguf.GGMLQuantizationType[kinds[name].upper()]
-        writer.add_tensor(name, encoded(tensor, kinds[name]), raw_dtype=form)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def encoded(tensor: Tensor, kind: Kind) -> np.ndarray:
-    """The values in a GGUF's bytes; rounding is to nearest."""
-    import gguf
-
-    values = tensor.detach().float().contiguous().numpy()
-    return gguf.quants.quantize(values, gguf.GGMLQuantizationType[kind.upper()])
-
-
-def _add_shape(writer: "GGUFWriter", model: Model) -> None:
-    """What llama.cpp calls hyperparameters."""
-    config = model.config
     writer.add_context_length(config.block_size)
     writer.add_embedding_length(config.n_embd)
     writer.add_block_count(config.n_layer)
@@ -167,10 +149,19 @@ def _add_shape(writer: "GGUFWriter", model: Model) -> None:
     if not isinstance(model, Modern):
         writer.add_feed_forward_length(4 * config.n_embd)
         writer.add_layer_norm_eps(gpt2.FIXED["layer_norm_epsilon"][0])
-        return
+        return writer
     writer.add_feed_forward_length(model.config.n_inner)
     writer.add_head_count_kv(model.config.n_kv_head)
     writer.add_key_length(model.config.head_dim)
     writer.add_value_length(model.config.head_dim)
     writer.add_rope_freq_base(model.config.rope_theta)
     writer.add_layer_norm_rms_eps(qwen3.FIXED["rms_norm_eps"][0])
+    return writer
+
+
+def encoded(tensor: Tensor, kind: Kind) -> np.ndarray:
+    """Return the values in a GGUF's bytes, rounded to the nearest."""
+    import gguf
+
+    values = tensor.detach().float().contiguous().numpy()
+    return gguf.quants.quantize(values, gguf.GGMLQuantizationType[kind.upper()])

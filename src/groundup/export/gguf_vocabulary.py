@@ -24,12 +24,10 @@ WORDS = {
     f"{_BEFORE_NUMBERS}{_AFTER_NUMBERS}": "qwen2",
     f"{_BEFORE_NUMBERS}{{1,3}}{_AFTER_NUMBERS}": "llama-bpe",
 }
+SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False}
 CHANGES_IDS = (
-    "ignore_merges",
-    "dropout",
-    "byte_fallback",
-    "continuing_subword_prefix",
-    "end_of_word_suffix",
+    *("ignore_merges", "dropout", "byte_fallback"),
+    *("continuing_subword_prefix", "end_of_word_suffix"),
 )
 
 
@@ -37,9 +35,14 @@ CHANGES_IDS = (
 class Vocabulary:
     """What GGUF's keys below `tokenizer.ggml` say.
 
-    model: llama.cpp's kind of tokenizer. tokens, types: of each id. merges: of BPE, in their order;
-    pre: its words. end: the token between documents, or None. note: what llama.cpp does otherwise,
-    for the user.
+    Args:
+        model: llama.cpp's kind of tokenizer.
+        tokens: The token of each id.
+        types: The type of each id's token.
+        merges: The merges of byte-pair encoding, in their order.
+        pre: llama.cpp's name of how a text is cut into words before it is merged.
+        end: The token between documents, or None.
+        note: What llama.cpp does otherwise than the tokenizer, for the user.
     """
 
     model: str
@@ -51,7 +54,7 @@ class Vocabulary:
     note: str = ""
 
     def add_to(self, writer: "GGUFWriter") -> None:
-        """Write the keys. Nothing is put before a prompt, as groundup puts nothing there."""
+        """Write the keys; nothing is put before a prompt, as groundup puts nothing there."""
         writer.add_tokenizer_model(self.model)
         writer.add_token_list(self.tokens)
         writer.add_token_types(self.types)
@@ -68,8 +71,10 @@ class Vocabulary:
 
 
 def vocabulary_of(tokenizer: Tokenizer, vocab_size: int) -> Vocabulary:
-    """The tokenizer of a model of `vocab_size` tokens. Raises ExportError for what llama.cpp can't
-    read alike.
+    """Return the vocabulary of a model of `vocab_size` tokens.
+
+    Raises:
+        ExportError: llama.cpp can't read the tokenizer so that it gives the same tokens.
     """
     if isinstance(tokenizer, CharacterTokenizer):
         return _characters(tokenizer)
@@ -81,11 +86,11 @@ def vocabulary_of(tokenizer: Tokenizer, vocab_size: int) -> Vocabulary:
 
 
 def _characters(tokenizer: CharacterTokenizer) -> Vocabulary:
-    """Characters as RWKV's tokenizer, which takes the longest token that fits: no character begins
-    another's bytes.
+    """Characters as RWKV's tokenizer, which takes the longest token that fits.
 
-    The kind called `llama` could spell them too, but there llama.cpp holds tokens 1 and 2 for the
-    begin and the end of a text, whatever they are, and a text would end at the first `!`.
+    That is right because no character begins another's bytes. The kind called `llama` could spell
+    them too, but there llama.cpp holds tokens 1 and 2 for the begin and the end of a text, whatever
+    they are, and a text would end at the first `!`.
     """
     try:
         tokens = [escaped(character.encode("utf-8")) for character in tokenizer.characters]
@@ -98,7 +103,7 @@ def _characters(tokenizer: CharacterTokenizer) -> Vocabulary:
 
 
 def escaped(data: bytes) -> str:
-    """Bytes as RWKV's vocabulary writes them: what isn't printable ASCII by its number."""
+    """Return bytes as RWKV's vocabulary writes them: by number unless they are printable ASCII."""
     letters = (chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in data)
     return "".join("\\\\" if letter == "\\" else letter for letter in letters)
 
@@ -119,20 +124,15 @@ def _byte_pairs(contents: Contents, special: Mapping[str, int], vocab_size: int)
     for added in contents.get("added_tokens") or ():
         tokens[added["id"]] = added["content"]
         types[added["id"]] = CONTROL if added.get("special") else USER_DEFINED
-    merges = [
-        merge if isinstance(merge, str) else " ".join(merge)
-        for merge in contents["model"]["merges"]
-    ]
-    note = (
-        "llama.cpp doesn't bring texts into NFC, as this tokenizer does"
-        if contents.get("normalizer")
-        else ""
-    )
+    merges = contents["model"]["merges"]
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
+    note = "llama.cpp doesn't bring texts into NFC, as this tokenizer does"
+    note = note if contents.get("normalizer") else ""
     return Vocabulary("gpt2", tokens, types, merges, pre, special[END_OF_TEXT], note)
 
 
 def _words(contents: Contents) -> str:
-    """llama.cpp's name of how a text is cut into words. Raises ExportError where it has none."""
+    """llama.cpp's name of how a text is cut into words; ExportError where it has none."""
     for key in CHANGES_IDS:
         if contents["model"].get(key):
             raise ExportError(
@@ -160,10 +160,7 @@ def _patterns(steps: list[dict[str, Any]]) -> list[str]:
         split = step.get("pattern") or {}
         if step.get("type") == "ByteLevel" and not step.get("add_prefix_space"):
             found += [next(iter(WORDS))] if step.get("use_regex", True) else []
-        elif step.get("type") == "Split" and (step.get("behavior"), step.get("invert")) == (
-            "Isolated",
-            False,
-        ):
+        elif SPLIT.items() <= step.items():
             found.append(str(split.get("Regex")))
         else:
             found.append(str(step.get("type")))

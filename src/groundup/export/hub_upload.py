@@ -15,27 +15,25 @@ from groundup.evaluation.task import TITLES
 from groundup.export.destination import appearing_whole
 from groundup.export.model_card import CARD_FILE, CURVE_FILE, model_card
 from groundup.hub import api as hub
-from groundup.hub.http import silence_limit
+from groundup.hub.http import network_timeout
 from groundup.runs.folder import RECIPE_FILE
 from groundup.runs.plot import plot_losses
 
 OF_A_MODEL = (  # all else in a checkpoint is for going on with the training
-    "config.json",
-    "generation_config.json",
-    "model*.safetensors",
-    "model.safetensors.index.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
+    *("config.json", "generation_config.json", "model*.safetensors"),
+    *("model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json"),
+    *("special_tokens_map.json", "vocab.json", "merges.txt"),
 )
 
 Files = dict[str, Path | bytes]  # path in the repository -> the file to copy, or its content
 
 
 def check_repository(repository: str) -> None:
-    """Raise ExportError for what can't be a repository's name."""
+    """Refuse what can't be a repository's name.
+
+    Raises:
+        ExportError: It isn't OWNER/NAME in the hub's letters.
+    """
     if not HUB_NAME.fullmatch(repository):
         raise ExportError(
             f"{repository!r} is no repository of the hub: OWNER/NAME, in letters, digits, '-', "
@@ -62,8 +60,15 @@ def whole_folder(loaded: LoadedModel) -> Iterator[Path]:
 
 
 def files_to_upload(loaded: LoadedModel, folder: Path, repository: str) -> Files:
-    """The model's files in `folder`, and of its run the recipe, the picture of the curve and the
-    model card.
+    """Return what belongs into a model's repository.
+
+    Args:
+        loaded: The model.
+        folder: The folder of the whole model.
+        repository: OWNER/NAME that the files are for.
+
+    Returns:
+        The model card, the model's files, and of its run the recipe and the picture of the losses.
     """
     files: Files = {
         path.name: path for pattern in OF_A_MODEL for path in sorted(folder.glob(pattern))
@@ -80,7 +85,11 @@ def files_to_upload(loaded: LoadedModel, folder: Path, repository: str) -> Files
 
 
 def write_folder(files: Files, out: Path) -> None:
-    """The files in a new folder. Raises ExportError."""
+    """Write the files into a new folder.
+
+    Raises:
+        ExportError: The system refuses. Then nothing is written.
+    """
     with appearing_whole(out) as path:
         path.mkdir()
         for name, content in files.items():
@@ -91,10 +100,19 @@ def write_folder(files: Files, out: Path) -> None:
 
 
 def upload(files: Files, repository: str, *, public: bool, force: bool) -> str:
-    """Make the repository, and commit the files to it: its address.
+    """Make a repository on the hub, and commit the files to it.
 
-    public: whether everybody sees it. force: go on if there is one already. Raises ExportError, in
-    one line.
+    Args:
+        files: What `files_to_upload` returned.
+        repository: OWNER/NAME.
+        public: Whether everybody sees a new repository.
+        force: Whether to go on if there is one of that name already.
+
+    Returns:
+        The repository's address.
+
+    Raises:
+        ExportError: There is no token, or the hub refuses.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, constants, get_session
     from huggingface_hub.utils import disable_progress_bars
@@ -109,7 +127,7 @@ def upload(files: Files, repository: str, *, public: bool, force: bool) -> str:
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
-        get_session().timeout = silence_limit()  # left to itself, huggingface_hub waits for ever
+        get_session().timeout = network_timeout()  # left to itself, huggingface_hub waits for ever
         constants.HF_HUB_DISABLE_XET = True  # and hf_xet too, on a network stack of its own
         api.create_repo(repository, private=not public, exist_ok=force)
         api.create_commit(repository, operations, commit_message="Upload a model of groundup")
@@ -135,10 +153,8 @@ def _complaint(error: Exception, repository: str, endpoint: str) -> ExportError:
             f"{endpoint} refuses (HTTP {status}): HF_TOKEN's account may not write to {repository}"
         )
     said = getattr(failed, "server_message", None) or (str(failed) if status is None else "")
-    reason = (
-        " ".join(["" if status is None else f"HTTP {status}", *said.split()]).strip()
-        or type(failed).__name__
-    )
+    words = said.split() if status is None else ["HTTP", str(status), *said.split()]
+    reason = " ".join(words) or type(failed).__name__
     return ExportError(
         f"{repository} can't be uploaded to {endpoint}: {reason[:300]}. Run again, with --force "
         "if it exists by now"

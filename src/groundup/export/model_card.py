@@ -1,8 +1,6 @@
-"""The model card: what a model is, what it learned from and how well, in plain words, from its
-run's own records.
-"""
+"""The model card: what a model is, what it learned from and how well, by its run's own records."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,153 +21,120 @@ Lines = list[dict[str, Any]]  # of metrics.jsonl
 
 
 def model_card(loaded: LoadedModel, repository: str, *, has_curve: bool) -> str:
-    """The card of a model, Markdown below the hub's metadata. Raises what a damaged run raises.
+    """Return the card of a model: Markdown below the hub's metadata.
 
-    has_curve: whether `loss.png` goes with it.
+    Args:
+        loaded: The model.
+        repository: OWNER/NAME that the card is for.
+        has_curve: Whether `loss.png` goes with it.
+
+    Raises:
+        GroundupError: The records of the model's run are damaged.
     """
+    run = loaded.run
+    recipe = run.read_recipe() if run else None
+    # what somebody calls the model whose weights these were at first, if there was one
+    origin = (recipe.train.init or None) if recipe else loaded.repository
     title = repository.rpartition("/")[2]
-    parts = [_metadata(loaded), f"# {title}", _what(loaded), _usage(loaded, repository)]
-    if loaded.run is None:
+    parts = [_metadata(loaded, origin), f"# {title}", _what(loaded, recipe, origin)]
+    parts.append(_usage(loaded, repository))
+    if run is None or recipe is None:
         parts.append(
             "## Training\n\nNothing is on record: the model was uploaded from a folder, not from "
             "a run."
         )
     else:
-        recipe, facts, lines = (
-            loaded.run.read_recipe(),
-            loaded.run.read_facts(),
-            loaded.run.read_metrics(),
-        )
+        facts, lines = run.read_facts(), run.read_metrics()
         step = int(loaded.folder.name.removeprefix("step-"))
-        parts += [
-            _data(recipe, facts),
-            _training(recipe, facts, lines, step),
-            _losses(lines, step, has_curve),
-        ]
-        parts += [
-            _SAY[result["task"]](result)
-            for result in saved_results(loaded.folder)
-            if result["task"] in _SAY
-        ]
-    return "\n\n".join([*parts, _limits(loaded)]) + "\n"
+        parts += [_data(recipe, facts), _training(recipe, facts, lines, step)]
+        parts.append(_losses(lines, step, has_curve))
+        results = saved_results(loaded.folder)
+        parts += [_SAY[result["task"]](result) for result in results if result["task"] in _SAY]
+    return "\n\n".join([*parts, _limits(recipe, origin)]) + "\n"
 
 
-def _began_with(loaded: LoadedModel) -> str | None:
-    """What somebody calls the model whose weights these were at first; None where training began
-    with random ones.
-    """
-    return (loaded.run.read_recipe().train.init or None) if loaded.run else loaded.repository
-
-
-def _metadata(loaded: LoadedModel) -> str:
+def _metadata(loaded: LoadedModel, origin: str | None) -> str:
     """What the hub reads: no licence, which only the owner can give."""
     task = ["pipeline_tag: text-generation"] if loaded.tokenizer else []
-    began_with = _began_with(loaded)
-    repository = on_hub(began_with) if began_with and not run_or_path(began_with).exists() else None
-    base = [f"base_model: {repository.name}"] if repository else []
-    return "\n".join(
-        ["---", "library_name: transformers", *task, *base, "tags:", "- groundup", "---"]
-    )
+    base = on_hub(origin) if origin and not run_or_path(origin).exists() else None
+    of_hub = [f"base_model: {base.name}"] if base else []
+    lines = ["---", "library_name: transformers", *task, *of_hub, "tags:", "- groundup", "---"]
+    return "\n".join(lines)
 
 
-def _what(loaded: LoadedModel) -> str:
-    tokenizer, config = loaded.tokenizer, loaded.model.config
+def _what(loaded: LoadedModel, recipe: Recipe | None, origin: str | None) -> str:
+    """What the model is and how it was made, and the licence that isn't stated."""
+    tokenizer, config, made = loaded.tokenizer, loaded.model.config, ""
     shape = "a table of which token follows which"
     if loaded.architecture != "bigram":
         shape = f"{config.n_layer} layers, {config.n_head} heads, width {config.n_embd}"
     kind = "of characters" if isinstance(tokenizer, CharacterTokenizer) else "of byte-level BPE"
-    words = (
-        f"{config.vocab_size:,} tokens {kind}"
-        if tokenizer
-        else f"{config.vocab_size:,} tokens (no tokenizer)"
-    )
-    made = ""
-    if loaded.run:
-        init = loaded.run.read_recipe().train.init
-        made = (
-            f" It began with the weights of `{_cell(init)}`."
-            if init
-            else " It began with random weights."
-        )
-        if rank := loaded.run.read_recipe().lora.rank:
+    kind = kind if tokenizer else "(no tokenizer)"
+    if recipe:
+        weights = f"the weights of `{_cell(origin)}`" if origin else "random weights"
+        made = f" It began with {weights}."
+        if rank := recipe.lora.rank:
             made += f" Only adapters of rank {rank} were trained (LoRA), and then merged."
+    licence = "No licence is stated. Until its owner adds one, nobody else may assume one."
+    if origin:
+        licence += f" That of `{_cell(origin)}`, where the weights come from, holds on."
     return (
         f"A language model of {loaded.parameters:,} parameters: {loaded.architecture}, {shape}, "
-        f"context {config.block_size:,}, {words}.{made} "
-        f"{'Trained' if loaded.run else 'Uploaded'} with groundup "
-        f"{groundup.__version__}.\n\n{_licence(loaded)}"
-    )
-
-
-def _licence(loaded: LoadedModel) -> str:
-    stated = "No licence is stated. Until its owner adds one, nobody else may assume one."
-    began_with = _began_with(loaded)
-    return (
-        f"{stated} That of `{_cell(began_with)}`, where the weights come from, holds on."
-        if began_with
-        else stated
+        f"context {config.block_size:,}, {config.vocab_size:,} tokens {kind}.{made} "
+        f"{'Trained' if recipe else 'Uploaded'} with groundup {groundup.__version__}.\n\n{licence}"
     )
 
 
 def _usage(loaded: LoadedModel, repository: str) -> str:
-    if loaded.tokenizer is None:
-        return (
-            "## Use\n\n```python\nfrom transformers import AutoModelForCausalLM\n\n"
-            f'model = AutoModelForCausalLM.from_pretrained("{repository}")\n```'
-        )
-    return (
-        "## Use\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f'tokenizer = AutoTokenizer.from_pretrained("{repository}")\n'
-        f'model = AutoModelForCausalLM.from_pretrained("{repository}")\n'
-        'tokens = tokenizer("a prompt", return_tensors="pt")\n'
-        "print(tokenizer.decode(model.generate(**tokens, max_new_tokens=50)[0]))\n```"
-    )
+    """The code that loads the model, and writes with it where it has a tokenizer."""
+    classes = "AutoModelForCausalLM, AutoTokenizer" if loaded.tokenizer else "AutoModelForCausalLM"
+    model = f'model = AutoModelForCausalLM.from_pretrained("{repository}")'
+    code = [f"from transformers import {classes}\n", model]
+    if loaded.tokenizer:
+        code[1:] = [
+            f'tokenizer = AutoTokenizer.from_pretrained("{repository}")',
+            model,
+            'tokens = tokenizer("a prompt", return_tensors="pt")',
+            "print(tokenizer.decode(model.generate(**tokens, max_new_tokens=50)[0]))",
+        ]
+    return "\n".join(["## Use\n", "```python", *code, "```"])
 
 
 def _data(recipe: Recipe, facts: dict[str, Any]) -> str:
     corpus = facts["corpus"]
     parts = corpus.get("parts") or {corpus["name"]: corpus["fingerprint"]}
-    rows = "\n".join(f"| {_cell(name)} | `{fingerprint}` |" for name, fingerprint in parts.items())
+    rows = [(_cell(name), f"`{fingerprint}`") for name, fingerprint in parts.items()]
     return (
         f"## Data\n\n{corpus['training_tokens']:,} tokens to learn from and "
-        f"{corpus['validation_tokens']:,} to be measured on, of `{recipe.data.corpus}`.\n\n| text "
-        f"| fingerprint |\n|---|---|\n{rows}"
+        f"{corpus['validation_tokens']:,} to be measured on, of `{recipe.data.corpus}`.\n\n"
+        f"{_table('| text | fingerprint |', '|---|---|', rows)}"
     )
 
 
 def _training(recipe: Recipe, facts: dict[str, Any], lines: Lines, step: int) -> str:
+    """How long and how the model was trained, and how to do it again."""
     done = next((line for line in lines if line["kind"] == "step" and line["step"] == step), None)
     train, optim = recipe.train, recipe.optim
-    rates = (
-        f"{optim.learning_rate:g} at most, {optim.schedule}, {optim.warmup_steps:,} steps of "
-        "warm-up"
-    )
-    tokens = (
-        f"{done['tokens']:,}, {recipe.tokens_per_step:,} a step"
-        if done
-        else f"{recipe.tokens_per_step:,} a step"
-    )
     rows = {
         "steps": f"{step:,} of {train.steps:,}",
-        "tokens": tokens,
+        "tokens": (f"{done['tokens']:,}, " if done else "") + f"{recipe.tokens_per_step:,} a step",
         "time": _duration(done["seconds"]) if done else "not on record",
         "optimizer": optim.optimizer,
-        "learning rate": rates,
+        "learning rate": (
+            f"{optim.learning_rate:g} at most, {optim.schedule}, {optim.warmup_steps:,} steps of "
+            "warm-up"
+        ),
         "dropout": f"{recipe.model.dropout:g}",
         "device": f"{train.device}, {train.precision}, processes: {facts['processes']}",
         "seed": str(train.seed),
         "versions": ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
     }
-    table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows.items())
-    given = (
-        "with the same text and the same weights to begin with"
-        if train.init
-        else "with the same text"
-    )
+    table = _table("| | |", "|---|---|", [(name, _cell(value)) for name, value in rows.items()])
+    weights = " and the same weights to begin with" if train.init else ""
     return (
-        f"## Training\n\n| | |\n|---|---|\n{table}\n\nEverything that decided the run is in "
-        f"[{RECIPE_FILE}]({RECIPE_FILE}); {given}, `groundup train --config {RECIPE_FILE}` does "
-        "it again."
+        f"## Training\n\n{table}\n\nEverything that decided the run is in "
+        f"[{RECIPE_FILE}]({RECIPE_FILE}); with the same text{weights}, `groundup train --config "
+        f"{RECIPE_FILE}` does it again."
     )
 
 
@@ -182,7 +147,7 @@ def _losses(lines: Lines, step: int, has_curve: bool) -> str:
         text.append(
             f"Validation loss {loss:.4f} nats a token (perplexity {perplexity(loss):.2f}, "
             f"{here[-1]['bits_per_byte']:.3f} bits a byte), on text held back from the same "
-            "loaded. It says nothing of other texts, and a perplexity compares only with models "
+            "source. It says nothing of other texts, and a perplexity compares only with models "
             "of the same tokenizer."
         )
     else:
@@ -190,14 +155,13 @@ def _losses(lines: Lines, step: int, has_curve: bool) -> str:
     if has_curve:
         text.append(f"![the losses over the steps]({CURVE_FILE})")
     if measured:
-        rows = "\n".join(
-            f"| {line['step']:,} | {line['tokens']:,} | {_number(line['train_loss'])} | "
-            f"{line['validation_loss']:.4f} |"
-            for line in _some(measured)
-        )
-        text.append(
-            f"| step | tokens | training loss | validation loss |\n|---:|---:|---:|---:|\n{rows}"
-        )
+        rows = []
+        for line in _some(measured):
+            train_loss = "-" if line["train_loss"] is None else f"{line['train_loss']:.4f}"
+            counts = f"{line['step']:,}", f"{line['tokens']:,}"
+            rows.append((*counts, train_loss, f"{line['validation_loss']:.4f}"))
+        head = "| step | tokens | training loss | validation loss |"
+        text.append(_table(head, "|---:|---:|---:|---:|", rows))
     return "\n\n".join(text)
 
 
@@ -207,20 +171,18 @@ def _hellaswag(result: dict[str, Any]) -> str:
     asked = f"all {of:,} items" if items == of else f"{items:,}, evenly spread, of {of:,} items"
     what = "the official validation file"
     if not result["official"]:
-        what = (
-            f"`{_cell(Path(result['file']).name)}`. UNOFFICIAL: not the file of the published "
-            "figures"
-        )
-    rows = "\n".join(
-        f"| {row['convention']} | {row['measure']} | {100 * row['accuracy']:.2f}% | "
-        f"{100 * row['interval'][0]:.2f} to {100 * row['interval'][1]:.2f}% |"
-        for row in result["results"]
-    )
+        file = _cell(Path(result["file"]).name)
+        what = f"`{file}`. UNOFFICIAL: not the file of the published figures"
+    rows = []
+    for row in result["results"]:
+        low, high = (100 * bound for bound in row["interval"])
+        right = f"{100 * row['accuracy']:.2f}%"
+        rows.append((row["convention"], row["measure"], right, f"{low:.2f} to {high:.2f}%"))
+    table = _table("| convention | measure | right | 95% interval |", "|---|---|---:|---:|", rows)
     return (
         f"### HellaSwag\n\nThis checkpoint, on {asked} of {what}; guessing is right in 25%. "
         "`completion` is build-nanogpt's convention, `harness` that of lm-evaluation-harness; "
-        "figures of different conventions don't compare.\n\n| convention | measure | right | 95% "
-        f"interval |\n|---|---|---:|---:|\n{rows}"
+        f"figures of different conventions don't compare.\n\n{table}"
     )
 
 
@@ -238,20 +200,22 @@ def _text_loss(result: dict[str, Any]) -> str:
 _SAY: dict[str, Callable[[dict[str, Any]], str]] = {"hellaswag": _hellaswag, "loss": _text_loss}
 
 
-def _limits(loaded: LoadedModel) -> str:
-    if (began_with := _began_with(loaded)) is not None:
-        known = (
-            f"What it was trained for and tested for before, the card of `{_cell(began_with)}` "
-            "says."
-        )
-    elif loaded.run is None:
+def _limits(recipe: Recipe | None, origin: str | None) -> str:
+    known = (
+        "It wasn't trained to follow instructions or to be truthful, and nobody tested it for "
+        "bias or for repeating its training text."
+    )
+    if origin is not None:
+        card = f"the card of `{_cell(origin)}` says"
+        known = f"What it was trained for and tested for before, {card}."
+    elif recipe is None:
         known = "What it was trained for and tested for is not on record."
-    else:
-        known = (
-            "It wasn't trained to follow instructions or to be truthful, and nobody tested it for "
-            "bias or for repeating its training text."
-        )
     return f"## Limits\n\nThe model continues text. {known} Don't rely on what it writes."
+
+
+def _table(head: str, line: str, rows: Iterable[tuple[str, ...]]) -> str:
+    """A table in Markdown, from cells that can't end one."""
+    return "\n".join([head, line, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def _some(lines: Lines) -> Lines:
@@ -262,18 +226,10 @@ def _some(lines: Lines) -> Lines:
 
 
 def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 60
-        else f"{hours} h {minutes} min"
-        if hours
-        else f"{minutes} min"
-    )
-
-
-def _number(loss: float | None) -> str:
-    return "-" if loss is None else f"{loss:.4f}"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def _cell(text: str) -> str:

@@ -20,7 +20,7 @@ LARGEST_IN_ONE_FILE = 1_900_000_000
 
 
 class Logits(nn.Module):
-    """A model without its loss. tokens: [batch, time] int64 -> [batch, time, vocab] float32"""
+    """A model without its loss: tokens [batch, time] -> logits [batch, time, vocab] float32."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -31,21 +31,30 @@ class Logits(nn.Module):
 
 
 def weights_file(out: Path) -> Path:
-    """Where the weights lie if they are too many for one file."""
+    """Return where the weights lie if they are too many for one file."""
     return out.with_name(f"{out.name}.data")
 
 
 def too_large_for_one_file(model: Model) -> bool:
-    """Whether the weights, in float32, need a file of their own."""
+    """Return whether the weights, in float32, need a file of their own."""
     return 4 * count_parameters(model) > LARGEST_IN_ONE_FILE
 
 
 def export_onnx(model: Model, out: Path) -> str:
-    """Write `out`, its weights beside it if they are too many, and say in a line what it takes and
-    gives.
+    """Write a model as an ONNX graph, its weights beside it if they are too many for one file.
 
-    The graph computes in float32 whatever the model is kept in. Raises MachineError without the
-    packages.
+    The graph computes in float32, whatever the precision of the model is.
+
+    Args:
+        model: The model, on the CPU.
+        out: Where to write.
+
+    Returns:
+        A line that says what the graph takes and gives.
+
+    Raises:
+        MachineError: The packages onnx and onnxscript aren't installed.
+        ExportError: The system refuses. Then nothing is written.
     """
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
         raise MachineError(

@@ -1,5 +1,4 @@
-"""Hugging Face's hub over plain HTTP: which files a repository has at one commit, where they are,
-and why it says no.
+"""Hugging Face's hub over plain HTTP: what files a repository has, and why it says no.
 
 huggingface_hub finds the user's token here and does nothing else, because it can't promise an end:
 its listing of a tree has no time limit, and its downloader checks no SHA-256, fixes its limits when
@@ -10,7 +9,7 @@ hub keeps in Xet come over plain HTTP too.
 import http.client
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +18,8 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from groundup.errors import CorpusError
 from groundup.files import parse_json
-from groundup.hub.download import RemoteFile, complete
-from groundup.hub.http import Patience, is_of_network, open_url, persist, read_all, reason
+from groundup.hub.download import Progress, RemoteFile, complete
+from groundup.hub.http import RetryPolicy, is_of_network, open_url, read_all, reason, with_retries
 
 HUB = "https://huggingface.co"
 MOST_PAGES = 10_000  # of a thousand files each
@@ -28,35 +27,38 @@ MOST_PAGES = 10_000  # of a thousand files each
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository at a revision: a branch, a tag or, once resolved, a commit."""
+    """A repository at a revision: a branch, a tag or a commit."""
 
     kind: Literal["datasets", "models"]
     name: str
     revision: str = "main"
 
     def __str__(self) -> str:
-        revision = (
-            self.revision[:12] if re.fullmatch(r"[0-9a-f]{40}", self.revision) else self.revision
-        )
-        return f"{self.kind.removesuffix('s')} {self.name}" + (
-            "" if revision == "main" else f"@{revision}"
-        )
+        is_commit = re.fullmatch(r"[0-9a-f]{40}", self.revision)
+        revision = self.revision[:12] if is_commit else self.revision
+        at = "" if revision == "main" else f"@{revision}"
+        return f"{self.kind.removesuffix('s')} {self.name}{at}"
 
+    @property
+    def page(self) -> str:
+        """The path of its page on the hub: OWNER/NAME, below `datasets/` for a dataset."""
+        return self.name if self.kind == "models" else f"{self.kind}/{self.name}"
 
-@dataclass(frozen=True)
-class HubFile:
-    """A file of a repository: its path there, its size in bytes, and its SHA-256 or else what git
-    calls its content.
-    """
-
-    path: str
-    size: int
-    sha256: str | None
-    git_sha1: str | None = None
+    def file(
+        self, path: str, size: int, sha256: str | None, git_sha1: str | None = None
+    ) -> RemoteFile:
+        """Return one of its files; a server of files may be behind the address."""
+        revision = quote(self.revision, safe="")
+        url = f"{endpoint()}/{self.page}/resolve/{revision}/{quote(path)}"
+        return RemoteFile(url, path, size, sha256, git_sha1=git_sha1)
 
 
 def endpoint() -> str:
-    """`HF_ENDPOINT`, else https://huggingface.co, as it is now. Raises CorpusError."""
+    """Return the address of the hub: `HF_ENDPOINT` as it is now, or else https://huggingface.co.
+
+    Raises:
+        CorpusError: The variable holds no address.
+    """
     url = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
     if not re.match(r"https?://[^/]", url):
         raise CorpusError(
@@ -66,14 +68,18 @@ def endpoint() -> str:
 
 
 def token() -> str | None:
-    """The token of HF_TOKEN or of `hf auth login`."""
+    """Return the account's token, of HF_TOKEN or of `hf auth login`."""
     from huggingface_hub import get_token  # takes 0.1 s
 
     return get_token()
 
 
 def refuse_offline(what: object) -> None:
-    """Raise CorpusError in offline mode, where `what` can't be had."""
+    """Raise an error in offline mode, where `what` can't be downloaded.
+
+    Raises:
+        CorpusError: A variable of the environment forbids downloads.
+    """
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if (os.environ.get(name) or "").upper() in {"1", "ON", "YES", "TRUE"}:
             raise CorpusError(
@@ -82,24 +88,32 @@ def refuse_offline(what: object) -> None:
             )
 
 
-def commit_of(repository: Repository, patience: Patience) -> str:
-    """The commit that the revision is now. Raises CorpusError."""
+def commit_of(repository: Repository) -> str:
+    """Return the commit that the repository's revision is now.
+
+    Raises:
+        CorpusError: The hub can't be reached, or has no such revision.
+    """
     url = f"{_api(repository)}/revision/{quote(repository.revision, safe='')}"
-    answer, _ = _json(url, repository, patience)
+    answer, _ = _json(url, repository)
     commit = answer.get("sha") if isinstance(answer, dict) else None
     if not isinstance(commit, str) or not re.fullmatch(r"[0-9a-f]{40}", commit):
         raise _not_a_hub(url)
     return commit
 
 
-def files_below(repository: Repository, folder: str, patience: Patience) -> Iterator[HubFile]:
-    """Every file below a folder of the repository, page by page. Raises CorpusError."""
+def files_below(repository: Repository, folder: str = "") -> Iterator[RemoteFile]:
+    """List every file below a folder of the repository, page by page.
+
+    Raises:
+        CorpusError: The hub can't be reached, or has no such folder.
+    """
     place = f"/{quote(folder, safe='')}" if folder else ""
     url = f"{_api(repository)}/tree/{quote(repository.revision, safe='')}{place}?recursive=true"
     for _ in range(MOST_PAGES):
-        entries, following = _json(url, repository, patience, folder)
+        entries, following = _json(url, repository, folder)
         try:
-            yield from [_file(entry) for entry in entries if entry["type"] == "file"]
+            yield from [_file(repository, entry) for entry in entries if entry["type"] == "file"]
         except (KeyError, TypeError, ValueError) as error:
             raise _not_a_hub(url) from error
         if following is None:
@@ -108,40 +122,38 @@ def files_below(repository: Repository, folder: str, patience: Patience) -> Iter
     raise _not_a_hub(url)
 
 
-def file_url(repository: Repository, path: str) -> str:
-    """Where a file is; a server of files may be behind it."""
-    kind = "" if repository.kind == "models" else f"{repository.kind}/"
-    revision = quote(repository.revision, safe="")
-    return f"{endpoint()}/{kind}{repository.name}/resolve/{revision}/{quote(path)}"
-
-
 def download(
-    repository: Repository,
-    file: HubFile,
-    path: Path,
-    patience: Patience,
-    report: Callable[[int], None] | None = None,
+    repository: Repository, file: RemoteFile, path: Path, progress: Progress | None = None
 ) -> Path:
     """Bring a file of a repository to `path`, which exists only when it is whole and verified.
 
-    `report` is told how many bytes are there. Raises CorpusError.
+    Five tries in a row may bring nothing; each goes on where the one before it ended.
+
+    Args:
+        repository: The file's repository, for messages.
+        file: One of its files, as `files_below` lists them.
+        path: Where it goes.
+        progress: Is told now and then how many bytes have come.
+
+    Returns:
+        `path`.
+
+    Raises:
+        CorpusError: The file can't be had, or isn't what it should be.
     """
     if not path.is_file():
         refuse_offline(f"{repository}, {file.path},")
-    remote = RemoteFile(
-        file_url(repository, file.path), file.path, file.size, file.sha256, "", file.git_sha1
-    )
     try:
-        return complete(remote, path, patience, token=token(), report=report)
+        return complete(file, path, RetryPolicy(), token=token(), progress=progress)
     except (OSError, http.client.HTTPException) as error:
         if is_of_network(error):
-            raise complaint(error, repository, file.path) from error
+            raise _complaint(error, repository, file.path) from error
         raise CorpusError(
             f"{path} can't be written: {error}. Make room, and run again to go on."
         ) from error
 
 
-def complaint(error: Exception, repository: Repository, path: str = "") -> CorpusError:
+def _complaint(error: Exception, repository: Repository, path: str = "") -> CorpusError:
     """One line for what the network raised, with what can be done."""
     hub = endpoint()
     what = f"{repository}, {path}" if path else str(repository)
@@ -151,28 +163,20 @@ def complaint(error: Exception, repository: Repository, path: str = "") -> Corpu
             "go on."
         )
     code = error.headers.get("X-Error-Code")
-    if urlsplit(error.url)[:2] != urlsplit(hub)[:2]:
+    server, login = urlsplit(error.url), "`hf auth login` or set HF_TOKEN."
+    if server[:2] != urlsplit(hub)[:2]:
         # the rest of the address may be a secret
-        server = "{0.scheme}://{0.netloc}".format(urlsplit(error.url))
-        return CorpusError(f"{what}: {server} answers {reason(error)}. Run again later to go on.")
+        hub, remedy = f"{server.scheme}://{server.netloc}", "Run again later to go on."
+        return CorpusError(f"{what}: {hub} answers {reason(error)}. {remedy}")
     if error.code == 403 or code == "GatedRepo":
-        kind = "" if repository.kind == "models" else f"{repository.kind}/"
-        remedy = (
-            f"Accept its terms on {hub}/{kind}{repository.name}, then `hf auth login` or set "
-            "HF_TOKEN."
-        )
+        remedy = f"Accept its terms on {hub}/{repository.page}, then {login}"
     elif error.code == 401 or code == "RepoNotFound":
-        remedy = (
-            "Either there is none of that name, or it asks for an account: `hf auth login` or set "
-            "HF_TOKEN."
-        )
+        remedy = f"Either there is none of that name, or it asks for an account: {login}"
     elif error.code == 404 and code == "RevisionNotFound":
         remedy = f"There is no branch, tag or commit {repository.revision}: check it on {hub}."
     elif error.code == 404:
-        remedy = (
-            f"There is no such {'file or folder' if path else 'name or revision'}: check it on "
-            f"{hub}."
-        )
+        kind = "file or folder" if path else "name or revision"
+        remedy = f"There is no such {kind}: check it on {hub}."
     else:
         remedy = "Run again later to go on."
     return CorpusError(f"{what}: {hub} answers {reason(error)}. {remedy}")
@@ -182,21 +186,20 @@ def _api(repository: Repository) -> str:
     return f"{endpoint()}/api/{repository.kind}/{repository.name}"
 
 
-def _json(
-    url: str, repository: Repository, patience: Patience, path: str = ""
-) -> tuple[Any, str | None]:
+def _json(url: str, repository: Repository, path: str = "") -> tuple[Any, str | None]:
     """What the hub answers, and the address of the next page."""
     refuse_offline(repository)
     own = urlsplit(url)[:2] == urlsplit(endpoint())[:2]
+    policy = RetryPolicy()
 
     def attempt() -> tuple[bytes, str | None]:
-        with open_url(url, patience.silence, token=token() if own else None) as response:
-            return read_all(response, patience.silence), response.headers.get("Link")
+        with open_url(url, policy.timeout, token=token() if own else None) as response:
+            return read_all(response, policy.timeout), response.headers.get("Link")
 
     try:
-        content, link = persist(attempt, patience)
+        content, link = with_retries(attempt, policy)
     except (OSError, http.client.HTTPException) as error:
-        raise complaint(error, repository, path) from error
+        raise _complaint(error, repository, path) from error
     try:
         answer = parse_json(content)
     except ValueError as error:
@@ -205,17 +208,14 @@ def _json(
     return answer, following[1] if following else None
 
 
-def _file(entry: dict[str, Any]) -> HubFile:
-    """A file of the tree as the hub lists it; large ones carry their SHA-256 as LFS's object id."""
+def _file(repository: Repository, entry: dict[str, Any]) -> RemoteFile:
+    """A file as the hub lists it; large ones carry their SHA-256 as LFS's object id."""
     lfs = entry.get("lfs")
     path, size, digest = str(entry["path"]), int(entry["size"]), (lfs or entry)["oid"]
-    if (
-        ".." in path.split("/")
-        or path.startswith("/")
-        or not re.fullmatch(r"[0-9a-f]{64}" if lfs else r"[0-9a-f]{40}", digest)
-    ):
+    form = r"[0-9a-f]{64}" if lfs else r"[0-9a-f]{40}"
+    if ".." in path.split("/") or path.startswith("/") or not re.fullmatch(form, digest):
         raise ValueError(path)
-    return HubFile(path, size, digest) if lfs else HubFile(path, size, None, digest)
+    return repository.file(path, size, *((digest,) if lfs else (None, digest)))
 
 
 def _not_a_hub(url: str) -> CorpusError:

@@ -15,48 +15,69 @@ from filelock import FileLock
 
 from groundup.errors import CorpusError
 from groundup.files import file_digest
-from groundup.hub.http import Patience, TransferError, open_url, persist, reason, silence_limit
+from groundup.hub.http import (
+    RetryPolicy,
+    TransferError,
+    network_timeout,
+    open_url,
+    reason,
+    with_retries,
+)
 
 SLOWEST = 20_000  # bytes a second over a whole try: a server that dribbles is given up
+
+Progress = Callable[[int], None]  # takes the number of bytes that have come
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file somewhere else, known by its content. `path` is its place in the cache, `size` is in
-    bytes.
+    """A file somewhere else, known by its content.
+
+    Args:
+        url: Where it is.
+        path: Its path in the cache or in its repository.
+        size: Its size in bytes.
+        sha256: Its SHA-256 in hexadecimal digits, or None where nobody states it.
+        instead: What a user can do without the file, for messages.
+        git_sha1: What git calls its content, SHA-1 over its size and its bytes; used where there is
+            no SHA-256.
     """
 
     url: str
     path: str
     size: int
-    sha256: str | None  # None where nobody says it
-    instead: str  # what to do without it
-    # of a small file in a repository, instead of SHA-256: of its size and content
+    sha256: str | None = None
+    instead: str = ""
     git_sha1: str | None = None
 
 
 def cache_folder() -> Path:
-    """`GROUNDUP_CACHE`, else the platform's cache folder."""
+    """Return the folder `GROUNDUP_CACHE`, or else the platform's folder for caches."""
     return Path(
         os.environ.get("GROUNDUP_CACHE") or platformdirs.user_cache_dir("groundup", appauthor=False)
     )
 
 
 def fetch(remote: RemoteFile, timeout: float | None = None, deadline: float = 600.0) -> Path:
-    """The file's path in the cache, downloaded if it isn't there.
+    """Return a file's path in the cache; it is downloaded if it isn't there.
 
-    timeout: seconds without a byte (or GROUNDUP_NETWORK_TIMEOUT, or 20), deadline: seconds in all,
-    before giving up; what has come is kept, and the next call goes on from there. Raises
-    CorpusError when the file can't be had or isn't what it should be.
+    Args:
+        remote: The file.
+        timeout: Seconds without a byte before giving up, `network_timeout()` if left out.
+        deadline: Seconds in all before giving up. What has come is kept, and the next call goes on
+            from there.
+
+    Raises:
+        CorpusError: The file can't be had, or isn't what it should be.
     """
     path = cache_folder() / remote.path
-    patience = Patience(silence_limit() if timeout is None else timeout)
+    policy = RetryPolicy(network_timeout() if timeout is None else timeout, tries=1)
     try:
         if path.is_file():
-            return complete(remote, path, patience)
+            return complete(remote, path, policy)
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):  # of several processes, one writes
-            return complete(remote, path, patience, deadline=deadline)
+            return complete(remote, path, policy, deadline=deadline)
     except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
         raise CorpusError(
             f"can't download {remote.url} to {path}: {reason(error)}. Put the file there "
@@ -67,19 +88,33 @@ def fetch(remote: RemoteFile, timeout: float | None = None, deadline: float = 60
 def complete(
     remote: RemoteFile,
     path: Path,
-    patience: Patience,
+    policy: RetryPolicy,
     *,
     token: str | None = None,
     deadline: float | None = None,
-    report: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
-    """Bring a file to `path`, or what is missing of it; `path` exists only when it is whole and
-    verified.
+    """Bring a file to `path`, or what is missing of it.
 
-    What has come lies beside it, in `NAME.part`. deadline: seconds for one try, else what the size
-    takes at 20 kB/s and ten minutes at least. `report` is told how many bytes are there, now and
-    then. Raises CorpusError for a file that isn't what it should be, else what the network or the
-    disk raises: an OSError or an HTTPException.
+    The file has its name only when it is whole and verified; until then what has come lies beside
+    it, in `NAME.part`.
+
+    Args:
+        remote: The file.
+        path: Where it goes.
+        policy: How long to wait and how often to try.
+        token: An account's token, for the server of the file's address.
+        deadline: Seconds for one try; left out, what the size takes at 20 kB/s, but at least ten
+            minutes.
+        progress: Is told now and then how many bytes have come.
+
+    Returns:
+        `path`.
+
+    Raises:
+        CorpusError: The file isn't what it should be.
+        OSError: The network or the disk failed.
+        HTTPException: The server doesn't speak HTTP.
     """
     if path.is_file():
         _verify(path, remote, "Delete it to download it again.")
@@ -89,18 +124,12 @@ def complete(
     seconds = max(600.0, remote.size / SLOWEST) if deadline is None else deadline
 
     def attempt() -> None:
-        tell = report or (lambda _: None)
-        _append(
-            remote, partial, patience.silence, time.monotonic() + seconds, token=token, report=tell
-        )
+        _append(remote, partial, policy.timeout, time.monotonic() + seconds, token, progress)
 
-    persist(attempt, patience, lambda: _size(partial))
+    with_retries(attempt, policy, lambda: _size(partial))
+    remedy = f"It came from {remote.url} and is removed: run again to download it afresh."
     try:
-        _verify(
-            partial,
-            remote,
-            f"It came from {remote.url} and is removed: run again to download it afresh.",
-        )
+        _verify(partial, remote, remedy)
     except CorpusError:
         partial.unlink()  # a wrong file can't be completed: the next try starts afresh
         raise
@@ -108,35 +137,34 @@ def complete(
     return path
 
 
-def _append(
+def _append(  # noqa: PLR0917 (its one caller has them in this order)
     remote: RemoteFile,
     partial: Path,
-    silence: float,
+    timeout: float,
     deadline: float,
-    *,
     token: str | None,
-    report: Callable[[int], None],
+    progress: Progress | None,
 ) -> None:
     """Append what is missing to `partial`; a server that ignores the range sends it all again."""
     have = _size(partial)
     if have >= remote.size and partial.is_file():
         return
     try:
-        response = open_url(remote.url, silence, {"Range": f"bytes={have}-"} if have else {}, token)
+        headers = {"Range": f"bytes={have}-"} if have else {}
+        response = open_url(remote.url, timeout, headers, token)
     except HTTPError as error:
         if error.code == 416:  # the server's file ends before ours: not ours, then
             partial.unlink(missing_ok=True)
             raise TransferError(f"the server has nothing from byte {have:,} on") from error
         raise
     with response:
-        resumed = _goes_on(response, have)
-        received = have if resumed else 0
-        _check_announced(response, remote, received)
-        with partial.open("ab" if resumed else "wb") as file:
+        received = _goes_on_from(response, remote, have)
+        with partial.open("ab" if received else "wb") as file:
             while chunk := response.read1(1 << 16):
                 file.write(chunk)
                 received += len(chunk)
-                report(received)
+                if progress is not None:
+                    progress(received)
                 if received > remote.size:
                     return  # more than announced: the verification names both sizes
                 if time.monotonic() > deadline:
@@ -153,37 +181,39 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _goes_on(response: Any, have: int) -> bool:
-    """Whether the answer is the rest that was asked for, or all again."""
+def _goes_on_from(response: Any, remote: RemoteFile, have: int) -> int:
+    """The byte that the answer begins with: `have`, or 0 where all is sent again.
+
+    Raises TransferError for another part than the one that was asked for, and CorpusError for a
+    file of another size (the page of a log-in, say), before a byte of it is kept.
+    """
     if response.status != 206:
-        return False
-    stated = response.headers.get("Content-Range") or ""
-    if not re.match(rf"bytes {have}-", stated):
-        raise TransferError(
-            f"asked for the bytes from {have:,} on, the server sent: {stated or 'no range'}"
-        )
-    return True
-
-
-def _check_announced(response: Any, remote: RemoteFile, have: int) -> None:
-    """Refuse a file of another size (the page of a log-in, say) before a byte of it is kept."""
+        have = 0
+    else:
+        stated = response.headers.get("Content-Range") or ""
+        if not re.match(rf"bytes {have}-", stated):
+            raise TransferError(
+                f"asked for the bytes from {have:,} on, the server sent: {stated or 'no range'}"
+            )
     announced = response.headers.get("Content-Length") or ""
     if announced.isdigit() and have + int(announced) != remote.size:
         raise CorpusError(
             f"{remote.url} has {have + int(announced):,} bytes instead of {remote.size:,}: "
             "another file answers there"
         )
+    return have
 
 
 def _verify(path: Path, remote: RemoteFile, remedy: str) -> None:
+    """Raise CorpusError for a file of another size or content."""
     if (size := path.stat().st_size) != remote.size:
         raise CorpusError(f"{path} has {size:,} bytes instead of {remote.size:,}. {remedy}")
-    kind, expected, start = "SHA-256", remote.sha256, b""
-    if expected is None:
-        kind, expected, start = "git's SHA-1", remote.git_sha1, b"blob %d\0" % size
-    if expected is None:
+    if (expected := remote.sha256) is not None:
+        kind, digest = "SHA-256", file_digest(path)
+    elif (expected := remote.git_sha1) is not None:
+        kind, digest = "git's SHA-1", file_digest(path, "sha1", b"blob %d\0" % size)
+    else:
         return
-    digest = file_digest(path, "sha256" if remote.sha256 else "sha1", start)
     if digest != expected:
         raise CorpusError(
             f"{path} has {kind} {digest[:8]}... instead of {expected[:8]}.... {remedy}"

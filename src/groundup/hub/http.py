@@ -2,6 +2,7 @@
 
 import email.utils
 import http.client
+import logging
 import math
 import os
 import re
@@ -9,7 +10,7 @@ import ssl
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.message import Message
 from typing import Any, TypeVar
 from urllib.error import HTTPError, URLError
@@ -18,10 +19,11 @@ from urllib.parse import urlsplit
 from groundup.errors import CorpusError
 
 Result = TypeVar("Result")
+logger = logging.getLogger(__name__)
 
 PROGRESS = 1 << 20  # bytes that make a try worth forgetting the failures before it
 LARGEST_ANSWER = 1 << 26  # bytes of a listing
-SHORT_ANSWER = 15  # times the silence
+SHORT_ANSWER = 15  # times the timeout
 LONGEST_WAIT = 300.0  # seconds; the hub counts requests in windows of five minutes
 
 
@@ -29,25 +31,12 @@ class TransferError(OSError):
     """An answer that ended early or never would: asking again may help."""
 
 
-@dataclass(frozen=True)
-class Patience:
-    """How long a server may be silent, in seconds, and how many tries in a row may bring nothing.
+def network_timeout() -> float:
+    """Return `GROUNDUP_NETWORK_TIMEOUT`, the seconds that a server may be silent, or else 20.
 
-    The waits between tries begin at a fortieth of the silence and double; `notice` is told of each.
+    Raises:
+        CorpusError: The variable holds no number of seconds above 0 and up to a day.
     """
-
-    silence: float
-    tries: int = 1
-    notice: Callable[[str], None] | None = None
-
-    def wait(self, failures: int, error: Exception) -> float:
-        """Seconds until the next try: what the server asked for, or more each time."""
-        asked = asked_wait(error.headers) if isinstance(error, HTTPError) else None
-        return self.silence / 40 * 2 ** (failures - 1) if asked is None else asked
-
-
-def silence_limit() -> float:
-    """`GROUNDUP_NETWORK_TIMEOUT`, in seconds, else 20. Raises CorpusError."""
     text = os.environ.get("GROUNDUP_NETWORK_TIMEOUT") or "20"
     try:
         seconds = float(text)
@@ -61,36 +50,61 @@ def silence_limit() -> float:
     return seconds
 
 
-def persist(
-    attempt: Callable[[], Result], patience: Patience, position: Callable[[], int] = lambda: 0
-) -> Result:
-    """What `attempt` returns, called again after failures that pass; `position` is how many bytes
-    have come so far.
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How long a server may be silent, and how often it is asked again.
 
-    Raises what the last attempt raised: an OSError (URLError, HTTPError and TimeoutError are) or an
-    HTTPException.
+    Args:
+        timeout: Seconds without a byte after which a try has failed.
+        tries: How many tries in a row may bring nothing. The waits between them begin at a fortieth
+            of the timeout and double, unless the server asks for another wait.
     """
-    failures, reached = 0, position()
+
+    timeout: float = field(default_factory=network_timeout)
+    tries: int = 5
+
+    def wait(self, failures: int, error: Exception) -> float:
+        """Return the seconds until the next try, after so many failures in a row."""
+        asked = asked_wait(error.headers) if isinstance(error, HTTPError) else None
+        return self.timeout / 40 * 2 ** (failures - 1) if asked is None else asked
+
+
+def with_retries(
+    attempt: Callable[[], Result], policy: RetryPolicy, received: Callable[[], int] = lambda: 0
+) -> Result:
+    """Call `attempt` again after failures that pass, and say so each time.
+
+    Args:
+        attempt: What asks the server.
+        policy: When to give up.
+        received: How many bytes have come so far; a try that brought a megabyte counts as none.
+
+    Returns:
+        What `attempt` returned.
+
+    Raises:
+        OSError: The last try failed with it; URLError, HTTPError and TimeoutError are OSErrors.
+        HTTPException: The last try failed with it.
+    """
+    failures, before = 0, received()
     while True:
         try:
             return attempt()
         except (OSError, http.client.HTTPException) as error:
-            if position() - reached >= PROGRESS:
-                failures, reached = 0, position()
+            if received() - before >= PROGRESS:
+                failures, before = 0, received()
             failures += 1
-            wait = patience.wait(failures, error)
-            if failures >= patience.tries or wait > LONGEST_WAIT or not passes(error):
+            wait = policy.wait(failures, error)
+            if failures >= policy.tries or wait > LONGEST_WAIT or not passes(error):
                 raise
-            if patience.notice:
-                patience.notice(
-                    f"{reason(error)}: try {failures + 1} of {patience.tries} in {wait:.1f} s"
-                )
+            logger.warning(f"{reason(error)}: try {failures + 1} of {policy.tries} in {wait:.1f} s")
         time.sleep(wait)
 
 
 def passes(error: Exception) -> bool:
-    """Whether a failure may be gone when asked again; a full disk, a refusal or a bad certificate
-    won't.
+    """Return whether a failure may be gone when the server is asked again.
+
+    A full disk, a refusal and a bad certificate stay.
     """
     if isinstance(error, HTTPError):
         return error.code in (408, 429) or error.code >= 500
@@ -100,36 +114,35 @@ def passes(error: Exception) -> bool:
 
 
 def is_of_network(error: Exception) -> bool:
-    """Whether the network failed, and not the disk."""
-    kinds = (
-        URLError,
-        TransferError,
-        TimeoutError,
-        ConnectionError,
-        ssl.SSLError,
-        http.client.HTTPException,
-    )
-    return isinstance(error, kinds)
+    """Return whether the network failed, and not the disk."""
+    kinds = (URLError, TransferError, TimeoutError, ConnectionError, ssl.SSLError)
+    return isinstance(error, (*kinds, http.client.HTTPException))
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, in a few words."""
+    """Return what went wrong, in a few words."""
     if isinstance(error, HTTPError):
         return f"HTTP {error.code} {error.headers.get('X-Error-Message') or error.reason}"
     return str(getattr(error, "reason", None) or error) or type(error).__name__
 
 
-def read_all(response: Any, silence: float) -> bytes:
-    """The body of a short answer: at most 64 MB, within 15 times the silence. Raises
-    TransferError.
+def read_all(response: Any, timeout: float) -> bytes:
+    """Return the body of a short answer.
+
+    Args:
+        response: The open answer.
+        timeout: Seconds that the server may be silent; the whole body may take 15 times as long.
+
+    Raises:
+        TransferError: The body has more than 64 MB, takes too long or ends early.
     """
-    deadline, pieces, size = time.monotonic() + SHORT_ANSWER * silence, [], 0
+    deadline, pieces, size = time.monotonic() + SHORT_ANSWER * timeout, [], 0
     while piece := response.read1(1 << 16):
         pieces.append(piece)
         size += len(piece)
         if size > LARGEST_ANSWER or time.monotonic() > deadline:
             raise TransferError(
-                f"the answer didn't end: {size:,} bytes in {SHORT_ANSWER * silence:.0f} s or less"
+                f"the answer didn't end: {size:,} bytes in {SHORT_ANSWER * timeout:.0f} s or less"
             )
     # which `read1` leaves above 0 where the connection ended early
     if getattr(response, "length", None):
@@ -138,8 +151,9 @@ def read_all(response: Any, silence: float) -> bytes:
 
 
 def asked_wait(headers: Message) -> float | None:
-    """Seconds to wait by `Retry-After` (a number or a date), or by the hub's `RateLimit:
-    "api";r=0;t=55`.
+    """Return the seconds that a server asks its client to wait, or None.
+
+    They stand in `Retry-After`, as a number or a date, or in the hub's `RateLimit: "api";r=0;t=55`.
     """
     if after := headers.get("Retry-After"):
         if re.fullmatch(r"\d{1,9}", after.strip()):
@@ -164,14 +178,21 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def open_url(
-    url: str, silence: float, headers: Mapping[str, str] | None = None, token: str | None = None
+    url: str, timeout: float, headers: Mapping[str, str] | None = None, token: str | None = None
 ) -> Any:
-    """The answer to a GET, an open `http.client.HTTPResponse`; `token` goes to the server of `url`
-    alone.
+    """Return the answer to a GET, an open `http.client.HTTPResponse`.
 
-    Raises OSError (HTTPError for a refusal) or HTTPException.
+    Args:
+        url: What is asked for.
+        timeout: Seconds that the server may be silent.
+        headers: The request's headers.
+        token: An account's token, which goes to the server of `url` alone.
+
+    Raises:
+        OSError: The network failed, or the server refuses (HTTPError).
+        HTTPException: The server doesn't speak HTTP.
     """
     request = urllib.request.Request(url, headers=dict(headers or {}))
     if token:
         request.add_unredirected_header("Authorization", f"Bearer {token}")
-    return urllib.request.build_opener(_Redirects).open(request, timeout=silence)
+    return urllib.request.build_opener(_Redirects).open(request, timeout=timeout)

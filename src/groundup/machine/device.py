@@ -3,6 +3,7 @@ said.
 """
 
 import ctypes
+import logging
 import os
 import platform
 import shutil
@@ -15,6 +16,8 @@ import torch
 from groundup.errors import MachineError
 from groundup.machine.cores import usable_cores
 from groundup.parallel.world import World
+
+logger = logging.getLogger(__name__)
 
 # seconds of training on a CPU: the compiler takes 14, once, and a third of the time goes
 COMPILE_PAYS_AFTER = 60.0
@@ -203,6 +206,20 @@ def _cpu_times() -> tuple[int, int]:
     """
     ticks = [int(number) for number in CPU_TIMES.read_text("ascii").split("\n", 1)[0].split()[1:9]]
     return ticks[3] + ticks[4], sum(ticks)
+
+
+def prepare(device: torch.device, threads: int) -> None:
+    """Set a device up for training: repeatable bits, fast memory, and a warning where it is busy.
+
+    Args:
+        device: Where the run computes.
+        threads: The threads of all its processes on this machine together.
+    """
+    make_deterministic(device)
+    if device.type == "cpu":
+        keep_freed_memory()
+        if warning := warning_about_cpu(threads):
+            logger.warning(warning)
 
 
 def make_deterministic(device: torch.device) -> None:

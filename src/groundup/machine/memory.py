@@ -49,6 +49,13 @@ def available(device: torch.device) -> int:
     return whole if limit == "max" else min(whole, int(limit))
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on a GPU or a CPU."""
+    return isinstance(
+        error, torch.OutOfMemoryError | MemoryError
+    ) or "can't allocate memory" in str(error)
+
+
 def _kibibytes(file: Path, key: str) -> int:
     """The bytes that a line `key:   123 kB` states."""
     line = next(line for line in file.read_text("utf-8").splitlines() if line.startswith(f"{key}:"))

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from groundup.optim.muon import Matrix, Muon, split_rows
 from groundup.recipes.schema import OptimSection, Recipe
@@ -149,40 +149,3 @@ def matrices_of(rule: Rule, members: dict[str, nn.Parameter]) -> list[Matrix]:
             split_rows(parameter, 1)[0]
         )
     return list(joined.values())
-
-
-def optimizer_state(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    """The optimizers' tensors under `parameter name:state name`, as they are saved."""
-    return {
-        f"{name}:{key}": value
-        for name, parameter in trained_parameters(model).items()
-        for key, value in _owner_of(parameter, optimizers).state[parameter].items()
-    }
-
-
-def load_optimizer_state(
-    model: nn.Module, optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor]
-) -> None:
-    """Put back what `optimizer_state` gave. Raises KeyError where a parameter has none."""
-    for name, parameter in trained_parameters(model).items():
-        state = {
-            key.rpartition(":")[2]: value
-            for key, value in tensors.items()
-            if key.rpartition(":")[0] == name
-        }
-        if not state:
-            raise KeyError(name)
-        state = {key: value.to(parameter.device) for key, value in state.items()}
-        _owner_of(parameter, optimizers).state[parameter] = state
-
-
-def _owner_of(
-    parameter: nn.Parameter, optimizers: list[torch.optim.Optimizer]
-) -> torch.optim.Optimizer:
-    """The one optimizer that updates a parameter."""
-    for optimizer in optimizers:
-        if any(
-            member is parameter for group in optimizer.param_groups for member in group["params"]
-        ):
-            return optimizer
-    raise AssertionError("every parameter has an optimizer")

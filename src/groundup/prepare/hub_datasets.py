@@ -5,7 +5,6 @@ and can be deleted when its documents are tokens. The listing comes through `gro
 which says why it isn't huggingface_hub's own, the bytes through `groundup.hub.download`.
 """
 
-import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +13,8 @@ from urllib.parse import unquote
 
 from groundup.errors import CorpusError
 from groundup.hub import api as hub
-from groundup.hub.api import HubFile, Repository, commit_of, files_below
-from groundup.hub.http import Patience, silence_limit
+from groundup.hub.api import Repository, commit_of, files_below
 
-logger = logging.getLogger(__name__)
-
-TRIES = 5  # in a row that bring nothing
 FINEWEB_SAMPLES = ("10BT", "100BT", "350BT")
 FORM = "hf://datasets/OWNER/NAME[@REVISION][/FOLDER]"
 
@@ -100,14 +95,13 @@ def list_files(dataset: HubDataset) -> list[RemoteParquet]:
     Raises:
         CorpusError: The hub has no such files, or doesn't answer.
     """
-    patience = Patience(silence_limit(), TRIES, logger.warning)
     latest = Repository("datasets", dataset.repository, dataset.revision)
-    pinned = Repository("datasets", dataset.repository, commit_of(latest, patience))
+    pinned = Repository("datasets", dataset.repository, commit_of(latest))
     only = dataset.folder if dataset.folder.endswith(".parquet") else None
     below = dataset.folder.rpartition("/")[0] if only else dataset.folder
     files = [
         RemoteParquet(dataset.repository, pinned.revision, file.path, file.size, file.sha256)
-        for file in files_below(pinned, below, patience)
+        for file in files_below(pinned, below)
         if file.path.endswith(".parquet") and only in (None, file.path)
     ]
     if not files:
@@ -140,6 +134,5 @@ def download(
         CorpusError: The file can't be had, or isn't what it should be.
     """
     repository = Repository("datasets", file.repository, file.revision)
-    listed = HubFile(file.path, file.size, file.sha256)
-    patience = Patience(silence_limit(), TRIES, logger.warning)
-    return hub.download(repository, listed, folder / file.path, patience, progress)
+    listed = repository.file(file.path, file.size, file.sha256)
+    return hub.download(repository, listed, folder / file.path, progress)

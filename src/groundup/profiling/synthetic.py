@@ -5,20 +5,22 @@ import numpy as np
 from groundup.data.dataset import Dataset, TokenizedCorpus
 from groundup.data.tokens import Tokens, token_dtype
 from groundup.errors import RecipeError
-from groundup.parallel.world import World
 from groundup.recipes.schema import Recipe
 from groundup.tokenizers.characters import CharacterTokenizer
-from groundup.training.journal import Journal
-from groundup.training.session import Surroundings
-from groundup.training.stopping import StopRequest
 
 TOKENS = 1_000_000
 FIRST_CHARACTER = 0x10000  # above the surrogates, where there are a million in a row
 
 
-def synthetic_text(recipe: Recipe, vocab_size: int) -> Dataset:
-    """Random tokens of that vocabulary, or of the one that the recipe expects. Raises
-    RecipeError.
+def synthetic_dataset(recipe: Recipe, vocab_size: int) -> Dataset:
+    """Make a dataset of random tokens.
+
+    Args:
+        recipe: The recipe, which gives the seed and the context.
+        vocab_size: How many different tokens; 0 takes what the recipe expects of its corpus.
+
+    Raises:
+        RecipeError: There is no such vocabulary, or the recipe doesn't state its own.
     """
     vocab_size = vocab_size or recipe.about.vocab_size
     if not 1 <= vocab_size <= TOKENS:
@@ -26,19 +28,10 @@ def synthetic_text(recipe: Recipe, vocab_size: int) -> Dataset:
             f"--vocab-size {vocab_size} isn't the size of a vocabulary, and the recipe states "
             "none. The usual: 65 for the characters of Shakespeare, 50257 for GPT-2's tokens."
         )
-    length = max(TOKENS, 4 * recipe.model.block_size)
+    length, name = max(TOKENS, 4 * recipe.model.block_size), "random tokens"
     random = np.random.default_rng(recipe.train.seed)
     tokens = random.integers(vocab_size, size=length).astype(token_dtype(vocab_size))
     tokenizer = CharacterTokenizer(chr(FIRST_CHARACTER + number) for number in range(vocab_size))
-    name, training, validation = (
-        "random tokens",
-        Tokens.of(tokens),
-        Tokens.of(tokens[: length // 10]),
-    )
+    training, validation = Tokens.of(tokens), Tokens.of(tokens[: length // 10])
     part = TokenizedCorpus(name, 1.0, "", training, validation, 4.0)
     return Dataset(name, "", tokenizer, (part,))
-
-
-def alone(journal: Journal) -> Surroundings:
-    """One process that nobody stops."""
-    return Surroundings(World(), journal, StopRequest())

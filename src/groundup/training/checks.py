@@ -1,5 +1,6 @@
-"""What must hold before a run starts or goes on, each said in one line."""
+"""Checks of what must hold before a run starts or goes on."""
 
+import logging
 import platform
 from dataclasses import asdict
 from typing import Any
@@ -16,14 +17,19 @@ from groundup.models.config import ModelConfig
 from groundup.models.registry import Model, architecture_of
 from groundup.parallel.world import World
 from groundup.recipes.schema import Recipe
-from groundup.training.journal import Journal
 from groundup.training.periodic import PeriodicEvaluation
+
+logger = logging.getLogger(__name__)
 
 REMEDY = "Leave model.* out, as the recipe finetune does: its shape is then the model's"
 
 
 def check_division(recipe: Recipe, world: World) -> None:
-    """Every process must get the same share of every batch. Raises RecipeError."""
+    """Check that every process gets the same share of every batch.
+
+    Raises:
+        RecipeError: The batch can't be divided so.
+    """
     batch, micro = recipe.train.batch_size, recipe.train.micro_batch_size
     if batch % ((micro or 1) * world.size):
         what = f"{world.size} processes" + (f" x micro_batch_size = {micro}" if micro else "")
@@ -33,7 +39,11 @@ def check_division(recipe: Recipe, world: World) -> None:
 
 
 def check_same_shape(model: Model, architecture: str, config: ModelConfig) -> None:
-    """A loaded model must be the one that the recipe describes. Raises RecipeError."""
+    """Check that a loaded model is the one that the recipe describes.
+
+    Raises:
+        RecipeError: The recipe states another shape or architecture.
+    """
     if (found := architecture_of(model)) != architecture:
         raise RecipeError(
             f"model.architecture = {architecture}, but the model to start from is a {found}. "
@@ -52,9 +62,19 @@ def check_same_shape(model: Model, architecture: str, config: ModelConfig) -> No
 
 
 def check_same_text(
-    name: str, corpora: list[Corpus], facts: dict[str, Any], may_differ: bool, journal: Journal
+    name: str, corpora: list[Corpus], facts: dict[str, Any], may_differ: bool
 ) -> None:
-    """A resumed run goes on with the text that it began with. Raises RunError."""
+    """Check that a resumed run goes on with the text that it began with.
+
+    Args:
+        name: What the recipe calls the text.
+        corpora: The corpora as they are now.
+        facts: What was recorded when the run began.
+        may_differ: Whether the user accepts another text.
+
+    Raises:
+        RunError: The text is another one, and the user doesn't accept that.
+    """
     recorded, found = facts["corpus"]["fingerprint"], fingerprint_of(corpora)
     if recorded == found:
         return
@@ -67,15 +87,17 @@ def check_same_text(
             f"instead of {recorded[:12]}.... Restore it, or go on with the new text: "
             "--accept-changed-data"
         )
-    journal.say(
+    logger.info(
         f"the corpus has changed since the run began ({recorded[:12]}... to {found[:12]}...): "
         "going on as asked"
     )
 
 
 def check_same_beginning(base: Base | None, facts: dict[str, Any], recipe: Recipe) -> None:
-    """A run that has no checkpoint yet begins again with the weights that it began with. Raises
-    RunError.
+    """Check that a run without a checkpoint begins again with the weights that it began with.
+
+    Raises:
+        RunError: The model that `train.init` names has other weights by now.
     """
     recorded = facts.get("init")
     if base is not None and recorded is not None and recorded != base.weights:
@@ -86,12 +108,12 @@ def check_same_beginning(base: Base | None, facts: dict[str, Any], recipe: Recip
 
 
 def check_same_items(
-    evaluations: list[PeriodicEvaluation], facts: dict[str, Any], may_differ: bool, journal: Journal
+    evaluations: list[PeriodicEvaluation], facts: dict[str, Any], may_differ: bool
 ) -> None:
     """Check that a resumed run is scored by the items that it began with.
 
     Raises:
-        RunError: The items are others.
+        RunError: The items are others, and the user doesn't accept that.
     """
     for task in (evaluation.task for evaluation in evaluations):
         recorded, found = (facts.get(task.name) or {}).get("sha256"), task.file.sha256
@@ -105,14 +127,16 @@ def check_same_items(
             raise RunError(
                 f"{said}. Restore the file, or go on with the new ones: --accept-changed-data"
             )
-        journal.say(f"{said}: going on as asked")
+        logger.info(f"{said}: going on as asked")
 
 
-def check_same_processes(
-    recipe: Recipe, facts: dict[str, Any], world: World, journal: Journal
-) -> None:
-    """Another number of processes sees the same tokens in the same order, but other dropout. Raises
-    RunError.
+def check_same_processes(recipe: Recipe, facts: dict[str, Any], world: World) -> None:
+    """Check that the number of processes changes nothing but the last bits.
+
+    Another number sees the same tokens in the same order, but draws other dropout.
+
+    Raises:
+        RunError: The number is another one, and there is dropout.
     """
     if (before := facts["processes"]) == world.size:
         return
@@ -121,17 +145,17 @@ def check_same_processes(
             f"the run began with {before} processes and can't go on with {world.size}: its dropout "
             f"({recipe.model.dropout}) is drawn by process. Resume it with {before}"
         )
-    journal.say(
+    logger.info(
         f"the run began with {before} processes and goes on with {world.size}: same tokens, other "
         "last bits"
     )
 
 
-def check_same_versions(facts: dict[str, Any], journal: Journal) -> None:
+def check_same_versions(facts: dict[str, Any]) -> None:
     """Say what may keep a resumed run from being bit for bit the unbroken one."""
     for name, now in versions().items():
         if (then := facts["versions"].get(name)) != now:
-            journal.say(
+            logger.info(
                 f"{name} is {now}, and was {then} when the run began: its numbers may differ in "
                 "the last bits"
             )

@@ -1,27 +1,35 @@
-"""torch.compile in place, tried before it is trusted."""
+"""torch.compile in place, tried once before it is trusted."""
+
+import logging
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from groundup.training.failures import is_out_of_memory
-from groundup.training.trainer import Trainer
+from groundup.machine.memory import is_out_of_memory
+from groundup.training.objective import NextTokenLoss
+
+logger = logging.getLogger(__name__)
 
 
-def compile_in_place(trainer: Trainer) -> bool:
-    """Compile the model's parts and try them once, forward and backward; whether it works. If not,
-    one line says why.
+def compile_in_place(objective: NextTokenLoss, tokens: Tensor) -> bool:
+    """Compile the blocks of the model, and try the objective once, forward and backward.
 
-    In place, so that no parameter changes its name; block by block, because they share one program:
-    the compiler then takes as long for 12 layers as for one. The weights, the order of the data and
-    dropout are left alone.
+    No parameter changes its name. The blocks share one program, so the compiler takes as long for
+    12 layers as for one. Weights, the order of the data and dropout are left alone.
+
+    Args:
+        objective: The objective, before it is distributed.
+        tokens: Sequences of the shape that training has, [rows, block_size + 1] int64.
+
+    Returns:
+        Whether it works. If it doesn't, nothing is compiled, and a message says why.
     """
-    parts = parts_of(trainer.model) or [trainer.objective]
-    tokens, _ = trainer.batches.take(0, 0)
-    trainer.journal.say("compiling, which takes some seconds; --train.compile off goes without")
+    parts = compiled_parts(objective.model) or [objective]
+    logger.info("compiling, which takes some seconds; --train.compile off goes without")
     for part in parts:
         part.compile(dynamic=False)
     try:
-        trainer.objective(tokens[:, :-1], tokens[:, 1:]).backward()
+        objective(tokens[:, :-1], tokens[:, 1:]).backward()
     except Exception as error:  # the compiler's failures have no common class
         if is_out_of_memory(error):
             raise
@@ -29,22 +37,23 @@ def compile_in_place(trainer: Trainer) -> bool:
         for part in parts:
             part._compiled_call_impl = None
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        trainer.journal.say(
+        logger.info(
             f"torch.compile doesn't work here ({reason[:150]}): going on without it, more slowly"
         )
         return False
     finally:
-        trainer.objective.zero_grad(set_to_none=True)
+        objective.zero_grad(set_to_none=True)
     return True
 
 
-def parts_of(model: nn.Module) -> list[nn.Module]:
-    """The model's transformer blocks, whatever it calls them, and an RMSNorm after them; a bigram
-    has none.
+def compiled_parts(model: nn.Module) -> list[nn.Module]:
+    """The transformer blocks, whatever the model calls them, and an RMSNorm after them.
+
+    A bigram has none.
     """
     name, blocks = next(
         ((name, part) for name, part in model.named_modules() if isinstance(part, nn.ModuleList)),
-        ("", []),
+        ("", nn.ModuleList()),
     )
     norms = [
         part

@@ -1,12 +1,11 @@
-"""A full disk, said in one line: whatever the run was writing when it happened."""
+"""What a machine lacks while a run trains, said in one line with what to do about it."""
 
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 from groundup.errors import OutOfMemoryError, TrainingError
+from groundup.machine.memory import is_out_of_memory
 from groundup.recipes.schema import Recipe
 
 FULL = {
@@ -18,8 +17,10 @@ FULL = {
 
 @contextmanager
 def explain_full_disk() -> Iterator[None]:
-    """Around training, which writes metrics, samples and pictures besides its checkpoints. Raises
-    TrainingError.
+    """Say where training found no room, whatever it was writing: metrics, pictures, checkpoints.
+
+    Raises:
+        TrainingError: The disk is full, or the file or the quota is at its limit.
     """
     try:
         yield
@@ -33,16 +34,13 @@ def explain_full_disk() -> Iterator[None]:
         ) from error
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on a GPU or a CPU."""
-    return isinstance(
-        error, torch.OutOfMemoryError | MemoryError
-    ) or "can't allocate memory" in str(error)
-
-
 @contextmanager
 def explain_out_of_memory(recipe: Recipe) -> Iterator[None]:
-    """Around building and training. Raises OutOfMemoryError."""
+    """Say by which fields of the recipe memory ran out, while a run is set up or trains.
+
+    Raises:
+        OutOfMemoryError: Memory ran out, on a GPU or a CPU.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:

@@ -63,5 +63,5 @@ def initial_model(recipe: Recipe) -> LoadedModel | None:
 
 
 def resumed_model(folder: Path, recipe: Recipe) -> LoadedModel:
-    """Load a verified checkpoint of the run, its adapters unmerged. Raises GroundupError."""
+    """Load a verified checkpoint of the run, its adapters unmerged."""
     return load_folder(folder, merge_adapters=not recipe.lora.rank)

@@ -1,31 +1,40 @@
-"""From a recipe, or from a run to resume, to a trainer: all that can be wrong is found here, before
-the first step.
+"""Sets up a run: from a recipe, or from a run to resume, to a trainer before its next step.
+
+All that can be wrong is found here. The way is the same for a run that starts, for one that goes on
+and for what `plan` and `bench` measure: the model to begin with, the dataset, what is scored on the
+way, and `build_trainer`.
 """
 
+import logging
 import platform
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from groundup.checkpoints import model_folder
-from groundup.checkpoints import publish as checkpoint
 from groundup.checkpoints.adapter_folder import Base
-from groundup.data.dataset import Dataset, check_tokenizer, make_dataset
+from groundup.checkpoints.model_folder import LoadedModel, fits
+from groundup.checkpoints.publish import newest_valid, point, remove_unfinished, steps
+from groundup.data.corpora import Corpus, open_corpora
+from groundup.data.dataset import Dataset, check_tokenizer, make_dataset, tokenizer_of_shards
 from groundup.data.loader import Loader
-from groundup.errors import RunError
+from groundup.errors import RecipeError, RunError
 from groundup.machine import device as machines
 from groundup.machine.device import Machine
 from groundup.models.lora import adapt, adapter_of
 from groundup.models.registry import Model, build, count_parameters
 from groundup.optim.groups import build_optimizers, rules_of
-from groundup.optim.schedules import Schedule
 from groundup.parallel.sharding import distribute
-from groundup.parallel.world import World
+from groundup.parallel.world import World, main_first
 from groundup.recipes.schema import Recipe
 from groundup.runs.folder import RunFolder, check_new_name, create_run
+from groundup.tokenizers.base import Tokenizer
+from groundup.tokenizers.characters import CharacterTokenizer
+from groundup.tokenizers.load import load_tokenizer
 from groundup.training.checks import (
     check_division,
     check_same_beginning,
@@ -38,187 +47,334 @@ from groundup.training.checks import (
 )
 from groundup.training.compiling import compile_in_place
 from groundup.training.initial import initial_model, resumed_model
-from groundup.training.length import resolve_length
+from groundup.training.length import measure_steps, steps_of_epochs
 from groundup.training.objective import NextTokenLoss
-from groundup.training.periodic import open_evaluations
-from groundup.training.session import Surroundings, choose_tokenizer, read_corpora
-from groundup.training.state import Progress, read_state
+from groundup.training.periodic import PeriodicEvaluation, open_evaluations
+from groundup.training.session import Session
+from groundup.training.state import Progress, StateWriter, read_state
 from groundup.training.tensorboard import check_installed
 from groundup.training.trainer import Trainer
 
 CPU_OPERATIONS_PER_SECOND = 2e11  # of a small machine: only to judge whether compiling pays
 
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a run that goes on has left behind.
+
+    Attributes:
+        facts: Its `run.json`.
+        checkpoint: Where it goes on from, or None where it begins again.
+        data_may_differ: Whether the user accepts another text than it began with.
+    """
+
+    facts: dict[str, Any]
+    checkpoint: Path | None
+    data_may_differ: bool
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the run began in: relative paths of its recipe are relative to it."""
+        return Path(self.facts["folder"])
+
 
 def start(
-    recipe: Recipe, recipe_name: str, name: str | None, around: Surroundings
+    recipe: Recipe, recipe_name: str, name: str | None, session: Session
 ) -> tuple[Trainer, RunFolder]:
-    """A new run: its folder is made last, when nothing can be wrong with it any more."""
-    check_division(recipe, around.world)
+    """Set up a new run. Its folder is made last, when nothing can be wrong with it any more.
+
+    Args:
+        recipe: What to train.
+        recipe_name: What a run without a name is called after.
+        name: The name of the run, or None.
+        session: The processes, the journal and the request to stop.
+
+    Raises:
+        GroundupError: The recipe can't be trained here.
+    """
+    check_division(recipe, session.world)
     check_new_name(name)
     if recipe.train.log == "tensorboard":
         check_installed()
-    begun = initial_model(recipe)
-    corpora = read_corpora(recipe.data.corpus, Path.cwd(), around)
-    tokenizer = choose_tokenizer(recipe, begun and begun.tokenizer, corpora, Path.cwd(), around)
-    text = make_dataset(corpora, recipe, tokenizer)
-    evaluations = open_evaluations(recipe, text.tokenizer, Path.cwd(), around.world)
-    base = begun.base if begun and recipe.lora.rank else None
-    trainer = assemble(recipe, text, begun and begun.model, around)
-    trainer = replace(trainer, evaluations=evaluations, base=base)
-    recipe = resolve_length(trainer)
-    trainer = replace(
-        trainer, recipe=recipe, schedule=Schedule.of(recipe.optim, recipe.train.steps)
-    )
-    path = str(create_run(recipe_name, name).path) if around.world.is_main else ""
-    run = RunFolder(Path(around.world.agree(path)))
-    if around.world.is_main:
-        run.write_facts(facts_of(trainer, text, begun and begun.base))
-        run.write_recipe(recipe)  # last: a folder with a recipe is a run
-    around.world.barrier()  # the other processes read what was written
+    initial = initial_model(recipe)
+    dataset = open_dataset(recipe, initial, session.world)
+    evaluations = open_evaluations(recipe, dataset.tokenizer, Path.cwd(), session.world)
+    trainer = build_trainer(recipe, dataset, session, initial, evaluations)
+    path = str(create_run(recipe_name, name).path) if session.world.is_main else ""
+    run = RunFolder(Path(session.world.agree(path)))
+    if session.world.is_main:
+        run.write_facts(facts_of(trainer, initial.base if initial else None))
+        run.write_recipe(trainer.recipe)  # last: a folder with a recipe is a run
+    session.world.barrier()  # the other processes read what was written
     return trainer, run
 
 
 def resume(
-    recipe: Recipe, run: RunFolder, data_may_differ: bool, around: Surroundings
+    recipe: Recipe, run: RunFolder, data_may_differ: bool, session: Session
 ) -> tuple[Trainer, Path | None]:
-    """The run as it was after its newest intact checkpoint, and that checkpoint; from the beginning
-    if it has none.
+    """Set up a run as it was after its newest intact checkpoint.
+
+    Args:
+        recipe: The recorded recipe, with more steps where these are wanted.
+        run: The run.
+        data_may_differ: Whether the user accepts another text than the run began with.
+        session: The processes, the journal and the request to stop.
+
+    Returns:
+        The trainer, and the checkpoint that it goes on from; None for a run that has none yet, and
+        begins again.
+
+    Raises:
+        GroundupError: The run can't go on as it began.
     """
-    check_division(recipe, around.world)
-    saved, facts = checkpoint.steps(run.checkpoints), run.read_facts()
-    check_same_processes(recipe, facts, around.world, around.journal)
-    folder = checkpoint.newest_valid(saved)
-    if saved and not folder:
+    check_division(recipe, session.world)
+    saved, facts = steps(run.checkpoints), run.read_facts()
+    check_same_processes(recipe, facts, session.world)
+    checkpoint = newest_valid(saved)
+    if saved and not checkpoint:
         raise RunError(
             f"all {len(saved)} checkpoints of {run.name} are damaged: none to resume from. Start "
             "a new run"
         )
-    begun = resumed_model(folder, recipe) if folder else initial_model(recipe)
-    if folder is None:
-        check_same_beginning(begun and begun.base, facts, recipe)
-    tokenizer = begun and begun.tokenizer
-    corpora = read_corpora(recipe.data.corpus, Path(facts["folder"]), around)
-    check_same_text(recipe.data.corpus, corpora, facts, data_may_differ, around.journal)
-    if folder is None:
-        tokenizer = choose_tokenizer(recipe, tokenizer, corpora, Path(facts["folder"]), around)
-    check_tokenizer(corpora, tokenizer, "that of the run")
-    check_same_versions(facts, around.journal)
-    text = make_dataset(corpora, recipe, tokenizer)
-    began_in = Path(facts["folder"])
-    evaluations = open_evaluations(recipe, text.tokenizer, began_in, around.world)
-    check_same_items(evaluations, facts, data_may_differ, around.journal)
-    base = begun.base if begun and recipe.lora.rank else None
-    trainer = assemble(recipe, text, begun and begun.model, around)
-    trainer = replace(trainer, evaluations=evaluations, base=base)
-    if folder and begun:
-        trainer.model.load_state_dict(begun.adapter, strict=False)
-        trainer.progress = read_state(folder, trainer.model, trainer.optimizers)
-    if around.world.is_main:
-        run.forget_after(trainer.progress.step if folder else -1)
-        run.write_recipe(recipe)
-        checkpoint.remove_unfinished(run.checkpoints)
-        if folder:  # a kill may have come between the checkpoint and the links to it
-            checkpoint.point(run.checkpoints / "latest", folder)
-            if trainer.progress.best_step == trainer.progress.step:
-                checkpoint.point(run.checkpoints / "best", folder)
-    where = f"step {trainer.progress.step:,} of {recipe.train.steps:,}"
-    around.journal.say(
-        f"resuming {run.name} at {where}, from "
-        f"{folder or 'the beginning: it has no checkpoint yet'}"
+    initial = resumed_model(checkpoint, recipe) if checkpoint else initial_model(recipe)
+    if checkpoint is None:
+        check_same_beginning(initial.base if initial else None, facts, recipe)
+    recorded = Recorded(facts, checkpoint, data_may_differ)
+    dataset = open_dataset(recipe, initial, session.world, recorded)
+    check_same_versions(facts)
+    evaluations = open_evaluations(recipe, dataset.tokenizer, recorded.folder, session.world)
+    check_same_items(evaluations, facts, data_may_differ)
+    trainer = build_trainer(recipe, dataset, session, initial, evaluations, checkpoint=checkpoint)
+    if session.world.is_main:
+        _roll_back(run, trainer, checkpoint)
+    logger.info(
+        f"resuming {run.name} at step {trainer.progress.step:,} of {recipe.train.steps:,}, from "
+        f"{checkpoint or 'the beginning: it has no checkpoint yet'}"
     )
-    return trainer, folder
+    return trainer, checkpoint
 
 
-def assemble(recipe: Recipe, text: Dataset, model: Model | None, around: Surroundings) -> Trainer:
-    """The parts of a run put together at step 0, on the machine, compiled and distributed."""
-    source = text.sampler(recipe)
-    recipe, machine = choose_machine(recipe, text, around.world)
-    machines.make_deterministic(machine.device)
-    if machine.device.type == "cpu":
-        machines.keep_freed_memory()
-        if warning := machines.warning_about_cpu(recipe.train.threads * around.world.local_size):
-            around.journal.say(warning)
-    padded = model is not None and model_folder.fits(text.tokenizer, model.config.vocab_size)
-    config = recipe.model_config(
-        model.config.vocab_size if model is not None and padded else text.tokenizer.vocab_size
+def _roll_back(run: RunFolder, trainer: Trainer, checkpoint: Path | None) -> None:
+    """Put a run's folder back to its checkpoint, whatever was written after it."""
+    progress = trainer.progress
+    run.forget_after(progress.step if checkpoint else -1)
+    run.write_recipe(trainer.recipe)
+    remove_unfinished(run.checkpoints)
+    if checkpoint:  # a kill may have come between the checkpoint and the links to it
+        point(run.checkpoints / "latest", checkpoint)
+        if progress.best_step == progress.step:
+            point(run.checkpoints / "best", checkpoint)
+
+
+def open_dataset(
+    recipe: Recipe, initial: LoadedModel | None, world: World, recorded: Recorded | None = None
+) -> Dataset:
+    """Open what the recipe says that a run learns from, tokenized.
+
+    Args:
+        recipe: The recipe, with paths relative to the current folder or to the recorded one.
+        initial: The model that the run begins with; its tokenizer is the run's.
+        world: The processes: the main one reads first, because it may have to download.
+        recorded: What a run that is resumed must find again.
+
+    Raises:
+        GroundupError: Text and tokenizer can't be had, don't fit each other, or have changed.
+    """
+    name, folder = recipe.data.corpus, recorded.folder if recorded else Path.cwd()
+    logger.info(f"reading {name}")
+    corpora = main_first(world, lambda: open_corpora(name, folder))
+    if recorded:
+        check_same_text(name, corpora, recorded.facts, recorded.data_may_differ)
+    tokenizer = initial.tokenizer if initial else None
+    if recorded is None or recorded.checkpoint is None:
+        tokenizer = choose_tokenizer(recipe, tokenizer, corpora, folder, world)
+    if recorded:
+        check_tokenizer(corpora, tokenizer, "that of the run")
+    return make_dataset(corpora, recipe, tokenizer)
+
+
+def choose_tokenizer(
+    recipe: Recipe, given: Tokenizer | None, corpora: list[Corpus], folder: Path, world: World
+) -> Tokenizer | None:
+    """Choose the tokenizer: that of the model to start from, of the recipe or of the shards.
+
+    Args:
+        recipe: The recipe, whose `data.tokenizer` may name one.
+        given: The tokenizer of the model that the run starts from.
+        corpora: The corpora, some of which may be shards that one tokenizer has made.
+        folder: What a path in the recipe is relative to.
+        world: The processes: the main one loads first, because it may have to download.
+
+    Returns:
+        The tokenizer, or None where it is to be made of the characters of the texts.
+
+    Raises:
+        RecipeError: Two are given that differ.
+        TokenizerError: The one that is named can't be loaded.
+        CorpusError: The one of the shards has changed.
+    """
+    name = recipe.data.tokenizer
+    of_shards = tokenizer_of_shards(corpora)
+    if name == "auto":
+        chosen = given or of_shards
+        what = "that of the model to start from" if given is not None else "data.tokenizer = auto"
+        check_tokenizer(corpora, chosen, what)
+        return chosen
+    if name == "characters":
+        named = of_shards if isinstance(of_shards, CharacterTokenizer) else None
+        is_the_same = isinstance(given, CharacterTokenizer)
+    else:
+        path = folder / name
+        place = path if name != "gpt2" and path.exists() else name
+        named = main_first(world, lambda: load_tokenizer(place))
+        is_the_same = given is not None and named.identity == given.identity
+    if given is not None and not is_the_same:
+        raise RecipeError(
+            f"data.tokenizer = {name}, but the model to start from has another: leave it out"
+        )
+    check_tokenizer(corpora, given or named, f"data.tokenizer = {name}")
+    return given or named
+
+
+def build_trainer(
+    recipe: Recipe,
+    dataset: Dataset,
+    session: Session,
+    initial: LoadedModel | None = None,
+    evaluations: Sequence[PeriodicEvaluation] = (),
+    *,
+    checkpoint: Path | None = None,
+    measures_minutes: bool = True,
+) -> Trainer:
+    """Build a trainer: model, adapters, compilation, distribution, then the optimizers.
+
+    Args:
+        recipe: What to train; `auto` and a length in epochs or minutes are resolved here.
+        dataset: What the model learns from.
+        session: The processes, the journal and the request to stop.
+        initial: The model to begin with; None for random weights.
+        evaluations: The tasks that the model is put to on the way.
+        checkpoint: The folder with the state of the run to go on with.
+        measures_minutes: Whether a length in minutes is measured and becomes one in steps.
+
+    Raises:
+        GroundupError: The recipe can't be trained on this machine, or doesn't fit the model.
+    """
+    sampler, world = dataset.sampler(recipe), session.world
+    recipe, machine = choose_machine(recipe, dataset, world)
+    machines.prepare(machine.device, recipe.train.threads * world.local_size)
+    rows = recipe.train.micro_batch_size or recipe.train.batch_size // world.size
+    loader = Loader(sampler, rows, world.rank, world.size, machine.device)
+    model = _build_model(recipe, dataset, initial, machine)
+    objective = NextTokenLoss(model, machine.precision)
+    if recipe.train.compile == "on" and not compile_in_place(objective, loader.take(0, 0)[0]):
+        recipe = replace(recipe, train=replace(recipe.train, compile="off"))
+    distributed = distribute(objective, world)
+    rules = rules_of(recipe)
+    optimizers = build_optimizers(model, rules, recipe.optim, machine.product_dtype)
+    progress = read_state(checkpoint, model, optimizers) if checkpoint else Progress()
+    base = initial.base if initial and recipe.lora.rank else None
+    trainer_of = partial(
+        Trainer,
+        session=session,
+        machine=machine,
+        dataset=dataset,
+        loader=loader,
+        model=model,
+        objective=distributed,
+        optimizers=optimizers,
+        evaluations=evaluations,
+        writer=StateWriter(dataset, base),
+        progress=progress,
     )
-    if model is None:
+    if recipe.train.epochs:
+        recipe = recipe.with_steps(steps_of_epochs(recipe, sampler.windows_per_epoch))
+    elif recipe.train.minutes and measures_minutes:
+        recipe = recipe.with_steps(measure_steps(trainer_of(recipe), recipe.train.minutes))
+    return trainer_of(recipe)
+
+
+def _build_model(
+    recipe: Recipe, dataset: Dataset, initial: LoadedModel | None, machine: Machine
+) -> Model:
+    """The model that trains, on its device, with adapters where these are wanted."""
+    vocab_size = dataset.tokenizer.vocab_size
+    if initial and fits(dataset.tokenizer, initial.model.config.vocab_size):
+        vocab_size = initial.model.config.vocab_size  # which may be padded
+    config = recipe.model_config(vocab_size)
+    if initial:
+        check_same_shape(initial.model, recipe.model.architecture, config)
+        model = initial.model
+    else:
         torch.manual_seed(recipe.train.seed)
         model = build(recipe.model.architecture, config)
-    check_same_shape(model, recipe.model.architecture, config)
     model.to(machine.device, machine.weight_dtype).train()
     if recipe.lora.rank:
         torch.manual_seed(recipe.train.seed)
         adapt(model, recipe.lora.rank, recipe.lora.alpha)
-    objective = NextTokenLoss(model, machine.precision)
-    rows = recipe.train.micro_batch_size or recipe.train.batch_size // around.world.size
-    trainer = Trainer(
-        recipe=recipe,
-        machine=machine,
-        world=around.world,
-        text=text,
-        model=model,
-        objective=objective,
-        distributed=objective,
-        optimizers=build_optimizers(model, rules_of(recipe), recipe.optim, machine.product_dtype),
-        schedule=Schedule.of(recipe.optim, max(1, recipe.train.steps)),
-        batches=Loader(source, rows, around.world.rank, around.world.size, machine.device),
-        journal=around.journal,
-        stop=around.stop,
-        progress=Progress(),
-    )
-    if recipe.train.compile == "on" and not compile_in_place(trainer):
-        trainer.recipe = replace(recipe, train=replace(recipe.train, compile="off"))
-    trainer.distributed = distribute(objective, around.world)
-    return trainer
+        if initial:
+            model.load_state_dict(initial.adapter, strict=False)
+    return model
 
 
-def choose_machine(recipe: Recipe, text: Dataset, world: World) -> tuple[Recipe, Machine]:
-    """The recipe with everything automatic resolved, and the machine that it means. Raises
-    MachineError.
+def choose_machine(recipe: Recipe, dataset: Dataset, world: World) -> tuple[Recipe, Machine]:
+    """Choose device, precision, compilation and threads.
+
+    Returns:
+        The recipe with all that resolved, and the machine that it means.
+
+    Raises:
+        MachineError: The recipe asks for what isn't here.
     """
-    device = machines.choose_device(recipe.train.device, world.local_rank)
-    precision = machines.choose_precision(recipe.train.precision, device)
-    tokens = (
-        recipe.tokens_per_step * recipe.train.steps or recipe.train.epochs * text.training_tokens
-    )
-    operations = 6 * recipe.parameter_count(text.tokenizer.vocab_size) * tokens
-    seconds = 60 * recipe.train.minutes or operations / CPU_OPERATIONS_PER_SECOND
-    compiled = "on" if machines.choose_compile(recipe.train.compile, device, seconds) else "off"
-    threads = machines.set_threads(recipe.train.threads, world)
-    name = device.type if recipe.train.device == "auto" else recipe.train.device
+    section = recipe.train
+    device = machines.choose_device(section.device, world.local_rank)
+    tokens = recipe.tokens_per_step * section.steps or section.epochs * dataset.training_tokens
+    operations = 6 * recipe.parameter_count(dataset.tokenizer.vocab_size) * tokens
+    seconds = 60 * section.minutes or operations / CPU_OPERATIONS_PER_SECOND
     resolved = replace(
-        recipe.train, device=name, precision=precision, compile=compiled, threads=threads
+        section,
+        device=device.type if section.device == "auto" else section.device,
+        precision=machines.choose_precision(section.precision, device),
+        compile="on" if machines.choose_compile(section.compile, device, seconds) else "off",
+        threads=machines.set_threads(section.threads, world),
     )
-    return replace(recipe, train=resolved), Machine(device, precision)
+    return replace(recipe, train=resolved), Machine(device, resolved.precision)
 
 
 def parameter_counts(model: Model) -> dict[str, int]:
-    """How many parameters the model has, its adapters not among them: merged, they are none. And
-    how many train.
-    """
+    """Count the parameters, and those that train. Adapters don't count: merged, they are none."""
     everything = count_parameters(model)
     adapters = sum(tensor.numel() for tensor in adapter_of(model).values())
     return {"parameters": everything - adapters, "trained_parameters": adapters or everything}
 
 
-def facts_of(trainer: Trainer, text: Dataset, began_with: Base | None) -> dict[str, Any]:
-    """run.json: what the recipe can't know."""
-    optional: dict[str, Any] = {"init": began_with and began_with.weights}
-    for evaluation in trainer.evaluations:
-        optional[evaluation.task.name] = {"sha256": evaluation.task.file.sha256}
-    return {
+def facts_of(trainer: Trainer, began_with: Base | None) -> dict[str, Any]:
+    """What the recipe can't know, for `run.json`.
+
+    Args:
+        trainer: The trainer of a run that starts.
+        began_with: The model that it starts from, or None.
+    """
+    dataset = trainer.dataset
+    facts: dict[str, Any] = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         **parameter_counts(trainer.model),
-        "vocab_size": text.tokenizer.vocab_size,
+        "vocab_size": dataset.tokenizer.vocab_size,
         "corpus": {
-            "name": text.name,
-            "fingerprint": text.fingerprint,
-            "training_tokens": text.training_tokens,
-            "validation_tokens": text.validation_tokens,
-            "parts": {part.name: part.fingerprint for part in text.parts},
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "training_tokens": dataset.training_tokens,
+            "validation_tokens": dataset.validation_tokens,
+            "parts": {part.name: part.fingerprint for part in dataset.parts},
         },
         "folder": str(Path.cwd()),
-        "processes": trainer.world.size,
+        "processes": trainer.session.world.size,
         "versions": versions() | {"python": platform.python_version()},
-    } | {name: fact for name, fact in optional.items() if fact}
+    }
+    if began_with:
+        facts["init"] = began_with.weights
+    for evaluation in trainer.evaluations:
+        facts[evaluation.task.name] = {"sha256": evaluation.task.file.sha256}
+    return facts

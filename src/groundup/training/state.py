@@ -1,6 +1,4 @@
-"""A run's state in a checkpoint: the model folder, and `training/` with the optimizer and the
-progress beside it.
-"""
+"""What a run needs to go on: the model folder, and `training/` with optimizer and progress."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -10,12 +8,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from groundup.checkpoints import model_folder
 from groundup.checkpoints.adapter_folder import Base, save_adapter
+from groundup.checkpoints.model_folder import save
 from groundup.data.dataset import Dataset
 from groundup.errors import CheckpointError
 from groundup.models.registry import Model
-from groundup.optim.groups import load_optimizer_state, optimizer_state
+from groundup.optim.state import load_optimizer_state, optimizer_state
 
 OPTIMIZER_FILE = "training/optimizer.safetensors"
 STATE_FILE = "training/state.json"
@@ -23,41 +21,89 @@ STATE_FILE = "training/state.json"
 
 @dataclass
 class Progress:
-    """What a resumed run needs to know besides weights and optimizer."""
+    """How far a run has come: what a resumed run needs to know besides weights and optimizers.
 
-    step: int = 0  # completed steps
-    seconds: float = 0.0  # of training
+    Attributes:
+        step: The completed steps.
+        seconds: The seconds of training.
+        best_loss: The lowest validation loss after the first step; None before there is one.
+        best_step: The step after which it was measured.
+        evaluations_since_best: The evaluations after that one.
+        stopped_early: The planned length in steps of the run that `eval.patience` ended, 0 where
+            it ended none. A run that is resumed with a longer plan goes on.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
     best_loss: float | None = None
     best_step: int = 0
     evaluations_since_best: int = 0
-    # the planned steps of the run whose patience ran out: with more steps it goes on
     stopped_early: int = 0
 
+    def is_stopped_early(self, planned_steps: int) -> bool:
+        """Whether `eval.patience` ended the run when it was planned to have so many steps."""
+        return self.stopped_early == planned_steps
 
-def write_state(
-    folder: Path,
-    model: Model,
-    text: Dataset,
-    optimizers: list[torch.optim.Optimizer],
-    progress: Progress,
-    *,
-    base: Base | None,
-) -> None:
-    """Everything that `read_state` and `model_folder.load` need, into `folder`; of a model with a
-    base its adapters.
+    def is_finished(self, planned_steps: int) -> bool:
+        """Whether a run of so many planned steps is over."""
+        return self.step == planned_steps or self.is_stopped_early(planned_steps)
+
+    def note_loss(self, loss: float, patience: int, planned_steps: int) -> None:
+        """Compare a validation loss with the best one so far, and stop early without a better one.
+
+        Args:
+            loss: The loss after `step` completed steps.
+            patience: How many evaluations without a better loss end the run; 0 never ends it.
+            planned_steps: The planned length of the run.
+        """
+        if self.best_loss is None or loss < self.best_loss:
+            self.best_loss, self.best_step, self.evaluations_since_best = loss, self.step, 0
+            return
+        self.evaluations_since_best += 1
+        if 0 < patience <= self.evaluations_since_best:
+            self.stopped_early, self.evaluations_since_best = planned_steps, 0
+
+
+@dataclass(frozen=True)
+class StateWriter:
+    """Writes the state of a run into a folder.
+
+    Attributes:
+        dataset: What the run learns from: its tokenizer lies beside the model.
+        base: The model that adapters are for, where only these train; None for a whole model.
     """
-    if base is None:
-        model_folder.save(folder, model, text.tokenizer, text.document_start)
-    else:
-        save_adapter(folder, model, base, text.document_start)
-        text.tokenizer.save(folder)
-    (folder / "training").mkdir()
-    save_file(optimizer_state(model, optimizers), folder / OPTIMIZER_FILE)
-    (folder / STATE_FILE).write_text(json.dumps(asdict(progress), indent=2) + "\n", "utf-8")
+
+    dataset: Dataset
+    base: Base | None
+
+    def write(
+        self,
+        folder: Path,
+        model: Model,
+        optimizers: list[torch.optim.Optimizer],
+        progress: Progress,
+    ) -> None:
+        """Write all that `read_state` and `groundup.load` need."""
+        start = self.dataset.document_start
+        if self.base is None:
+            save(folder, model, self.dataset.tokenizer, start)
+        else:
+            save_adapter(folder, model, self.base, start)
+            self.dataset.tokenizer.save(folder)
+        (folder / "training").mkdir()
+        save_file(optimizer_state(model, optimizers), folder / OPTIMIZER_FILE)
+        (folder / STATE_FILE).write_text(json.dumps(asdict(progress), indent=2) + "\n", "utf-8")
 
 
 def read_state(folder: Path, model: Model, optimizers: list[torch.optim.Optimizer]) -> Progress:
-    """Put the optimizers back as they were; the progress made. Raises CheckpointError."""
+    """Put the optimizers back as they were when a checkpoint was written.
+
+    Returns:
+        The progress that was made until then.
+
+    Raises:
+        CheckpointError: The files aren't a state of this model.
+    """
     try:
         load_optimizer_state(model, optimizers, load_file(folder / OPTIMIZER_FILE))
         return Progress(**json.loads((folder / STATE_FILE).read_text("utf-8")))

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from groundup.checkpoints import model_folder
 from groundup.generation import stream
 from groundup.machine.device import has_compiler
+from groundup.machine.memory import is_out_of_memory
 from groundup.models import correspondence
 from groundup.models.gpt2 import GPT2
 from groundup.models.readable import ReadableGPT
 from groundup.models.registry import Model, cache_for, hidden_states
 from groundup.optim.groups import RULES, build_optimizers
 from groundup.recipes.schema import OptimSection
-from groundup.training.compiling import parts_of
-from groundup.training.failures import is_out_of_memory
+from groundup.training.compiling import compiled_parts
 from groundup.training.objective import NextTokenLoss
 from groundup.verification.differences import (
     Tensors,
@@ -272,7 +272,7 @@ def compiled_is_eager(tested: ModelUnderTest) -> Iterator[Measurement]:
         )
     expected, model = outcome(tested.copied(), tested.tokens()), tested.copied()
     objective = NextTokenLoss(model, "float32")
-    for part in parts_of(model) or [objective]:
+    for part in compiled_parts(model) or [objective]:
         part.compile(dynamic=False)
     try:
         found = outcome(model, tested.tokens(), objective=objective)

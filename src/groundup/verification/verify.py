@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 
 from groundup.checkpoints.model_folder import load_model
+from groundup.machine.memory import is_out_of_memory
 from groundup.models.config import GPTConfig, ModernConfig
 from groundup.models.modern import Modern
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.train import learn_tokenizer
-from groundup.training.failures import is_out_of_memory
 from groundup.verification import claims
 from groundup.verification.model_under_test import Measurement, ModelUnderTest, Skipped
 from groundup.verification.random_models import model_of, perturbed

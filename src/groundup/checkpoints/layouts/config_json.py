@@ -1,6 +1,4 @@
-"""`config.json` of a model folder: which layout it is in, which of our models it describes, and its
-shape.
-"""
+"""`config.json` of a model folder: its layout, the model of ours that it describes, its shape."""
 
 from pathlib import Path
 
@@ -8,7 +6,7 @@ from groundup.checkpoints.layouts import Layout, Settings
 from groundup.checkpoints.layouts.gpt2 import GPT2Layout
 from groundup.checkpoints.layouts.qwen3 import Qwen3Layout
 from groundup.errors import CheckpointError, ConfigError
-from groundup.files import parse_json, write_json
+from groundup.files import read_json, write_json
 from groundup.models.config import ModelConfig
 from groundup.models.registry import Model, architecture_of
 
@@ -38,16 +36,23 @@ def write_config(path: Path, model: Model, start: object, ends: object) -> None:
 
 
 def read_config(path: Path) -> tuple[str, ModelConfig]:
-    """Read the architecture and the shape that a `config.json` states. Raises CheckpointError."""
+    """Return the architecture and the shape that a `config.json` states.
+
+    Raises:
+        CheckpointError: There is no such file, or our models can't compute what it states.
+    """
     return parse_config(read_settings(path), path)
 
 
 def parse_config(settings: Settings, path: Path) -> tuple[str, ModelConfig]:
-    """Return the architecture and the shape that settings state. Raises CheckpointError.
+    """Return the architecture and the shape that settings state.
 
     Args:
         settings: What `read_settings` read.
         path: The file that they come from, for messages.
+
+    Raises:
+        CheckpointError: Our models can't compute what the settings state.
     """
     layout = LAYOUTS[settings["model_type"]]
     architecture = settings.get("groundup_model", layout.architectures[0])
@@ -64,9 +69,13 @@ def parse_config(settings: Settings, path: Path) -> tuple[str, ModelConfig]:
 
 
 def read_settings(path: Path) -> Settings:
-    """A `config.json` as a dictionary whose model_type we know. Raises CheckpointError."""
+    """Read a `config.json`, whose model_type must be one that groundup loads.
+
+    Raises:
+        CheckpointError: There is no such file, or it is damaged or of another family.
+    """
     try:
-        settings = parse_json(path.read_text("utf-8"))
+        settings = read_json(path)
     except FileNotFoundError:
         raise CheckpointError(
             f"{path.parent} has no {CONFIG_FILE}: it isn't a model folder"

@@ -1,15 +1,12 @@
-"""`peft`'s folders of LoRA adapters: `adapter_config.json` and `adapter_model.safetensors`, in its
-names.
-"""
+"""`peft`'s folders of LoRA adapters: its names of tensors, and its `adapter_config.json`."""
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from groundup.checkpoints.layouts import Layout, Settings
 from groundup.errors import CheckpointError
-from groundup.files import parse_json
+from groundup.files import read_json
 from groundup.models.lora import Adapter
 
 ADAPTER_CONFIG_FILE = "adapter_config.json"
@@ -18,36 +15,15 @@ ADAPTER_PICKLE = "adapter_model.bin"
 PREFIX = "base_model.model."  # peft's model, and LoRA's within it
 FACTORS = (".lora_A.weight", ".lora_B.weight")
 
-# What an adapter_config.json states and the adapted model's numbers don't depend on: where and how
-# it was trained. The
-# tensors say which matrices they are for, and by their shapes whether they lie as a Linear's or a
-# Conv1D's would.
+# Keys that the adapted model's numbers don't depend on: where and how it was trained. The tensors
+# say which matrices they are for, and by their shapes whether they lie as a Linear's or a Conv1D's.
 ASIDE = {
-    *(
-        "auto_mapping",
-        "exclude_modules",
-        "fan_in_fan_out",
-        "inference_mode",
-        "layers_pattern",
-        "layers_to_transform",
-    ),
-    *(
-        "loftq_config",
-        "lora_dropout",
-        "megatron_config",
-        "megatron_core",
-        "peft_version",
-        "qalora_group_size",
-    ),
-    *("runtime_config", "target_modules", "task_type"),
+    *("auto_mapping", "exclude_modules", "fan_in_fan_out", "inference_mode", "layers_pattern"),
+    *("layers_to_transform", "loftq_config", "lora_dropout", "megatron_config", "megatron_core"),
+    *("peft_version", "qalora_group_size", "runtime_config", "target_modules", "task_type"),
 }
 READ = {
-    "base_model_name_or_path",
-    "revision",
-    "peft_type",
-    "r",
-    "lora_alpha",
-    "use_rslora",
+    *("base_model_name_or_path", "revision", "peft_type", "r", "lora_alpha", "use_rslora"),
     "init_lora_weights",
 }
 # any other key must say that what it is about isn't there
@@ -58,8 +34,13 @@ KEEP_THE_BASE = (True, False, "gaussian", "orthogonal", "eva")
 
 @dataclass(frozen=True)
 class AdapterSettings:
-    """What groundup needs of an `adapter_config.json`. base: a folder, or a model of the hub in
-    that revision.
+    """What groundup needs of an `adapter_config.json`.
+
+    Args:
+        base: The folder, or the model of the hub, that the adapters are for.
+        revision: The model's revision on the hub, if it is stated.
+        rank: The rank of the adapters.
+        scale: What the product of the two factors is multiplied with.
     """
 
     base: str
@@ -71,8 +52,15 @@ class AdapterSettings:
 def adapter_settings(
     base: str, revision: str | None, *, rank: int, alpha: float, targets: set[str], conv: bool
 ) -> Settings:
-    """`adapter_config.json` for adapters on the modules of those names. conv: transformers has
-    Conv1Ds there.
+    """Return an `adapter_config.json`.
+
+    Args:
+        base: The folder, or the model of the hub, that the adapters are for.
+        revision: The model's revision on the hub, or None.
+        rank: The rank of the adapters.
+        alpha: Their scale, times the rank.
+        targets: The names of the modules that have adapters.
+        conv: Whether these modules are Conv1Ds in transformers.
     """
     return {
         "peft_type": "LORA",
@@ -97,11 +85,13 @@ def adapter_settings(
 
 
 def read_adapter_settings(path: Path) -> AdapterSettings:
-    """What an `adapter_config.json` states. Raises CheckpointError for another kind of adapter than
-    plain LoRA.
+    """Read what an `adapter_config.json` states.
+
+    Raises:
+        CheckpointError: It is damaged, or describes another kind of adapter than plain LoRA.
     """
     try:
-        settings = parse_json(path.read_text("utf-8"))
+        settings = read_json(path)
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} isn't valid JSON: {error}") from error
     found = settings.get("peft_type") if isinstance(settings, dict) else type(settings).__name__
@@ -117,24 +107,17 @@ def read_adapter_settings(path: Path) -> AdapterSettings:
             f"{path}: init_lora_weights = {begun!r} changes the base's own weights: save the "
             "adapter with path_initial_model_for_weight_conversion, which makes it plain LoRA"
         )
-    return AdapterSettings(*_base(settings, path), *_rank_and_scale(settings, path))
-
-
-def _base(settings: dict[str, Any], path: Path) -> tuple[str, str | None]:
-    """The model that the adapter is for, and its revision. Raises CheckpointError."""
     base, revision = settings.get("base_model_name_or_path"), settings.get("revision")
     if not isinstance(base, str) or not base or not isinstance(revision, str | None):
         raise CheckpointError(
             f"{path}: base_model_name_or_path = {base!r} and revision = {revision!r} must name "
             "the model that the adapter is for"
         )
-    return base, revision or None
+    return AdapterSettings(base, revision or None, *_rank_and_scale(settings, path))
 
 
-def _rank_and_scale(settings: dict[str, Any], path: Path) -> tuple[int, float]:
-    """The rank, and alpha over it, or over its root (Kalajdzievski 2023). Raises
-    CheckpointError.
-    """
+def _rank_and_scale(settings: Settings, path: Path) -> tuple[int, float]:
+    """The rank, and alpha over it, or over its root (Kalajdzievski 2023)."""
     # LoraConfig's own, for keys that are left out
     rank, alpha = settings.get("r", 8), settings.get("lora_alpha", 8)
     if type(rank) is not int or not 1 <= rank < 2**31:
@@ -145,13 +128,14 @@ def _rank_and_scale(settings: dict[str, Any], path: Path) -> tuple[int, float]:
 
 
 def to_peft(adapter: Adapter) -> Adapter:
-    """Adapters under peft's names: ours, which are Hugging Face's, within peft's."""
+    """Return adapters under peft's names: ours, which are Hugging Face's, within peft's."""
     return {f"{PREFIX}{name}": tensor for name, tensor in adapter.items()}
 
 
 def matrix_of(name: str, layout: Layout) -> str | None:
-    """The matrix, under the family's name, that a tensor of an adapter's file is for; None for what
-    isn't LoRA's.
+    """Return the family's name of the matrix that a tensor of an adapter's file is for.
+
+    It is None for a tensor that isn't LoRA's.
     """
     factor = next((factor for factor in FACTORS if name.endswith(factor)), None)
     if factor is None or not name.startswith(PREFIX):

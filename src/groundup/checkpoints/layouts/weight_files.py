@@ -1,5 +1,4 @@
-"""The tensors of a model folder, in one safetensors file or in several: checked by name first, then
-read into place.
+"""The tensors of a model folder: checked by name first, then read into place.
 
 A tensor is read piece by piece into memory that the model has already, so that loading needs little
 more than the weights. safetensors checks the files; its own readers give whole tensors, or map the
@@ -21,11 +20,12 @@ from torch import Tensor
 
 from groundup.checkpoints.layouts import Layout, Weights
 from groundup.errors import CheckpointError
-from groundup.files import parse_json
+from groundup.files import parse_json, read_json
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 PICKLES = {".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt"}
+SHARD = re.compile(r"[\w-][\w.-]*\.safetensors", re.ASCII)
 PIECE = 1 << 23  # bytes that are read at a time
 HEAD = "lm_head.weight"  # in every layout
 NUMBERS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -33,13 +33,21 @@ NUMBERS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor as it lies in a file, under the name that it has there."""
+    """A tensor in a file.
+
+    Args:
+        path: The file.
+        name: The tensor's name there.
+        shape: Its shape.
+        numbers: The kind of its numbers, as safetensors calls it.
+        position: Where its first byte is.
+    """
 
     path: Path
     name: str
     shape: torch.Size
-    numbers: str  # as safetensors calls their kind
-    position: int  # of its first byte
+    numbers: str
+    position: int
 
     @property
     def dtype(self) -> torch.dtype:
@@ -47,27 +55,26 @@ class Stored:
 
 
 def stored_tensors(folder: Path) -> dict[str, Stored]:
-    """Every tensor of the folder's `model.safetensors`, or of the files in its index, by name.
-    Raises CheckpointError.
+    """Return every tensor of a folder's `model.safetensors`, or of the files in its index.
 
-    Only headers are read. A folder that has nothing but pickles is refused, and none of them
+    Only headers are read. A folder that has nothing but pickles is refused, and none of them is
     opened.
+
+    Raises:
+        CheckpointError: There are no weights, or a file is damaged.
     """
     whole, index = folder / WEIGHTS_FILE, folder / INDEX_FILE
     if whole.is_file():
         return tensors_in(whole)
     if index.is_file():
         return _of_several(index)
-    pickles = sorted(path for path in folder.iterdir() if path.suffix in PICKLES)
-    raise (
-        refuse_pickle(pickles[0])
-        if pickles
-        else CheckpointError(f"{folder} has no {WEIGHTS_FILE}: it isn't a model folder")
-    )
+    if pickles := sorted(path for path in folder.iterdir() if path.suffix in PICKLES):
+        raise refuse_pickle(pickles[0])
+    raise CheckpointError(f"{folder} has no {WEIGHTS_FILE}: it isn't a model folder")
 
 
 def refuse_pickle(path: object) -> CheckpointError:
-    """Why a pickle isn't opened, and how it becomes what is."""
+    """Return the error that says why a pickle isn't opened, and how it becomes safetensors."""
     return CheckpointError(
         f"{path} is a pickle, which can run any code when it is opened, so groundup never opens "
         "one. Convert it where you trust it: "
@@ -76,18 +83,20 @@ def refuse_pickle(path: object) -> CheckpointError:
 
 
 def read_index(path: Path) -> dict[str, str]:
-    """Tensor -> the file beside the index that has it. Raises CheckpointError."""
+    """Return the file beside the index for each tensor that it names.
+
+    Raises:
+        CheckpointError: The index is damaged, or names anything but safetensors beside it.
+    """
     try:
-        index = parse_json(path.read_text("utf-8"))
+        index = read_json(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} isn't valid JSON: {error}") from error
     files = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(files, dict) or not files:
         raise CheckpointError(f"{path} has no weight_map, which says what tensor is in what file")
     for name, file in files.items():
-        if not isinstance(file, str) or not re.fullmatch(
-            r"[\w-][\w.-]*\.safetensors", file, re.ASCII
-        ):
+        if not isinstance(file, str) or not SHARD.fullmatch(file):
             raise CheckpointError(
                 f"{path}: tensor {name} can't be in {file!r}: it must be a safetensors file "
                 "beside it"
@@ -98,11 +107,16 @@ def read_index(path: Path) -> dict[str, str]:
 def match(
     stored: dict[str, Stored], expected: Weights, layout: Layout, folder: Path
 ) -> dict[str, Stored]:
-    """Where each of the expected tensors lies, and a tied head that is there nevertheless. Raises
-    CheckpointError.
+    """Return where each of the expected tensors lies, and a tied head that is stored nevertheless.
 
-    What is missing, surplus or of another shape is named; the layout knows older spellings, and
-    what never mattered.
+    Args:
+        stored: The tensors of the files, by their names there.
+        expected: The tensors of the model, by the family's names.
+        layout: The family, which knows older spellings and tensors that compute nothing.
+        folder: The model folder, for messages.
+
+    Raises:
+        CheckpointError: A tensor is missing, surplus or of another shape.
     """
     found: dict[str, Stored] = {}
     for name, tensor in stored.items():
@@ -127,13 +141,15 @@ def match(
 
 
 def number_kind(stored: dict[str, Stored]) -> torch.dtype:
-    """The precision that holds all of these tensors exactly: nearly always that of each."""
+    """Return the precision that holds all of these tensors exactly, nearly always that of each."""
     return reduce(torch.promote_types, (tensor.dtype for tensor in stored.values()))
 
 
 def fill(targets: Weights, stored: dict[str, Stored], layout: Layout) -> None:
-    """`read_into`; and a head that is tied in the model but stored all the same must be the
-    embedding.
+    """Read each tensor into its target; a stored head that is tied must equal the embedding.
+
+    Raises:
+        CheckpointError: A file is damaged, or a tied head differs from the embedding.
     """
     read_into(targets, stored)
     if HEAD in stored and HEAD not in targets:
@@ -148,8 +164,10 @@ def fill(targets: Weights, stored: dict[str, Stored], layout: Layout) -> None:
 
 
 def read_into(targets: Weights, stored: dict[str, Stored]) -> None:
-    """Read each tensor into its target, which may have fewer rows: then it takes the first. Raises
-    CheckpointError.
+    """Read each tensor into its target; one that has fewer rows takes the first.
+
+    Raises:
+        CheckpointError: A file is damaged.
     """
     for path in dict.fromkeys(tensor.path for tensor in stored.values()):
         with _errors_of(path), path.open("rb") as file:
@@ -160,9 +178,7 @@ def read_into(targets: Weights, stored: dict[str, Stored]) -> None:
 
 
 def _of_several(index: Path) -> dict[str, Stored]:
-    """The tensors of the files that an index names, which must be where it says. Raises
-    CheckpointError.
-    """
+    """The tensors of the files that an index names, which must be where it says."""
     places = read_index(index)
     found: dict[str, Stored] = {}
     for file in sorted(set(places.values())):
@@ -181,30 +197,27 @@ def _of_several(index: Path) -> dict[str, Stored]:
 
 
 def tensors_in(path: Path) -> dict[str, Stored]:
-    """The tensors of one file, after safetensors has found no contradiction among them. Raises
-    CheckpointError.
+    """Return the tensors of one file, after safetensors has found no contradiction among them.
+
+    Raises:
+        CheckpointError: The file is damaged.
     """
     found = {}
     with _errors_of(path):
         with safe_open(path, framework="pt") as file:
             views = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            kinds = {
-                name: (torch.Size(view.get_shape()), view.get_dtype())
-                for name, view in views.items()
-            }
+            kinds = {name: (view.get_shape(), view.get_dtype()) for name, view in views.items()}
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = _parsed(file.read(length), path)
         for name, (shape, numbers) in kinds.items():
             begin, _ = header[name]["data_offsets"]
-            found[name] = Stored(path, name, shape, numbers, 8 + length + begin)
+            found[name] = Stored(path, name, torch.Size(shape), numbers, 8 + length + begin)
     return found
 
 
 def _parsed(header: bytes, path: Path) -> dict[str, Any]:
-    """A header's tensors, read once more for their places. Raises CheckpointError for what
-    safetensors passes over.
-    """
+    """A header's tensors, read once more for their places and for what safetensors passes over."""
     try:
         return parse_json(header)
     except ValueError as error:
@@ -236,8 +249,16 @@ def _pieces(file: BufferedReader, tensor: Stored, rows: int) -> Iterator[tuple[s
 
 
 def check(tensor: Stored, name: str, shape: torch.Size, states: str = "config.json") -> None:
-    """A tensor must be of a kind that groundup reads, and of the shape that a file states. Raises
-    CheckpointError.
+    """Refuse a tensor of a kind that groundup doesn't read, or of another shape than is stated.
+
+    Args:
+        tensor: The tensor as it is stored.
+        name: What the message calls it.
+        shape: The shape that it should have.
+        states: The file that states this shape.
+
+    Raises:
+        CheckpointError: The kind or the shape is wrong.
     """
     if tensor.numbers not in NUMBERS:
         raise CheckpointError(

@@ -1,0 +1,80 @@
+"""The command `groundup bench`: measures a recipe's training step, and prints what it reaches."""
+
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.table import Table
+
+from groundup.cli.flags import (
+    AsJson,
+    ConfigFile,
+    RecipeFlags,
+    RecipeName,
+    Size,
+    VocabSize,
+    given_fields,
+    load_given,
+)
+from groundup.console import mebibytes, messages_to, show
+from groundup.errors import GroundupError
+
+if TYPE_CHECKING:
+    from groundup.profiling.bench import Bench
+
+
+def bench(
+    recipe: RecipeName = None,
+    /,
+    *,
+    config: ConfigFile = None,
+    size: Size = None,
+    repeat: Annotated[
+        int, Parameter(help="Steps to measure, once whole and once phase by phase.")
+    ] = 20,
+    vocab_size: VocabSize = 0,
+    json: AsJson = False,
+    flags: Annotated[RecipeFlags | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
+) -> None:
+    """Measure a recipe's training step on this machine, on random tokens: speed, share of the peak,
+    memory, phases.
+    """
+    from groundup.profiling.bench import bench as measure
+    from groundup.profiling.synthetic import synthetic_dataset
+    from groundup.training.failures import explain_out_of_memory
+    from groundup.training.journal import Journal, MainJournal
+    from groundup.training.session import Session
+    from groundup.training.setup import build_trainer
+
+    if repeat < 1:
+        raise GroundupError(f"--repeat {repeat} must be at least 1")
+    chosen = load_given(recipe, config, size, given_fields(flags, {}))
+    journal = Journal() if json else MainJournal()
+    with messages_to(journal.say), explain_out_of_memory(chosen):
+        dataset = synthetic_dataset(chosen, vocab_size)
+        trainer = build_trainer(chosen, dataset, Session(), measures_minutes=False)
+        result = measure(trainer, repeat)
+    show(result, _table(result), json)
+
+
+def _table(result: "Bench") -> Table:
+    """The measurement as a table."""
+    compiled = ", compiled" if result.compiled else ""
+    table = Table(
+        title=f"{result.model}, {result.parameters:,} parameters",
+        show_header=False,
+        title_justify="left",
+    )
+    machine = f"{result.device}, {result.precision}, {result.threads} threads{compiled}"
+    table.add_row("machine", machine)
+    table.add_row("speed", f"{result.tokens_per_second:,.0f} tokens/s")
+    milliseconds = f"{1e3 * result.step_seconds:,.1f} ms"
+    table.add_row("step", f"{milliseconds} for {result.tokens_per_step:,} tokens")
+    for phase, seconds in result.phases.items():
+        share = seconds / sum(result.phases.values())
+        table.add_row(f"  {phase}", f"{1e3 * seconds:,.1f} ms ({share:.0%})")
+    table.add_row("operations a token", f"{result.operations_per_token:,.0f}")
+    peak = f"{result.matmul_peak / 1e9:,.0f} billion operations a second in {result.precision}"
+    table.add_row("matmul peak", peak)
+    table.add_row("of that peak (MFU)", f"{result.mfu:.1%}")
+    table.add_row("peak memory", mebibytes(result.peak_memory))
+    return table

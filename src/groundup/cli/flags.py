@@ -1,0 +1,131 @@
+"""The flags that several commands share, and the recipe that they come to."""
+
+from dataclasses import asdict, field, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from groundup.errors import GroundupError
+from groundup.recipes.files import (
+    Layer,
+    load_recipe,
+    model_to_start_from,
+    overrides,
+    packaged,
+    recipe_file,
+)
+from groundup.recipes.scaling import scaled
+from groundup.recipes.schema import OLDER_NAMES, SECTIONS, Recipe, Tables, field_types
+
+# of the classes made below: left to itself, it says they are built in
+NAMESPACE = {"__module__": __name__}
+
+
+def _optional_section(name: str) -> type:
+    """A section of the recipe whose every field may be left out: that isn't its default."""
+    flags = [
+        (key, Annotated[kind | None, Parameter(help=text, negative=())], None)
+        for key, (kind, text) in field_types(name).items()
+    ]
+    for older, key in OLDER_NAMES.items() if name == "eval" else ():
+        kind = field_types(name)[key][0]
+        flags.append((older, Annotated[kind | None, Parameter(show=False, negative=())], None))
+    return make_dataclass(f"{name.capitalize()}Flags", flags, namespace=NAMESPACE)
+
+
+def _recipe_flags() -> type:
+    """Every recipe field as `--section.field`."""
+    sections = {name: _optional_section(name) for name in SECTIONS if name != "about"}
+    return make_dataclass(
+        "RecipeFlags",
+        [(name, section, field(default_factory=section)) for name, section in sections.items()],
+        namespace=NAMESPACE,
+    )
+
+
+RecipeFlags = _recipe_flags()
+
+RecipeName = Annotated[
+    str | None,
+    Parameter(
+        help=(
+            "A packaged recipe (see `groundup recipes`); `quickstart` if neither it nor --config "
+            "is given."
+        )
+    ),
+]
+ConfigFile = Annotated[
+    Path | None, Parameter(help="A recipe file of your own; its values go over those of RECIPE.")
+]
+Size = Annotated[
+    int | None,
+    Parameter(help="Layers: scales the recipe's width, heads, batch and learning rates with them."),
+]
+CorpusName = Annotated[
+    str | None,
+    Parameter(
+        help=(
+            "Short for --data.corpus: python-docs, shakespeare, a file or folder, or a mixture: "
+            "a:0.7,b:0.3."
+        )
+    ),
+]
+VocabSize = Annotated[
+    int, Parameter(help="Measure on random tokens of so many kinds; 0 takes the recipe's own.")
+]
+Steps = Annotated[
+    int | None, Parameter(help="Short for --train.steps: the length in optimizer steps.")
+]
+AsJson = Annotated[bool, Parameter(help="One JSON object instead of a table.", negative=())]
+
+
+def given_fields(flags: Any, short: Tables) -> Tables:
+    """The fields of the recipe that were given on the command line.
+
+    Args:
+        flags: `--section.field` flags, of which those that weren't given are None.
+        short: Flags of other names, by the section and the field that they stand for.
+
+    Raises:
+        GroundupError: A field was given twice, with two values.
+    """
+    tables: Tables = {name: {} for name in SECTIONS}
+    for name, section in vars(flags).items() if flags else ():
+        tables[name] |= {key: value for key, value in asdict(section).items() if value is not None}
+    for name, section in short.items():
+        for key, value in section.items():
+            if value is not None and tables[name].setdefault(key, value) != value:
+                raise GroundupError(
+                    f"--{key} {value} and --{name}.{key} {tables[name][key]} contradict each other"
+                )
+    return {name: section for name, section in tables.items() if section}
+
+
+def load_given(recipe: str | None, config: Path | None, size: int | None, given: Tables) -> Recipe:
+    """Load the packaged recipe, a file over it, both scaled to a size, and the flags over all.
+
+    Below all is the shape of the model to start from, if there is one: it holds where nobody states
+    another.
+
+    Args:
+        recipe: A packaged recipe; without it and without a file it is quickstart.
+        config: A recipe file.
+        size: The number of layers to scale to.
+        given: The fields given on the command line.
+
+    Raises:
+        GroundupError: The recipe can't be read or contradicts itself.
+    """
+    layers: list[Layer] = []
+    if recipe is not None or config is None:
+        layers.append(packaged(recipe or "quickstart"))
+    if config is not None:
+        layers.append(recipe_file(config))
+    if init := model_to_start_from(*layers, overrides(given)):
+        from groundup.training.initial import shape_layer
+
+        layers.insert(0, shape_layer(init))
+    if size is not None:
+        layers.append(Layer(scaled(load_recipe(*layers), size), source=f"--size {size}"))
+    return load_recipe(*layers, overrides(given))

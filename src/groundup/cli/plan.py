@@ -1,0 +1,134 @@
+"""The command `groundup plan`: predicts what a recipe will need, here or on GPUs elsewhere."""
+
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.table import Table
+
+from groundup.cli.flags import (
+    AsJson,
+    ConfigFile,
+    CorpusName,
+    RecipeFlags,
+    RecipeName,
+    Size,
+    Steps,
+    VocabSize,
+    given_fields,
+    load_given,
+)
+from groundup.console import duration, mebibytes, messages_to, show
+from groundup.errors import GroundupError, RecipeError
+from groundup.recipes.schema import Recipe
+
+if TYPE_CHECKING:
+    from groundup.profiling.estimate import Estimate
+    from groundup.profiling.plan import Plan
+
+
+def plan(
+    recipe: RecipeName = None,
+    /,
+    *,
+    config: ConfigFile = None,
+    size: Size = None,
+    corpus: CorpusName = None,
+    steps: Steps = None,
+    vocab_size: VocabSize = 0,
+    gpu: Annotated[
+        str | None,
+        Parameter(help="Estimate on paper for such a GPU instead: h100, a100, rtx4090 ..."),
+    ] = None,
+    gpus: Annotated[int, Parameter(help="With --gpu: how many.")] = 1,
+    json: AsJson = False,
+    flags: Annotated[RecipeFlags | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
+) -> None:
+    """Predict what a recipe will need on this machine, from a few measured steps: memory, time,
+    largest micro-batch.
+    """
+    from groundup.profiling.estimate import estimate
+
+    short = {"data": {"corpus": corpus}, "train": {"steps": steps}}
+    chosen = load_given(recipe, config, size, given_fields(flags, short))
+    if gpu is not None:
+        estimated = estimate(chosen, vocab_size, gpu, gpus)
+        show(estimated, _table_of_estimate(estimated), json)
+    elif gpus != 1:
+        raise GroundupError(
+            "--gpus is for an estimate on paper: say which, --gpu h100 for instance"
+        )
+    else:
+        planned = _measure(chosen, vocab_size, json)
+        show(planned, _table_of_plan(planned), json)
+
+
+def _measure(recipe: Recipe, vocab_size: int, quiet: bool) -> "Plan":
+    """Measure the recipe with its own text, or with random tokens of a vocabulary."""
+    from groundup.parallel.world import World
+    from groundup.profiling.plan import plan as measure
+    from groundup.profiling.synthetic import synthetic_dataset
+    from groundup.training.failures import explain_out_of_memory
+    from groundup.training.initial import initial_model
+    from groundup.training.journal import Journal, MainJournal
+    from groundup.training.setup import open_dataset
+
+    if vocab_size and recipe.train.epochs:
+        raise RecipeError(
+            "train.epochs are passes over a corpus, and --vocab-size is for none: give --steps"
+        )
+    journal = Journal() if quiet else MainJournal()
+    with messages_to(journal.say), explain_out_of_memory(recipe):
+        if vocab_size:
+            dataset = synthetic_dataset(recipe, vocab_size)
+        else:
+            dataset = open_dataset(recipe, initial_model(recipe), World())
+        return measure(recipe, dataset)
+
+
+def _table_of_plan(result: "Plan") -> Table:
+    """The plan as a table."""
+    title = f"{result.model}, {result.parameters:,} parameters"
+    table = Table(title=title, show_header=False, title_justify="left")
+    needed, time = result.memory, result.time
+    table.add_row("machine", result.machine)
+    table.add_row("operations a token", f"{result.operations_per_token:,.0f}")
+    passes = f"{result.micro_steps} x {result.micro_batch_size} sequences"
+    table.add_row("step", f"{result.tokens_per_step:,} tokens: {passes}")
+    at_the_peak = f"{mebibytes(needed.peak)} of {mebibytes(needed.available)}"
+    table.add_row("memory at the peak", at_the_peak)
+    _add_memory(table, needed.fixed, needed.each, needed.largest_micro_batch)
+    if time is None:
+        table.add_row("time", "doesn't fit: set train.micro_batch_size to the largest that does")
+        return table
+    tokens = result.steps * result.tokens_per_step
+    table.add_row("length", f"{result.steps:,} steps, {tokens:,} tokens")
+    speed = f"{result.tokens_per_step / time.step:,.0f} tokens/s"
+    table.add_row("time of a step", f"{1e3 * time.step:,.1f} ms, {speed}")
+    table.add_row("time of an evaluation", duration(time.evaluation))
+    table.add_row("training", duration(time.training))
+    table.add_row("with its evaluations", duration(time.total))
+    return table
+
+
+def _table_of_estimate(result: "Estimate") -> Table:
+    """The estimate and its assumptions as a table."""
+    title = f"on paper: {result.gpus} x {result.gpu}, {result.parameters:,} parameters"
+    table = Table(title=title, show_header=False, title_justify="left")
+    table.add_row("operations a token", f"{result.operations_per_token:,.0f}")
+    peak = f"{mebibytes(result.peak_memory)} with {result.micro_batch_size} sequences at once"
+    table.add_row("memory of a GPU", peak)
+    _add_memory(table, result.fixed_memory, result.memory_each, result.largest_micro_batch)
+    if result.seconds is not None:
+        table.add_row("time", f"{duration(result.seconds)} for {result.tokens:,} tokens")
+    else:
+        table.add_row("time", "the recipe's length isn't in steps: give --steps")
+    for number, assumption in enumerate(result.assumptions, 1):
+        table.add_row(f"assumption {number}", assumption)
+    return table
+
+
+def _add_memory(table: Table, fixed: int, each: int, largest_micro_batch: int) -> None:
+    """The rows on what memory consists of, and on what fits."""
+    table.add_row("  of it fixed", mebibytes(fixed))
+    table.add_row("  a sequence", mebibytes(each))
+    table.add_row("largest micro-batch", str(largest_micro_batch or "none fits"))
