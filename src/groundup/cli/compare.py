@@ -1,7 +1,7 @@
 """`groundup compare`: prints how two models differ at a task, or two runs by their curves."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.text import Text
@@ -16,7 +16,9 @@ from groundup.cli.evaluate import (
 from groundup.console import plain_table, print_json, short_count, wide_console
 from groundup.errors import EvaluationError
 from groundup.evaluation.task import Settings, open_task
-from groundup.runs.compare_runs import RunComparison, compare_runs, recipe_differences
+
+if TYPE_CHECKING:
+    from groundup.runs.compare_runs import RunComparison
 
 
 def compare(
@@ -55,6 +57,8 @@ def compare(
         device: auto, cpu, cuda, cuda:1 or mps.
         json: One JSON object instead of a table.
     """
+    from groundup.runs.compare_runs import compare_runs, recipe_differences
+
     settings = Settings(limit, batch_size, file, "--file", convention, corpus, stride)
     check_flags(task, settings)
     _check_kind(task, limit, out)
@@ -87,7 +91,7 @@ def _check_kind(task: str | None, limit: int | None, out: Path | None) -> None:
         )
 
 
-def print_runs(comparison: RunComparison) -> None:
+def print_runs(comparison: "RunComparison") -> None:
     """Print what both runs were and reached, how their recipes differ, and where the picture is."""
     console, runs = wide_console(), comparison.runs
     first, second = (run.folder.name for run in runs)
@@ -116,7 +120,7 @@ def print_runs(comparison: RunComparison) -> None:
     console.print(Text(f"picture: {comparison.picture}"))
 
 
-def _descriptions(comparison: RunComparison) -> dict[str, list[str]]:
+def _descriptions(comparison: "RunComparison") -> dict[str, list[str]]:
     """What both runs were and did: the rows of the table that have no difference."""
     rows: dict[str, list[str]] = {}
     for run in comparison.runs:
@@ -137,7 +141,7 @@ def _descriptions(comparison: RunComparison) -> dict[str, list[str]]:
     return rows
 
 
-def remarks(comparison: RunComparison) -> list[str]:
+def remarks(comparison: "RunComparison") -> list[str]:
     """What a reader must know to compare two runs."""
     lines = []
     if any(any(found.interpolated) for found in comparison.at_equal):

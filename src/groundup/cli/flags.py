@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, field, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -46,7 +46,10 @@ def _recipe_flags() -> type:
 
 RecipeFlags = _recipe_flags()
 
-Flags = Annotated[RecipeFlags | None, Parameter(name="*")]  # type: ignore[valid-type]
+if TYPE_CHECKING:
+    Flags = Any
+else:  # a class made just above, which no type checker knows
+    Flags = Annotated[RecipeFlags | None, Parameter(name="*")]
 
 
 def given_fields(flags: Any, short: Tables) -> Tables:
