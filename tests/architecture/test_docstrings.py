@@ -13,9 +13,9 @@ OTHER_HEADINGS = re.compile(
 )
 PROSE = re.compile(r"\bRaises? (an? )?`?[A-Z]\w*(Error|Exit)\b")
 STILL_OLD = {  # rooms whose docstrings aren't in this form yet
-    *("cli", "errors", "evaluation"),
+    *("cli", "errors"),
     *("machine", "optim", "parallel"),
-    *("profiling", "recipes", "runs", "training"),
+    *("profiling", "recipes", "training"),
 }
 
 
