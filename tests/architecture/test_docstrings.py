@@ -14,8 +14,8 @@ OTHER_HEADINGS = re.compile(
 PROSE = re.compile(r"\bRaises? (an? )?`?[A-Z]\w*(Error|Exit)\b")
 STILL_OLD = {  # rooms whose docstrings aren't in this form yet
     *("checkpoints", "cli", "data", "data_inspection", "errors", "evaluation", "export", "files"),
-    *("generation", "hub", "lessons", "machine", "models", "optim", "parallel"),
-    *("profiling", "recipes", "runs", "training", "verification"),
+    *("generation", "hub", "lessons", "models"),
+    *("runs", "training", "verification"),
 }
 
 

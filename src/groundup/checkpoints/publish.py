@@ -55,7 +55,11 @@ def publish(
 
 
 def begin(folder: Path) -> None:
-    """Make the temporary folder that `fill` and `seal` turn into `folder`. Raises TrainingError."""
+    """Make the temporary folder that `fill` and `seal` turn into `folder`.
+
+    Raises:
+        TrainingError: The folder can't be made.
+    """
     with _nothing_left_on_failure(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_unfinished(folder.parent)
