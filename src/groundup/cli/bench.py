@@ -35,8 +35,9 @@ def bench(
     json: AsJson = False,
     flags: Annotated[RecipeFlags | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
 ) -> None:
-    """Measure a recipe's training step on this machine, on random tokens: speed, share of the peak,
-    memory, phases.
+    """Measure a recipe's training step here: speed, share of the peak, memory, phases.
+
+    The tokens are random.
     """
     from groundup.profiling.bench import bench as measure
     from groundup.profiling.synthetic import synthetic_dataset

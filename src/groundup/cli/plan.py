@@ -43,9 +43,7 @@ def plan(
     json: AsJson = False,
     flags: Annotated[RecipeFlags | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
 ) -> None:
-    """Predict what a recipe will need on this machine, from a few measured steps: memory, time,
-    largest micro-batch.
-    """
+    """Predict a recipe's memory, time and largest micro-batch from a few steps measured here."""
     from groundup.profiling.estimate import estimate
 
     short = {"data": {"corpus": corpus}, "train": {"steps": steps}}

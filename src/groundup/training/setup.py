@@ -102,10 +102,11 @@ def start(
     dataset = open_dataset(recipe, initial, session.world)
     evaluations = open_evaluations(recipe, dataset.tokenizer, Path.cwd(), session.world)
     trainer = build_trainer(recipe, dataset, session, initial, evaluations)
+    facts = facts_of(trainer, initial.base if initial else None)
     path = str(create_run(recipe_name, name).path) if session.world.is_main else ""
     run = RunFolder(Path(session.world.agree(path)))
     if session.world.is_main:
-        run.write_facts(facts_of(trainer, initial.base if initial else None))
+        run.write_facts(facts)
         run.write_recipe(trainer.recipe)  # last: a folder with a recipe is a run
     session.world.barrier()  # the other processes read what was written
     return trainer, run
