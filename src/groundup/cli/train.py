@@ -17,6 +17,10 @@ from groundup.cli.flags import (
     load_given,
 )
 
+INIT = "Short for --train.init: a run, folder, gpt2 or OWNER/NAME of the hub to start from."
+RESUME = "Go on with this run, exactly. Only --steps may be given with it, to train longer."
+ACCEPT_CHANGED_DATA = "Resume even though the corpus isn't the one that the run began with."
+
 
 def train(
     recipe: RecipeName = None,
@@ -30,45 +34,20 @@ def train(
     name: Annotated[
         str | None, Parameter(help="The run's folder in runs/; RECIPE-N if left out.")
     ] = None,
-    init: Annotated[
-        str | None,
-        Parameter(
-            help=(
-                "Short for --train.init: a run, folder, gpt2 or OWNER/NAME of the hub to start "
-                "from."
-            )
-        ),
-    ] = None,
-    resume: Annotated[
-        str | None,
-        Parameter(
-            help="Go on with this run, exactly. Only --steps may be given with it, to train longer."
-        ),
-    ] = None,
-    accept_changed_data: Annotated[
-        bool,
-        Parameter(
-            help="Resume even though the corpus isn't the one that the run began with.", negative=()
-        ),
-    ] = False,
+    init: Annotated[str | None, Parameter(help=INIT)] = None,
+    resume: Annotated[str | None, Parameter(help=RESUME)] = None,
+    accept_changed_data: Annotated[bool, Parameter(help=ACCEPT_CHANGED_DATA, negative=())] = False,
     flags: Annotated[RecipeFlags | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
 ) -> None:
     """Train a model by a recipe, and write what it learned."""
     from groundup.cli.training import resume_training, start_training
 
-    given = given_fields(
-        flags, {"data": {"corpus": corpus}, "train": {"steps": steps, "seed": seed, "init": init}}
-    )
+    short = {"data": {"corpus": corpus}, "train": {"steps": steps, "seed": seed, "init": init}}
+    given = given_fields(flags, short)
     if resume is not None:
-        unwanted = {"RECIPE": recipe, "--config": config, "--size": size, "--name": name}
-        _finish(
-            resume_training(
-                resume,
-                given,
-                [flag for flag, value in unwanted.items() if value],
-                accept_changed_data,
-            )
-        )
+        values = {"RECIPE": recipe, "--config": config, "--size": size, "--name": name}
+        unwanted = [flag for flag, value in values.items() if value]
+        _finish(resume_training(resume, given, unwanted, accept_changed_data))
     recipe_name = recipe or "quickstart"
     if config is not None:  # a run's own recipe.toml stands for the run
         recipe_name = config.stem if config.name != "recipe.toml" else config.resolve().parent.name
@@ -76,9 +55,7 @@ def train(
 
 
 def _finish(status: int) -> NoReturn:
-    """Leave with the training's status; one of several processes at once, because gloo's threads
-    can abort an exit.
-    """
+    """Leave with a training's status; one of several processes at once, before gloo aborts it."""
     if os.environ.get("WORLD_SIZE", "1") != "1":
         sys.stdout.flush()
         sys.stderr.flush()
