@@ -17,7 +17,7 @@ from conftest import TINY
 
 PUBLIC = [  # for good: a version may add names, and removes none
     *("GPT2", "Bigram", "BytePairTokenizer", "CharacterTokenizer", "GPTConfig", "GroundupError"),
-    *("LoadedModel", "Modern", "ModernConfig", "ReadableGPT", "Recipe", "find_model"),
+    *("LoadedModel", "Modern", "ModernConfig", "ReadableGPT", "Recipe", "evaluate", "find_model"),
     *("gpt2_from_readable", "keep_top_k", "keep_top_p", "learn_tokenizer", "load", "load_corpus"),
     *("load_model", "load_recipe", "load_tokenizer", "next_token", "parameter_count"),
     *("readable_from_gpt2", "save"),
@@ -103,3 +103,13 @@ def test_a_run_is_loaded_by_its_path(
     text = tokenizer.decode(model.generate(tokens, max_new_tokens=5)[0])
     assert text.startswith("the")
     assert len(text) == 8
+    loaded = groundup.load_model("runs/NAME")
+    found = groundup.evaluate(loaded, "loss", corpus=str(text_file), limit=17).to_json()
+    window = torch.from_numpy(tokenizer.encode(text_file.read_text("utf-8")))[None, :17]
+    with torch.no_grad():
+        _, loss = model(window[:, :-1], window[:, 1:])
+    assert found["loss"] == pytest.approx(loss.item(), abs=1e-5)
+    with pytest.raises(
+        groundup.GroundupError, match=r"there is no task nothing\. Known: hellaswag"
+    ):
+        groundup.evaluate(loaded, "nothing")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
     from groundup.checkpoints.model_folder import LoadedModel, load, load_model, save
     from groundup.data.corpora import load_corpus
     from groundup.errors import GroundupError
+    from groundup.evaluation.task import evaluate
     from groundup.models.bigram import Bigram
     from groundup.models.config import GPTConfig, ModernConfig, parameter_count
     from groundup.models.correspondence import gpt2_from_readable, readable_from_gpt2
@@ -42,6 +43,7 @@ __all__ = [
     "ModernConfig",
     "ReadableGPT",
     "Recipe",
+    "evaluate",
     "find_model",
     "gpt2_from_readable",
     "keep_top_k",
@@ -65,6 +67,7 @@ _HOMES = {
     "checkpoints.model_folder": ("LoadedModel", "load", "load_model", "save"),
     "data.corpora": ("load_corpus",),
     "errors": ("GroundupError",),
+    "evaluation.task": ("evaluate",),
     "models.bigram": ("Bigram",),
     "models.config": ("GPTConfig", "ModernConfig", "parameter_count"),
     "models.correspondence": ("gpt2_from_readable", "readable_from_gpt2"),

@@ -13,7 +13,7 @@ from conftest import Cli, error_line, perturb, some_text
 from groundup.checkpoints.model_folder import load, save
 from groundup.generation.stream import (
     SamplingSettings,
-    start_of,
+    encode_prompt,
     stream_text,
     stream_tokens,
     write_text,
@@ -116,16 +116,16 @@ def test_pieces_are_whole_characters() -> None:
     model = GPT2(GPTConfig(block_size=8, vocab_size=257, n_layer=1, n_head=1, n_embd=8))
     perturb(model, scale=1.0)
     prompt, drawn = (
-        start_of("🙂é", tokenizer),
+        encode_prompt("🙂é", tokenizer),
         SamplingSettings(length=300, temperature=1.0, seed=3),
     )
     pieces = list(stream_text(model, tokenizer, prompt, drawn))
     ends = frozenset({tokenizer.special_tokens[END_OF_TEXT]})
     assert "".join(pieces) == tokenizer.decode(stream_tokens(model, prompt, drawn, ends=ends))
     assert tokenizer.decode_bytes(prompt[0]) == "🙂é".encode()
-    assert start_of("", tokenizer).tolist() == [[ord("\n")]]
-    assert start_of("", CharacterTokenizer("ab")).tolist() == [[0]]
-    assert start_of("", CharacterTokenizer("a\nb")).tolist() == [[0]]
+    assert encode_prompt("", tokenizer).tolist() == [[ord("\n")]]
+    assert encode_prompt("", CharacterTokenizer("ab")).tolist() == [[0]]
+    assert encode_prompt("", CharacterTokenizer("a\nb")).tolist() == [[0]]
 
 
 def test_a_padded_vocabulary_trains_on_and_writes_only_what_has_a_text(tmp_path: Path) -> None:

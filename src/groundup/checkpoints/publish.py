@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.errors import CheckpointError, TrainingError
-from groundup.files import parse_json
+from groundup.files import file_digest, parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,11 @@ def publish(
 
 
 def begin(folder: Path) -> None:
-    """Make the temporary folder that `fill` and `seal` turn into `folder`. Raises TrainingError."""
+    """Make the temporary folder that `fill` and `seal` turn into `folder`.
+
+    Raises:
+        TrainingError: The folder can't be made.
+    """
     with _nothing_left_on_failure(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_unfinished(folder.parent)
@@ -171,7 +175,7 @@ def _check(folder: Path, *, hashes: bool) -> None:
             raise CheckpointError(
                 f"{file} has {size:,} bytes instead of {entry['size']:,}: it was cut or changed"
             )
-        if hashes and (digest := _sha256(file)) != entry["sha256"]:
+        if hashes and (digest := file_digest(file)) != entry["sha256"]:
             raise CheckpointError(
                 f"{file} is damaged: its SHA-256 is {digest[:12]}... instead of "
                 f"{entry['sha256'][:12]}..."
@@ -243,12 +247,7 @@ def _render(files: Files) -> str:
 def _flush_and_hash(path: Path) -> dict[str, Any]:
     """Make a file durable. Returns its entry in the manifest."""
     _flush(path)
-    return {"size": path.stat().st_size, "sha256": _sha256(path)}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {"size": path.stat().st_size, "sha256": file_digest(path)}
 
 
 def _flush(path: Path) -> None:

@@ -1,20 +1,11 @@
 """The command `groundup bench`: measures a recipe's training step, and prints what it reaches."""
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
 from rich.table import Table
 
-from groundup.cli.flags import (
-    AsJson,
-    ConfigFile,
-    RecipeFlags,
-    RecipeName,
-    Size,
-    VocabSize,
-    given_fields,
-    load_given,
-)
+from groundup.cli.flags import Flags, given_fields, load_given
 from groundup.console import mebibytes, messages_to, show
 from groundup.errors import GroundupError
 
@@ -23,20 +14,28 @@ if TYPE_CHECKING:
 
 
 def bench(
-    recipe: RecipeName = None,
+    recipe: str | None = None,
     /,
     *,
-    config: ConfigFile = None,
-    size: Size = None,
-    repeat: Annotated[
-        int, Parameter(help="Steps to measure, once whole and once phase by phase.")
-    ] = 20,
-    vocab_size: VocabSize = 0,
-    json: AsJson = False,
-    flags: Annotated[RecipeFlags | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
+    config: Path | None = None,
+    size: int | None = None,
+    repeat: int = 20,
+    vocab_size: int = 0,
+    json: bool = False,
+    flags: Flags = None,
 ) -> None:
-    """Measure a recipe's training step on this machine, on random tokens: speed, share of the peak,
-    memory, phases.
+    """Measure a recipe's training step here: speed, share of the peak, memory, phases.
+
+    The tokens are random.
+
+    Args:
+        recipe: A packaged recipe (see `groundup recipes`); `quickstart` if neither it nor --config
+            is given.
+        config: A recipe file of your own; its values go over those of RECIPE.
+        size: Layers: scales the recipe's width, heads, batch and learning rates with them.
+        repeat: Steps to measure, once whole and once phase by phase.
+        vocab_size: Measure on random tokens of so many kinds; 0 takes the recipe's own.
+        json: One JSON object instead of a table.
     """
     from groundup.profiling.bench import bench as measure
     from groundup.profiling.synthetic import synthetic_dataset

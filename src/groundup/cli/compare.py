@@ -1,20 +1,12 @@
 """`groundup compare`: prints how two models differ at a task, or two runs by their curves."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
 from groundup.cli.evaluate import (
-    AsJson,
-    BatchSize,
-    Convention,
-    CorpusName,
-    Device,
-    ItemsFile,
-    Stride,
     TaskName,
     check_flags,
     load_named,
@@ -24,49 +16,49 @@ from groundup.cli.evaluate import (
 from groundup.console import plain_table, print_json, short_count, wide_console
 from groundup.errors import EvaluationError
 from groundup.evaluation.task import Settings, open_task
-from groundup.runs.compare_runs import RunComparison, compare_runs, recipe_differences
 
-FirstName = Annotated[
-    str, Parameter(help="A run, the path of a run or model folder, gpt2, or OWNER/NAME of the hub.")
-]
-SecondName = Annotated[str, Parameter(help="What it is compared with; differences are B - A.")]
-TaskFlag = Annotated[
-    TaskName | None,
-    Parameter(
-        help=(
-            "Compare the models at a task, paired; left out, two runs are compared by their curves."
-        )
-    ),
-]
-Limit = Annotated[
-    int | None,
-    Parameter(
-        help="N items, evenly spread; the first N characters of a text, or tokens of shards."
-    ),
-]
-Picture = Annotated[
-    Path | None,
-    Parameter(help="Of two runs: where their curves are drawn; compare-A-B.png if left out."),
-]
+if TYPE_CHECKING:
+    from groundup.runs.compare_runs import RunComparison
 
 
 def compare(
-    a: FirstName,
-    b: SecondName,
+    a: str,
+    b: str,
     /,
     *,
-    task: TaskFlag = None,
-    limit: Limit = None,
-    file: ItemsFile = None,
-    convention: Convention = "both",
-    corpus: CorpusName = None,
-    stride: Stride = None,
-    batch_size: BatchSize = 8,
-    out: Picture = None,
-    device: Device = "auto",
-    json: AsJson = False,
+    task: TaskName | None = None,
+    limit: int | None = None,
+    file: Path | None = None,
+    convention: Literal["both", "completion", "harness"] = "both",
+    corpus: str | None = None,
+    stride: int | None = None,
+    batch_size: int = 8,
+    out: Path | None = None,
+    device: str = "auto",
+    json: bool = False,
 ) -> None:
-    """Compare two models at a task, or two runs by their curves, and list how recipes differ."""
+    """Compare two models at a task, or two runs by their curves, and list how recipes differ.
+
+    Args:
+        a: A run, the path of a run or model folder, gpt2, or OWNER/NAME of the hub.
+        b: What it is compared with; differences are B - A.
+        task: Compare the models at a task, paired; left out, two runs are compared by their curves.
+        limit: N items, evenly spread; the first N characters of a text, or tokens of shards.
+        file: Of choices: its items, as JSON lines; of hellaswag: other items than the official
+            ones, whose result isn't official then.
+        convention: Of hellaswag: as build-nanogpt completes texts, as lm-evaluation-harness does,
+            or both.
+        corpus: Of loss: python-docs, shakespeare, a file or folder of text, or shards, whose
+            validation counts.
+        stride: Of loss: tokens from one window to the next; half the context if left out, 1 is the
+            most exact.
+        batch_size: Items, or windows, that are computed together.
+        out: Of two runs: where their curves are drawn; compare-A-B.png if left out.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        json: One JSON object instead of a table.
+    """
+    from groundup.runs.compare_runs import compare_runs, recipe_differences
+
     settings = Settings(limit, batch_size, file, "--file", convention, corpus, stride)
     check_flags(task, settings)
     _check_kind(task, limit, out)
@@ -99,7 +91,7 @@ def _check_kind(task: str | None, limit: int | None, out: Path | None) -> None:
         )
 
 
-def print_runs(comparison: RunComparison) -> None:
+def print_runs(comparison: "RunComparison") -> None:
     """Print what both runs were and reached, how their recipes differ, and where the picture is."""
     console, runs = wide_console(), comparison.runs
     first, second = (run.folder.name for run in runs)
@@ -128,7 +120,7 @@ def print_runs(comparison: RunComparison) -> None:
     console.print(Text(f"picture: {comparison.picture}"))
 
 
-def _descriptions(comparison: RunComparison) -> dict[str, list[str]]:
+def _descriptions(comparison: "RunComparison") -> dict[str, list[str]]:
     """What both runs were and did: the rows of the table that have no difference."""
     rows: dict[str, list[str]] = {}
     for run in comparison.runs:
@@ -149,7 +141,7 @@ def _descriptions(comparison: RunComparison) -> dict[str, list[str]]:
     return rows
 
 
-def remarks(comparison: RunComparison) -> list[str]:
+def remarks(comparison: "RunComparison") -> list[str]:
     """What a reader must know to compare two runs."""
     lines = []
     if any(any(found.interpolated) for found in comparison.at_equal):

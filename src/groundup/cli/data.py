@@ -2,9 +2,9 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import App, Parameter
+from cyclopts import App
 from rich.console import Console
 from rich.text import Text
 
@@ -20,36 +20,24 @@ data = App(name="data", help="Look at what a model is to learn from.")
 
 @data.command(name="check")
 def check_data(
-    folder: Annotated[
-        Path,
-        Parameter(
-            help="What `groundup prepare` made, or a folder with .bin files of nanoGPT or llm.c."
-        ),
-    ],
+    folder: Path,
     /,
     *,
-    strict: Annotated[
-        bool, Parameter(help="Exit with status 1 if there is a warning.", negative=())
-    ] = False,
-    hellaswag: Annotated[
-        Path | None,
-        Parameter(
-            help="HellaSwag's validation items: hellaswag_val.jsonl; the cache's if left out."
-        ),
-    ] = None,
-    tokenizer: Annotated[
-        str | None,
-        Parameter(
-            help="What made .bin files that have no index: gpt2, or a folder with a tokenizer.json."
-        ),
-    ] = None,
-    json: Annotated[
-        bool, Parameter(help="One JSON object instead of a table.", negative=())
-    ] = False,
+    strict: bool = False,
+    hellaswag: Path | None = None,
+    tokenizer: str | None = None,
+    json: bool = False,
 ) -> None:
     """Verify every shard, and report what a training run should know.
 
     That is: sizes, damage, copies, overlap.
+
+    Args:
+        folder: What `groundup prepare` made, or a folder with .bin files of nanoGPT or llm.c.
+        strict: Exit with status 1 if there is a warning.
+        hellaswag: HellaSwag's validation items: hellaswag_val.jsonl; the cache's if left out.
+        tokenizer: What made .bin files that have no index: gpt2, or a folder with a tokenizer.json.
+        json: One JSON object instead of a table.
     """
     from groundup.data_inspection.report import report_on
 

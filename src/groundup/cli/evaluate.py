@@ -21,84 +21,43 @@ if TYPE_CHECKING:
     TaskName = str
 else:  # one of the registry's
     TaskName = Literal[tuple(TASKS)]
-ModelName = Annotated[
-    str,
-    Parameter(
-        help=(
-            "A run's name, the path of a run or a model folder, or a model of the hub: gpt2, "
-            "OWNER/NAME."
-        )
-    ),
-]
-TaskFlag = Annotated[
-    TaskName,
-    Parameter(help="; ".join(f"{name}: {task.help}" for name, task in TASKS.items()) + "."),
-]
-ItemsFile = Annotated[
-    Path | None,
-    Parameter(
-        help=(
-            "Of choices: its items, as JSON lines; of hellaswag: other items than the official "
-            "ones, whose result isn't official then."
-        )
-    ),
-]
-Convention = Annotated[
-    Literal["both", "completion", "harness"],
-    Parameter(
-        help=(
-            "Of hellaswag: as build-nanogpt completes texts, as lm-evaluation-harness does, or "
-            "both."
-        )
-    ),
-]
-PerItem = Annotated[
-    Path | None,
-    Parameter(help="Of hellaswag and choices: write each item's scores and choices as JSON lines."),
-]
-CorpusName = Annotated[
-    str | None,
-    Parameter(
-        help=(
-            "Of loss: python-docs, shakespeare, a file or folder of text, or shards, whose "
-            "validation counts."
-        )
-    ),
-]
-Stride = Annotated[
-    int | None,
-    Parameter(
-        help=(
-            "Of loss: tokens from one window to the next; half the context if left out, 1 is the "
-            "most exact."
-        )
-    ),
-]
-Limit = Annotated[
-    int | None,
-    Parameter(help="N items, evenly spread over the file, or the first N tokens of a text."),
-]
-BatchSize = Annotated[int, Parameter(help="Items, or windows, that are computed together.")]
-Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1 or mps.")]
-AsJson = Annotated[bool, Parameter(help="One JSON object instead of a table.", negative=())]
+TASK_HELP = "; ".join(f"{name}: {task.help}" for name, task in TASKS.items()) + "."
 
 
 def evaluate(
-    model: ModelName,
+    model: str,
     /,
     *,
-    task: TaskFlag = "hellaswag",
-    limit: Limit = None,
-    file: ItemsFile = None,
-    convention: Convention = "both",
-    per_item: PerItem = None,
-    corpus: CorpusName = None,
-    stride: Stride = None,
-    batch_size: BatchSize = 8,
-    device: Device = "auto",
-    json: AsJson = False,
+    task: Annotated[TaskName, Parameter(help=TASK_HELP)] = "hellaswag",
+    limit: int | None = None,
+    file: Path | None = None,
+    convention: Literal["both", "completion", "harness"] = "both",
+    per_item: Path | None = None,
+    corpus: str | None = None,
+    stride: int | None = None,
+    batch_size: int = 8,
+    device: str = "auto",
+    json: bool = False,
 ) -> None:
-    """Score a model: on HellaSwag or items of your own, or by its loss on a text."""
+    """Score a model: on HellaSwag or items of your own, or by its loss on a text.
+
+    Args:
+        model: A run's name, the path of a run or a model folder, or a model of the hub: gpt2,
+            OWNER/NAME.
+        limit: N items, evenly spread over the file, or the first N tokens of a text.
+        file: Of choices: its items, as JSON lines; of hellaswag: other items than the official
+            ones, whose result isn't official then.
+        convention: Of hellaswag: as build-nanogpt completes texts, as lm-evaluation-harness does,
+            or both.
+        per_item: Of hellaswag and choices: write each item's scores and choices as JSON lines.
+        corpus: Of loss: python-docs, shakespeare, a file or folder of text, or shards, whose
+            validation counts.
+        stride: Of loss: tokens from one window to the next; half the context if left out, 1 is the
+            most exact.
+        batch_size: Items, or windows, that are computed together.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        json: One JSON object instead of a table.
+    """
     settings = Settings(limit, batch_size, file, "--file", convention, corpus, stride)
     check_flags(task, settings, per_item)
     from groundup.evaluation.results import save_result

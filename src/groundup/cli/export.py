@@ -21,18 +21,29 @@ PUBLIC = "With --to hub: a new repository is for everybody."
 
 
 def export(
-    model: Annotated[str, Parameter(help=MODEL)],
-    repository: Annotated[str | None, Parameter(help="With --to hub: OWNER/NAME.")] = None,
+    model: str,
+    repository: str | None = None,
     /,
     *,
-    to: Annotated[Format, Parameter(help=TO)],
-    kind: Annotated[Kind | None, Parameter(name="--type", help=TYPE)] = None,
-    out: Annotated[Path | None, Parameter(help=OUT)] = None,
-    force: Annotated[bool, Parameter(help=FORCE, negative=())] = False,
-    public: Annotated[bool, Parameter(help=PUBLIC, negative=())] = False,
+    to: Format,
+    kind: Annotated[Kind | None, Parameter(name="--type")] = None,
+    out: Path | None = None,
+    force: bool = False,
+    public: bool = False,
 ) -> None:
     """Hand a model to other programs: transformers (folder), llama.cpp and Ollama (gguf), ONNX, or
     the hub.
+
+    Args:
+        model: A run's name, the path of a run or a model folder, or a model of the hub: gpt2,
+            OWNER/NAME.
+        repository: With --to hub: OWNER/NAME.
+        to: Hugging Face's folder, adapters merged; llama.cpp's file, a graph, or Hugging Face's
+            hub.
+        kind: Of GGUF's matrices: f32 if left out; q8_0 is a quarter as large.
+        out: Where to write. With --to hub: a folder to look at, and nothing is uploaded.
+        force: Replace a file that exists, or add to a repository that does.
+        public: With --to hub: a new repository is for everybody.
     """
     import sys
 

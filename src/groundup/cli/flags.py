@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, field, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -25,12 +25,12 @@ NAMESPACE = {"__module__": __name__}
 def _optional_section(name: str) -> type:
     """A section of the recipe whose every field may be left out: that isn't its default."""
     flags = [
-        (key, Annotated[kind | None, Parameter(help=text, negative=())], None)
+        (key, Annotated[kind | None, Parameter(help=text)], None)
         for key, (kind, text) in field_types(name).items()
     ]
     for older, key in OLDER_NAMES.items() if name == "eval" else ():
         kind = field_types(name)[key][0]
-        flags.append((older, Annotated[kind | None, Parameter(show=False, negative=())], None))
+        flags.append((older, Annotated[kind | None, Parameter(show=False)], None))
     return make_dataclass(f"{name.capitalize()}Flags", flags, namespace=NAMESPACE)
 
 
@@ -46,38 +46,10 @@ def _recipe_flags() -> type:
 
 RecipeFlags = _recipe_flags()
 
-RecipeName = Annotated[
-    str | None,
-    Parameter(
-        help=(
-            "A packaged recipe (see `groundup recipes`); `quickstart` if neither it nor --config "
-            "is given."
-        )
-    ),
-]
-ConfigFile = Annotated[
-    Path | None, Parameter(help="A recipe file of your own; its values go over those of RECIPE.")
-]
-Size = Annotated[
-    int | None,
-    Parameter(help="Layers: scales the recipe's width, heads, batch and learning rates with them."),
-]
-CorpusName = Annotated[
-    str | None,
-    Parameter(
-        help=(
-            "Short for --data.corpus: python-docs, shakespeare, a file or folder, or a mixture: "
-            "a:0.7,b:0.3."
-        )
-    ),
-]
-VocabSize = Annotated[
-    int, Parameter(help="Measure on random tokens of so many kinds; 0 takes the recipe's own.")
-]
-Steps = Annotated[
-    int | None, Parameter(help="Short for --train.steps: the length in optimizer steps.")
-]
-AsJson = Annotated[bool, Parameter(help="One JSON object instead of a table.", negative=())]
+if TYPE_CHECKING:
+    Flags = Any
+else:  # a class made just above, which no type checker knows
+    Flags = Annotated[RecipeFlags | None, Parameter(name="*")]
 
 
 def given_fields(flags: Any, short: Tables) -> Tables:

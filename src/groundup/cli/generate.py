@@ -5,9 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING
 
 from groundup.cli.interactive import converse, show
 from groundup.errors import GroundupError
@@ -18,55 +16,39 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Run = Annotated[
-    str,
-    Parameter(help="A run, the path of a run or model folder, gpt2, or OWNER/NAME of the hub."),
-]
-Interactive = Annotated[
-    bool, Parameter(help="Ask for prompt, temperature and length, again and again.", negative=())
-]
-Temperature = Annotated[float, Parameter(help="Below 1 safer, above 1 wilder; 0 is greedy.")]
-TopK = Annotated[int | None, Parameter(help="Draw only from the K most probable tokens.")]
-TopP = Annotated[
-    float,
-    Parameter(
-        help="Draw only from the most probable tokens that make up this share of the probability."
-    ),
-]
-Greedy = Annotated[bool, Parameter(help="Always take the most probable token.", negative=())]
-Seed = Annotated[
-    int | None,
-    Parameter(
-        help="The same seed writes the same text; a fresh one is taken, and said, if left out."
-    ),
-]
-Samples = Annotated[int, Parameter(help="How many texts; text i has the seed SEED + i.")]
-Strict = Annotated[
-    bool,
-    Parameter(
-        help="Refuse a prompt longer than the model's context, instead of keeping its end.",
-        negative=(),
-    ),
-]
-
 
 def generate(
-    run: Run,
+    run: str,
     /,
     *,
-    prompt: Annotated[str, Parameter(help="The text to go on from.")] = "",
-    interactive: Interactive = False,
-    length: Annotated[int, Parameter(help="Tokens to write.")] = 500,
-    temperature: Temperature = 0.8,
-    top_k: TopK = None,
-    top_p: TopP = 1.0,
-    greedy: Greedy = False,
-    seed: Seed = None,
-    samples: Samples = 1,
-    strict: Strict = False,
-    device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    prompt: str = "",
+    interactive: bool = False,
+    length: int = 500,
+    temperature: float = 0.8,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    greedy: bool = False,
+    seed: int | None = None,
+    samples: int = 1,
+    strict: bool = False,
+    device: str = "auto",
 ) -> None:
-    """Write text with a trained model, as it is made."""
+    """Write text with a trained model, as it is made.
+
+    Args:
+        run: A run, the path of a run or model folder, gpt2, or OWNER/NAME of the hub.
+        prompt: The text to go on from.
+        interactive: Ask for prompt, temperature and length, again and again.
+        length: Tokens to write.
+        temperature: Below 1 safer, above 1 wilder; 0 is greedy.
+        top_k: Draw only from the K most probable tokens.
+        top_p: Draw only from the most probable tokens that make up this share of the probability.
+        greedy: Always take the most probable token.
+        seed: The same seed writes the same text; a fresh one is taken, and said, if left out.
+        samples: How many texts; text i has the seed SEED + i.
+        strict: Refuse a prompt longer than the model's context, instead of keeping its end.
+        device: auto, cpu, cuda, cuda:1 or mps.
+    """
     from groundup.checkpoints.model_folder import load_model
     from groundup.generation.stream import SamplingSettings
 

@@ -6,7 +6,7 @@
 import os
 import sys
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 import groundup
 from groundup.cli.bench import bench
@@ -29,7 +29,9 @@ from groundup.errors import GroundupError
 def command_line() -> App:
     """Put the commands together."""
     about = "GPT language models, built from the ground up."
-    commands = App(name="groundup", version=groundup.__version__, help=about)
+    plain = Parameter(negative=())  # --strict has no --no-strict
+    name, version = "groundup", groundup.__version__
+    commands = App(name=name, version=version, help=about, default_parameter=plain)
     for command in (train, bench, plan, generate, recipes, runs, data, tokenizers):
         commands.command(command)
     for command in (evaluate, compare, export):

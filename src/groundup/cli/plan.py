@@ -1,22 +1,11 @@
 """The command `groundup plan`: predicts what a recipe will need, here or on GPUs elsewhere."""
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
 from rich.table import Table
 
-from groundup.cli.flags import (
-    AsJson,
-    ConfigFile,
-    CorpusName,
-    RecipeFlags,
-    RecipeName,
-    Size,
-    Steps,
-    VocabSize,
-    given_fields,
-    load_given,
-)
+from groundup.cli.flags import Flags, given_fields, load_given
 from groundup.console import duration, mebibytes, messages_to, show
 from groundup.errors import GroundupError, RecipeError
 from groundup.recipes.schema import Recipe
@@ -27,24 +16,33 @@ if TYPE_CHECKING:
 
 
 def plan(
-    recipe: RecipeName = None,
+    recipe: str | None = None,
     /,
     *,
-    config: ConfigFile = None,
-    size: Size = None,
-    corpus: CorpusName = None,
-    steps: Steps = None,
-    vocab_size: VocabSize = 0,
-    gpu: Annotated[
-        str | None,
-        Parameter(help="Estimate on paper for such a GPU instead: h100, a100, rtx4090 ..."),
-    ] = None,
-    gpus: Annotated[int, Parameter(help="With --gpu: how many.")] = 1,
-    json: AsJson = False,
-    flags: Annotated[RecipeFlags | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
+    config: Path | None = None,
+    size: int | None = None,
+    corpus: str | None = None,
+    steps: int | None = None,
+    vocab_size: int = 0,
+    gpu: str | None = None,
+    gpus: int = 1,
+    json: bool = False,
+    flags: Flags = None,
 ) -> None:
-    """Predict what a recipe will need on this machine, from a few measured steps: memory, time,
-    largest micro-batch.
+    """Predict a recipe's memory, time and largest micro-batch from a few steps measured here.
+
+    Args:
+        recipe: A packaged recipe (see `groundup recipes`); `quickstart` if neither it nor --config
+            is given.
+        config: A recipe file of your own; its values go over those of RECIPE.
+        size: Layers: scales the recipe's width, heads, batch and learning rates with them.
+        corpus: Short for --data.corpus: python-docs, shakespeare, a file or folder, or a mixture:
+            a:0.7,b:0.3.
+        steps: Short for --train.steps: the length in optimizer steps.
+        vocab_size: Measure on random tokens of so many kinds; 0 takes the recipe's own.
+        gpu: Estimate on paper for such a GPU instead: h100, a100, rtx4090 ...
+        gpus: With --gpu: how many.
+        json: One JSON object instead of a table.
     """
     from groundup.profiling.estimate import estimate
 

@@ -3,84 +3,51 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
-
-from cyclopts import Parameter
+from typing import Literal
 
 from groundup.errors import GroundupError
 
-Source = Annotated[
-    str,
-    Parameter(
-        help=(
-            "A file or folder of text, JSON lines (.jsonl, also .gz or .zst) or parquet; or "
-            "python-docs, shakespeare, fineweb-edu, openwebtext, hf://datasets/OWNER/NAME/FOLDER."
-        )
-    ),
-]
-Out = Annotated[Path, Parameter(help="The folder for the shards; train on it with --corpus.")]
-Sample = Annotated[
-    str, Parameter(help="Of fineweb-edu: 10BT, 100BT or 350BT tokens; 10BT if left out.")
-]
-TokenizerName = Annotated[
-    str,
-    Parameter(
-        help="gpt2, characters, or a folder with a tokenizer.json (see `groundup tokenizer train`)."
-    ),
-]
-Column = Annotated[str, Parameter(help="Where JSON lines and parquet files have their text.")]
-Tokens = Annotated[
-    int, Parameter(help="Stop after the document that reaches so many; 0 takes all.")
-]
-Validation = Annotated[
-    float | None,
-    Parameter(
-        help=(
-            "Share of the documents kept for validation; 0.1 if left out, 0.001 of a corpus of "
-            "the web."
-        )
-    ),
-]
-Seed = Annotated[int, Parameter(help="Of the order of the documents.")]
-Deduplicate = Annotated[bool, Parameter(help="Keep one of documents that are equal.", negative=())]
-EncodingErrors = Annotated[
-    Literal["refuse", "replace"],
-    Parameter(help="Of bytes that aren't UTF-8: `replace` puts U+FFFD there."),
-]
-WorkerCount = Annotated[int, Parameter(help="Processes; 0 takes the cores there are.")]
-Strict = Annotated[
-    bool, Parameter(help="Exit with status 1 if the data doctor warns.", negative=())
-]
-HellaSwag = Annotated[
-    Path | None,
-    Parameter(help="HellaSwag's validation items, not to learn from; the cache's if left out."),
-]
-Ray = Annotated[
-    str, Parameter(help="Work on the Ray cluster at this address instead; `auto` finds one here.")
-]
-
 
 def prepare_corpus(
-    source: Source,
+    source: str,
     /,
     *,
-    out: Out,
-    sample: Sample = "",
-    tokenizer: TokenizerName = "gpt2",
-    column: Column = "text",
-    tokens: Tokens = 0,
-    validation: Validation = None,
-    seed: Seed = 1337,
-    deduplicate: Deduplicate = False,
-    encoding_errors: EncodingErrors = "refuse",
-    workers: WorkerCount = 0,
-    strict: Strict = False,
-    hellaswag: HellaSwag = None,
-    ray: Ray = "",
+    out: Path,
+    sample: str = "",
+    tokenizer: str = "gpt2",
+    column: str = "text",
+    tokens: int = 0,
+    validation: float | None = None,
+    seed: int = 1337,
+    deduplicate: bool = False,
+    encoding_errors: Literal["refuse", "replace"] = "refuse",
+    workers: int = 0,
+    strict: bool = False,
+    hellaswag: Path | None = None,
+    ray: str = "",
 ) -> None:
     """Turn any text into shuffled, verified shards of tokens.
 
     Stopped anywhere, the same command goes on.
+
+    Args:
+        source: A file or folder of text, JSON lines (.jsonl, also .gz or .zst) or parquet; or
+            python-docs, shakespeare, fineweb-edu, openwebtext, hf://datasets/OWNER/NAME/FOLDER.
+        out: The folder for the shards; train on it with --corpus.
+        sample: Of fineweb-edu: 10BT, 100BT or 350BT tokens; 10BT if left out.
+        tokenizer: gpt2, characters, or a folder with a tokenizer.json (see `groundup tokenizer
+            train`).
+        column: Where JSON lines and parquet files have their text.
+        tokens: Stop after the document that reaches so many; 0 takes all.
+        validation: Share of the documents kept for validation; 0.1 if left out, 0.001 of a corpus
+            of the web.
+        seed: Of the order of the documents.
+        deduplicate: Keep one of documents that are equal.
+        encoding_errors: Of bytes that aren't UTF-8: `replace` puts U+FFFD there.
+        workers: Processes; 0 takes the cores there are.
+        strict: Exit with status 1 if the data doctor warns.
+        hellaswag: HellaSwag's validation items, not to learn from; the cache's if left out.
+        ray: Work on the Ray cluster at this address instead; `auto` finds one here.
     """
     from groundup.cli.data import exit_status, print_report
     from groundup.data.hellaswag_items import read_items

@@ -3,9 +3,9 @@
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import App, Parameter
+from cyclopts import App
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
@@ -22,22 +22,16 @@ tokenizers = App(
     name="tokenizer", help="Learn a tokenizer, look at what one does to a text, or compare several."
 )
 
-CorpusName = Annotated[
-    str, Parameter(help="python-docs, shakespeare, or a file or folder of text.")
-]
-
 
 @tokenizers.command(name="train")
-def train_tokenizer(
-    corpus: CorpusName,
-    /,
-    *,
-    out: Annotated[
-        Path, Parameter(help="The folder to save it in; transformers' AutoTokenizer loads it too.")
-    ],
-    vocab_size: Annotated[int, Parameter(help="Tokens, <|endoftext|> included.")] = 4096,
-) -> None:
-    """Learn byte-level BPE from a text, as GPT-2's tokenizer was learned."""
+def train_tokenizer(corpus: str, /, *, out: Path, vocab_size: int = 4096) -> None:
+    """Learn byte-level BPE from a text, as GPT-2's tokenizer was learned.
+
+    Args:
+        corpus: python-docs, shakespeare, or a file or folder of text.
+        out: The folder to save it in; transformers' AutoTokenizer loads it too.
+        vocab_size: Tokens, <|endoftext|> included.
+    """
     from groundup.data.corpora import load_corpus
     from groundup.tokenizers.base import TOKENIZER_FILE
     from groundup.tokenizers.train import learn_tokenizer
@@ -66,13 +60,13 @@ def train_tokenizer(
 
 
 @tokenizers.command(name="show")
-def show_tokens(
-    text: Annotated[str, Parameter(help="The text to cut into tokens.")],
-    /,
-    *,
-    tokenizer: Annotated[str, Parameter(help="gpt2, or a folder with a tokenizer.json.")] = "gpt2",
-) -> None:
-    """Show a text's tokens in colours, with their ids."""
+def show_tokens(text: str, /, *, tokenizer: str = "gpt2") -> None:
+    """Show a text's tokens in colours, with their ids.
+
+    Args:
+        text: The text to cut into tokens.
+        tokenizer: gpt2, or a folder with a tokenizer.json.
+    """
     from groundup.tokenizers.load import load_tokenizer
 
     loaded = load_tokenizer(tokenizer)
@@ -103,11 +97,13 @@ def visible(tokenizer: "Tokenizer", token: int) -> str:
 
 
 @tokenizers.command(name="compare")
-def compare_tokenizers(
-    *names: Annotated[str, Parameter(help="characters, gpt2, or folders with a tokenizer.json.")],
-    corpus: CorpusName = "python-docs",
-) -> None:
-    """Compare bytes a token and speed on a text."""
+def compare_tokenizers(*names: str, corpus: str = "python-docs") -> None:
+    """Compare bytes a token and speed on a text.
+
+    Args:
+        names: characters, gpt2, or folders with a tokenizer.json.
+        corpus: python-docs, shakespeare, or a file or folder of text.
+    """
     from groundup.data.corpora import load_corpus
     from groundup.tokenizers.characters import CharacterTokenizer
     from groundup.tokenizers.load import load_tokenizer

@@ -2,73 +2,51 @@
 
 import os
 import sys
-from typing import Annotated, NoReturn
+from pathlib import Path
+from typing import NoReturn
 
-from cyclopts import Parameter
-
-from groundup.cli.flags import (
-    ConfigFile,
-    CorpusName,
-    RecipeFlags,
-    RecipeName,
-    Size,
-    Steps,
-    given_fields,
-    load_given,
-)
+from groundup.cli.flags import Flags, given_fields, load_given
 
 
 def train(
-    recipe: RecipeName = None,
+    recipe: str | None = None,
     /,
     *,
-    config: ConfigFile = None,
-    size: Size = None,
-    corpus: CorpusName = None,
-    steps: Steps = None,
-    seed: Annotated[int | None, Parameter(help="Short for --train.seed.")] = None,
-    name: Annotated[
-        str | None, Parameter(help="The run's folder in runs/; RECIPE-N if left out.")
-    ] = None,
-    init: Annotated[
-        str | None,
-        Parameter(
-            help=(
-                "Short for --train.init: a run, folder, gpt2 or OWNER/NAME of the hub to start "
-                "from."
-            )
-        ),
-    ] = None,
-    resume: Annotated[
-        str | None,
-        Parameter(
-            help="Go on with this run, exactly. Only --steps may be given with it, to train longer."
-        ),
-    ] = None,
-    accept_changed_data: Annotated[
-        bool,
-        Parameter(
-            help="Resume even though the corpus isn't the one that the run began with.", negative=()
-        ),
-    ] = False,
-    flags: Annotated[RecipeFlags | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
+    config: Path | None = None,
+    size: int | None = None,
+    corpus: str | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    name: str | None = None,
+    init: str | None = None,
+    resume: str | None = None,
+    accept_changed_data: bool = False,
+    flags: Flags = None,
 ) -> None:
-    """Train a model by a recipe, and write what it learned."""
+    """Train a model by a recipe, and write what it learned.
+
+    Args:
+        recipe: A packaged recipe (see `groundup recipes`); `quickstart` if neither it nor --config
+            is given.
+        config: A recipe file of your own; its values go over those of RECIPE.
+        size: Layers: scales the recipe's width, heads, batch and learning rates with them.
+        corpus: Short for --data.corpus: python-docs, shakespeare, a file or folder, or a mixture:
+            a:0.7,b:0.3.
+        steps: Short for --train.steps: the length in optimizer steps.
+        seed: Short for --train.seed.
+        name: The run's folder in runs/; RECIPE-N if left out.
+        init: Short for --train.init: a run, folder, gpt2 or OWNER/NAME of the hub to start from.
+        resume: Go on with this run, exactly. Only --steps may be given with it, to train longer.
+        accept_changed_data: Resume even though the corpus isn't the one that the run began with.
+    """
     from groundup.cli.training import resume_training, start_training
 
-    given = given_fields(
-        flags, {"data": {"corpus": corpus}, "train": {"steps": steps, "seed": seed, "init": init}}
-    )
+    short = {"data": {"corpus": corpus}, "train": {"steps": steps, "seed": seed, "init": init}}
+    given = given_fields(flags, short)
     if resume is not None:
-        unwanted = {"RECIPE": recipe, "--config": config, "--size": size, "--name": name}
-        _finish(
-            resume_training(
-                resume,
-                given,
-                [flag for flag, value in unwanted.items() if value],
-                accept_changed_data,
-            )
-        )
+        values = {"RECIPE": recipe, "--config": config, "--size": size, "--name": name}
+        unwanted = [flag for flag, value in values.items() if value]
+        _finish(resume_training(resume, given, unwanted, accept_changed_data))
     recipe_name = recipe or "quickstart"
     if config is not None:  # a run's own recipe.toml stands for the run
         recipe_name = config.stem if config.name != "recipe.toml" else config.resolve().parent.name
@@ -76,9 +54,7 @@ def train(
 
 
 def _finish(status: int) -> NoReturn:
-    """Leave with the training's status; one of several processes at once, because gloo's threads
-    can abort an exit.
-    """
+    """Leave with a training's status; one of several processes at once, before gloo aborts it."""
     if os.environ.get("WORLD_SIZE", "1") != "1":
         sys.stdout.flush()
         sys.stderr.flush()

@@ -3,9 +3,8 @@
 import json as json_format
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
@@ -14,25 +13,16 @@ if TYPE_CHECKING:
 
 COLOURS = {"ok": "green", "FAILED": "bold red", "skipped": "yellow"}
 
-ModelName = Annotated[
-    str | None,
-    Parameter(
-        help="A run, a model folder, or gpt2 or OWNER/NAME of the hub; small random models if left "
-        "out."
-    ),
-]
 
+def verify_claims(model: str | None = None, /, *, device: str = "auto", json: bool = False) -> None:
+    """Prove on this machine that all parts compute the same: each claim with error and bound.
 
-def verify_claims(
-    model: ModelName = None,
-    /,
-    *,
-    device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    json: Annotated[
-        bool, Parameter(help="One JSON object instead of a table.", negative=())
-    ] = False,
-) -> None:
-    """Prove on this machine that all parts compute the same: each claim with error and bound."""
+    Args:
+        model: A run, a model folder, or gpt2 or OWNER/NAME of the hub; small random models if left
+            out.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        json: One JSON object instead of a table.
+    """
     import torch
 
     from groundup.machine.device import choose_device

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 from groundup.errors import EvaluationError, TokenizerError
 
 if TYPE_CHECKING:  # the command line reads the registry without torch
+    from groundup.checkpoints.model_folder import LoadedModel
     from groundup.models.registry import Model
     from groundup.tokenizers.base import Tokenizer
 
@@ -167,6 +168,42 @@ class Task(ABC):
 def open_task(name: str, settings: Settings) -> Task:
     """Open the task of that name. Raises what `Task.open` raises."""
     return TASKS[name].load().open(settings)
+
+
+def evaluate(
+    loaded: "LoadedModel",
+    task: str = "hellaswag",
+    *,
+    corpus: str | None = None,
+    file: Path | None = None,
+    limit: int | None = None,
+    batch_size: int = 8,
+) -> Result:
+    """Score a model at a task, as `groundup evaluate` does.
+
+    Args:
+        loaded: What `load_model` gives, on the device where it is to be scored.
+        task: hellaswag, loss or choices.
+        corpus: For the loss, the name of a text.
+        file: A file of items, where a task has items.
+        limit: How many items, tokens or characters are read at most; None reads all.
+        batch_size: How many items or windows are computed together.
+
+    Returns:
+        What was found; `to_json()` gives its numbers.
+
+    Raises:
+        EvaluationError: There is no such task, or the model can't be put to it.
+        CorpusError: The text or the items can't be had.
+        CheckpointError: The model has no tokenizer.
+    """
+    if task not in TASKS:
+        raise EvaluationError(f"there is no task {task}. Known: {', '.join(TASKS)}")
+    settings = Settings(limit, batch_size, file, corpus=corpus)
+    tested = (loaded.title, loaded.model, loaded.require_tokenizer(), loaded.folder)
+    return open_task(task, settings).evaluate(
+        NamedModel(*tested), lambda _what, _total: lambda _done: None
+    )
 
 
 @contextmanager
