@@ -83,8 +83,12 @@ def fill(folder: Path, write: Callable[[Path], None], pattern: str = "**/*") -> 
     temporary = _temporary(folder)
     with _nothing_left_on_failure(folder):
         write(temporary)
-        files = sorted(path for path in temporary.glob(pattern) if path.is_file())
-        return {path.relative_to(temporary).as_posix(): _flush_and_hash(path) for path in files}
+        files: Files = {}
+        for path in sorted(path for path in temporary.glob(pattern) if path.is_file()):
+            _flush(path)
+            entry = {"size": path.stat().st_size, "sha256": file_digest(path)}
+            files[path.relative_to(temporary).as_posix()] = entry
+        return files
 
 
 def seal(folder: Path, files: Files, *, best: bool, keep: int, protected: Path | None) -> None:
@@ -242,12 +246,6 @@ def _render(files: Files) -> str:
     """The one way to write a manifest, sealed with its own SHA-256: any other byte is damage."""
     seal = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
     return json.dumps({"files": files, "sha256": seal}, indent=2, sort_keys=True) + "\n"
-
-
-def _flush_and_hash(path: Path) -> dict[str, Any]:
-    """Make a file durable. Returns its entry in the manifest."""
-    _flush(path)
-    return {"size": path.stat().st_size, "sha256": file_digest(path)}
 
 
 def _flush(path: Path) -> None:

@@ -117,16 +117,10 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
         clock.begin("rest")
         ended, tokens = time.perf_counter(), self.recipe.tokens_per_step
-        return StepRecord(
-            step=step + 1,
-            tokens=(step + 1) * tokens,
-            loss=loss,
-            learning_rate=learning_rate,
-            gradient_norm=gradient_norm,
-            tokens_per_second=tokens_per_second(tokens, started, ended),
-            seconds=self.progress.seconds + ended - started,
-            batch_hash=int(batch_hash),
-        )
+        speed = tokens_per_second(tokens, started, ended)
+        seconds = self.progress.seconds + ended - started
+        measured = loss, learning_rate, gradient_norm, speed, seconds
+        return StepRecord(step + 1, (step + 1) * tokens, *measured, int(batch_hash))
 
     def accumulate_gradients(self, step: int, clock: PhaseClock = UNTIMED) -> Tensor:
         """Do the forward and backward passes of this process over its rows of batch `step`.
