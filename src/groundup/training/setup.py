@@ -27,6 +27,7 @@ from groundup.machine.device import Machine
 from groundup.models.lora import adapt, adapter_of
 from groundup.models.registry import Model, build, count_parameters
 from groundup.optim.groups import build_optimizers, rules_of
+from groundup.optim.state import load_optimizer_state
 from groundup.parallel.sharding import distribute
 from groundup.parallel.world import World, main_first
 from groundup.recipes.schema import Recipe
@@ -271,9 +272,11 @@ def build_trainer(
     if recipe.train.compile == "on" and not compile_in_place(objective, loader.take(0, 0)[0]):
         recipe = replace(recipe, train=replace(recipe.train, compile="off"))
     distributed = distribute(objective, world)
-    optimizers = build_optimizers(model, rules_of(recipe), recipe.optim, machine.product_dtype)
     writer = StateWriter(dataset, initial.base if initial and recipe.lora.rank else None)
-    progress = read_state(checkpoint, model, optimizers) if checkpoint else Progress()
+    progress, saved = read_state(checkpoint) if checkpoint else (Progress(), {})
+    optimizers = build_optimizers(model, rules_of(recipe), recipe.optim, machine.product_dtype)
+    if checkpoint:
+        load_optimizer_state(model, optimizers, saved)
 
     def trainer_of(recipe: Recipe) -> Trainer:
         place = recipe, session, machine, dataset, loader
