@@ -62,7 +62,11 @@ class RunFolder:
             ) from error
 
     def read_facts(self) -> dict[str, Any]:
-        """Read the facts that `write` wrote. Raises RunError."""
+        """Read the facts that `write` wrote.
+
+        Raises:
+            RunError: There is no such file, or it isn't what groundup wrote.
+        """
         file = self.path / "run.json"
         try:
             facts = json.loads(file.read_text("utf-8"))
@@ -108,7 +112,11 @@ _SAMPLE_HEADER = re.compile(rf"^{_SAMPLE_MARK}(\d+) \(validation loss .*\)$", re
 
 
 def check_new_name(name: str | None) -> None:
-    """Refuse a name that can't be a new run's. Raises RunError."""
+    """Check that a name can be a new run's.
+
+    Raises:
+        RunError: It is no plain name, or a run has it.
+    """
     if name is None:
         return
     if not name or Path(name).name != name or name.startswith((".", "-")):
@@ -143,7 +151,11 @@ def create_run(recipe_name: str, name: str | None) -> RunFolder:
 
 
 def find_run(name: str) -> RunFolder:
-    """Find the run of that name or path. Raises RunError, which lists the runs that there are."""
+    """Find the run of that name or path.
+
+    Raises:
+        RunError: There is none; the error lists the runs that there are.
+    """
     path = run_or_path(name)
     if (path / RECIPE_FILE).is_file():
         return RunFolder(path)
