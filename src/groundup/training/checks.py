@@ -9,14 +9,15 @@ import torch
 
 import groundup
 from groundup.checkpoints.adapter_folder import Base
+from groundup.checkpoints.model_folder import LoadedModel, fits
 from groundup.data.choice_items import possessive
 from groundup.data.corpora import Corpus, fingerprint_of
 from groundup.errors import RecipeError, RunError
 from groundup.evaluation.task import TASKS
 from groundup.models.config import ModelConfig
-from groundup.models.registry import Model, architecture_of
 from groundup.parallel.world import World
 from groundup.recipes.schema import Recipe
+from groundup.tokenizers.base import Tokenizer
 from groundup.training.periodic import PeriodicEvaluation
 
 logger = logging.getLogger(__name__)
@@ -38,13 +39,24 @@ def check_division(recipe: Recipe, world: World) -> None:
         )
 
 
-def check_same_shape(model: Model, architecture: str, config: ModelConfig) -> None:
-    """Check that a loaded model is the one that the recipe describes.
+def agreed_config(recipe: Recipe, tokenizer: Tokenizer, initial: LoadedModel | None) -> ModelConfig:
+    """Make the config of the model that trains, which a model to start from must have already.
+
+    Args:
+        recipe: The recipe.
+        tokenizer: The tokenizer of the run; the vocabulary of a model may be padded beyond it.
+        initial: The model to start from, or None.
 
     Raises:
-        RecipeError: The recipe states another shape or architecture.
+        RecipeError: The recipe states another shape or architecture than the model has.
     """
-    if (found := architecture_of(model)) != architecture:
+    vocab_size, architecture = tokenizer.vocab_size, recipe.model.architecture
+    if initial and fits(tokenizer, initial.model.config.vocab_size):
+        vocab_size = initial.model.config.vocab_size
+    config = recipe.model_config(vocab_size)
+    if initial is None:
+        return config
+    if (found := initial.architecture) != architecture:
         raise RecipeError(
             f"model.architecture = {architecture}, but the model to start from is a {found}. "
             f"{REMEDY}"
@@ -53,12 +65,13 @@ def check_same_shape(model: Model, architecture: str, config: ModelConfig) -> No
         {"block_size", "vocab_size"} if found == "bigram" else asdict(config).keys() - {"dropout"}
     )
     for field in sorted(compared):
-        has, states = getattr(model.config, field), getattr(config, field)
+        has, states = getattr(initial.model.config, field), getattr(config, field)
         if has != states:
             raise RecipeError(
                 f"model.{field} = {states}, but the model to start from has {field} = {has}. "
                 f"{REMEDY}"
             )
+    return config
 
 
 def check_same_text(

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from groundup.checkpoints.adapter_folder import Base
-from groundup.checkpoints.model_folder import LoadedModel, fits
+from groundup.checkpoints.model_folder import LoadedModel
 from groundup.checkpoints.publish import newest_valid, point, remove_unfinished, steps
 from groundup.data.corpora import Corpus, open_corpora
 from groundup.data.dataset import Dataset, check_tokenizer, make_dataset, tokenizer_of_shards
@@ -36,10 +36,10 @@ from groundup.tokenizers.base import Tokenizer
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.load import load_tokenizer
 from groundup.training.checks import (
+    agreed_config,
     check_division,
     check_same_items,
     check_same_processes,
-    check_same_shape,
     check_same_text,
     check_same_versions,
     check_same_weights,
@@ -262,13 +262,14 @@ def build_trainer(
     Raises:
         GroundupError: The recipe can't be trained on this machine, or doesn't fit the model.
     """
-    sampler, world = dataset.sampler(recipe), session.world
+    world = session.world
     recipe, machine = choose_machine(recipe, dataset, world)
     machines.prepare(machine.device, recipe.train.threads * world.local_size)
-    rows = recipe.train.micro_batch_size or recipe.train.batch_size // world.size
-    loader = Loader(sampler, rows, world.rank, world.size, machine.device)
     model = _build_model(recipe, dataset, initial, machine)
     objective = NextTokenLoss(model, machine.precision)
+    sampler = dataset.sampler(recipe)
+    rows = recipe.train.micro_batch_size or recipe.train.batch_size // world.size
+    loader = Loader(sampler, rows, world.rank, world.size, machine.device)
     if recipe.train.compile == "on" and not compile_in_place(objective, loader.take(0, 0)[0]):
         recipe = replace(recipe, train=replace(recipe.train, compile="off"))
     distributed = distribute(objective, world)
@@ -293,12 +294,8 @@ def _build_model(
     recipe: Recipe, dataset: Dataset, initial: LoadedModel | None, machine: Machine
 ) -> Model:
     """The model that trains, on its device, with adapters where these are wanted."""
-    vocab_size = dataset.tokenizer.vocab_size
-    if initial and fits(dataset.tokenizer, initial.model.config.vocab_size):
-        vocab_size = initial.model.config.vocab_size  # which may be padded
-    config = recipe.model_config(vocab_size)
+    config = agreed_config(recipe, dataset.tokenizer, initial)
     if initial:
-        check_same_shape(initial.model, recipe.model.architecture, config)
         model = initial.model
     else:
         torch.manual_seed(recipe.train.seed)
