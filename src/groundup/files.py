@@ -7,20 +7,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+from uuid import uuid4
 
 
 @contextmanager
-def open_whole(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
+def open_whole(path: Path, apart: Path | None = None) -> Iterator[BinaryIO]:
     """Open a file for writing that gets its name, durable, when the body ends.
 
     Args:
         path: The name that it gets; what was there is replaced.
-        temporary: The name until then, on the same disk; left out, a hidden one beside `path`.
+        apart: Where it lies until then, on the same disk, under a name that no other process
+            gives; left out, under a hidden name beside `path`.
 
     Raises:
         OSError: The system refuses. After this and any other error nothing is left behind.
     """
-    temporary = temporary or path.with_name(f".{path.name}.writing")
+    name = f"{path.name}.{uuid4().hex}.part" if apart else f".{path.name}.writing"
+    temporary = (apart or path.parent) / name
     try:
         with temporary.open("wb") as file:
             yield file

@@ -84,8 +84,8 @@ def find_overlap(
     shares = validation.shares(table, found)
     shares = shares[~np.isnan(shares)]
     some, most = int((shares > 0).sum()), int((shares >= 0.5).sum())
-    whole, tokens = validation.whole, validation.tokens
-    documents = DocumentOverlap(n, len(shares), some, most, whole, tokens)
+    looked_for = validation.whole, validation.tokens
+    documents = DocumentOverlap(n, len(shares), some, most, *looked_for)
     if not items:
         return documents, None
     unknown = sum(not len(first) for first, _ in variants)

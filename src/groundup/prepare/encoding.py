@@ -15,11 +15,9 @@ A run is a file of a part's documents, sorted by shard, as many as fit into litt
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
-from uuid import uuid4
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +32,8 @@ SHARD_TOKENS = 2**25  # of a shard, about: what phase two holds in memory
 RUN_TOKENS = 2**23  # of a run, about: what phase one holds in memory
 TOKENS_OF_A_ROW = 128  # that take as much memory as what is kept of a document beside its tokens
 DIGEST_BYTES = 16
+
+ByNumber = dict[int, np.ndarray]  # the tokens of documents
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,8 @@ class Layout:
 
     def place_of(self, shard: int) -> tuple[str, int]:
         """Give a shard's split and its number there."""
-        if shard < self.training_shards:
-            return "train", shard
-        return "validation", shard - self.training_shards
+        number = shard - self.training_shards
+        return ("train", shard) if number < 0 else ("validation", number)
 
     def validates(self, digest: bytes) -> bool:
         """Decide by its digest alone whether a document is for validation."""
@@ -131,19 +130,8 @@ def encode_anyway(tokenizer: Tokenizer, text: str) -> np.ndarray:
         if len(text) < 2**16:
             raise
         middle = len(text) // 2
-        halves = encode_anyway(tokenizer, text[:middle]), encode_anyway(tokenizer, text[middle:])
-        return np.concatenate(halves)
-
-
-def open_apart(path: Path, folder: Path) -> AbstractContextManager[BinaryIO]:
-    """Open a file that gets its name when it is whole; until then it has another one in `folder`.
-
-    So several processes may write one file, of which all hold the same.
-
-    Raises:
-        OSError: The system refuses.
-    """
-    return open_whole(path, folder / f"{path.name}.{uuid4().hex}.part")
+        halves = text[:middle], text[middle:]
+        return np.concatenate([encode_anyway(tokenizer, half) for half in halves])
 
 
 def write_json(path: Path, values: dict[str, Any], folder: Path | None = None) -> None:
@@ -157,7 +145,7 @@ def write_json(path: Path, values: dict[str, Any], folder: Path | None = None) -
     Raises:
         OSError: The system refuses.
     """
-    with open_apart(path, folder or path.parent) as file:
+    with open_whole(path, folder or path.parent) as file:
         file.write(json.dumps(values, indent=1).encode("ascii") + b"\n")
 
 
@@ -211,7 +199,7 @@ class RunWriter:
         ends = np.concatenate([[0], np.cumsum(documents["tokens"], dtype=np.uint64)])
         bounds[:, 1] = ends[bounds[:, 0].astype(np.int64)]
         self.names.append(f"{self.name}-{len(self.names):04d}.run")
-        with open_apart(self.folder / self.names[-1], self.folder) as file:
+        with open_whole(self.folder / self.names[-1], self.folder) as file:
             file.write(bounds.tobytes())
             file.write(documents.tobytes())
             for number in by_shard:
@@ -242,7 +230,7 @@ def read_shard(
     for stretch in np.split(order, np.flatnonzero(np.diff(stretches)) + 1):
         wanted = np.zeros(len(rows), dtype=bool)
         wanted[stretch] = True
-        tokens: dict[int, np.ndarray] = {}
+        tokens: ByNumber = {}
         for piece, end in zip(pieces, ends, strict=True):
             tokens |= piece.read_tokens(rows, end - len(piece), wanted)
         for number in stretch.tolist():
@@ -269,9 +257,7 @@ class _Piece:
         """[documents] DOCUMENT"""
         return self._read(self.table + self.first * DOCUMENT.itemsize, DOCUMENT, len(self))
 
-    def read_tokens(
-        self, rows: np.ndarray, begin: int, wanted: np.ndarray
-    ) -> dict[int, np.ndarray]:
+    def read_tokens(self, rows: np.ndarray, begin: int, wanted: np.ndarray) -> ByNumber:
         """The tokens of the documents that are wanted, by their numbers, the first `begin`."""
         numbers = begin + np.flatnonzero(wanted[begin : begin + len(self)])
         if not len(numbers):

@@ -6,7 +6,6 @@ which says why it isn't huggingface_hub's own, the bytes through `groundup.hub.d
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -14,6 +13,7 @@ from urllib.parse import unquote
 from groundup.errors import CorpusError
 from groundup.hub import api as hub
 from groundup.hub.api import Repository, commit_of, files_below
+from groundup.hub.download import Progress
 
 FINEWEB_SAMPLES = ("10BT", "100BT", "350BT")
 FORM = "hf://datasets/OWNER/NAME[@REVISION][/FOLDER]"
@@ -55,15 +55,12 @@ def named_dataset(name: str, sample: str | None = None) -> HubDataset | None:
     """
     if name == "fineweb-edu":
         if sample is not None and sample not in FINEWEB_SAMPLES:
-            raise CorpusError(
-                f"fineweb-edu has no sample {sample}. Choose --sample "
-                f"{' or '.join(FINEWEB_SAMPLES)}."
-            )
+            choices = " or ".join(FINEWEB_SAMPLES)
+            raise CorpusError(f"fineweb-edu has no sample {sample}. Choose --sample {choices}.")
         return HubDataset("HuggingFaceFW/fineweb-edu", f"sample/{sample or FINEWEB_SAMPLES[0]}")
     if sample is not None:
-        raise CorpusError(
-            f"--sample {sample} is for fineweb-edu; {name} has no samples. Leave --sample out."
-        )
+        remedy = "Leave --sample out."
+        raise CorpusError(f"--sample {sample} is for fineweb-edu; {name} has no samples. {remedy}")
     if name == "openwebtext":
         return HubDataset("Skylion007/openwebtext", "plain_text")
     return _from_address(name) if name.startswith("hf://") else None
@@ -72,11 +69,8 @@ def named_dataset(name: str, sample: str | None = None) -> HubDataset | None:
 def _from_address(address: str) -> HubDataset:
     """A dataset by its address; slashes in a revision are %2F, but for those of refs/... ."""
     name = r"[\w-][\w.-]*"
-    match = re.fullmatch(
-        rf"hf://datasets/({name}/{name})(?:@(refs/(?:convert|pr)/[^/]+|[^/]+))?(?:/(.*))?",
-        address,
-        re.ASCII,
-    )
+    revision, folder = r"(?:@(refs/(?:convert|pr)/[^/]+|[^/]+))?", "(?:/(.*))?"
+    match = re.fullmatch(rf"hf://datasets/({name}/{name}){revision}{folder}", address, re.ASCII)
     folder = (match[3] or "").strip("/") if match else ""
     if not match or ".." in folder.split("/"):
         raise CorpusError(f"{address} is no address of a dataset. Its form is {FORM}.")
@@ -106,16 +100,13 @@ def list_files(dataset: HubDataset) -> list[RemoteParquet]:
     ]
     if not files:
         place = f"at {only}" if only else f"in folder {below}" if below else "at all"
-        raise CorpusError(
-            f"{latest} has no parquet file {place}. Name a folder that has some: {FORM}; for many "
-            f"datasets hf://datasets/{dataset.repository}@refs/convert/parquet has"
-        )
+        remedy = f"Name a folder that has some: {FORM}; for many datasets "
+        remedy += f"hf://datasets/{dataset.repository}@refs/convert/parquet has"
+        raise CorpusError(f"{latest} has no parquet file {place}. {remedy}")
     return sorted(files, key=lambda file: file.path)
 
 
-def download(
-    file: RemoteParquet, folder: Path, progress: Callable[[int], None] | None = None
-) -> Path:
+def download(file: RemoteParquet, folder: Path, progress: Progress | None = None) -> Path:
     """Bring a file to `folder`, at its path in the repository.
 
     It goes on where an earlier try ended, five tries in a row may bring nothing, each ends after

@@ -91,12 +91,10 @@ def _start() -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "groundup.prepare.workers"]
     paths = os.pathsep.join(filter(None, sys.path))  # but not the folder that it happens to be in
     environment = os.environ | {"PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
+    pipe = subprocess.PIPE
+    # in a session of its own: Ctrl-C goes to the process that began the work, which ends them
     return subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-        start_new_session=True,  # Ctrl-C goes to the process that began the work, which ends them
+        command, stdin=pipe, stdout=pipe, env=environment, start_new_session=True
     )
 
 
@@ -111,14 +109,11 @@ def _ask(process: subprocess.Popen[bytes], call: Call) -> dict[str, Any]:
     except OSError:
         line = b""
     if not line:
-        status = process.wait()
-        killed = (
-            f"was killed by signal {-status}, most likely for want of memory: try fewer --workers"
-        )
-        raise CorpusError(
-            f"a worker {killed if status < 0 else 'failed, see above'}. What is done is kept: the "
-            "same command goes on"
-        )
+        status, how = process.wait(), "failed, see above"
+        if status < 0:
+            remedy = "most likely for want of memory: try fewer --workers"
+            how = f"was killed by signal {-status}, {remedy}"
+        raise CorpusError(f"a worker {how}. What is done is kept: the same command goes on")
     answer = json.loads(line)
     if "error" in answer:
         raise (getattr(errors, answer["error"], None) or RuntimeError)(answer["message"])

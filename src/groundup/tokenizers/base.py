@@ -15,7 +15,7 @@ TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 END_OF_TEXT = "<|endoftext|>"
 
-Contents = dict[str, Any]  # of tokenizer.json
+Contents = dict[str, Any]  # of tokenizer.json, or of a step in it
 
 
 class Tokenizer(Protocol):
@@ -102,17 +102,13 @@ def read_contents(path: Path) -> Contents:
         contents = read_json(path)
         _type, _vocabulary = contents["model"].get("type"), contents["model"]["vocab"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TokenizerError(
-            f"{path} is not a tokenizer file: {type(error).__name__}: {error}"
-        ) from error
+        what = f"{type(error).__name__}: {error}"
+        raise TokenizerError(f"{path} is not a tokenizer file: {what}") from error
     return contents
 
 
 def make_contents(
-    model: dict[str, Any],
-    pre_tokenizer: dict[str, Any],
-    decoder: dict[str, Any],
-    added_tokens: list[dict[str, Any]],
+    model: Contents, pre_tokenizer: Contents, decoder: Contents, added_tokens: list[Contents]
 ) -> Contents:
     """Put the steps of a tokenizer together as `tokenizer.json` has them."""
     return {
@@ -139,12 +135,8 @@ def write_files(folder: Path, contents: Contents, special: Mapping[str, str]) ->
     Raises:
         OSError: The system refuses.
     """
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "clean_up_tokenization_spaces": False,
-        **special,
-    }
-    for name, value in ((TOKENIZER_FILE, contents), (TOKENIZER_CONFIG_FILE, config)):
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    for name, value in ((TOKENIZER_FILE, contents), (TOKENIZER_CONFIG_FILE, {**config, **special})):
         (folder / name).write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", "utf-8")
 
 
@@ -173,7 +165,6 @@ def check_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
     numbers = list(map(int, ids))
     for position, token in enumerate(numbers):
         if not 0 <= token < vocab_size:
-            raise TokenizerError(
-                f"token {token} at position {position} is outside [0, {vocab_size})"
-            )
+            where = f"at position {position} is outside [0, {vocab_size})"
+            raise TokenizerError(f"token {token} {where}")
     return numbers

@@ -12,14 +12,8 @@ import regex
 import tiktoken
 
 from groundup.errors import ForeignTokenizerError, SlowTokenizerError, TokenizerError
-from groundup.tokenizers.base import (
-    END_OF_TEXT,
-    Contents,
-    check_ids,
-    check_text,
-    make_contents,
-    write_files,
-)
+from groundup.tokenizers import base
+from groundup.tokenizers.base import END_OF_TEXT, Contents
 from groundup.tokenizers.word_patterns import check_patterns, extent_of
 
 # GPT-2's words: contractions, then letters, numbers or signs with at most one space before them,
@@ -34,6 +28,8 @@ OTHER_MERGING = ("ignore_merges", "dropout", "byte_fallback", "unk_token")
 OTHER_MARKS = ("continuing_subword_prefix", "end_of_word_suffix")
 
 Merge = tuple[bytes, bytes]
+# tokens and their ids; the merges in their order; the special tokens' ids
+Learned = tuple[dict[bytes, int], list[Merge], dict[str, int]]
 
 
 class ByteLevelTokenizer:
@@ -57,7 +53,9 @@ class ByteLevelTokenizer:
         Raises:
             TokenizerError: An id is out of range.
         """
-        return b"".join([self._by_id.get(token, b"") for token in check_ids(ids, self.vocab_size)])
+        return b"".join(
+            [self._by_id.get(token, b"") for token in base.check_ids(ids, self.vocab_size)]
+        )
 
     def decode(self, ids: Iterable[int]) -> str:
         """Decode ids; bytes that aren't UTF-8, such as half a character, become U+FFFD.
@@ -74,7 +72,7 @@ class ByteLevelTokenizer:
             OSError: The system refuses.
         """
         roles = ("bos_token", "eos_token") if END_OF_TEXT in self.special_tokens else ()
-        write_files(folder, self.contents, dict.fromkeys(roles, END_OF_TEXT))
+        base.write_files(folder, self.contents, dict.fromkeys(roles, END_OF_TEXT))
 
 
 class BytePairTokenizer(ByteLevelTokenizer):
@@ -97,9 +95,8 @@ class BytePairTokenizer(ByteLevelTokenizer):
         pattern, self.normal_form = pattern_of(contents, path)
         learned = [bytes([byte]) for byte in range(256)] + [left + right for left, right in merges]
         if missing := [token for token in learned if token not in vocabulary]:
-            raise ForeignTokenizerError(
-                f"{path} has no token for {missing[0]!r}, which texts need: it can't be used"
-            )
+            lacks = f"no token for {missing[0]!r}, which texts need"
+            raise ForeignTokenizerError(f"{path} has {lacks}: it can't be used")
         learned[:256] = sorted(learned[:256], key=vocabulary.__getitem__)
         ranks = {token: rank for rank, token in enumerate(learned)}
         check_merges(merges, ranks, path)
@@ -111,9 +108,8 @@ class BytePairTokenizer(ByteLevelTokenizer):
                 str(path), pat_str=pattern, mergeable_ranks=ranks, special_tokens=never
             )
         except ValueError as error:  # a pattern of another dialect
-            raise SlowTokenizerError(
-                f"{path} cuts words in a way that tiktoken refuses: {_line_of(error)}"
-            ) from error
+            does = "cuts words in a way that tiktoken refuses"
+            raise SlowTokenizerError(f"{path} {does}: {_line_of(error)}") from error
         by_id = {token: data for data, token in vocabulary.items()}
         by_id |= {token: name.encode("utf-8") for name, token in special.items()}
         super().__init__(contents, special, by_id)
@@ -131,15 +127,14 @@ class BytePairTokenizer(ByteLevelTokenizer):
         Raises:
             TokenizerError: The text has a lone surrogate, or a run that is too long.
         """
-        check_text(text)
+        base.check_text(text)
         if self.normal_form:
             text = unicodedata.normalize("NFC", text)
         try:
             ranks = self._encoding.encode_to_numpy(text, disallowed_special=())
         except ValueError as error:  # about a million spaces before a word
-            raise TokenizerError(
-                f"a run in this text is too long to be cut into words: {_line_of(error)}"
-            ) from error
+            what = "a run in this text is too long to be cut into words"
+            raise TokenizerError(f"{what}: {_line_of(error)}") from error
         return ranks.astype(np.int64) if self._in_order else self._ids[ranks]
 
 
@@ -156,17 +151,15 @@ def contents_of(
     byte_level = {"add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     letters = {"type": "ByteLevel", **byte_level}
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    added = [
-        {"id": token, "content": name, **flags, "special": True}
-        for name, token in special_tokens.items()
-    ]
+    names = special_tokens.items()
+    added = [{"id": token, "content": name, **flags, "special": True} for name, token in names]
     model = {"type": "BPE", "vocab": vocabulary, "merges": merges}
-    return make_contents(model, letters, letters, added)
+    return base.make_contents(model, letters, letters, added)
 
 
 @cache
-def byte_letters() -> dict[int, str]:
-    """Give each byte's letter in a `tokenizer.json`.
+def byte_letters() -> tuple[dict[int, str], dict[str, int]]:
+    """Give each byte's letter in a `tokenizer.json`, and each letter's byte.
 
     It is the byte itself where it can be seen, else the next letter from U+0100 on.
     """
@@ -174,17 +167,13 @@ def byte_letters() -> dict[int, str]:
     seen = [byte for first, last in ends for byte in range(ord(first), ord(last) + 1)]
     hidden = [byte for byte in range(256) if byte not in seen]
     letters = {byte: chr(byte) for byte in seen}
-    return letters | {byte: chr(256 + place) for place, byte in enumerate(hidden)}
-
-
-@cache
-def _letter_bytes() -> dict[str, int]:
-    return {letter: byte for byte, letter in byte_letters().items()}
+    letters |= {byte: chr(256 + place) for place, byte in enumerate(hidden)}
+    return letters, {letter: byte for byte, letter in letters.items()}
 
 
 def to_letters(token: bytes) -> str:
     """Write a token as a `tokenizer.json` does."""
-    letters = byte_letters()
+    letters = byte_letters()[0]
     return "".join(letters[byte] for byte in token)
 
 
@@ -194,7 +183,7 @@ def to_bytes(letters: str) -> bytes:
     Raises:
         KeyError: A letter stands for no byte.
     """
-    known = _letter_bytes()
+    known = byte_letters()[1]
     return bytes([known[letter] for letter in letters])
 
 
@@ -205,9 +194,7 @@ def is_byte_level(contents: Contents) -> bool:
     return contents["model"].get("type") == "BPE" and "ByteLevel" in kinds
 
 
-def parse(
-    contents: Contents, path: Path | str
-) -> tuple[dict[bytes, int], list[Merge], dict[str, int]]:
+def parse(contents: Contents, path: Path | str) -> Learned:
     """Take out what was learned.
 
     Returns:
@@ -218,9 +205,8 @@ def parse(
         TokenizerError: They can't be understood.
     """
     if not is_byte_level(contents):
-        raise ForeignTokenizerError(
-            f"{path} is a {contents['model'].get('type')} tokenizer, not byte-level BPE"
-        )
+        kind = contents["model"].get("type")
+        raise ForeignTokenizerError(f"{path} is a {kind} tokenizer, not byte-level BPE")
     try:
         check_patterns(contents, path)
         special = special_tokens_of(contents)
@@ -228,10 +214,8 @@ def parse(
         vocabulary = contents["model"]["vocab"]
         outside = [number for name, number in special.items() if name not in vocabulary]
         check_numbers([*vocabulary.values(), *outside])
-        pairs = (
-            merge.split(" ") if isinstance(merge, str) else merge
-            for merge in contents["model"]["merges"]
-        )
+        listed = contents["model"]["merges"]
+        pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in listed)
         merges = [(to_bytes(left), to_bytes(right)) for left, right in pairs]
         learned = {to_bytes(name): id_ for name, id_ in vocabulary.items() if name not in added}
         return learned, merges, special
@@ -299,9 +283,8 @@ def pattern_of(contents: Contents, path: Path | str) -> tuple[str, bool]:
     if not pattern:
         refused.append(f"pre_tokenizer {', '.join(str(step.get('type')) for step in unknown)}")
     if refused:
-        raise SlowTokenizerError(
-            f"{path} asks for {' and '.join(refused)}, which tiktoken doesn't do"
-        )
+        wants = " and ".join(refused)
+        raise SlowTokenizerError(f"{path} asks for {wants}, which tiktoken doesn't do")
     return pattern, bool(normalizers)
 
 
@@ -327,8 +310,7 @@ def _split_pattern(split: dict[str, Any]) -> str:
 def _steps(part: Any) -> Iterator[dict[str, Any]]:
     """The steps of a part of the pipeline, sequences unfolded."""
     if isinstance(part, dict) and part.get("type") == "Sequence":
-        inner = next((value for value in part.values() if isinstance(value, list)), [])
-        for step in inner:
+        for step in next((value for value in part.values() if isinstance(value, list)), []):
             yield from _steps(step)
     elif isinstance(part, dict):
         yield part
@@ -353,18 +335,16 @@ def check_merges(merges: list[Merge], ranks: dict[bytes, int], path: Path | str)
         raise SlowTokenizerError(f"{path} lists two merges for one token")
     for left, right in merges:
         if merged(left + right, ranks, ranks[left + right]) != [left, right]:
-            raise SlowTokenizerError(
-                f"{path} merges {left + right!r} in another order than tiktoken would"
-            )
+            order = "in another order than tiktoken would"
+            raise SlowTokenizerError(f"{path} merges {left + right!r} {order}")
 
 
 def merged(word: bytes, ranks: dict[bytes, int], below: int) -> list[bytes]:
     """Merge a word's bytes, lowest rank first, as long as there is a rank lower than `below`."""
     parts = [word[place : place + 1] for place in range(len(word))]
     while len(parts) > 2:
-        rank, place = min(
-            (ranks.get(a + b, below), place) for place, (a, b) in enumerate(pairwise(parts))
-        )
+        pairs = enumerate(pairwise(parts))
+        rank, place = min((ranks.get(a + b, below), place) for place, (a, b) in pairs)
         if rank >= below:
             break
         parts[place : place + 2] = [parts[place] + parts[place + 1]]

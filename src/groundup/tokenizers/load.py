@@ -29,9 +29,8 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
     path = Path(name).expanduser()
     file = path / TOKENIZER_FILE if path.is_dir() else path
     if not file.is_file():
-        raise TokenizerError(
-            f"tokenizer {name} is neither gpt2 nor a folder with a {TOKENIZER_FILE} nor such a file"
-        )
+        kinds = f"gpt2 nor a folder with a {TOKENIZER_FILE} nor such a file"
+        raise TokenizerError(f"tokenizer {name} is neither {kinds}")
     contents = read_contents(file)
     if contents["model"].get("type") == "WordLevel":
         return CharacterTokenizer.from_contents(contents, file)
@@ -41,6 +40,5 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
         logger.warning("%s: `tokenizers` encodes, more slowly", error)
         return ForeignTokenizer(contents, file)
     except ForeignTokenizerError as error:
-        raise ForeignTokenizerError(
-            f"{error}. groundup reads byte-level BPE and its own tokenizers of characters"
-        ) from error
+        reads = "groundup reads byte-level BPE and its own tokenizers of characters"
+        raise ForeignTokenizerError(f"{error}. {reads}") from error
