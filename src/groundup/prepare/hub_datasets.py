@@ -134,5 +134,5 @@ def download(
         CorpusError: The file can't be had, or isn't what it should be.
     """
     repository = Repository("datasets", file.repository, file.revision)
-    listed = repository.file(file.path, file.size, file.sha256)
+    listed = repository.file(file.path, file.size, sha256=file.sha256)
     return hub.download(repository, listed, folder / file.path, progress)
