@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def usable_cores() -> int:
-    """The cores that this process may run on: its affinity, and its container's quota."""
+    """Count the cores that this process may run on, by its affinity and its container's quota."""
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -13,9 +13,7 @@ def usable_cores() -> int:
 
 
 def _quota() -> int | None:
-    """The CPUs that a container's control group allows (cgroup v2), rounded up; None without a
-    limit.
-    """
+    """The CPUs that the control group allows (cgroup v2), rounded up; None without a limit."""
     try:
         limit, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
     except (OSError, ValueError):
