@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
@@ -77,11 +78,8 @@ def parse_json(text: str | bytes) -> Any:
         holders = [holder for holder in level if isinstance(holder, list | dict)]
         if not holders:
             return value
-        level = [
-            inner
-            for holder in holders
-            for inner in (holder.values() if isinstance(holder, dict) else holder)
-        ]
+        parts = (holder.values() if isinstance(holder, dict) else holder for holder in holders)
+        level = list(chain.from_iterable(parts))
     raise ValueError(f"its values are nested more than {DEEPEST} levels deep")
 
 

@@ -1,15 +1,15 @@
 """Where an export goes: a place that isn't taken, and that gets all of the export or nothing."""
 
+import importlib.util
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from groundup.checkpoints.adapter_folder import is_adapter
 from groundup.checkpoints.model_folder import LoadedModel
-from groundup.errors import ExportError
+from groundup.errors import ExportError, MachineError
 
 TEMPORARY = ".exporting-"
 
@@ -42,18 +42,26 @@ def appearing_whole(target: Path) -> Iterator[Path]:
     Raises:
         ExportError: The system refuses. After this and any other error nothing is left behind.
     """
-    folder = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=target.parent))
-        yield folder / target.name
-        for made in sorted(folder.iterdir(), key=lambda path: path.name == target.name):
-            made.replace(target.with_name(made.name))
+        beside = TemporaryDirectory(prefix=TEMPORARY, dir=target.parent, ignore_cleanup_errors=True)
+        with beside as name:
+            yield Path(name) / target.name
+            for made in sorted(Path(name).iterdir(), key=lambda path: path.name == target.name):
+                made.replace(target.with_name(made.name))
     except OSError as error:
         raise ExportError(f"can't write {target}: {error.strerror or error}") from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+
+
+def require(kind: str, *packages: str) -> None:
+    """Refuse to export `--to kind` where a package for it isn't installed.
+
+    Raises:
+        MachineError: The packages that are missing.
+    """
+    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
+        needs = " and ".join(missing)
+        raise MachineError(f"--to {kind} needs {needs}: pip install 'groundup[export]'")
 
 
 def export_folder(loaded: LoadedModel, out: Path) -> str:

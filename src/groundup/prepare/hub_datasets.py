@@ -125,5 +125,5 @@ def download(file: RemoteParquet, folder: Path, progress: Progress | None = None
         CorpusError: The file can't be had, or isn't what it should be.
     """
     repository = Repository("datasets", file.repository, file.revision)
-    listed = repository.file(file.path, file.size, file.sha256)
+    listed = repository.file(file.path, file.size, sha256=file.sha256)
     return hub.download(repository, listed, folder / file.path, progress)
