@@ -41,19 +41,12 @@ def train(
     """
     from groundup.cli.training import resume_training, start_training
 
-    given = given_fields(
-        flags, {"data": {"corpus": corpus}, "train": {"steps": steps, "seed": seed, "init": init}}
-    )
+    of_train = {"steps": steps, "seed": seed, "init": init}
+    given = given_fields(flags, {"data": {"corpus": corpus}, "train": of_train})
     if resume is not None:
-        unwanted = {"RECIPE": recipe, "--config": config, "--size": size, "--name": name}
-        _finish(
-            resume_training(
-                resume,
-                given,
-                [flag for flag, value in unwanted.items() if value],
-                accept_changed_data,
-            )
-        )
+        new = {"RECIPE": recipe, "--config": config, "--size": size, "--name": name}
+        unwanted = [flag for flag, value in new.items() if value]
+        _finish(resume_training(resume, given, unwanted, accept_changed_data))
     recipe_name = recipe or "quickstart"
     if config is not None:  # a run's own recipe.toml stands for the run
         recipe_name = config.stem if config.name != "recipe.toml" else config.resolve().parent.name
