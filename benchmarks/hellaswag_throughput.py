@@ -16,7 +16,7 @@ import importlib.util
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -143,10 +143,7 @@ def main(words: list[str] | None = None) -> None:
     # from all of the file: lengths differ
     chosen = items[:: max(1, len(items) // given.items)][: given.items]
     if any(item.parts for item in chosen):  # asked by both with the context as it is
-        chosen = [
-            Item(item.number, item.context, item.endings, item.label, item.activity)
-            for item in chosen
-        ]
+        chosen = [replace(item, parts=None) for item in chosen]
     tokenizer = gpt2_tokenizer()
     torch.manual_seed(1)
     model = GPT2(GPTConfig(n_layer=given.layers)).eval()

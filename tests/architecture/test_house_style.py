@@ -14,7 +14,7 @@ from source_tree import FILES, ROOT, SOURCE, Function, definitions, tree_of
 
 WIDTH = 100  # columns
 LONGEST = 80  # lines of a function: 50 once the seven that formatting made longer are cut
-CODE = 14_000  # lines of code in the whole package: 12,500 is the bar
+CODE = 13_400  # lines of code in the whole package: 12,500 is the bar
 LOOSE = 8  # files beside the rooms
 
 
@@ -133,7 +133,6 @@ def test_no_line_is_wider_than_a_screen():
     wide = [
         f"{path.relative_to(ROOT)}: {line}"
         for path in files
-        if path.suffix == ".py"
         for line in sources_of(path).splitlines()
         if len(line) > WIDTH
     ]

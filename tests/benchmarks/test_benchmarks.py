@@ -78,16 +78,8 @@ def test_recipe_loss_trains_every_seed_and_ends_with_a_line_of_json(
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import recipe_loss
 
-    flags = [
-        "--corpus",
-        str(text_file),
-        "--steps",
-        "2",
-        "--eval.train-tokens",
-        "0",
-        "--eval.sample-length",
-        "0",
-    ]
+    flags = ["--corpus", str(text_file), "--steps", "2", "--train.threads", "1"]
+    flags += ["--eval.train-tokens", "0", "--eval.tokens", "64", "--eval.sample-length", "0"]
     recipe_loss.main(["bigram", "--seeds", "1", "2", *flags])
     lines = capsys.readouterr().out.splitlines()
     losses = [float(line.rpartition(" ")[2]) for line in lines[:2]]

@@ -160,7 +160,7 @@ def test_any_text_is_cleaned_as_the_harness_does(text: str):
 
 
 def test_a_context_gives_its_trailing_space_to_the_ending():
-    item = Item(0, "", ("", "", "", ""), 0)
+    item = Item(0, "", ("", "", "", ""), 0, "HellaSwag")
     context, ending = encode_pair(item, "the roof  ", " she", tokenizer())
     assert tokenizer().decode(context) == "the roof"
     assert tokenizer().decode(ending) == "   she"

@@ -24,17 +24,9 @@ def shrunk(words: list[str]) -> list[str]:
         for word in words
     ]
     if words[0] == "train":
-        return [
-            *words,
-            "--steps",
-            "1",
-            "--eval.every",
-            "0",
-            "--name",
-            "quickstart-1",
-            "--train.batch-size",
-            "2",
-        ]
+        short = ("--steps", "1", "--eval.every", "0", "--eval.tokens", "64")
+        cheap = ("--train.batch-size", "2", "--train.threads", "1", "--train.compile", "off")
+        return [*words, *short, *cheap, "--name", "quickstart-1"]
     if words[0] == "generate":
         words[words.index("--length") + 1] = "3"
     return (
@@ -62,6 +54,7 @@ def test_every_command_runs(tmp_path: Path) -> None:
     for line in lines:
         program, *words = shlex.split(line)
         assert program == "groundup"
-        finished = groundup(*shrunk(words), folder=tmp_path)
+        no_compiler = {"PATH": "", "CXX": ""}  # what `verify` compiles has tests of its own
+        finished = groundup(*shrunk(words), folder=tmp_path, env=no_compiler)
         assert finished.returncode == 0, (line, finished.stderr)
     assert {"gpt2-q8_0.gguf", "gpt2.onnx", "my-model"} <= {path.name for path in tmp_path.iterdir()}

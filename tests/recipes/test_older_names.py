@@ -2,7 +2,8 @@
 
 import pytest
 
-from groundup.cli.main import RecipeFlags, app
+from groundup.cli.flags import RecipeFlags
+from groundup.cli.main import app
 from groundup.errors import RecipeError
 from groundup.recipes.files import load_recipe, overrides, packaged, parse_toml
 from groundup.recipes.schema import Recipe, differences

@@ -29,11 +29,15 @@ def agree(fast: BytePairTokenizer, readable: ReadableBytePair) -> None:
     assert fast.vocab_size == readable.vocab_size + 1
 
 
-def test_both_learn_and_encode_shakespeare_alike() -> None:
-    text = load_corpus("shakespeare").text
+@pytest.mark.parametrize(
+    "characters", [150_000, pytest.param(1_115_394, marks=pytest.mark.long)], ids=["part", "whole"]
+)
+def test_both_learn_and_encode_shakespeare_alike(characters: int) -> None:
+    text = load_corpus("shakespeare").text[:characters]
+    assert len(text) == characters
     fast, readable = learn_tokenizer([text], 513), ReadableBytePair.train(text, 512)
     agree(fast, readable)
-    sample = text[500_000:600_000]
+    sample = text[characters // 2 :][:100_000]
     ids = readable.encode(sample)
     assert fast.encode(sample).tolist() == ids
     assert readable.decode(ids) == sample

@@ -24,8 +24,9 @@ def bench(
     json: bool = False,
     flags: Flags = None,
 ) -> None:
-    """Measure a recipe's training step on this machine, on random tokens: speed, share of the peak,
-    memory, phases.
+    """Measure a recipe's training step here: speed, share of the peak, memory, phases.
+
+    The tokens are random.
 
     Args:
         recipe: A packaged recipe (see `groundup recipes`); `quickstart` if neither it nor --config

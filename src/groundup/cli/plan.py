@@ -29,8 +29,7 @@ def plan(
     json: bool = False,
     flags: Flags = None,
 ) -> None:
-    """Predict what a recipe will need on this machine, from a few measured steps: memory, time,
-    largest micro-batch.
+    """Predict a recipe's memory, time and largest micro-batch from a few steps measured here.
 
     Args:
         recipe: A packaged recipe (see `groundup recipes`); `quickstart` if neither it nor --config

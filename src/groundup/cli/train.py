@@ -41,11 +41,11 @@ def train(
     """
     from groundup.cli.training import resume_training, start_training
 
-    of_train = {"steps": steps, "seed": seed, "init": init}
-    given = given_fields(flags, {"data": {"corpus": corpus}, "train": of_train})
+    short = {"data": {"corpus": corpus}, "train": {"steps": steps, "seed": seed, "init": init}}
+    given = given_fields(flags, short)
     if resume is not None:
-        new = {"RECIPE": recipe, "--config": config, "--size": size, "--name": name}
-        unwanted = [flag for flag, value in new.items() if value]
+        values = {"RECIPE": recipe, "--config": config, "--size": size, "--name": name}
+        unwanted = [flag for flag, value in values.items() if value]
         _finish(resume_training(resume, given, unwanted, accept_changed_data))
     recipe_name = recipe or "quickstart"
     if config is not None:  # a run's own recipe.toml stands for the run
@@ -54,9 +54,7 @@ def train(
 
 
 def _finish(status: int) -> NoReturn:
-    """Leave with the training's status; one of several processes at once, because gloo's threads
-    can abort an exit.
-    """
+    """Leave with a training's status; one of several processes at once, before gloo aborts it."""
     if os.environ.get("WORLD_SIZE", "1") != "1":
         sys.stdout.flush()
         sys.stderr.flush()

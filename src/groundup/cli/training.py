@@ -33,7 +33,19 @@ FINAL_SAMPLE = 500  # tokens
 
 
 def start_training(recipe: Recipe, recipe_name: str, name: str | None) -> int:
-    """Train a new run; the exit status. Raises GroundupError."""
+    """Train a new run.
+
+    Args:
+        recipe: What to train.
+        recipe_name: What a run without a name is called after.
+        name: The name of the run, or None.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        GroundupError: The recipe can't be trained, or training failed.
+    """
     with open_session(recipe) as session:
         trainer, run = setup.start(recipe, recipe_name, name, session)
         return train(trainer, run, None)
@@ -42,7 +54,20 @@ def start_training(recipe: Recipe, recipe_name: str, name: str | None) -> int:
 def resume_training(
     run_name: str, given: Tables, unwanted: list[str], data_may_differ: bool
 ) -> int:
-    """Go on with a run; the exit status. Raises GroundupError."""
+    """Go on with a run.
+
+    Args:
+        run_name: The name or the path of the run.
+        given: The fields of the recipe that were given on the command line.
+        unwanted: The flags that were given and can't be, with a run to resume.
+        data_may_differ: Whether the user accepts another text than the run began with.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        GroundupError: The run can't go on as it began, or training failed.
+    """
     run = find_run(run_name)
     recorded = run.read_recipe()
     recipe = longer(recorded, given, unwanted, run)
@@ -63,7 +88,11 @@ def resume_training(
 
 
 def train(trainer: Trainer, run: RunFolder, resumed_from: Path | None) -> int:
-    """Train, and say what is trained before and what came of it after; the exit status."""
+    """Train, say before it what is trained and after it what came of that.
+
+    Returns:
+        The exit status.
+    """
     done, recipe, session = trainer.progress.step, trainer.recipe, trainer.session
     logger.info(describe(trainer, run))
     with session.journal.open(
@@ -82,7 +111,11 @@ def train(trainer: Trainer, run: RunFolder, resumed_from: Path | None) -> int:
 
 @contextmanager
 def open_session(recipe: Recipe) -> Iterator[Session]:
-    """The session of one training: messages go to its journal, and what fails is explained."""
+    """Open the session of a training: its messages go to the journal, and failures are explained.
+
+    Args:
+        recipe: The recipe, of which the device decides how processes talk.
+    """
     uses_cuda = choose_device(recipe.train.device).type == "cuda"
     with join_world(uses_cuda) as world, stop_on_signals() as stop:
         journal = MainJournal() if world.is_main else Journal()
@@ -91,8 +124,11 @@ def open_session(recipe: Recipe) -> Iterator[Session]:
 
 
 def longer(recorded: Recipe, given: Tables, unwanted: list[str], run: RunFolder) -> Recipe:
-    """The recorded recipe, with more steps if asked for; any other change is refused by name.
-    Raises RunError.
+    """Give the recorded recipe more steps, if these are asked for. Other changes are refused.
+
+    Raises:
+        RunError: Another field or flag was given.
+        RecipeError: The steps are fewer than before.
     """
     if unwanted:
         raise RunError(
@@ -124,7 +160,7 @@ def longer(recorded: Recipe, given: Tables, unwanted: list[str], run: RunFolder)
 
 
 def describe_longer_schedule(old: Recipe, new: Recipe, step: int) -> str:
-    """What more steps do to the learning rate."""
+    """Say what more steps do to the learning rate."""
     before, after = (Schedule.of(recipe.optim, recipe.train.steps) for recipe in (old, new))
     return (
         f"steps {old.train.steps:,} -> {new.train.steps:,}: the {new.optim.schedule} schedule now "
@@ -134,7 +170,7 @@ def describe_longer_schedule(old: Recipe, new: Recipe, step: int) -> str:
 
 
 def describe(trainer: Trainer, run: RunFolder) -> str:
-    """What is about to be trained, on what, with what."""
+    """Say what is about to be trained, on what text and on what machine."""
     recipe, facts = trainer.recipe, run.read_facts()
     processes = (
         f", {trainer.session.world.size} processes" if trainer.session.world.size > 1 else ""
@@ -152,7 +188,7 @@ def describe(trainer: Trainer, run: RunFolder) -> str:
 
 
 def describe_adapters(recipe: Recipe, facts: dict[str, Any]) -> str:
-    """How few parameters train, where only adapters do: a line, or nothing."""
+    """Say how few parameters train, where only adapters do: a line, or nothing."""
     if not recipe.lora.rank:
         return ""
     trained = facts["trained_parameters"]
@@ -164,7 +200,7 @@ def describe_adapters(recipe: Recipe, facts: dict[str, Any]) -> str:
 
 
 def farewell(trainer: Trainer, run: RunFolder) -> str:
-    """The result, a text from the best checkpoint, and what to try next."""
+    """Say what came of a training, let the best checkpoint write, and say what to try next."""
     progress = trainer.progress
     best, name = progress.best_loss or 0.0, shlex.quote(run.name)
     model, tokenizer = load(run.path)
@@ -185,6 +221,6 @@ def farewell(trainer: Trainer, run: RunFolder) -> str:
 
 
 def shown_prompt(text: str) -> str:
-    """A word of the model's own to begin with, so that its vocabulary has every character of it."""
+    """Choose a word of the model's own as a prompt, so that its vocabulary has every character."""
     words = [word[:20] for word in text.split() if not word.startswith("-")]
     return next((word for word in words if word.isalpha() and len(word) > 2), (words or [""])[0])

@@ -31,9 +31,9 @@ class Item:
     context: str
     endings: tuple[str, ...]
     label: int
+    task: str
     activity: str | None = None
     parts: tuple[str, str] | None = None
-    task: str = "HellaSwag"
 
     @property
     def text(self) -> str:

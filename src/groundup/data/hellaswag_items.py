@@ -7,6 +7,7 @@ from typing import Any
 from groundup.data.choice_items import Item, ItemsFile, open_file, read_json_lines
 from groundup.hub.download import RemoteFile, cache_folder, fetch
 
+TITLE = "HellaSwag"
 OFFICIAL = RemoteFile(
     url="https://raw.githubusercontent.com/rowanz/hellaswag/master/data/hellaswag_val.jsonl",
     path="hellaswag/hellaswag_val.jsonl",
@@ -49,7 +50,7 @@ def read_items(path: Path) -> list[Item]:
     return read_json_lines(
         path,
         _item,
-        task="HellaSwag",
+        task=TITLE,
         fields="ind, ctx, endings and label",
         remedy="Give the file hellaswag_val.jsonl",
     )
@@ -61,6 +62,7 @@ def _item(value: Any, _line: int) -> Item:
         context=value["ctx"],
         endings=tuple(value["endings"]),
         label=int(value["label"]),
+        task=TITLE,
         activity=value.get("activity_label"),
         parts=(value["ctx_a"], value["ctx_b"]) if "ctx_a" in value and "ctx_b" in value else None,
     )

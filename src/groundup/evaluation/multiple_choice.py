@@ -1,6 +1,6 @@
 """Multiple choice: which of an item's endings does a model find the most probable, and is it right?
 
-HellaSwag and `choices` are such tasks, and share all of this.
+All tasks of items with endings to choose from share this.
 """
 
 import time

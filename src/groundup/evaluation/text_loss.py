@@ -100,17 +100,28 @@ class TextLoss(Result):
                 yield f"  {where}: {text!r}"
 
 
+class Scope(NamedTuple):
+    """What a model reads of a text: which part, in words, its tokens, and the windows' stride."""
+
+    part: str
+    tokens: Tokens
+    stride: int
+
+    @property
+    def targets(self) -> int:
+        """How many tokens are predicted: all but each stream's first."""
+        return sum(max(0, len(stream) - 1) for stream in self.tokens.streams)
+
+
 @dataclass(frozen=True)
 class LossComparison(Finding):
     """The losses of two models on the same text, over the same passages."""
 
-    models: tuple[str, str]
+    models: tuple[NamedModel, NamedModel]
     corpus: str
-    part: str
+    scopes: list[Scope]
     passages: Passages
-    block_size: tuple[int, int]
-    stride: tuple[int, int]
-    seconds: tuple[float, float]
+    seconds: list[float]
 
     def to_json(self) -> dict[str, Any]:
         """State both losses over all passages, and their difference in bits a byte."""
@@ -118,9 +129,9 @@ class LossComparison(Finding):
         bits = passages.nats / math.log(2)
         return {
             "task": "loss",
-            "models": list(self.models),
+            "models": [named.name for named in self.models],
             "corpus": self.corpus,
-            "part": self.part,
+            "part": self.scopes[0].part,
             "bytes": int(passages.sizes.sum()),
             "passages": len(passages),
             "tokens": passages.tokens.tolist(),
@@ -128,9 +139,9 @@ class LossComparison(Finding):
             "bits_per_byte": (bits.sum(axis=1) / passages.sizes.sum()).tolist(),
             **paired_rate(bits[1] - bits[0], passages.sizes).to_json(),
             "lower_in": [int((bits[0] < bits[1]).sum()), int((bits[1] < bits[0]).sum())],
-            "block_size": list(self.block_size),
-            "stride": list(self.stride),
-            "seconds": list(self.seconds),
+            "block_size": [named.model.block_size for named in self.models],
+            "stride": [scope.stride for scope in self.scopes],
+            "seconds": self.seconds,
         }
 
     def report(self) -> Iterator[str | Table]:
@@ -155,23 +166,10 @@ class LossComparison(Finding):
             f"{len(self.passages):,} passages)"
         )
         yield (
-            f"{result['bytes']:,} bytes: {self.part} of {self.corpus}, in passages of {SIZE:,} "
-            "bytes or more, cut where a token of both ends. What a model was trained on says "
-            "nothing about new text"
+            f"{result['bytes']:,} bytes: {result['part']} of {self.corpus}, in passages of "
+            f"{SIZE:,} bytes or more, cut where a token of both ends. What a model was trained on "
+            "says nothing about new text"
         )
-
-
-class Scope(NamedTuple):
-    """What a model reads of a text: which part, in words, its tokens, and the windows' stride."""
-
-    part: str
-    tokens: Tokens
-    stride: int
-
-    @property
-    def targets(self) -> int:
-        """How many tokens are predicted: all but each stream's first."""
-        return sum(max(0, len(stream) - 1) for stream in self.tokens.streams)
 
 
 @dataclass(frozen=True)
@@ -192,43 +190,43 @@ class TextLossTask(Task):
 
     def evaluate(self, named: NamedModel, progress: Progress) -> TextLoss:
         """Measure the loss on the text, or on its first tokens."""
-        stride, limit = self._stride(named.model), self.settings.limit
-        part, tokens = self._read(named)
-        if limit is not None and limit < len(tokens):
-            part, tokens = f"the first {limit:,} tokens of {part}", first_tokens(tokens, limit)
-        if not any(len(stream) > 1 for stream in tokens.streams):
+        scope = self._scope(named)
+        if not scope.targets:
             raise EvaluationError(
-                f"corpus {self.corpus.name} has {len(tokens)} tokens: a loss needs 2. Give more "
-                "text"
+                f"corpus {self.corpus.name} has {len(scope.tokens)} tokens: a loss needs 2. Give "
+                "more text"
             )
-        scope = Scope(part, tokens, stride)
         tell = progress("tokens", scope.targets)
         return text_loss(named, self.corpus.name, scope, self.settings.batch_size, tell)
 
     def compare(self, first: NamedModel, second: NamedModel, progress: Progress) -> LossComparison:
         """Measure both models on the same bytes, and pair them passage by passage."""
-        both, readings, seconds = (first, second), [], []
-        scopes = self._scopes(both)
+        both, scopes, readings, seconds = (first, second), [], [], []
+        same = first.tokenizer.identity == second.tokenizer.identity
+        if self.corpus.shards is not None and not same:
+            raise EvaluationError(
+                f"{first.name} and {second.name} have different tokenizers, and the shards in "
+                f"{self.corpus.name} were made by one at most. Compare them on a text"
+            )
+        for named in both:
+            with naming(named.name):
+                scopes.append(self._scope(named, paired=True))
         for named, scope in zip(both, scopes, strict=True):
             started = time.perf_counter()
             tell = progress(f"{named.name}, tokens", scope.targets)
             with naming(named.name):
-                readings.append(read_streams(named, scope, self.settings.batch_size, tell))
+                readings.append(list(read_streams(named, scope, self.settings.batch_size, tell)))
             seconds.append(time.perf_counter() - started)
-        found = [common_passages(pair) for pair in zip(*readings, strict=True)]
+        found = [
+            common_passages(pair) for pair in zip(*readings, strict=True) if len(pair[0].sizes)
+        ]
         found = [passages for passages in found if len(passages)]
         if sum(map(len, found)) < 2:
             raise EvaluationError(
                 f"corpus {self.corpus.name} is too short: a comparison needs 2 passages of "
                 f"{SIZE:,} bytes at least. Give more text"
             )
-        return LossComparison(
-            (first.name, second.name),
-            *(self.corpus.name, scopes[0].part, Passages.joined(found)),
-            (first.model.block_size, second.model.block_size),
-            (scopes[0].stride, scopes[1].stride),
-            (seconds[0], seconds[1]),
-        )
+        return LossComparison(both, self.corpus.name, scopes, Passages.joined(found), seconds)
 
     def _stride(self, model: Model) -> int:
         """The tokens from one window to the next: as given, or half of the context."""
@@ -241,38 +239,23 @@ class TextLossTask(Task):
             )
         return stride
 
-    def _read(self, named: NamedModel) -> tuple[str, Tokens]:
-        """Which part of the corpus is scored, in words, and its tokens."""
-        if self.corpus.shards is not None:
-            return "the validation split", shard_tokens(self.corpus, named)
-        tokens = named.tokenizer.encode(self.corpus.text)
-        return "the whole text", Tokens.of(tokens, self.corpus.name)
-
-    def _scopes(self, both: tuple[NamedModel, NamedModel]) -> list[Scope]:
-        """What each model reads: the same bytes, of which `limit` counts characters, or tokens."""
-        strides, limit, tokens = [], self.settings.limit, []
-        for named in both:
-            with naming(named.name):
-                strides.append(self._stride(named.model))
-        if self.corpus.shards is not None:
-            if both[0].tokenizer.identity != both[1].tokenizer.identity:
-                raise EvaluationError(
-                    f"{both[0].name} and {both[1].name} have different tokenizers, and the shards "
-                    f"in {self.corpus.name} were made by one at most. Compare them on a text"
-                )
-            part, tokens = "the validation split", [shard_tokens(self.corpus, one) for one in both]
-            if limit is not None and limit < len(tokens[0]):
-                part = f"the first {limit:,} tokens of {part}"
-                tokens = [first_tokens(some, limit) for some in tokens]
+    def _scope(self, named: NamedModel, paired: bool = False) -> Scope:
+        """What the model reads; of a text for two tokenizers, `limit` counts characters."""
+        stride, limit, corpus = self._stride(named.model), self.settings.limit, self.corpus
+        if corpus.shards is not None:
+            part, tokens = "the validation split", shard_tokens(corpus, named)
+        elif paired:
+            text, part = corpus.text[:limit], "the whole text"
+            if len(text) < len(corpus.text):
+                part = f"the first {len(text):,} characters"
+            stream = encode_unchanged(text, named.tokenizer)
+            return Scope(part, Tokens.of(stream, corpus.name), stride)
         else:
-            text = self.corpus.text[:limit]
-            for named in both:
-                with naming(named.name):
-                    stream = encode_unchanged(text, named.tokenizer)
-                tokens.append(Tokens.of(stream, self.corpus.name))
-            whole = len(text) == len(self.corpus.text)
-            part = "the whole text" if whole else f"the first {len(text):,} characters"
-        return [Scope(part, some, stride) for some, stride in zip(tokens, strides, strict=True)]
+            stream = named.tokenizer.encode(corpus.text)
+            part, tokens = "the whole text", Tokens.of(stream, corpus.name)
+        if limit is not None and limit < len(tokens):
+            part, tokens = f"the first {limit:,} tokens of {part}", first_tokens(tokens, limit)
+        return Scope(part, tokens, stride)
 
 
 def only_corpus(name: str) -> Corpus:
@@ -339,17 +322,15 @@ def text_loss(
         EvaluationError: The model gives no number.
     """
     started, passages = time.perf_counter(), []
-    byte_counts = bytes_of_tokens(named.tokenizer, named.model.config.vocab_size)
     total, count, size = 0.0, 0, 0
-    for name, stream in zip(scope.tokens.names, scope.tokens.streams, strict=True):
-        losses = losses_of(
-            *(named.model, stream, scope.stride, batch_size),
-            lambda done, before=count: progress(before + done),
-        )
-        total += float(losses.sum(dtype=np.float64))
-        size += int(byte_counts[stream[1:]].sum())
-        count += len(losses)
-        passages += passages_of(name, stream, losses, named.tokenizer)
+    readings = read_streams(named, scope, batch_size, progress)
+    for name, stream, reading in zip(
+        scope.tokens.names, scope.tokens.streams, readings, strict=True
+    ):
+        total += float(reading.losses.sum(dtype=np.float64))
+        size += int(reading.sizes[1:].sum())
+        count += len(reading.losses)
+        passages += passages_of(name, stream, reading.losses, named.tokenizer)
     passages.sort(key=lambda passage: passage.loss)
     return TextLoss(
         *(named.name, corpus, scope.part, count, size, total / count),
@@ -361,15 +342,17 @@ def text_loss(
 
 def read_streams(
     named: NamedModel, scope: Scope, batch_size: int, progress: Callable[[int], None]
-) -> list[Reading]:
-    """Read each stream that has a token. Raises EvaluationError where the model gives no number."""
+) -> Iterator[Reading]:
+    """Read one stream after the other; `progress` is told how many tokens are done in all.
+
+    Raises:
+        EvaluationError: The model gives no number.
+    """
     counts, done = bytes_of_tokens(named.tokenizer, named.model.config.vocab_size), 0
-    readings = []
-    for stream in filter(len, scope.tokens.streams):
+    for stream in scope.tokens.streams:
         losses = losses_of(
             *(named.model, stream, scope.stride, batch_size),
             lambda some, before=done: progress(before + some),
         )
-        readings.append(Reading(counts[stream], losses))
+        yield Reading(counts[stream], losses)
         done += len(losses)
-    return readings

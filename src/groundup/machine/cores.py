@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def usable_cores() -> int:
-    """The cores that this process may run on: its affinity, and its container's quota."""
+    """Count the cores that this process may run on, by its affinity and its container's quota."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, min(cores, _quota() or cores))

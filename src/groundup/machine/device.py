@@ -1,6 +1,4 @@
-"""The machine: which device, precision, threads and compiler a run gets. Resolved once, and
-said.
-"""
+"""Which device, precision, threads and compiler a run gets, chosen once."""
 
 import ctypes
 import logging
@@ -28,7 +26,12 @@ LARGEST_ON_THE_HEAP = 32 * 2**20  # bytes: as much as glibc allows
 
 @dataclass(frozen=True)
 class Machine:
-    """The device and the precision of a run: float32, bfloat16 or float64."""
+    """The device and the precision of a run.
+
+    Attributes:
+        device: Where it computes.
+        precision: float32, bfloat16 or float64.
+    """
 
     device: torch.device
     precision: str
@@ -46,14 +49,18 @@ class Machine:
     @property
     def product_dtype(self) -> torch.dtype:
         """The dtype of matrix products."""
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}[
-            self.precision
-        ]
+        return getattr(torch, self.precision)
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """`auto` takes the first of cuda, mps and cpu that computes rightly; a named one must. Raises
-    MachineError.
+    """Choose where to compute: `auto` takes the first of cuda, mps and cpu that computes rightly.
+
+    Args:
+        name: auto, cpu, cuda, cuda:N or mps.
+        local_rank: The GPU that `cuda` means.
+
+    Raises:
+        MachineError: The device that is named isn't here, or computes wrongly.
     """
     candidates = ["cuda", "mps"] if name == "auto" else [] if name == "cpu" else [name]
     for candidate in candidates:
@@ -68,9 +75,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 def _problem_with(name: str) -> str | None:
-    """Why a device can't be trusted: absent, dying on a first product, or computing another result
-    than the CPU.
-    """
+    """Why a device can't be trusted: it is absent, fails, or computes otherwise than a CPU."""
     try:
         device = torch.device(name)
         available = {
@@ -85,9 +90,8 @@ def _problem_with(name: str) -> str | None:
                 else "groundup doesn't know it"
             )
         square = torch.linspace(-1, 1, 64 * 64).view(64, 64)
-        if not torch.allclose(
-            (square.to(device) @ square.to(device)).cpu(), square @ square, atol=1e-3
-        ):
+        there = square.to(device)
+        if not torch.allclose((there @ there).cpu(), square @ square, atol=1e-3):
             return "its matrix product differs from the CPU's"
     except RuntimeError as error:
         return str(error).splitlines()[0][:100]
@@ -95,8 +99,10 @@ def _problem_with(name: str) -> str | None:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """`auto` takes bfloat16 where the hardware multiplies it faster than float32, else float32.
-    Raises MachineError.
+    """Choose the dtype of products: `auto` takes bfloat16 where the hardware multiplies it faster.
+
+    Raises:
+        MachineError: The device doesn't know the precision that is named.
     """
     if name != "auto":
         if name == "float64" and device.type == "mps":
@@ -121,8 +127,12 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def choose_compile(name: str, device: torch.device, expected_seconds: float) -> bool:
-    """`auto` compiles on CUDA, and on a CPU with a C++ compiler where the run is long enough to win
-    the time back.
+    """Choose whether to compile: `auto` does on CUDA, and where a CPU wins back the time it takes.
+
+    Args:
+        name: auto, on or off.
+        device: Where the run computes.
+        expected_seconds: About how long the run takes.
     """
     if name != "auto":
         return name == "on"
@@ -138,8 +148,10 @@ def has_compiler() -> bool:
 
 
 def set_threads(requested: int, world: World) -> int:
-    """Give torch `requested` threads, or this process's share of the cores it may use; the number
-    that it now has.
+    """Give torch a number of threads; 0 means this process's share of the cores it may use.
+
+    Returns:
+        The number of threads that torch now has.
     """
     if requested == 0:
         requested = max(1, usable_cores() // world.local_size)
@@ -148,9 +160,7 @@ def set_threads(requested: int, world: World) -> int:
 
 
 def warning_about_cpu(threads: int) -> str | None:
-    """What keeps so many threads, of all processes here, from having a core each: a limit, others
-    at work, or None.
-    """
+    """Say what keeps so many threads, of all processes here, from having a core each; or None."""
     cores, usable = os.cpu_count() or 1, usable_cores()
     if threads > usable:
         return (
@@ -169,10 +179,10 @@ def warning_about_cpu(threads: int) -> str | None:
 
 
 def keep_freed_memory() -> None:
-    """Let the heap stay as large as it ever was, and hold tensors up to 32 MB, where the C library
-    is glibc.
+    """Let the heap stay as large as it ever was, with tensors of up to 32 MB on it.
 
-    It goes back to the system after a step otherwise, and the next one pays for every page again.
+    Otherwise it goes back to the system after a step, and the next one pays for every page again.
+    Another C library than glibc is left as it is.
     """
     if platform.libc_ver()[0] == "glibc":
         allocator = ctypes.CDLL(None)
@@ -181,17 +191,13 @@ def keep_freed_memory() -> None:
 
 
 def give_back_memory() -> None:
-    """Let the system have what was freed after all, so that what is measured next doesn't start
-    from it.
-    """
+    """Let the system have what was freed after all, so that the next measurement starts low."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _busy_cores(seconds: float = 0.1) -> float | None:
-    """Cores' worth of work done by anybody in a moment in which this process sleeps; None where
-    /proc doesn't say.
-    """
+    """The cores that others keep busy while this process sleeps; None where /proc doesn't say."""
     if not CPU_TIMES.is_file():
         return None
     before = _cpu_times()
@@ -201,9 +207,8 @@ def _busy_cores(seconds: float = 0.1) -> float | None:
 
 
 def _cpu_times() -> tuple[int, int]:
-    """(idle, all) clock ticks of all cores since the machine started (proc(5): user nice system
-    idle iowait ...).
-    """
+    """Idle clock ticks and all clock ticks of all cores since the machine started, by proc(5)."""
+    # user nice system idle iowait ...
     ticks = [int(number) for number in CPU_TIMES.read_text("ascii").split("\n", 1)[0].split()[1:9]]
     return ticks[3] + ticks[4], sum(ticks)
 
@@ -223,7 +228,7 @@ def prepare(device: torch.device, threads: int) -> None:
 
 
 def make_deterministic(device: torch.device) -> None:
-    """Bit-for-bit repeatable CPU runs: the compiled embedding backward races otherwise."""
+    """Make runs on a CPU repeatable bit for bit; the compiled embedding's backward pass races."""
     if device.type == "cpu":
         torch.use_deterministic_algorithms(True)
         # Otherwise every empty tensor is filled with NaN first.

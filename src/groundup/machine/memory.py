@@ -1,6 +1,4 @@
-"""Memory as the machine counts it: torch's own count on a CUDA GPU, else the process's resident
-memory.
-"""
+"""Memory as it is counted: by torch on a CUDA GPU, else the resident memory of the process."""
 
 import os
 import sys
@@ -14,9 +12,7 @@ UNIFIED, LIMIT = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
 
 
 def forget_peak(device: torch.device) -> None:
-    """From here on, `peak` means the peak since now (on a CPU without Linux's /proc: since the
-    process began).
-    """
+    """Let `peak` mean the peak since now; without Linux's /proc, on a CPU it can't be changed."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
@@ -25,7 +21,7 @@ def forget_peak(device: torch.device) -> None:
 
 
 def peak(device: torch.device) -> int:
-    """Bytes at the highest."""
+    """The bytes that were taken at the highest."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device)
@@ -38,7 +34,7 @@ def peak(device: torch.device) -> int:
 
 
 def available(device: torch.device) -> int:
-    """Bytes that this process could have in all: what it holds, and what is free."""
+    """The bytes that this process could have in all: those that it holds, and the free ones."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device)

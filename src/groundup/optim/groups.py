@@ -1,9 +1,8 @@
-"""Which parameter goes to which optimizer, as data: rules of a name pattern each, and the first
-match wins.
-"""
+"""Which parameter goes to which optimizer, as data: rules of a name pattern each."""
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,12 +13,15 @@ from groundup.recipes.schema import OptimSection, Recipe
 
 @dataclass(frozen=True)
 class Rule:
-    """Parameters whose names match `pattern`: whether they decay, and how Muon takes them where it
-    is used.
+    """How parameters are optimized whose names match a pattern. The first rule that matches counts.
 
-    matrices: how many matrices lie on top of each other in one parameter; 0 keeps Muon away from
-    it. joined: what is left of a name when the parameters are rows of one matrix, as a replacement
-    for the pattern.
+    Attributes:
+        pattern: A regular expression for the whole name.
+        decays: Whether their weights decay.
+        matrices: How many matrices lie on top of each other in one parameter, for Muon; 0 keeps
+            Muon away from it.
+        joined: What replaces the pattern in a name. Parameters that then have one name are rows of
+            one matrix.
     """
 
     pattern: str
@@ -29,8 +31,7 @@ class Rule:
 
 
 # Matrices decay, GPT-2's embeddings among them; norms and biases don't (Loshchilov & Hutter 2019;
-# GPT-2).
-# Q, K and V are orthogonalised as separate matrices, and all heads of one together, however a model
+# GPT-2). Muon takes Q, K and V as separate matrices, and all heads of one together, however a model
 # stores them.
 RULES: dict[str, tuple[Rule, ...]] = {
     "bigram": (Rule(r"head\.weight", decays=True),),
@@ -61,12 +62,12 @@ LORA_RULES = (Rule(r".*\.lora_[AB]\.weight", decays=True),)
 
 
 def rules_of(recipe: Recipe) -> tuple[Rule, ...]:
-    """The rules of what the recipe trains."""
+    """The rules for what the recipe trains: a model, or adapters on one."""
     return LORA_RULES if recipe.lora.rank else RULES[recipe.model.architecture]
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """By name, all parameters but those that are frozen."""
+    """All parameters by name but those that are frozen."""
     return {
         name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
     }
@@ -75,10 +76,9 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 def group_parameters(
     model: nn.Module, rules: tuple[Rule, ...]
 ) -> list[tuple[Rule, dict[str, nn.Parameter]]]:
-    """Each rule with its parameters by name, every parameter that trains under exactly one rule.
+    """Give each rule its parameters by name, so that every one that trains has exactly one rule.
 
-    A rule that matches nothing and a parameter that no rule matches are errors: AssertionError
-    names them.
+    A rule that matches nothing and a parameter that no rule matches fail an assertion.
     """
     groups: list[tuple[Rule, dict[str, nn.Parameter]]] = [(rule, {}) for rule in rules]
     for name, parameter in trained_parameters(model).items():
@@ -98,54 +98,43 @@ def build_optimizers(
     section: OptimSection,
     precision: torch.dtype = torch.float32,
 ) -> list[torch.optim.Optimizer]:
-    """AdamW (Loshchilov & Hutter 2019), and Muon before it where the recipe has it for the matrices
-    of the blocks.
+    """Build AdamW (Loshchilov & Hutter 2019), and before it Muon for the matrices of the blocks.
 
-    Every group keeps its peak as `initial_lr`; the schedule moves the learning rate. precision: of
-    Muon's products.
+    Every group keeps its peak as `initial_lr`; the schedule moves the learning rate.
+
+    Args:
+        model: The model, already distributed.
+        rules: Which parameter goes where.
+        section: The optimizer and its numbers.
+        precision: The dtype of Muon's products.
     """
-    groups = group_parameters(model, rules)
+    rate, decay = section.learning_rate, section.weight_decay
     uses_muon = section.optimizer == "muon"
-    adamw = [
-        {
-            "params": list(members.values()),
-            "weight_decay": section.weight_decay if rule.decays else 0.0,
-            "initial_lr": section.learning_rate,
-        }
-        for rule, members in groups
-        if not (uses_muon and rule.matrices)
-    ]
+    adamw: list[dict[str, Any]] = []
+    matrices: list[Matrix] = []
+    for rule, members in group_parameters(model, rules):
+        if uses_muon and rule.matrices:
+            matrices += matrices_of(rule, members)
+        else:
+            settings = {"weight_decay": decay if rule.decays else 0.0, "initial_lr": rate}
+            adamw.append({"params": list(members.values()), **settings})
     optimizers: list[torch.optim.Optimizer] = []
     if uses_muon:
-        matrices = [
-            matrix
-            for rule, members in groups
-            if rule.matrices
-            for matrix in matrices_of(rule, members)
-        ]
-        momentum, decay = section.muon_momentum, section.weight_decay
+        momentum = section.muon_momentum
         optimizers.append(Muon(matrices, section.muon_learning_rate, momentum, decay, precision))
-    optimizers.append(
-        torch.optim.AdamW(
-            adamw, lr=section.learning_rate, betas=section.betas, eps=1e-8, fused=True
-        )
-    )
-    return optimizers
+    last = torch.optim.AdamW(adamw, lr=rate, betas=section.betas, eps=1e-8, fused=True)
+    return [*optimizers, last]
 
 
 def matrices_of(rule: Rule, members: dict[str, nn.Parameter]) -> list[Matrix]:
-    """The matrices that Muon orthogonalises: parts of a parameter, a parameter, or several under
-    each other.
+    """Find the matrices that Muon orthogonalises.
+
+    A matrix is a part of a parameter, a whole one, or several parameters below each other.
     """
-    if rule.matrices > 1:
-        return [
-            matrix
-            for parameter in members.values()
-            for matrix in split_rows(parameter, rule.matrices)
-        ]
-    joined: dict[str, Matrix] = {}
+    joined: dict[str, list[Matrix]] = {}
     for name, parameter in members.items():
-        joined.setdefault(re.sub(rule.pattern, rule.joined, name), []).extend(
-            split_rows(parameter, 1)[0]
-        )
-    return list(joined.values())
+        parts = split_rows(parameter, rule.matrices)
+        known = joined.setdefault(re.sub(rule.pattern, rule.joined, name), [[] for _ in parts])
+        for matrix, part in zip(known, parts, strict=True):
+            matrix.extend(part)
+    return [matrix for matrices in joined.values() for matrix in matrices]

@@ -21,14 +21,20 @@ ALONE_FROM = 512  # the height from which a CPU multiplies matrices faster one b
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows `first` to `last` of a parameter: a matrix, or a part of one."""
+    """Some rows of a parameter: a matrix, or a part of one.
+
+    Attributes:
+        parameter: The parameter, [height, width].
+        first: The first row.
+        last: The row after the last one.
+    """
 
     parameter: nn.Parameter
     first: int
     last: int
 
     def of(self, tensor: Tensor) -> Tensor:
-        """These rows of a tensor that is shaped like the parameter."""
+        """Take these rows of a tensor that is shaped like the parameter."""
         return tensor[self.first : self.last]
 
 
@@ -36,19 +42,16 @@ Matrix = list[Rows]  # from top to bottom
 
 
 def split_rows(parameter: nn.Parameter, parts: int) -> list[Matrix]:
-    """A parameter as `parts` matrices of equal height, from top to bottom."""
+    """Cut a parameter into `parts` matrices of equal height, from top to bottom."""
     height = parameter.size(0) // parts
     return [[Rows(parameter, part * height, (part + 1) * height)] for part in range(parts)]
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural
-    networks").
+    """Momentum, orthogonalised (Jordan et al. 2024, "Muon: an optimizer for hidden layers ...").
 
-    The same step as `torch.optim.Muon` with other coefficients, but matrices of one shape, tall
-    ones turned, share one batched product, and what a matrix is may differ from what a parameter
-    is. learning rate: the length of the step in units of the matrix's spectral norm, times
-    sqrt(height / width) for a tall one. precision: of the products.
+    It takes the same step as `torch.optim.Muon` with other coefficients. Matrices of one shape,
+    tall ones turned, share one batched product, and a matrix need not be a parameter.
     """
 
     def __init__(
@@ -59,13 +62,19 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float,
         precision: torch.dtype,
     ) -> None:
+        """Take the matrices, and the numbers for all of them.
+
+        Args:
+            matrices: The matrices, whose rows are rows of parameters.
+            learning_rate: The length of a step in units of a matrix's spectral norm, times
+                sqrt(height / width) for a tall one.
+            momentum: The weight of the past in the running mean of gradients.
+            weight_decay: The share of a weight that goes, times the learning rate.
+            precision: The dtype of the products.
+        """
         parameters = {id(rows.parameter): rows.parameter for matrix in matrices for rows in matrix}
-        settings = {
-            "lr": learning_rate,
-            "initial_lr": learning_rate,
-            "momentum": momentum,
-            "decay": weight_decay,
-        }
+        rates = {"lr": learning_rate, "initial_lr": learning_rate}
+        settings = {**rates, "momentum": momentum, "decay": weight_decay}
         super().__init__(list(parameters.values()), settings)
         self.precision = precision
         self.by_shape: dict[tuple[int, int], list[Matrix]] = {}
@@ -74,7 +83,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update of every matrix from its gradient."""
+        """Update every matrix from its gradient."""
         assert closure is None, "Muon takes no closure"
         (group,) = self.param_groups
         updates = {
@@ -103,12 +112,17 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """The nearest orthogonal matrix to each, roughly: every singular value comes near 1, directions
-    stay.
+    """Bring every singular value of each matrix near 1, and leave its directions.
 
-    Newton-Schulz iteration with the coefficients of each step chosen for it (Amsel et al. 2025,
-    "The Polar Express"): four steps end nearer to 1 than five with the same ones. matrices: [n,
-    height, width], height <= width -> the same
+    This is roughly the nearest orthogonal matrix, by a Newton-Schulz iteration whose coefficients
+    are chosen for each step (Amsel et al. 2025, "The Polar Express"). Its four steps end nearer to
+    1 than five with the same coefficients.
+
+    Args:
+        matrices: [n, height, width], height <= width.
+
+    Returns:
+        The same shape.
     """
     if len(matrices) == 1:
         return _newton_schulz(matrices[0], torch.addmm)[None]
@@ -116,7 +130,7 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 
 
 def _newton_schulz(matrices: Tensor, add_product: Callable[..., Tensor]) -> Tensor:
-    """The iteration itself. add_product: (a, b, c, beta, alpha) -> beta a + alpha b @ c"""
+    """The iteration itself; `add_product` is (a, b, c, beta, alpha) -> beta a + alpha b @ c."""
     # no singular value above 1
     x = matrices / matrices.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     for linear, cubic, quintic in COEFFICIENTS:
@@ -128,7 +142,7 @@ def _newton_schulz(matrices: Tensor, add_product: Callable[..., Tensor]) -> Tens
 
 
 def _shape(matrix: Matrix) -> tuple[int, int]:
-    """(the shorter side, the longer side)"""
+    """The shorter side and the longer side."""
     height, width = sum(rows.last - rows.first for rows in matrix), matrix[0].parameter.size(1)
     return min(height, width), max(height, width)
 
@@ -140,7 +154,7 @@ def _flat(parts: list[Tensor]) -> Tensor:
 
 
 def _apply(matrix: Matrix, update: Tensor, learning_rate: float, weight_decay: float) -> None:
-    """Decay the matrix and move it by its orthogonal update. update: [shorter side, longer side]"""
+    """Decay the matrix, and move it by its orthogonal update, [shorter side, longer side]."""
     heights, width = [rows.last - rows.first for rows in matrix], matrix[0].parameter.size(1)
     height = sum(heights)
     update = update if height <= width else update.mT

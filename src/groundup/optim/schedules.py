@@ -10,44 +10,41 @@ from groundup.recipes.schema import OptimSection
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up to `peak`, then a decay that reaches `floor` when `steps` are done.
+    """Linear warm-up to a peak, then a decay that reaches a floor when all steps are done.
 
-    Never negative, never above the peak, exactly `peak` from the end of the warm-up to the
-    beginning of the decay, and exactly `floor` at `steps`.
+    The rate is never negative and never above the peak. It is exactly the peak from the end of the
+    warm-up to the beginning of the decay, and exactly the floor at `steps`.
+
+    Attributes:
+        shape: cosine (Loshchilov & Hutter 2017), linear, wsd (Hu et al. 2024, section 4.1) or
+            constant.
+        peak: The highest rate.
+        floor: The rate at the end.
+        warmup_steps: The steps of the warm-up.
+        steps: All steps.
+        decay_share: For wsd, the share of all steps in which the rate decays.
     """
 
-    # cosine (Loshchilov & Hutter 2017), linear, wsd (Hu et al. 2024, section 4.1) or constant
     shape: str
     peak: float
     floor: float
     warmup_steps: int
     steps: int
-    decay_share: float = 1.0  # of all steps, for wsd
+    decay_share: float = 1.0
 
     @classmethod
     def of(cls, section: OptimSection, steps: int) -> "Schedule":
-        """The schedule of a recipe over so many steps; a run shorter than its warm-up warms up to
-        its end.
-        """
+        """Make the schedule of a recipe over so many steps, which may all be warm-up."""
+        rates = section.learning_rate, section.min_learning_rate
         warmup_steps = min(section.warmup_steps, steps)
-        return cls(
-            section.schedule,
-            section.learning_rate,
-            section.min_learning_rate,
-            warmup_steps,
-            steps,
-            section.decay_share,
-        )
+        return cls(section.schedule, *rates, warmup_steps, steps, section.decay_share)
 
     @property
     def decay_begins(self) -> int:
-        """The step before which the peak is held: the end of the warm-up, or where wsd's last share
-        begins.
-        """
-        stable = (
-            self.steps - max(1, round(self.decay_share * self.steps)) if self.shape == "wsd" else 0
-        )
-        return max(self.warmup_steps, stable)
+        """The step until which the peak is held: the warm-up's end, or where wsd's decay begins."""
+        if self.shape != "wsd":
+            return self.warmup_steps
+        return max(self.warmup_steps, self.steps - max(1, round(self.decay_share * self.steps)))
 
     def at(self, step: int) -> float:
         """The learning rate of the update that follows `step` completed ones."""
@@ -64,8 +61,10 @@ class Schedule:
         return min(self.peak, self.floor + (self.peak - self.floor) * remaining)
 
     def apply(self, optimizers: list[torch.optim.Optimizer], step: int) -> float:
-        """Set the learning rate of this step, each group's in proportion to its own peak; that of
-        AdamW is returned.
+        """Set the learning rates of this step, each group's in proportion to its own peak.
+
+        Returns:
+            The learning rate of AdamW.
         """
         learning_rate = self.at(step)
         for optimizer in optimizers:

@@ -1,1 +1,1 @@
-"""Who am I among how many, and on what machine. The only room that names torch.distributed."""
+"""The processes that share a run. This is the one room that names torch.distributed."""

@@ -1,4 +1,4 @@
-"""One call that spreads an objective over the world. DDP today; FSDP2 has its place here."""
+"""The one call that spreads an objective over the processes. It is DDP's."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -9,8 +9,12 @@ from groundup.parallel.world import World
 
 
 def distribute(objective: nn.Module, world: World) -> nn.Module:
-    """The objective whose gradients are means over all processes; in a world of one, the objective
-    itself.
+    """Spread an objective over the processes, so that its gradients are means over all of them.
+
+    Optimizers are built after this, because a way of sharding may replace the parameters.
+
+    Returns:
+        The objective to call; with one process the objective itself.
     """
     if world.size == 1:
         return objective
@@ -18,9 +22,7 @@ def distribute(objective: nn.Module, world: World) -> nn.Module:
 
 
 def synchronise_only_if(last: bool, objective: nn.Module) -> AbstractContextManager[None]:
-    """Around a forward and backward pass: gradients travel between processes at the last micro-step
-    only.
-    """
+    """Let gradients travel between processes at the last micro-step only, around each one."""
     if isinstance(objective, DistributedDataParallel) and not last:
         return objective.no_sync()
     return nullcontext()

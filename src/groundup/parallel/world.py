@@ -1,6 +1,4 @@
-"""The world: the processes that share a run. A single process is a world of one, so nobody asks
-whether it is alone.
-"""
+"""The world: the processes that share a run. One process is a world of one, and nobody asks."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -17,7 +15,14 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class World:
-    """`rank` of `size` processes, `local_rank` of `local_size` on this machine."""
+    """This process's place among those that share a run.
+
+    Attributes:
+        rank: Its number among all, from 0.
+        size: How many there are.
+        local_rank: Its number among those on this machine.
+        local_size: How many there are on this machine.
+    """
 
     rank: int = 0
     size: int = 1
@@ -30,16 +35,14 @@ class World:
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over all processes, the same on each. values: any shape, on the run's device ->
-        the same shape
-        """
+        """Add values of any shape up over all processes; each gets the same sum."""
         if self.size > 1:
             values = values.clone()
             dist.all_reduce(values)
         return values
 
     def agree(self, text: str) -> str:
-        """The main process's text, on every process."""
+        """Give every process the main process's text."""
         if self.size == 1:
             return text
         texts = [text]
@@ -53,8 +56,9 @@ class World:
 
 
 def main_first(world: World, work: Callable[[], Result]) -> Result:
-    """The work done by the main process, then by the others; where it fails they meet that too, and
-    say it.
+    """Do some work in the main process, then in the others, which find what it has downloaded.
+
+    Where it fails in the main process the others fail as well, each for itself.
     """
     if not world.is_main:
         world.barrier()
@@ -67,17 +71,19 @@ def main_first(world: World, work: Callable[[], Result]) -> Result:
 
 @contextmanager
 def join_world(uses_cuda: bool) -> Iterator[World]:
-    """The world that torchrun's environment describes, else a world of one.
+    """Join the world that torchrun's environment describes, else a world of one.
 
     The process group is destroyed on the way out: gloo can abort at exit where it outlives its
     users.
+
+    Args:
+        uses_cuda: Whether the processes compute on GPUs, one each.
+
+    Yields:
+        The world.
     """
-    world = World(
-        rank=int(os.environ.get("RANK", "0")),
-        size=int(os.environ.get("WORLD_SIZE", "1")),
-        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
-        local_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-    )
+    names = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    world = World(*(int(os.environ.get(name, alone)) for name, alone in names.items()))
     if world.size == 1:
         yield world
         return

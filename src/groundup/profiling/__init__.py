@@ -1,1 +1,1 @@
-"""What a recipe costs: measured by `bench`, predicted by `plan`."""
+"""What a recipe costs: measured here, predicted for here, estimated for GPUs elsewhere."""

@@ -18,34 +18,36 @@ GPU_PEAK_SIZE, GPU_PEAK_PRODUCTS = 8192, 20  # so long that starting them doesn'
 
 
 def operations_per_token(architecture: str, config: ModelConfig, lora_rank: int = 0) -> float:
-    """Of forward and backward: 6 N + 12 n_layer width block_size (Chowdhery et al. 2022, appendix
-    B).
+    """Count the floating-point operations that a token needs, forward and backward.
 
-    N: parameters in matrix products: all but norms, biases and the tables that are only looked up;
-    a tied table counts once, as the head. width: of all heads together. The bigram has the one
-    product of its head. lora_rank: of adapters (Hu et al. 2021), whose parameters take 6 each and
-    the frozen ones 4, because no gradient of theirs is computed; nor is that of the first block's
-    input.
+    They are 6 N + 12 n_layer width block_size (Chowdhery et al. 2022, appendix B). N are the
+    parameters in matrix products: all but norms, biases and the tables that are only looked up; a
+    tied table counts once, as the head. The width is that of all heads together. The bigram has the
+    one product of its head. With adapters (Hu et al. 2021) their parameters take 6 operations each,
+    and the frozen ones 4, because their gradients aren't computed; nor is the gradient of the first
+    block's input.
+
+    Args:
+        architecture: The name of the architecture.
+        config: The shape of the model.
+        lora_rank: The rank of adapters; 0 trains the whole model.
     """
     if architecture == "bigram":
         return 6.0 * config.vocab_size**2
     width = config.n_head * config.head_dim if isinstance(config, ModernConfig) else config.n_embd
-    products, attention = (
-        product_parameters(architecture, config),
-        12.0 * config.n_layer * width * config.block_size,
-    )
+    products = product_parameters(architecture, config)
+    attention = 12.0 * config.n_layer * width * config.block_size
     if not lora_rank:
         return 6.0 * products + attention
     # queries, keys and values
     first = adapted_matrices(config)[: 3 if isinstance(config, ModernConfig) else 1]
     spared = sum(inputs * (outputs + lora_rank) for inputs, outputs in first)
-    return (
-        4.0 * products + 6.0 * adapter_parameter_count(config, lora_rank) + attention - 2.0 * spared
-    )
+    adapters = adapter_parameter_count(config, lora_rank)
+    return 4.0 * products + 6.0 * adapters + attention - 2.0 * spared
 
 
 def product_parameters(architecture: str, config: ModelConfig) -> int:
-    """N of the formula above."""
+    """Count the parameters that take part in matrix products: N of `operations_per_token`."""
     everything, width = parameter_count(architecture, config), config.n_embd
     if isinstance(config, GPTConfig):
         vectors = config.n_layer * 13 * width + 2 * width
@@ -55,7 +57,9 @@ def product_parameters(architecture: str, config: ModelConfig) -> int:
 
 
 def matmul_peak(dtype: torch.dtype, device: torch.device) -> float:
-    """Operations a second in square products, of 2048 (on a GPU 8192): the fastest of several,
+    """Measure the operations a second of matrix products alone.
+
+    The products are square, of 2048 on a CPU and 8192 on a GPU. The fastest of several counts,
     after one to warm up.
     """
     size, products = (PEAK_SIZE, 1) if device.type == "cpu" else (GPU_PEAK_SIZE, GPU_PEAK_PRODUCTS)

@@ -1,6 +1,4 @@
-"""Recipes from TOML and flags: strict keys, layer over layer; an error names the key, its place and
-the remedy.
-"""
+"""Recipes from TOML and flags, layer over layer. An error names key, place and remedy."""
 
 import difflib
 import re
@@ -11,15 +9,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from groundup.errors import ConfigError, RecipeError
-from groundup.models.config import adapted_matrices
+from groundup.errors import RecipeError
+from groundup.recipes.checks import faults
 from groundup.recipes.schema import (
     LENGTHS,
     OLDER_NAMES,
     OLDER_TASK,
     ONLY_MODERN,
     SECTIONS,
-    LoraSection,
     Recipe,
     Tables,
     field_types,
@@ -28,7 +25,14 @@ from groundup.recipes.schema import (
 
 @dataclass(frozen=True)
 class Layer:
-    """Values from one place: a packaged recipe, a file or the command line."""
+    """Values from one place: a packaged recipe, a file or the command line.
+
+    Attributes:
+        tables: The values by section and key.
+        source: The place in words; empty for the command line.
+        text: The TOML that they were read from, or nothing.
+        older: The older names of fields of the section `eval`, where these were given.
+    """
 
     tables: Tables
     source: str
@@ -50,7 +54,15 @@ class Layer:
 
 
 def parse_toml(text: str, source: str) -> Layer:
-    """TOML text -> values, its keys checked by name and type. Raises RecipeError."""
+    """Read the values of a TOML text.
+
+    Args:
+        text: The text.
+        source: Where it is from, in words.
+
+    Raises:
+        RecipeError: The text isn't TOML, or a key isn't known or not of its type.
+    """
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -76,14 +88,16 @@ def parse_toml(text: str, source: str) -> Layer:
 
 
 def overrides(tables: Tables) -> Layer:
-    """Values from the command line, already of their types (the parser saw to that), as the topmost
-    layer.
+    """Take values from the command line, whose parser saw to their types, as the topmost layer.
+
+    Raises:
+        RecipeError: A field was given by its older name and by its own.
     """
     return _with_current_names(Layer(tables, source=""))
 
 
 def _with_current_names(layer: Layer) -> Layer:
-    """Read keys under older names as the fields that they are now. Raises RecipeError."""
+    """Read keys under older names as the fields that they are now."""
     values = dict(layer.tables.get("eval", {}))
     older = {new: old for old, new in OLDER_NAMES.items() if old in values}
     for new, old in older.items():
@@ -130,7 +144,7 @@ def _combined(layers: list[Layer]) -> Recipe:
                 merged[below].pop(key, None)
             merged[section] |= values
     recipe = Recipe(**{section: SECTIONS[section](**values) for section, values in merged.items()})
-    for section, key, complaint, remedy in _contradictions(recipe):
+    for section, key, complaint, remedy in faults(recipe):
         source = next(
             (layer for layer in reversed(layers) if key in layer.tables.get(section, {})), None
         )
@@ -140,17 +154,13 @@ def _combined(layers: list[Layer]) -> Recipe:
 
 
 def model_to_start_from(*layers: Layer) -> str:
-    """The `train.init` that the layers come to, as the topmost that has one says; empty without
-    one.
-    """
+    """The `train.init` of the topmost layer that has one; empty where none has."""
     given = (layer.tables.get("train", {}).get("init") for layer in reversed(layers))
     return next((name for name in given if name is not None), "")
 
 
 def _outdated(section: str, values: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What a layer takes back of those below it: another length, and what only their architecture
-    could have.
-    """
+    """What a layer takes back of those below: their length, what their architecture alone has."""
     if section == "train" and any(length in values for length in LENGTHS):
         yield from (("train", length) for length in LENGTHS)
     if section == "model" and values.get("architecture", "modern") != "modern":
@@ -170,7 +180,11 @@ def packaged_names() -> list[str]:
 
 
 def packaged_text(name: str) -> str:
-    """The TOML of a packaged recipe, comments included. Raises RecipeError."""
+    """Read the TOML of a packaged recipe, comments included.
+
+    Raises:
+        RecipeError: There is no such recipe.
+    """
     if name.endswith(".toml"):
         raise RecipeError(f"{name} is a file: give it with --config {name}")
     if name not in packaged_names():
@@ -179,12 +193,20 @@ def packaged_text(name: str) -> str:
 
 
 def packaged(name: str) -> Layer:
-    """A packaged recipe's values. Raises RecipeError."""
+    """Read the values of a packaged recipe.
+
+    Raises:
+        RecipeError: There is no such recipe.
+    """
     return parse_toml(packaged_text(name), f"recipe {name}")
 
 
 def recipe_file(path: Path) -> Layer:
-    """A user's recipe file. Raises RecipeError."""
+    """Read the values of a user's recipe file.
+
+    Raises:
+        RecipeError: The file can't be read, or isn't a recipe.
+    """
     try:
         return parse_toml(path.read_text("utf-8"), str(path))
     except FileNotFoundError:
@@ -206,7 +228,7 @@ def _unknown(name: str, place: str, known: list[str], kind: str) -> RecipeError:
 
 
 def _checked(value: Any, section: str, key: str, layer: Layer, expected: Any) -> Any:
-    """The value in its field's type. Raises RecipeError."""
+    """The value in its field's type, or an error that names it."""
     if get_origin(expected) is Literal:
         if value in get_args(expected):
             return value
@@ -230,135 +252,3 @@ def _checked(value: Any, section: str, key: str, layer: Layer, expected: Any) ->
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _contradictions(recipe: Recipe) -> Iterator[tuple[str, str, str, str]]:
-    """What is wrong with a recipe whose types are right: (section, key, complaint, remedy)."""
-    yield from _model_contradictions(recipe)
-    yield from _lora_contradictions(recipe)
-    given = [length for length in LENGTHS if getattr(recipe.train, length)]
-    if len(given) != 1:
-        said = (
-            " and ".join(f"{length} = {getattr(recipe.train, length)}" for length in given)
-            or "steps = 0"
-        )
-        one = given[-1] if given else "steps"
-        yield (
-            "train",
-            one,
-            f"{said} doesn't state one length",
-            "Give one of steps, epochs and minutes.",
-        )
-    for section, key, low, high, remedy in _BOUNDS:
-        value = getattr(getattr(recipe, section), key)
-        if not low <= value <= high:
-            yield section, key, f"{key} = {value} is outside [{low:g}, {high:g}]", remedy
-    optim, micro, batch = recipe.optim, recipe.train.micro_batch_size, recipe.train.batch_size
-    if optim.min_learning_rate > optim.learning_rate:
-        said = (
-            f"min_learning_rate = {optim.min_learning_rate:g} is above learning_rate = "
-            f"{optim.learning_rate:g}"
-        )
-        yield "optim", "min_learning_rate", said, "The decay goes down: choose it lower."
-    if not all(0.0 <= beta < 1.0 for beta in optim.betas):
-        yield (
-            "optim",
-            "betas",
-            f"betas = {list(optim.betas)} has a value outside [0, 1)",
-            "The usual: 0.9, 0.99.",
-        )
-    if micro and batch % micro:
-        said = f"micro_batch_size = {micro} doesn't divide batch_size = {batch}"
-        yield (
-            "train",
-            "micro_batch_size",
-            said,
-            "Choose a divisor, or 0 for the whole batch at once.",
-        )
-
-
-def _model_contradictions(recipe: Recipe) -> Iterator[tuple[str, str, str, str]]:
-    """What a model's architecture can't have or isn't trained with."""
-    model = recipe.model
-    try:
-        recipe.model_config(vocab_size=1)
-    except ConfigError as error:
-        yield "model", error.field, error.complaint, error.remedy
-    if model.architecture != "modern":
-        for key in ONLY_MODERN:
-            if (value := getattr(model, key)) != getattr(type(model), key):
-                remedy = (
-                    "Leave it out, or choose model.architecture = modern instead of "
-                    f"{model.architecture}."
-                )
-                yield "model", key, f"{key} = {value} belongs to the modern model", remedy
-    if model.architecture == "bigram" and recipe.optim.optimizer == "muon":
-        said = "optimizer = muon is for the matrices of blocks, and a bigram has none"
-        yield "optim", "optimizer", said, "Choose adamw."
-
-
-def _lora_contradictions(recipe: Recipe) -> Iterator[tuple[str, str, str, str]]:
-    """What adapters can't be put on, or aren't trained with."""
-    rank, model = recipe.lora.rank, recipe.model
-    if rank < 1:
-        if recipe.lora.alpha != LoraSection().alpha:
-            said = f"alpha = {recipe.lora.alpha:g} scales adapters, and lora.rank = 0 has none"
-            yield "lora", "alpha", said, "Give --lora.rank 8, or leave it out."
-        return
-    if not recipe.train.init:
-        said = f"rank = {rank} adapts a model that has learned, and train.init names none"
-        yield "lora", "rank", said, "Give one: --init gpt2 for instance."
-    if model.architecture not in ADAPTABLE:
-        said = f"rank = {rank} is for {' and '.join(ADAPTABLE)}, not for {model.architecture}"
-        yield "lora", "rank", said, "Leave it out to train the whole model."
-        return
-    narrowest = min(min(sides) for sides in adapted_matrices(recipe.model_config(vocab_size=1)))
-    if rank > narrowest:
-        said = (
-            f"rank = {rank} is more than {narrowest}, the smaller side of the model's smallest "
-            "matrix"
-        )
-        yield (
-            "lora",
-            "rank",
-            said,
-            f"An adapter of {narrowest} changes it in every way already: choose at most that.",
-        )
-    if recipe.optim.optimizer == "muon":
-        said = (
-            "optimizer = muon orthogonalises steps of whole matrices, not of the factors that "
-            "lora.rank trains"
-        )
-        yield "optim", "optimizer", said, "Choose adamw."
-
-
-ADAPTABLE = ("gpt2", "modern")  # models/lora.py
-_MANY = 2**31 - 1
-_BOUNDS = [  # section, key, lowest, highest, remedy
-    ("data", "validation_fraction", 1e-6, 0.9, "The usual: 0.1."),
-    ("optim", "learning_rate", 1e-12, 1e30, "The usual: 1e-4 to 1e-2."),
-    ("optim", "min_learning_rate", 0.0, 1e30, "The usual: a tenth of learning_rate."),
-    ("optim", "muon_learning_rate", 1e-12, 1e30, "The usual: 0.02."),
-    ("optim", "muon_momentum", 0.0, 0.9999, "The usual: 0.95."),
-    ("optim", "decay_share", 1e-6, 1.0, "The usual: 0.2 to 0.7."),
-    ("optim", "warmup_steps", 0, _MANY, "The usual: 100."),
-    ("optim", "weight_decay", 0.0, 1e6, "The usual: 0.1."),
-    ("optim", "clip_norm", 0.0, 1e30, "The usual: 1.0; 0 doesn't clip."),
-    ("lora", "rank", 0, _MANY, "The usual: 8; 0 trains the whole model."),
-    ("lora", "alpha", 1e-6, 1e6, "The usual: 16."),
-    ("train", "steps", 0, _MANY, "Give a positive number of steps."),
-    ("train", "epochs", 0.0, 1e9, "Give a positive number of epochs."),
-    ("train", "minutes", 0.0, 1e6, "Give a positive number of minutes."),
-    ("train", "batch_size", 1, _MANY, "The usual: 64."),
-    ("train", "micro_batch_size", 0, _MANY, "0 takes the whole share of a process at once."),
-    ("train", "seed", 0, 2**63 - 1, "Any whole number from 0 will do."),
-    ("train", "threads", 0, 4096, "0 takes the cores there are."),
-    ("train", "keep_checkpoints", 1, _MANY, "Keep at least 1, or a run can't be resumed."),
-    ("eval", "every", 0, _MANY, "0 evaluates only at the end."),
-    ("eval", "tokens", 0, _MANY, "0 takes the whole validation split."),
-    ("eval", "train_tokens", 0, _MANY, "0 measures none."),
-    ("eval", "patience", 0, _MANY, "0 never stops early."),
-    ("eval", "sample_length", 0, _MANY, "0 writes no sample."),
-    ("eval", "task_every", 0, _MANY, "0 never scores."),
-    ("eval", "task_items", 0, _MANY, "The usual: 200; 0 takes all."),
-]

@@ -8,8 +8,7 @@ from groundup.recipes.schema import Recipe, Tables
 
 
 def scaled(recipe: Recipe, n_layer: int) -> Tables:
-    """The fields that change when a recipe is given another depth; raises RecipeError for what
-    can't be scaled.
+    """Scale a recipe to another depth.
 
     Width and heads grow with the depth; the width of a head stays. The batch grows with it too: a
     larger model goes on learning where a smaller one has stopped, and there larger batches pay.
@@ -17,6 +16,12 @@ def scaled(recipe: Recipe, n_layer: int) -> Tables:
     that of the width; Muon's with the square root of the batch alone, because its steps have the
     length that they are told at any width. A limit to the micro-batch was for the recipe's own
     size, and is lifted: `groundup plan` says the next one.
+
+    Returns:
+        The fields that change.
+
+    Raises:
+        RecipeError: The depth is below 1, or the model has none.
     """
     if n_layer < 1:
         raise RecipeError(f"--size {n_layer} is below 1. Give a number of layers.")

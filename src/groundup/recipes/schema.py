@@ -1,6 +1,4 @@
-"""Recipe: everything that decides a run, in sections of plain fields. `recipes/files.py`
-reads it.
-"""
+"""The fields of a recipe, in sections: everything that decides a run. files.py reads them."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -16,7 +14,7 @@ Tables = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class About:
-    """What the list of recipes shows; nothing here changes the run."""
+    """What the list of recipes shows. Nothing here changes the run."""
 
     summary: Annotated[str, "what the recipe is, in a line"] = ""
     vocab_size: Annotated[int, "the vocabulary to expect of its corpus"] = 0
@@ -51,7 +49,7 @@ class ModelSection:
 
 @dataclass(frozen=True)
 class DataSection:
-    """The text."""
+    """The text, its tokenizer, and how it is cut."""
 
     corpus: Annotated[
         str,
@@ -100,9 +98,7 @@ class OptimSection:
 
 @dataclass(frozen=True)
 class LoraSection:
-    """Low-rank adapters on a frozen model (Hu et al. 2021): what learns instead of the model
-    itself.
-    """
+    """Low-rank adapters (Hu et al. 2021), which learn instead of the model that they are on."""
 
     rank: Annotated[
         int,
@@ -170,9 +166,7 @@ class EvalSection:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A complete run. The same recipe and corpus give the same weights, whatever interrupts
-    them.
-    """
+    """A complete run. The same recipe and corpus give the same weights, whatever interrupts it."""
 
     about: About = field(default_factory=About)
     model: ModelSection = field(default_factory=ModelSection)
@@ -183,14 +177,16 @@ class Recipe:
     eval: EvalSection = field(default_factory=EvalSection)
 
     def to_toml(self) -> str:
-        """What decides the run, as TOML that `parse_toml` reads back equal; `about` isn't part of
-        it.
-        """
+        """Write what decides the run, without `about`, as TOML that `parse_toml` reads back."""
         tables = {section: values for section, values in asdict(self).items() if section != "about"}
         return tomli_w.dumps(tables)
 
     def model_config(self, vocab_size: int) -> ModelConfig:
-        """The model's config, once the tokenizer is known. Raises ConfigError."""
+        """Make the model's config, once the size of its vocabulary is known.
+
+        Raises:
+            ConfigError: There is no such model.
+        """
         section = self.model
         shape = {
             name: getattr(section, name) for name in ("block_size", "n_layer", "n_head", "n_embd")
@@ -212,7 +208,7 @@ class Recipe:
         )
 
     def parameter_count(self, vocab_size: int) -> int:
-        """Trainable parameters of the model with that vocabulary."""
+        """Count the parameters of the model with that vocabulary, without adapters."""
         return parameter_count(self.model.architecture, self.model_config(vocab_size))
 
     @property
@@ -226,8 +222,9 @@ class Recipe:
 
 
 def shape_of(architecture: str, config: ModelConfig) -> dict[str, Any]:
-    """A model's shape as the section `model` states it: what `Recipe.model_config` reads, dropout
-    left to training.
+    """State a model's shape as the section `model` does: the inverse of `Recipe.model_config`.
+
+    Dropout is left to training.
     """
     if architecture == "bigram":
         return {"architecture": architecture, "block_size": config.block_size}
@@ -257,14 +254,16 @@ LENGTHS = ("steps", "epochs", "minutes")
 
 @cache
 def field_types(section: str) -> dict[str, tuple[Any, str]]:
-    """Field name -> (type, its line of help), for one section."""
+    """The type and the line of help of each field of a section, by the field's name."""
     hints = get_type_hints(SECTIONS[section], include_extras=True)
     return {name: (get_args(hint)[0], get_args(hint)[1]) for name, hint in hints.items()}
 
 
 def differences(old: Recipe, new: Recipe) -> Iterator[tuple[str, Any, Any]]:
-    """The fields in which two recipes differ: (`section.key`, old value, new value); `about`
-    doesn't count.
+    """Find the fields in which two recipes differ; `about` doesn't count.
+
+    Yields:
+        `section.key`, the old value and the new one.
     """
     for section in SECTIONS:
         if section == "about":

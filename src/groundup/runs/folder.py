@@ -1,4 +1,4 @@
-"""The run folder: the resolved recipe, metrics, samples and the picture of the losses."""
+"""The run folder: a run's resolved recipe, its facts, metrics, samples and checkpoints."""
 
 import itertools
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.errors import RunError
-from groundup.files import write_whole
+from groundup.files import write_json, write_whole
 from groundup.recipes.files import load_recipe, parse_toml
 from groundup.recipes.schema import Recipe
 
@@ -20,7 +20,7 @@ FACTS = {"started", "parameters", "vocab_size", "corpus", "folder", "processes",
 
 @dataclass(frozen=True)
 class RunFolder:
-    """`runs/NAME/`: every file of a run, and who writes it."""
+    """`runs/NAME/`: reads and writes every file of a run but its checkpoints."""
 
     path: Path
 
@@ -30,17 +30,20 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """`checkpoints/step-000500/` and so on, with `best` and `latest` pointing at two of
-        them.
-        """
+        """The folder of `step-000500/` and so on, in which `best` and `latest` point at two."""
         return self.path / "checkpoints"
 
     def write_recipe(self, recipe: Recipe) -> None:
-        """The recipe with everything that was automatic resolved."""
+        """Write the recipe, in which everything that was automatic is resolved."""
         write_whole(self.path / RECIPE_FILE, recipe.to_toml())
 
     def read_recipe(self) -> Recipe:
-        """What `write_recipe` wrote. Raises RecipeError or RunError."""
+        """Read what `write_recipe` wrote.
+
+        Raises:
+            RunError: There is no such file.
+            RecipeError: It isn't a recipe.
+        """
         file = self.path / RECIPE_FILE
         try:
             return load_recipe(parse_toml(file.read_text("utf-8"), str(file)))
@@ -50,13 +53,11 @@ class RunFolder:
             ) from error
 
     def write_facts(self, facts: dict[str, Any]) -> None:
-        """What the recipe can't know: the corpus's fingerprint, parameters, versions, the
-        machine.
-        """
-        write_whole(self.path / "run.json", json.dumps(facts, indent=2) + "\n")
+        """Write what the recipe can't know: fingerprints, parameters, versions, the machine."""
+        write_json(self.path / "run.json", facts)
 
     def read_facts(self) -> dict[str, Any]:
-        """What `write_facts` wrote. Raises RunError."""
+        """Read what `write_facts` wrote. Raises RunError."""
         file = self.path / "run.json"
         try:
             facts = json.loads(file.read_text("utf-8"))
@@ -69,16 +70,15 @@ class RunFolder:
         return facts
 
     def append_metrics(self, line: dict[str, Any]) -> None:
-        """One more line of metrics.jsonl."""
+        """Add a line to metrics.jsonl."""
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All lines of metrics.jsonl; a last line that a kill cut short is left out."""
+        """Read all lines of metrics.jsonl, but a last one that a kill cut short."""
         file = self.path / "metrics.jsonl"
-        return (
-            list(_json_lines(file.read_text("utf-8", errors="replace"))) if file.is_file() else []
-        )
+        text = file.read_text("utf-8", errors="replace") if file.is_file() else ""
+        return list(_json_lines(text))
 
     def forget_after(self, step: int) -> None:
         """Drop the metrics and samples of steps that a resumed run will do again."""
@@ -86,16 +86,14 @@ class RunFolder:
         write_whole(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
         samples = self.path / "samples.txt"
         if samples.is_file():
-            # a kill may have cut the last character
-            text = samples.read_text("utf-8", errors="ignore")
-            starts = [
-                match.start() for match in _SAMPLE_HEADER.finditer(text) if int(match[1]) > step
-            ]
+            text = samples.read_text("utf-8", errors="ignore")  # a kill may have cut a character
+            headers = _SAMPLE_HEADER.finditer(text)
+            starts = [match.start() for match in headers if int(match[1]) > step]
             complete, end, _cut_header = text[: min(starts, default=len(text))].rpartition("\n\n")
             write_whole(samples, complete + end)
 
     def append_sample(self, step: int, loss: float, text: str) -> None:
-        """One more text in samples.txt, under its step and loss."""
+        """Add a text to samples.txt, under its step and loss."""
         with (self.path / "samples.txt").open("a", encoding="utf-8") as file:
             file.write(f"{_SAMPLE_MARK}{step} (validation loss {loss:.4f})\n{text}\n\n")
 
@@ -120,13 +118,14 @@ def check_new_name(name: str | None) -> None:
 
 
 def create_run(recipe_name: str, name: str | None) -> RunFolder:
-    """A new folder, `RECIPE-N` with the first free N unless named; never one that exists. Raises
-    RunError.
+    """Make a new folder, `RECIPE-N` with the first free N unless it is named.
+
+    Raises:
+        RunError: The named one exists, or no folder can be made.
     """
     check_new_name(name)
-    for candidate in (
-        [name] if name else (f"{recipe_name}-{number}" for number in itertools.count(1))
-    ):
+    numbered = (f"{recipe_name}-{number}" for number in itertools.count(1))
+    for candidate in [name] if name else numbered:
         try:
             RUNS.mkdir(exist_ok=True)
             (RUNS / candidate).mkdir()
@@ -139,7 +138,7 @@ def create_run(recipe_name: str, name: str | None) -> RunFolder:
 
 
 def find_run(name: str) -> RunFolder:
-    """The run of that name or path. Raises RunError that lists what there is."""
+    """Find the run of that name or path. Raises RunError, which lists the runs that there are."""
     path = run_or_path(name)
     if (path / RECIPE_FILE).is_file():
         return RunFolder(path)
@@ -148,7 +147,7 @@ def find_run(name: str) -> RunFolder:
 
 
 def all_runs() -> list[RunFolder]:
-    """The runs in this folder, by name."""
+    """List the runs in this folder, by name."""
     return [RunFolder(path.parent) for path in sorted(RUNS.glob(f"*/{RECIPE_FILE}"))]
 
 
@@ -167,5 +166,5 @@ RUNS = Path("runs")
 
 
 def run_or_path(name: str) -> Path:
-    """A run's name in `runs/`, or any path."""
+    """Find the path that somebody means: a run's, by its name in `runs/`, or any other."""
     return RUNS / name if (RUNS / name).is_dir() else Path(name)

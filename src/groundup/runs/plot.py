@@ -77,7 +77,7 @@ def _plot_accuracy(scored: Lines, title: str, axes: Any) -> None:
     lows, highs = ([100 * line["interval"][end] for line in scored] for end in (0, 1))
     axes.fill_between(steps, lows, highs, color=GREEN, alpha=0.15, lw=0)
     axes.plot(steps, [100 * line["accuracy"] for line in scored], color=GREEN, marker="o", ms=3)
-    chance = 100 * last.get("chance", 0.25)  # HellaSwag's lines leave it out
+    chance = 100 * last.get("chance", 0.25)  # a line that leaves it out is of four endings
     axes.axhline(chance, color=GREY, lw=0.9, ls=(0, (4, 3)), zorder=0)
     axes.set_ylabel(f"{title} (%)")
     said = f"{last['convention']} {last['measure']}, {last['items']:,} items"

@@ -1,4 +1,4 @@
-"""What a run measures, as pure functions and plain records."""
+"""What a run measures: records that become lines of metrics.jsonl, and two pure functions."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -6,8 +6,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One optimizer step. `step` counts completed steps, `seconds` is training time so far, losses
-    are nats a token.
+    """One optimizer step.
+
+    Args:
+        step: The number of completed steps.
+        tokens: The tokens that the model was trained on.
+        loss: The loss of the step's batch, in nats a token.
+        learning_rate: The learning rate of the update.
+        gradient_norm: The gradient's norm before it was clipped.
+        tokens_per_second: The speed of the step.
+        seconds: The time of training so far.
+        batch_hash: The hash of the tokens that the model was fed, over all processes.
     """
 
     step: int
@@ -17,7 +26,7 @@ class StepRecord:
     gradient_norm: float
     tokens_per_second: float
     seconds: float
-    batch_hash: int  # of the tokens that the model was fed, over all processes
+    batch_hash: int
 
     def to_json(self) -> dict[str, Any]:
         """A line of metrics.jsonl."""
@@ -26,25 +35,31 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """Losses in evaluation mode after `step` completed steps, in nats a token; train_loss is None
-    if not measured.
+    """Losses in evaluation mode, in nats a token.
+
+    Args:
+        step: The number of completed steps.
+        tokens: The tokens that the model was trained on.
+        train_loss: The loss on training text; None where none is measured.
+        validation_loss: The loss on the validation text.
+        bits_per_byte: The same in bits a byte of that text.
+        seconds: The time of training so far.
+        validation_losses: For a mixture, the loss on each corpus, by its name.
     """
 
     step: int
     tokens: int
     train_loss: float | None
     validation_loss: float
-    bits_per_byte: float  # of the validation text
+    bits_per_byte: float
     seconds: float
-    validation_losses: dict[str, float] | None = None  # of a mixture, corpus by corpus
+    validation_losses: dict[str, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A line of metrics.jsonl."""
-        fields = {
-            key: value
-            for key, value in asdict(self).items()
-            if (key, value) != ("validation_losses", None)
-        }
+        fields = asdict(self)
+        if self.validation_losses is None:
+            del fields["validation_losses"]
         return {"kind": "evaluation", **fields}
 
 
@@ -90,14 +105,19 @@ Record = StepRecord | EvaluationRecord | TaskRecord
 
 
 def tokens_per_second(tokens: int, started: float, ended: float) -> float:
-    """Throughput between two readings of a monotonic clock, in seconds."""
+    """Compute the throughput between two readings of a monotonic clock, in seconds."""
     elapsed = ended - started
     return tokens / elapsed if elapsed > 0 else 0.0
 
 
 def steps_within(seconds: float, step_seconds: float, evaluation_seconds: float, every: int) -> int:
-    """The steps that fit into `seconds`, with an evaluation each `every` steps (0: never) and one
-    at each end.
+    """Compute how many steps fit into a time, with an evaluation at each end and on the way.
+
+    Args:
+        seconds: The time.
+        step_seconds: The time of a step.
+        evaluation_seconds: The time of an evaluation.
+        every: The steps from one evaluation to the next; 0 evaluates at the ends alone.
     """
     left = seconds - 2 * evaluation_seconds
     share = evaluation_seconds / every if every else 0.0

@@ -93,7 +93,7 @@ def check_same_text(
     )
 
 
-def check_same_beginning(base: Base | None, facts: dict[str, Any], recipe: Recipe) -> None:
+def check_same_weights(base: Base | None, facts: dict[str, Any], recipe: Recipe) -> None:
     """Check that a run without a checkpoint begins again with the weights that it began with.
 
     Raises:

@@ -1,5 +1,6 @@
-"""The journal: what the trainer tells as it goes. The main process's writes and shows; the others'
-say nothing.
+"""The journal: records what a run measures as it goes, and shows it.
+
+The main process keeps one that writes and shows; those of the others do nothing.
 """
 
 import sys
@@ -22,33 +23,38 @@ REDRAW_AFTER = 60.0  # seconds between two drawings of loss.png while training g
 
 
 class Journal:
-    """A journal that says nothing: what every process but the main one keeps."""
+    """A journal that does nothing, which every process but the main one keeps."""
 
     def say(self, text: str) -> None:
-        """A line for the user."""
+        """Show a line to the user."""
 
     def step(self, record: StepRecord) -> None:
-        """An optimizer step was done."""
+        """Record an optimizer step."""
 
     def evaluation(self, record: EvaluationRecord) -> None:
-        """Losses were measured."""
+        """Record losses that were measured."""
 
     def sample(self, evaluation: EvaluationRecord, text: str) -> None:
-        """A text was sampled."""
+        """Record a text that was sampled."""
 
     def scores(self, record: TaskRecord) -> None:
-        """The model was put to a task."""
+        """Record how the model did at a task."""
 
     @contextmanager
     def open(self, run: RunFolder, done: int, steps: int, tensorboard: bool) -> Iterator[None]:
-        """Around the training: from `done` steps to `steps`."""
+        """Keep the journal of a run open while the body trains it.
+
+        Args:
+            run: The folder that records go to.
+            done: The steps that are done.
+            steps: The steps that there will be.
+            tensorboard: Whether TensorBoard's event file is written too.
+        """
         yield
 
 
 class MainJournal(Journal):
-    """Writes the run folder; draws a progress bar on a terminal, and prints plain lines anywhere
-    else.
-    """
+    """Writes into the run's folder; shows a progress bar on a terminal, and lines elsewhere."""
 
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
@@ -86,15 +92,13 @@ class MainJournal(Journal):
         self.close(run)
 
     def close(self, run: RunFolder) -> None:
-        """The last words: TensorBoard's file, and the picture."""
+        """Finish TensorBoard's file, and draw the picture."""
         if self.tensorboard is not None:
             self.tensorboard.close()
         plot_losses(run.read_metrics(), run.path / "loss.png", run.name, TITLES)
 
     def record(self, record: Record) -> RunFolder:
-        """A record into metrics.jsonl, and to TensorBoard where the recipe asks for it; the run it
-        went to.
-        """
+        """Write a record to metrics.jsonl, and to TensorBoard where the recipe asks for it."""
         assert self.run is not None
         self.run.append_metrics(record.to_json())
         if self.tensorboard is not None:
@@ -115,12 +119,8 @@ class MainJournal(Journal):
             f"{record.seconds:.0f} s"
         )
         if record.validation_losses:
-            self.say(
-                "  "
-                + "  ".join(
-                    f"{name} {_loss(loss)}" for name, loss in record.validation_losses.items()
-                )
-            )
+            losses = record.validation_losses.items()
+            self.say("  " + "  ".join(f"{name} {_loss(loss)}" for name, loss in losses))
         if time.monotonic() - self.last_drawn > REDRAW_AFTER:
             plot_losses(run.read_metrics(), run.path / "loss.png", run.name, TITLES)
             self.last_drawn = time.monotonic()

@@ -1,6 +1,4 @@
-"""The objective: a model and its loss as one module, so that both are compiled and distributed
-together.
-"""
+"""The objective: a model and its loss as one module, to be compiled and distributed together."""
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +13,7 @@ LOGITS_AT_ONCE = 2**23
 
 
 class NextTokenLoss(nn.Module):
-    """The mean cross entropy of the next token, in nats, without holding all logits where the
-    vocabulary is large.
-    """
+    """The mean cross entropy of the next token, in nats, without all logits held at once."""
 
     def __init__(self, model: Model, precision: str) -> None:
         super().__init__()
@@ -25,7 +21,15 @@ class NextTokenLoss(nn.Module):
         self.in_bfloat16 = precision == "bfloat16"
 
     def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """tokens, targets: [batch, time] int64; a target of -100 doesn't count -> scalar"""
+        """Compute the mean loss over all targets that count.
+
+        Args:
+            tokens: [batch, time] int64.
+            targets: [batch, time] int64; a target of -100 doesn't count.
+
+        Returns:
+            A scalar; not a number where no target counts.
+        """
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self.in_bfloat16):
             hidden = self.model.hidden(tokens)
             return linear_cross_entropy(
@@ -34,12 +38,16 @@ class NextTokenLoss(nn.Module):
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Cross entropy of `hidden @ weight.T`. hidden: [n, width], weight: [vocab, width], targets:
-    [n] -> scalar
+    """Compute the mean cross entropy of the logits `hidden @ weight.T`.
 
-    With a vocabulary larger than the width, the logits aren't held whole: by torch's chunked kernel
-    (2.13) on a GPU, by chunks of our own on a CPU, where they take an eighth of the kernel's time
+    With a vocabulary larger than the width the logits aren't held whole. On a GPU torch's chunked
+    kernel (2.13) does it, on a CPU chunks of our own, which take an eighth of the kernel's time
     (50,257 tokens, width 128, bfloat16).
+
+    Args:
+        hidden: [n, width].
+        weight: [vocab_size, width].
+        targets: [n] int64.
     """
     vocab_size, width = weight.shape
     if vocab_size <= width:
@@ -52,9 +60,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
 
 
 def chunked_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """The same without a kernel: the logits of some tokens at a time, computed again going
-    backward.
-    """
+    """Compute the same from the logits of some tokens at a time, and once more going backward."""
     rows = max(1, LOGITS_AT_ONCE // len(weight))
 
     def loss_of(hidden: Tensor, targets: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +36,12 @@ from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.load import load_tokenizer
 from groundup.training.checks import (
     check_division,
-    check_same_beginning,
     check_same_items,
     check_same_processes,
     check_same_shape,
     check_same_text,
     check_same_versions,
+    check_same_weights,
     versions,
 )
 from groundup.training.compiling import compile_in_place
@@ -102,10 +101,11 @@ def start(
     dataset = open_dataset(recipe, initial, session.world)
     evaluations = open_evaluations(recipe, dataset.tokenizer, Path.cwd(), session.world)
     trainer = build_trainer(recipe, dataset, session, initial, evaluations)
+    facts = facts_of(trainer, initial.base if initial else None)
     path = str(create_run(recipe_name, name).path) if session.world.is_main else ""
     run = RunFolder(Path(session.world.agree(path)))
     if session.world.is_main:
-        run.write_facts(facts_of(trainer, initial.base if initial else None))
+        run.write_facts(facts)
         run.write_recipe(trainer.recipe)  # last: a folder with a recipe is a run
     session.world.barrier()  # the other processes read what was written
     return trainer, run
@@ -140,7 +140,7 @@ def resume(
         )
     initial = resumed_model(checkpoint, recipe) if checkpoint else initial_model(recipe)
     if checkpoint is None:
-        check_same_beginning(initial.base if initial else None, facts, recipe)
+        check_same_weights(initial.base if initial else None, facts, recipe)
     recorded = Recorded(facts, checkpoint, data_may_differ)
     dataset = open_dataset(recipe, initial, session.world, recorded)
     check_same_versions(facts)
@@ -272,23 +272,14 @@ def build_trainer(
     if recipe.train.compile == "on" and not compile_in_place(objective, loader.take(0, 0)[0]):
         recipe = replace(recipe, train=replace(recipe.train, compile="off"))
     distributed = distribute(objective, world)
-    rules = rules_of(recipe)
-    optimizers = build_optimizers(model, rules, recipe.optim, machine.product_dtype)
+    optimizers = build_optimizers(model, rules_of(recipe), recipe.optim, machine.product_dtype)
+    writer = StateWriter(dataset, initial.base if initial and recipe.lora.rank else None)
     progress = read_state(checkpoint, model, optimizers) if checkpoint else Progress()
-    base = initial.base if initial and recipe.lora.rank else None
-    trainer_of = partial(
-        Trainer,
-        session=session,
-        machine=machine,
-        dataset=dataset,
-        loader=loader,
-        model=model,
-        objective=distributed,
-        optimizers=optimizers,
-        evaluations=evaluations,
-        writer=StateWriter(dataset, base),
-        progress=progress,
-    )
+
+    def trainer_of(recipe: Recipe) -> Trainer:
+        place = recipe, session, machine, dataset, loader
+        return Trainer(*place, model, distributed, optimizers, evaluations, writer, progress)
+
     if recipe.train.epochs:
         recipe = recipe.with_steps(steps_of_epochs(recipe, sampler.windows_per_epoch))
     elif recipe.train.minutes and measures_minutes:

@@ -1,4 +1,4 @@
-"""Stopping politely: a signal asks, the trainer finishes its step, saves and goes."""
+"""Stopping on a signal: the signal asks, and the trainer finishes its step and saves."""
 
 import os
 import signal
@@ -15,9 +15,7 @@ class StopRequest:
         self.signal = 0
 
     def ask(self, number: int) -> None:
-        """Take note of a signal: the first asks, a second Ctrl-C ends the process at once, without
-        any more writing.
-        """
+        """Take note of a signal. A second Ctrl-C ends the process at once, without more writing."""
         if self.signal and number == signal.SIGINT:
             os._exit(130)
         self.signal = number
@@ -27,7 +25,7 @@ class StopRequest:
         sys.stderr.flush()
 
     def listen(self, arrivals: int) -> None:
-        """Ask for each signal number that arrives in a pipe, until 0 does."""
+        """Take note of each signal whose number arrives in a pipe, until a 0 does."""
         while number := os.read(arrivals, 1)[0]:
             if number in (signal.SIGINT, signal.SIGTERM):
                 self.ask(number)
@@ -39,6 +37,9 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
     A thread listens: Python runs its own handlers only after the call in progress, and a backward
     pass can be long.
+
+    Yields:
+        The request.
     """
     request = StopRequest()
     arrivals, sender = os.pipe()

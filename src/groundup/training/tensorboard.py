@@ -1,6 +1,4 @@
-"""TensorBoard's event files, where the `tensorboard` extra is installed and the recipe asks for
-them.
-"""
+"""TensorBoard's event files, which a recipe can ask for where the extra is installed."""
 
 from pathlib import Path
 
@@ -18,20 +16,26 @@ NAMES = {
 
 
 class TensorBoard:
-    """One event file in `folder`; steps after `done` that an earlier, killed process wrote are
-    purged.
+    """A writer of one event file.
+
+    Args:
+        folder: The run's folder.
+        done: The steps that are done; what an earlier, killed process wrote of later ones is
+            purged.
+
+    Raises:
+        MachineError: The extra is missing.
     """
 
     def __init__(self, folder: Path, done: int) -> None:
         check_installed()
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(
-            str(folder / "tensorboard"), purge_step=done + 1 if done else None
-        )
+        purge_step = done + 1 if done else None
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purge_step)
 
     def write(self, record: Record) -> None:
-        """A scalar for each value that TensorBoard should draw, over the step."""
+        """Write a scalar for each value that TensorBoard should draw, over the step."""
         for field, name in NAMES.items():
             if (value := getattr(record, field, None)) is not None:
                 self.writer.add_scalar(name, value, record.step)
@@ -45,7 +49,7 @@ class TensorBoard:
 
 
 def check_installed() -> None:
-    """Raises MachineError where the extra is missing."""
+    """Check that the extra is installed. Raises MachineError."""
     try:
         import tensorboard as _  # noqa: F401
     except ImportError:
