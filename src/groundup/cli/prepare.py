@@ -49,16 +49,14 @@ def prepare_corpus(
         hellaswag: HellaSwag's validation items, not to learn from; the cache's if left out.
         ray: Work on the Ray cluster at this address instead; `auto` finds one here.
     """
-    from groundup.cli.data import exit_status, print_report
+    from groundup.cli.data import print_report
     from groundup.data.hellaswag_items import read_items
     from groundup.data_inspection.report import report_on
     from groundup.prepare.pipeline import Preparation, default_validation, prepare
 
     if workers < 0:
-        raise GroundupError(
-            f"--workers {workers} must be a number of processes, from 1; 0 takes the cores there "
-            "are"
-        )
+        wanted = "a number of processes, from 1; 0 takes the cores there are"
+        raise GroundupError(f"--workers {workers} must be {wanted}")
     share = default_validation(source) if validation is None else validation
     replace_errors, how = encoding_errors == "replace", (seed, share, deduplicate, tokens)
     preparation = Preparation(source, tokenizer, sample, column, replace_errors, *how)
@@ -68,4 +66,4 @@ def prepare_corpus(
     found = report_on(folder.path, hellaswag)
     print_report(found)
     sys.stdout.write(f"train on it: groundup train --corpus {shlex.quote(str(out))}\n")
-    raise SystemExit(exit_status(found, strict))
+    raise SystemExit(1 if strict and found.warnings else 0)

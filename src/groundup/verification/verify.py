@@ -65,18 +65,6 @@ class Finding:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Verification:
-    """The whole table, as the JSON output has it."""
-
-    model: str | None
-    device: str
-    torch: str
-    claims: list[Finding]
-    failed: int
-    skipped: int
-
-
 CLAIMS = (
     Claim(
         "readable = fused",
