@@ -14,7 +14,7 @@ from source_tree import FILES, ROOT, SOURCE, Function, definitions, tree_of
 
 WIDTH = 100  # columns
 LONGEST = 80  # lines of a function: 50 once the seven that formatting made longer are cut
-CODE = 13_400  # lines of code in the whole package: 12,500 is the bar
+CODE = 12_500  # lines of code in the whole package
 LOOSE = 8  # files beside the rooms
 
 

@@ -23,8 +23,7 @@ def export(
     force: bool = False,
     public: bool = False,
 ) -> None:
-    """Hand a model to other programs: transformers (folder), llama.cpp and Ollama (gguf), ONNX, or
-    the hub.
+    """Hand a model to transformers (folder), to llama.cpp and Ollama (gguf), to ONNX, to the hub.
 
     Args:
         model: A run's name, the path of a run or a model folder, or a model of the hub: gpt2,
