@@ -56,15 +56,9 @@ def generate(
         device: auto, cpu, cuda, cuda:1 or mps.
     """
     from groundup.checkpoints.model_folder import load_model
-    from groundup.generation.stream import WRONG_TOP_K, SamplingSettings
+    from groundup.generation.stream import SamplingSettings
 
-    if top_k is not None and top_k < 1:
-        raise GroundupError(f"top-k = {top_k} {WRONG_TOP_K}")
-    if interactive and samples != 1:
-        problem = "--samples and --interactive don't go together: ask again for another text"
-        raise GroundupError(problem)
-    if samples < 1:
-        raise GroundupError(f"samples = {samples} must be at least 1")
+    _check(top_k, interactive, samples)
     seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
     settings = SamplingSettings(length, 0.0 if greedy else temperature, top_k or 0, top_p, seed)
     loaded = load_model(run, device=device)
@@ -77,12 +71,31 @@ def generate(
     for number in range(samples):
         if samples > 1:
             show(f"======== {number + 1} of {samples}\n")
-        pieces = write(prompt, replace(settings, seed=seed + number))
-        # before the prompt is shown: a prompt that can't be read is an error, not a text
-        show(prompt + next(pieces, ""))
-        for piece in pieces:
-            show(piece)
-        show("\n")
+        _show_text(prompt, write(prompt, replace(settings, seed=seed + number)))
+
+
+def _check(top_k: int | None, interactive: bool, samples: int) -> None:
+    """Refuse numbers that can't be. Raises GroundupError."""
+    from groundup.generation.stream import WRONG_TOP_K
+
+    if top_k is not None and top_k < 1:
+        raise GroundupError(f"top-k = {top_k} {WRONG_TOP_K}")
+    if interactive and samples != 1:
+        problem = "--samples and --interactive don't go together: ask again for another text"
+        raise GroundupError(problem)
+    if samples < 1:
+        raise GroundupError(f"samples = {samples} must be at least 1")
+
+
+def _show_text(prompt: str, pieces: Iterator[str]) -> None:
+    """Show a prompt and what follows as soon as there is a first piece.
+
+    A prompt that can't be read is an error before anything is shown, not a text.
+    """
+    show(prompt + next(pieces, ""))
+    for piece in pieces:
+        show(piece)
+    show("\n")
 
 
 def write_pieces(

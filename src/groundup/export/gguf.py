@@ -63,8 +63,6 @@ def export_gguf(
         MachineError: The package gguf isn't installed.
     """
     require("gguf", "gguf")
-    import gguf
-
     if isinstance(model, Bigram):
         raise ExportError(
             "a bigram can't become GGUF: it has no layers, and llama.cpp no architecture without "
@@ -86,18 +84,24 @@ def export_gguf(
     with appearing_whole(out) as path:
         writer = _begin(path, model, title, kind)
         vocabulary.add_to(writer)
-        for name, tensor in tensors.items():
-            form = gguf.GGMLQuantizationType[kinds[name].upper()]
-            values = tensor.detach().float().contiguous().numpy()
-            # rounded to the nearest
-            writer.add_tensor(name, gguf.quants.quantize(values, form), raw_dtype=form)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        _write_tensors(writer, tensors, kinds)
     found = Counter(kinds.values())
     counts = [f"{found[known]} tensors in {known}" for known in KINDS if known in found]
     return ", ".join(counts) + (f"; {vocabulary.note}" if vocabulary.note else "")
+
+
+def _write_tensors(writer: "GGUFWriter", tensors: Weights, kinds: dict[str, Kind]) -> None:
+    """Write all that the writer was given, then the tensors, rounded to the nearest value."""
+    import gguf
+
+    for name, tensor in tensors.items():
+        form = gguf.GGMLQuantizationType[kinds[name].upper()]
+        values = tensor.detach().float().contiguous().numpy()
+        writer.add_tensor(name, gguf.quants.quantize(values, form), raw_dtype=form)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def gguf_name(name: str) -> str:
