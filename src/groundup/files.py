@@ -21,7 +21,7 @@ def open_whole(path: Path, apart: Path | None = None) -> Iterator[BinaryIO]:
             gives; left out, under a hidden name beside `path`.
 
     Raises:
-        OSError: The system refuses. After this and any other error nothing is left behind.
+        OSError: The file can't be written. After this and any other error nothing is left behind.
     """
     name = f"{path.name}.{uuid4().hex}.part" if apart else f".{path.name}.writing"
     temporary = (apart or path.parent) / name

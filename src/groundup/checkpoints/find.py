@@ -35,7 +35,7 @@ UNFINISHED = ".fetching-"
 
 
 def find_model(name: str | Path) -> Path:
-    """Return the model folder that a name means; it is downloaded if it has to be.
+    """Return the model folder that a name means, and download it if necessary.
 
     Damaged checkpoints that are passed over are named in warnings.
 
@@ -88,7 +88,7 @@ def repository_of(folder: Path) -> str | None:
 
 
 def fetch(repository: Repository) -> Path:
-    """Return the folder of a repository in the cache; what isn't there is downloaded.
+    """Return the folder of a repository in the cache, and download what isn't there.
 
     Only the config, the tokenizer's files and safetensors are downloaded.
 

@@ -133,10 +133,10 @@ class LoadedModel:
 def save(
     folder: Path, model: Model, tokenizer: Tokenizer | None, document_start: int | None = None
 ) -> None:
-    """Write a folder that `load` and transformers read.
+    """Write a model and its tokenizer to a folder that `load` and transformers can read.
 
     Args:
-        folder: Where to write; it is made if it isn't there.
+        folder: The folder to write to, which is made if it isn't there.
         model: The model to write.
         tokenizer: Its tokenizer, or None to write none.
         document_start: The token before each document that the model has learned from, if any.
@@ -158,7 +158,7 @@ def _save(folder: Path, model: Model, tokenizer: Tokenizer | None, *ids: object)
 
 
 def to_hugging_face(model: Model) -> Weights:
-    """Return the weights as transformers names and turns them; a tied head is left out."""
+    """Return the weights as transformers names and turns them, without a tied head."""
     return layout_of(architecture_of(model)).to_hugging_face(model)
 
 
@@ -215,7 +215,7 @@ def load_model(
 
 
 def load_folder(folder: Path, merge_adapters: bool = True, **asked: Any) -> LoadedModel:
-    """Load what is in a folder that `find_model` has found: as `load_model` does from there on.
+    """Load the model of a folder that `find_model` has found, as `load_model` does.
 
     Args:
         folder: The folder.

@@ -142,7 +142,7 @@ def point(link: Path, folder: Path) -> None:
 
 
 def verify(folder: Path, *, hashes: bool = True) -> None:
-    """Check every byte of a checkpoint against its manifest; without hashes, the files' sizes.
+    """Check a checkpoint against its manifest, without `hashes` by the files' sizes alone.
 
     Raises:
         CheckpointError: The first file that is damaged or missing, by name.

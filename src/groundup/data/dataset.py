@@ -71,7 +71,7 @@ class Dataset:
 
     @property
     def bytes_per_token(self) -> float:
-        """UTF-8 bytes a token in the validation splits: they make losses comparable."""
+        """UTF-8 bytes a token in the validation splits, which make losses comparable."""
         return self.mean([part.bytes_per_token for part in self.parts])
 
     def mean(self, values: list[float]) -> float:
@@ -147,13 +147,16 @@ def _tokenize(corpus: Corpus, recipe: Recipe, tokenizer: Tokenizer) -> Tokenized
 
 
 def split(tokens: np.ndarray, validation_fraction: float) -> tuple[np.ndarray, np.ndarray]:
-    """Cut [tokens] into training and validation: the validation split is the end of the text."""
+    """Cut [tokens] into training and validation, which is the end of the text."""
     boundary = int(len(tokens) * (1 - validation_fraction))
     return tokens[:boundary], tokens[boundary:]
 
 
 def check_length(name: str, training: Tokens, validation: Tokens, block_size: int) -> None:
-    """Check that there is a window to learn from, and a token to predict.
+    """Check that a corpus is long enough to learn from and to be measured on.
+
+    A stream of the training split must hold a window of block_size + 1 tokens, and a stream of the
+    validation split must hold 2 tokens, so that one can be predicted from the other.
 
     Raises:
         CorpusError: A split of the corpus `name` is too short.
@@ -191,7 +194,7 @@ def bytes_per_token(shards: ShardFolder | None, validation: Tokens, tokenizer: T
 
 
 def tokenizer_of_shards(corpora: list[Corpus]) -> Tokenizer | None:
-    """Load the tokenizer that all shards of `groundup prepare` state; None without such shards.
+    """Load the tokenizer that all shards of `groundup prepare` state, or None without such shards.
 
     Raises:
         CorpusError: Two corpora were made by two tokenizers, or a tokenizer was changed.

@@ -158,7 +158,7 @@ def write_shard_file(
         apart: The folder where it is written, on the same disk; that of `path` if left out.
 
     Raises:
-        OSError: The system refuses. After this and any other error nothing is left behind.
+        OSError: The file can't be written. After this and any other error nothing is left behind.
     """
     count, largest, digest = 0, 0, hashlib.sha256()
     with open_whole(path, apart or path.parent) as file:

@@ -1,6 +1,6 @@
-"""What is found about shards: figures in, findings out, each with what it means for training.
+"""Turns figures about shards into findings, which say what they mean for training.
 
-The thresholds live here.
+The thresholds are in this module.
 """
 
 import unicodedata
@@ -47,7 +47,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Split:
-    """A split's figures; None for what isn't known."""
+    """A split's figures, with None for each that isn't known."""
 
     name: str
     tokens: int
@@ -102,7 +102,7 @@ def _listed(counts: dict[str, int]) -> str:
 
 
 def duplicates(train: Split, validation: Split, index: dict[str, Any]) -> list[Finding]:
-    """Tell how many documents equal another one; nothing where that isn't known."""
+    """Tell how many documents equal another document, where that is known."""
     if train.duplicates is None or validation.duplicates is None or train.documents is None:
         return []
     what, facts = "duplicates", {split.name: split.duplicates for split in (train, validation)}
@@ -120,7 +120,10 @@ def duplicates(train: Split, validation: Split, index: dict[str, Any]) -> list[F
 
 
 def texts(train: Split, validation: Split) -> list[Finding]:
-    """Tell about long lines, damage, and characters that only validation has."""
+    """Report the longest lines, encoding damage, and characters that only validation has.
+
+    Without the statistics of both splits nothing is reported.
+    """
     learned, held_out = train.statistics, validation.statistics
     if learned is None or held_out is None:
         return []

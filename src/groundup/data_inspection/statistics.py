@@ -162,7 +162,7 @@ class Statistics:
         self._learn(later.characters)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the statistics as values that JSON knows; equal ones give the same."""
+        """Give the statistics as values that JSON knows, the same for equal statistics."""
         return {
             "documents": self.documents,
             "bytes": self.size,

@@ -1,4 +1,4 @@
-"""Where an export goes: a place that isn't taken, and that gets all of the export or nothing."""
+"""Chooses a free place for an export, which then gets all of the export or nothing."""
 
 import importlib.util
 import os
@@ -34,13 +34,15 @@ def refuse_existing(target: Path, force: bool) -> None:
 
 @contextmanager
 def appearing_whole(target: Path) -> Iterator[Path]:
-    """Give a path to write to in place of `target`.
+    """Give a path to write to, so that `target` appears only when it is complete.
 
-    When the body ends, all that lies beside that path moves beside `target`, and last the path
-    itself.
+    The path lies in a temporary folder beside `target`. When the body of the `with` block ends,
+    whatever else lies in that folder is moved beside `target`, and last the path itself is moved to
+    `target`.
 
     Raises:
-        ExportError: The system refuses. After this and any other error nothing is left behind.
+        ExportError: `target` can't be written. After this and any other error the temporary
+            folder is gone.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +70,7 @@ def export_folder(loaded: LoadedModel, out: Path) -> str:
     """Write a whole model as transformers loads it, and return a line that says what it is.
 
     Raises:
-        ExportError: The system refuses. Then nothing is written.
+        ExportError: A file can't be written. Then nothing is written.
     """
     with appearing_whole(out) as path:
         loaded.save(path)

@@ -86,7 +86,7 @@ def write_folder(files: Files, out: Path) -> None:
     """Write the files into a new folder.
 
     Raises:
-        ExportError: The system refuses. Then nothing is written.
+        ExportError: A file can't be written. Then nothing is written.
     """
     with appearing_whole(out) as path:
         path.mkdir()

@@ -51,7 +51,7 @@ def export_onnx(model: Model, out: Path) -> str:
 
     Raises:
         MachineError: The packages onnx and onnxscript aren't installed.
-        ExportError: The system refuses. Then nothing is written.
+        ExportError: A file can't be written. Then nothing is written.
     """
     require("onnx", "onnx", "onnxscript")
     logits = Logits(model).float().eval()

@@ -41,13 +41,14 @@ class Repository:
 
     @property
     def page(self) -> str:
-        """The path of its page on the hub: OWNER/NAME, below `datasets/` for a dataset."""
+        """The path of the repository's page: OWNER/NAME, below `datasets/` for a dataset."""
         return self.name if self.kind == "models" else f"{self.kind}/{self.name}"
 
     def file(self, path: str, size: int, **digest: Any) -> RemoteFile:
-        """Return one of its files, by its `sha256` or `git_sha1`.
+        """Describe a file of the repository, so that it can be downloaded and verified.
 
-        A server of files may be behind the address.
+        The digest is given as `sha256` or as `git_sha1`. The hub may redirect the file's address
+        to another server.
         """
         revision = quote(self.revision, safe="")
         url = f"{endpoint()}/{self.page}/resolve/{revision}/{quote(path)}"
@@ -128,12 +129,12 @@ def download(
 ) -> Path:
     """Bring a file of a repository to `path`, which exists only when it is whole and verified.
 
-    Five tries in a row may bring nothing; each goes on where the one before it ended.
+    Each try goes on where the one before ended. Five tries in a row may bring nothing.
 
     Args:
         repository: The file's repository, for messages.
-        file: One of its files, as `files_below` lists them.
-        path: Where it goes.
+        file: One of the repository's files, as `files_below` lists them.
+        path: Where the file goes.
         progress: Is told now and then how many bytes have come.
 
     Returns:

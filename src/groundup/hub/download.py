@@ -51,7 +51,7 @@ def cache_folder() -> Path:
 
 
 def fetch(remote: RemoteFile, timeout: float | None = None, deadline: float = 600.0) -> Path:
-    """Return a file's path in the cache; it is downloaded if it isn't there.
+    """Return a file's path in the cache, and download the file if it isn't there.
 
     Args:
         remote: The file.

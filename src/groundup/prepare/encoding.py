@@ -1,10 +1,11 @@
-"""Documents into runs: the first half of a preparation, a function of the documents alone.
+"""Turns documents into runs, which is the first half of a preparation.
 
 A document's digest decides everything about it: whether it validates, in which shard it lies, and
 where in it. So neither the order of the files nor the number of workers changes a shard; adding
 documents moves none between the splits; and documents that are equal end up side by side.
 
-A run is a file of a part's documents, sorted by shard, as many as fit into little memory. It holds
+A run is a file with some of a part's documents, sorted by shard. They are so few that little memory
+is needed. A run holds
 
     the places where the documents of each shard begin, in documents and in tokens:
         [shards + 1, 2] uint64
@@ -63,11 +64,11 @@ class Layout:
         return ("train", shard) if number < 0 else ("validation", number)
 
     def validates(self, digest: bytes) -> bool:
-        """Decide by its digest alone whether a document is for validation."""
+        """Tell whether the document with this digest belongs to the validation split."""
         return int.from_bytes(digest[:8], "little") < self.validation * 2.0**64
 
     def orders(self, digests: np.ndarray) -> np.ndarray:
-        """Give the documents' places among all, as random numbers.
+        """Give each document a random number, which is its place in the order of all documents.
 
         Args:
             digests: [documents] S16.
@@ -78,11 +79,13 @@ class Layout:
         return random_key(self.seed, np.frombuffer(digests.tobytes(), "<u8")[1::2])
 
     def shards_of(self, validates: np.ndarray, orders: np.ndarray) -> np.ndarray:
-        """Give the documents' shards, each a stretch of the order.
+        """Give the number of each document's shard.
+
+        Each shard of a split holds a range of `orders`. The shards for training come first.
 
         Args:
-            validates: [documents] bool.
-            orders: [documents] uint64.
+            validates: Whether each document is for validation, [documents] bool.
+            orders: What `orders` gives for the documents, [documents] uint64.
 
         Returns:
             [documents] int64.
@@ -110,7 +113,7 @@ def separator_of(tokenizer: Tokenizer) -> int | None:
 
 
 def repaired(text: str) -> str:
-    """Put U+FFFD for each half of a surrogate pair, which JSON can bring and no tokenizer takes."""
+    """Replace by U+FFFD each lone surrogate, which JSON can bring and no tokenizer takes."""
     if text.isascii():
         return text
     return text.encode("utf-16", errors="surrogatepass").decode("utf-16", errors="replace")
@@ -135,26 +138,29 @@ def encode_anyway(tokenizer: Tokenizer, text: str) -> np.ndarray:
 
 
 def write_json(path: Path, values: dict[str, Any], folder: Path | None = None) -> None:
-    """Write values as JSON in ASCII, because names of files may be no text; whole or not at all.
+    """Write values as JSON in ASCII, either the whole file or nothing.
+
+    It is ASCII because the names of files may be no text.
 
     Args:
         path: The file.
         values: What JSON can hold.
-        folder: Where the file is until it is whole, on the same disk; its own if left out.
+        folder: Where the file is until it is whole, on the same disk. By default this is the folder
+            of `path`.
 
     Raises:
-        OSError: The system refuses.
+        OSError: The file can't be written.
     """
     with open_whole(path, folder or path.parent) as file:
         file.write(json.dumps(values, indent=1).encode("ascii") + b"\n")
 
 
 class RunWriter:
-    """Collects documents and writes a run whenever there are enough.
+    """Collects documents, and writes them to a run whenever there are enough to fill it.
 
     Args:
         folder: Where the runs go.
-        name: What their names begin with.
+        name: What the names of the runs begin with.
         layout: How documents are spread over the shards.
         dtype: The type of the tokens.
     """
@@ -170,12 +176,12 @@ class RunWriter:
         self.count = 0
 
     def add(self, tokens: np.ndarray, digest: bytes, size: int) -> None:
-        """Take a document in, and write a run if there are enough.
+        """Add a document, and write a run if there are enough documents to fill it.
 
         Args:
-            tokens: [tokens].
+            tokens: The tokens of the document, [tokens].
             digest: What identifies the document.
-            size: Its bytes.
+            size: The size of the document in bytes.
         """
         self.rows.append((digest, len(tokens), size, self.layout.validates(digest)))
         self.tokens.append(tokens.astype(self.dtype))
@@ -184,7 +190,7 @@ class RunWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what there is."""
+        """Write the documents that were collected to a run, if there are any."""
         if not self.rows:
             return
         digests, lengths, sizes, validates = map(np.array, zip(*self.rows, strict=True))

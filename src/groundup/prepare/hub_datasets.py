@@ -1,8 +1,8 @@
-"""Text datasets on Hugging Face's hub: a name in, parquet files out, each pinned to a commit.
+"""Finds and downloads the parquet files of text datasets on Hugging Face's hub, by name.
 
-Parquet has its index at its end, so a file is brought here whole and verified before it is read,
-and can be deleted when its documents are tokens. The listing comes through `groundup.hub.api`,
-which says why it isn't huggingface_hub's own, the bytes through `groundup.hub.download`.
+Each file is pinned to a commit. A parquet file has its index at its end, so it is downloaded whole
+and verified before it is read. When its documents are tokens it can be deleted. `groundup.hub.api`
+lists the files and says why huggingface_hub doesn't. `groundup.hub.download` downloads them.
 """
 
 import re
@@ -36,8 +36,8 @@ class RemoteParquet:
         repository: OWNER/NAME.
         revision: The commit.
         path: The file's path in the repository.
-        size: Its bytes.
-        sha256: SHA-256 of its content, known for nearly all.
+        size: The size of the file in bytes.
+        sha256: SHA-256 of the file's content, which is known for nearly all files.
     """
 
     repository: str
@@ -48,7 +48,7 @@ class RemoteParquet:
 
 
 def named_dataset(name: str, sample: str | None = None) -> HubDataset | None:
-    """Tell what a name or an hf:// address is on the hub; None for a name that isn't there.
+    """Find the dataset of a name or of an hf:// address, or return None for an unknown name.
 
     Raises:
         CorpusError: The address is bad, or there is no such sample.
@@ -81,7 +81,7 @@ def list_files(dataset: HubDataset) -> list[RemoteParquet]:
     """List the parquet files of a dataset by path, pinned to a commit.
 
     The commit is the one that the revision is now: a preparation that keeps this list reads the
-    same files whenever it goes on. Each wait before the hub is asked again is said.
+    same files whenever it goes on. Each wait before the hub is asked again is reported.
 
     Args:
         dataset: Its folder may name one file.
@@ -109,13 +109,13 @@ def list_files(dataset: HubDataset) -> list[RemoteParquet]:
 def download(file: RemoteParquet, folder: Path, progress: Progress | None = None) -> Path:
     """Bring a file to `folder`, at its path in the repository.
 
-    It goes on where an earlier try ended, five tries in a row may bring nothing, each ends after
-    GROUNDUP_NETWORK_TIMEOUT seconds (20) of silence, and the file has its name only when size and
-    SHA-256 are right. Each wait before another try is said.
+    The download goes on where an earlier try ended. Five tries in a row may bring nothing, and each
+    ends after GROUNDUP_NETWORK_TIMEOUT seconds (20) of silence. The file gets its name only when
+    its size and SHA-256 are right. Each wait before another try is reported.
 
     Args:
-        file: What to bring.
-        folder: Where to.
+        file: The file to download.
+        folder: The folder that the file goes to.
         progress: Takes the number of bytes that are there.
 
     Returns:

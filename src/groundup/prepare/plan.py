@@ -142,7 +142,7 @@ def inputs_of(parts: Iterable[Part]) -> str:
 
 @contextmanager
 def explained(out: Path) -> Iterator[None]:
-    """Turn what the disk refuses into an error of one line.
+    """Turn an error in writing a file into an error whose message is one line.
 
     Raises:
         CorpusError: The system can't write into `out`.

@@ -84,7 +84,7 @@ def encode_part(out: str, number: int, limit: int) -> dict[str, Any]:
         What was done, in numbers; the names of the runs; the statistics of both splits.
 
     Raises:
-        CorpusError: The part can't be read, or the disk refuses.
+        CorpusError: The part can't be read, or a file can't be written.
         TokenizerError: A document has what the tokenizer can't encode.
     """
     job, name = open_job(out), f"part-{number:06d}"
@@ -127,7 +127,7 @@ def write_shard(out: str, number: int, parts: int) -> dict[str, Any]:
         The shard's entry in the index, with its split and its counts.
 
     Raises:
-        CorpusError: A run ends early, or the disk refuses.
+        CorpusError: A run ends early, or a file can't be written.
     """
     job, name = open_job(out), f"shard-{number:06d}"
     if (done := job.result_of(name)) is not None:
@@ -173,7 +173,7 @@ def write_index(out: str, parts: int) -> dict[str, Any]:
         What the index says.
 
     Raises:
-        CorpusError: The disk refuses.
+        CorpusError: A file can't be written.
     """
     job = open_job(out)
     plan, tokenizer = job.plan, job.tokenizer

@@ -40,13 +40,13 @@ def run_here(calls: Iterable[Call]) -> Results:
 
 
 class Workers:
-    """Processes that work off calls; a context that ends them."""
+    """Worker processes that work off calls, and that the end of a `with` block kills."""
 
     def __init__(self, count: int) -> None:
         self.processes = [_start() for _ in range(count)]
 
     def run(self, calls: Iterable[Call]) -> Results:
-        """Work off calls; one is only taken when a worker is free.
+        """Work off calls, and take each call only when a worker is free.
 
         Yields:
             Each call and its result, as they come.
@@ -75,7 +75,10 @@ class Workers:
                 raise
 
     def end(self) -> None:
-        """Stop all, whatever they are doing: nothing that is half done has a final name."""
+        """Kill all worker processes at once.
+
+        This is safe, because a file gets its final name only when it is complete.
+        """
         for process in self.processes:
             process.kill()
             process.wait()
@@ -121,7 +124,7 @@ def _ask(process: subprocess.Popen[bytes], call: Call) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Be a worker: calls come as lines of JSON, results go out so.
+    """Be a worker, which reads calls as lines of JSON and writes results in the same way.
 
     The end of the input ends the worker at once.
     """

@@ -19,19 +19,19 @@ Contents = dict[str, Any]  # of tokenizer.json, or of a step in it
 
 
 class Tokenizer(Protocol):
-    """Text to tokens and back.
+    """What turns text into tokens and tokens back into text.
 
-    Text never becomes a special token: those are put between texts by their ids.
+    Text never becomes a special token. Special tokens are put between texts by their ids.
     """
 
     @property
     def vocab_size(self) -> int:
-        """Ids are in [0, vocab_size), special tokens included."""
+        """The size of the vocabulary: all ids, special tokens included, are in [0, vocab_size)."""
         ...
 
     @property
     def special_tokens(self) -> Mapping[str, int]:
-        """Names and ids of what is no text, `<|endoftext|>` for instance."""
+        """The names and ids of the special tokens, of which `<|endoftext|>` is one."""
         ...
 
     @property
@@ -51,7 +51,7 @@ class Tokenizer(Protocol):
         ...
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Decode ids; bytes that aren't UTF-8 become U+FFFD.
+        """Decode ids to a text, in which bytes that aren't UTF-8 become U+FFFD.
 
         Raises:
             TokenizerError: An id is out of range.
@@ -59,7 +59,7 @@ class Tokenizer(Protocol):
         ...
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Give the bytes that ids stand for: a token may end within a character.
+        """Give the bytes that ids stand for, because a token may end within a character.
 
         Raises:
             TokenizerError: An id is out of range.
@@ -70,13 +70,13 @@ class Tokenizer(Protocol):
         """Write `tokenizer.json` and `tokenizer_config.json`, which transformers loads.
 
         Raises:
-            OSError: The system refuses.
+            OSError: A file can't be written.
         """
         ...
 
 
 def tokenizer_sha256(tokenizer: Tokenizer) -> str:
-    """Hash what decides the ids: equal for equal tokenizers, whoever computes it."""
+    """Hash what decides the ids, so that equal tokenizers have equal hashes on any machine."""
     canonical = json.dumps(_json_form(tokenizer.identity), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
@@ -125,15 +125,15 @@ def make_contents(
 
 
 def write_files(folder: Path, contents: Contents, special: Mapping[str, str]) -> None:
-    """Write both files.
+    """Write `tokenizer.json` and `tokenizer_config.json`.
 
     Args:
-        folder: Where they go.
+        folder: Where the files go.
         contents: What `tokenizer.json` says.
         special: Tokens by roles that transformers knows, `eos_token` for instance.
 
     Raises:
-        OSError: The system refuses.
+        OSError: A file can't be written.
     """
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     for name, value in ((TOKENIZER_FILE, contents), (TOKENIZER_CONFIG_FILE, {**config, **special})):
@@ -144,7 +144,7 @@ def check_text(text: str) -> None:
     """Check that UTF-8 can hold a text.
 
     Raises:
-        TokenizerError: It has a lone surrogate.
+        TokenizerError: The text has a lone surrogate.
     """
     try:
         text.encode("utf-8")

@@ -1,4 +1,7 @@
-"""Byte-level BPE: a `tokenizer.json`, encoded by tiktoken where that gives the same ids."""
+"""Byte-level BPE tokenizers that are read from a `tokenizer.json`.
+
+tiktoken encodes the text where that gives the same ids.
+"""
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,12 +36,12 @@ Learned = tuple[dict[bytes, int], list[Merge], dict[str, int]]
 
 
 class ByteLevelTokenizer:
-    """What tokenizers of bytes share: ids back to bytes and text, and the files.
+    """What tokenizers of bytes share, namely how ids are decoded and how the files are written.
 
     Args:
         contents: What `tokenizer.json` says.
-        special_tokens: Names and ids of what is no text.
-        by_id: The bytes of each id; an id that nothing has stands for none.
+        special_tokens: The names and ids of the special tokens.
+        by_id: The bytes of each id. An id that no token has stands for no bytes.
     """
 
     def __init__(
@@ -48,7 +51,7 @@ class ByteLevelTokenizer:
         self._by_id, self.vocab_size = by_id, max(by_id) + 1
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Give the bytes that ids stand for; a special token gives its name.
+        """Give the bytes that ids stand for, which for a special token are those of its name.
 
         Raises:
             TokenizerError: An id is out of range.
@@ -58,7 +61,9 @@ class ByteLevelTokenizer:
         )
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Decode ids; bytes that aren't UTF-8, such as half a character, become U+FFFD.
+        """Decode ids to a text.
+
+        Bytes that aren't UTF-8, such as half a character, become U+FFFD.
 
         Raises:
             TokenizerError: An id is out of range.
@@ -69,24 +74,24 @@ class ByteLevelTokenizer:
         """Write `tokenizer.json` and `tokenizer_config.json`, which transformers loads.
 
         Raises:
-            OSError: The system refuses.
+            OSError: A file can't be written.
         """
         roles = ("bos_token", "eos_token") if END_OF_TEXT in self.special_tokens else ()
         base.write_files(folder, self.contents, dict.fromkeys(roles, END_OF_TEXT))
 
 
 class BytePairTokenizer(ByteLevelTokenizer):
-    """Bytes, merged pair by pair in the order in which the pairs were learned.
+    """A tokenizer that merges bytes pair by pair, in the order in which the pairs were learned.
 
     The source is Sennrich et al. (2016).
 
     Args:
         contents: What a `tokenizer.json` says.
-        path: Where it came from, for messages.
+        path: Where the contents came from, for messages.
 
     Raises:
         TokenizerError: The contents are damaged.
-        ForeignTokenizerError: They aren't byte-level BPE.
+        ForeignTokenizerError: The contents aren't byte-level BPE.
         SlowTokenizerError: tiktoken can't give the same ids.
     """
 
@@ -119,7 +124,7 @@ class BytePairTokenizer(ByteLevelTokenizer):
         self._in_order = bool((self._ids == np.arange(len(ranks))).all())
 
     def encode(self, text: str) -> np.ndarray:
-        """Encode a text; `<|endoftext|>` in it is text.
+        """Encode a text, in which `<|endoftext|>` is text like any other.
 
         Returns:
             [tokens] int64.
@@ -144,9 +149,9 @@ def contents_of(
     """Give the `tokenizer.json` of GPT-2's kind.
 
     Args:
-        vocabulary: Tokens and ids, bytes written as `byte_letters` writes them.
-        merges: Pairs in the order in which they were learned, written so too.
-        special_tokens: Names and ids.
+        vocabulary: The tokens and their ids. Bytes are written as `byte_letters` writes them.
+        merges: The pairs in the order in which they were learned, written in the same way.
+        special_tokens: The names and ids of the special tokens.
     """
     byte_level = {"add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     letters = {"type": "ByteLevel", **byte_level}
@@ -161,7 +166,7 @@ def contents_of(
 def byte_letters() -> tuple[dict[int, str], dict[str, int]]:
     """Give each byte's letter in a `tokenizer.json`, and each letter's byte.
 
-    It is the byte itself where it can be seen, else the next letter from U+0100 on.
+    A byte that can be seen is its own letter. Each other byte gets the next letter from U+0100 on.
     """
     ends = ("!~", "¡¬", "®ÿ")
     seen = [byte for first, last in ends for byte in range(ord(first), ord(last) + 1)]
@@ -195,14 +200,14 @@ def is_byte_level(contents: Contents) -> bool:
 
 
 def parse(contents: Contents, path: Path | str) -> Learned:
-    """Take out what was learned.
+    """Take the vocabulary, the merges and the special tokens out of the contents.
 
     Returns:
         Tokens and their ids; the merges in their order; the special tokens' ids.
 
     Raises:
         ForeignTokenizerError: The contents aren't byte-level BPE.
-        TokenizerError: They can't be understood.
+        TokenizerError: The contents can't be understood.
     """
     if not is_byte_level(contents):
         kind = contents["model"].get("type")
@@ -226,7 +231,7 @@ def parse(contents: Contents, path: Path | str) -> Learned:
 
 
 def special_tokens_of(contents: Contents) -> dict[str, int]:
-    """Give names and ids of the tokens that were added to what was learned and are no text.
+    """Give the names and ids of the special tokens that were added to what was learned.
 
     Raises:
         UnicodeEncodeError: A name is no text.
@@ -241,7 +246,7 @@ def check_numbers(ids: list[int]) -> None:
     """Check that ids are whole numbers from 0, each once, and that few are left out.
 
     Raises:
-        ValueError: They aren't.
+        ValueError: The ids aren't such numbers.
     """
     for number in ids:
         if type(number) is not int or not 0 <= number < 2 * len(ids) + 1000:
@@ -317,19 +322,20 @@ def _steps(part: Any) -> Iterator[dict[str, Any]]:
 
 
 def check_merges(merges: list[Merge], ranks: dict[bytes, int], path: Path | str) -> None:
-    """Check that tiktoken merges as the file says; it merges any two tokens that make a third.
+    """Check that tiktoken would apply the same merges as the file.
 
-    That is the same if no token could be made in another way: a token's bytes, merged as far as
-    lower ranks go, must end as the pair that the file lists. Then no other pair ever stands where
-    it could be merged.
+    tiktoken doesn't read the list of merges: it joins any two neighbouring tokens whose bytes
+    together are a token. The result is the same if each token can be made in one way only. So for
+    each merge the bytes of the new token are joined by the earlier merges alone, and exactly the
+    listed pair must be left.
 
     Args:
         merges: The pairs in the order in which they were learned.
         ranks: The place of each token in that order.
-        path: Where they came from, for messages.
+        path: Where the merges came from, for messages.
 
     Raises:
-        SlowTokenizerError: tiktoken would merge otherwise.
+        SlowTokenizerError: tiktoken would apply other merges.
     """
     if len(ranks) < 256 + len(merges):
         raise SlowTokenizerError(f"{path} lists two merges for one token")

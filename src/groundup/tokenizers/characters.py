@@ -11,7 +11,7 @@ from groundup.tokenizers import base
 
 
 class CharacterTokenizer:
-    """Characters in the order of their code points; the id is the place in that order."""
+    """A tokenizer of characters, whose ids are their places in the order of code points."""
 
     special_tokens: Mapping[str, int] = MappingProxyType({})
 
@@ -70,7 +70,7 @@ class CharacterTokenizer:
         """Write `tokenizer.json` and `tokenizer_config.json`, which transformers loads.
 
         Raises:
-            OSError: The system refuses.
+            OSError: A file can't be written.
         """
         every = {"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated"}
         vocabulary = {character: token for token, character in enumerate(self.characters)}

@@ -1,4 +1,4 @@
-"""A tokenizer by its name, its folder or its file."""
+"""Loads a tokenizer by its name, its folder or its file."""
 
 import logging
 from pathlib import Path
@@ -14,14 +14,17 @@ logger = logging.getLogger(__name__)
 
 
 def load_tokenizer(name: str | Path) -> Tokenizer:
-    """Load a tokenizer; what tiktoken can't encode `tokenizers` does, and that is said.
+    """Load a tokenizer by its name, its folder or its file.
+
+    Where tiktoken can't give the same ids, the slower library `tokenizers` encodes the text, and a
+    warning says so.
 
     Args:
-        name: `gpt2`, a folder that holds a `tokenizer.json`, or such a file. A folder of that name
-            is `./gpt2`.
+        name: `gpt2`, a folder that holds a `tokenizer.json`, or such a file. A folder that is
+            called gpt2 is given as `./gpt2`.
 
     Raises:
-        TokenizerError: It isn't a tokenizer of characters or byte-level BPE.
+        TokenizerError: The name leads to no tokenizer of characters and to no byte-level BPE.
         CorpusError: GPT-2's files can't be had.
     """
     if name == "gpt2":

@@ -13,7 +13,7 @@ LARGEST = 2**24
 
 
 def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> BytePairTokenizer:
-    """Learn the pairs of texts, cut into GPT-2's words; `<|endoftext|>` is the last token.
+    """Learn the pairs of texts that are cut into GPT-2's words, and add `<|endoftext|>` last.
 
     Args:
         texts: They pass by once; a pair never crosses from one to the next.

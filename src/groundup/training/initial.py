@@ -26,7 +26,7 @@ def shape_layer(name: str) -> Layer:
 
 
 def initial_model(recipe: Recipe) -> LoadedModel | None:
-    """Load what `train.init` names, for a run that starts; None for random weights.
+    """Load what `train.init` names for a run that starts, or return None for random weights.
 
     The context and the dropout are the recipe's; a context longer than the model's is refused.
 

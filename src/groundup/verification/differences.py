@@ -58,7 +58,7 @@ def count_unequal(found: Tensors, expected: Tensors) -> int:
 
 
 def same_bits(found: Tensor, expected: Tensor) -> bool:
-    """Return whether dtype, shape and every bit are the same; a NaN equals itself."""
+    """Return whether dtype, shape and every bit are the same, where a NaN equals itself."""
     if found.dtype != expected.dtype or found.shape != expected.shape:
         return False
     whole = (tensor.detach().cpu().contiguous().flatten() for tensor in (found, expected))
@@ -66,7 +66,7 @@ def same_bits(found: Tensor, expected: Tensor) -> bool:
 
 
 def _pairs(found: Values, expected: Values) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Yield names and both tensors, on the CPU in float64; the names must be the same."""
+    """Yield the names, which must be the same, and both tensors on the CPU in float64."""
     found = {"": found} if isinstance(found, Tensor) else found
     expected = {"": expected} if isinstance(expected, Tensor) else expected
     differing = sorted(found.keys() ^ expected.keys())

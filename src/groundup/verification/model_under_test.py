@@ -30,12 +30,12 @@ CPU = torch.device("cpu")
 
 
 class Skipped(Exception):  # noqa: N818
-    """A claim can't be measured here; the text says why, and is shown."""
+    """Says why a claim can't be measured here, in a text that is shown."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """An error and the bound that it is held against; `part` tells the parts of a claim apart."""
+    """An error, the bound that it is held against, and the part of the claim that it belongs to."""
 
     part: str
     error: float
@@ -107,10 +107,10 @@ class ModelUnderTest:
         return outcome(self.copied(torch.float64, CPU), self.tokens())
 
     def check_memory(self, copies: int) -> None:
-        """Check that so many float64 copies of the weights fit into the machine's memory.
+        """Check that `copies` float64 copies of the weights fit into the machine's free memory.
 
         Raises:
-            Skipped: They don't.
+            Skipped: There is too little free memory.
         """
         need = 8 * copies * count_parameters(self.model)
         if need > (free := 0.9 * memory.available(CPU)):
