@@ -13,7 +13,7 @@ OTHER_HEADINGS = re.compile(
 )
 PROSE = re.compile(r"\bRaises? (an? )?`?[A-Z]\w*(Error|Exit)\b")
 STILL_OLD = {  # rooms whose docstrings aren't in this form yet
-    *("cli", "errors", "evaluation", "runs", "training"),
+    *("cli", "errors"),
 }
 
 

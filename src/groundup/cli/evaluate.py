@@ -98,7 +98,11 @@ def check_flags(task: str | None, settings: Settings, per_item: Path | None = No
 
 
 def load_named(name: str, device: str) -> NamedModel:
-    """Load a model that reads texts, and say what was loaded. Raises GroundupError."""
+    """Load a model that reads texts, and say what was loaded.
+
+    Raises:
+        GroundupError: There is no such model, or it has no tokenizer.
+    """
     from groundup.checkpoints.model_folder import load_model
 
     loaded = load_model(name, device=device)

@@ -1,4 +1,4 @@
-"""Multiple choice: which of an item's endings does a model find the most probable, and is it right?
+"""Multiple choice: how often a model finds the right ending of an item the most probable.
 
 All tasks of items with endings to choose from share this.
 """
@@ -191,7 +191,12 @@ class MultipleChoice(Task):
     @classmethod
     @abstractmethod
     def read(cls, settings: Settings) -> ItemsFile:
-        """Read the items. Raises CorpusError, and EvaluationError where none are named."""
+        """Read the items.
+
+        Raises:
+            CorpusError: They can't be had, or a line is no item.
+            EvaluationError: The settings name none, and the task has none of its own.
+        """
 
     @classmethod
     def open(cls, settings: Settings) -> Self:

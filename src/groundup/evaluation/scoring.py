@@ -67,7 +67,11 @@ def sums_of_endings(
 
 
 def check_endings(asked: Sequence[Continuations], block_size: int) -> None:
-    """Refuse an ending that is longer than the model's context. Raises EvaluationError."""
+    """Check that every ending fits the model's context.
+
+    Raises:
+        EvaluationError: An ending is longer.
+    """
     longest = max((continuations.longest for continuations in asked), default=0)
     if longest > block_size:
         raise EvaluationError(

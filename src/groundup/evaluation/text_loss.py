@@ -290,7 +290,11 @@ def shard_tokens(corpus: Corpus, named: NamedModel) -> Tokens:
 
 
 def encode_unchanged(text: str, tokenizer: Tokenizer) -> np.ndarray:
-    """Encode a text whose bytes the tokens must stand for exactly. Raises EvaluationError."""
+    """Encode a text whose bytes the tokens must stand for exactly.
+
+    Raises:
+        EvaluationError: The tokenizer changes the text.
+    """
     stream = tokenizer.encode(text)
     if tokenizer.decode_bytes(stream) != text.encode("utf-8"):
         raise EvaluationError(

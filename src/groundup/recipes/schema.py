@@ -209,7 +209,8 @@ class Recipe:
 
     def parameter_count(self, vocab_size: int) -> int:
         """Count the parameters of the model with that vocabulary, without adapters."""
-        return parameter_count(self.model.architecture, self.model_config(vocab_size))
+        config = self.model_config(vocab_size)
+        return parameter_count(self.model.architecture, config)
 
     @property
     def tokens_per_step(self) -> int:

@@ -198,7 +198,11 @@ def compare_runs(names: tuple[str, str], out: Path | None = None) -> RunComparis
 
 
 def draw(comparison: RunComparison, field: str) -> None:
-    """Draw both curves in one picture. Raises RunError where it can't be written."""
+    """Draw both curves in one picture.
+
+    Raises:
+        RunError: The picture can't be written.
+    """
     first, second = (Curve(run.folder.name, run.evaluations) for run in comparison.runs)
     marks = {found.axis: found.at for found in comparison.at_equal}
     try:

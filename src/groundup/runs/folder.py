@@ -33,12 +33,21 @@ class RunFolder:
         """The folder of `step-000500/` and so on, in which `best` and `latest` point at two."""
         return self.path / "checkpoints"
 
-    def write_recipe(self, recipe: Recipe) -> None:
-        """Write the recipe, in which everything that was automatic is resolved."""
-        write_whole(self.path / RECIPE_FILE, recipe.to_toml())
+    def write(self, recipe: Recipe, facts: dict[str, Any] | None = None) -> None:
+        """Write what decides the run. The recipe comes last: a folder with a recipe is a run.
+
+        Args:
+            recipe: The recipe, in which everything that was automatic is resolved.
+            facts: What the recipe can't know (fingerprints, parameters, versions, the machine), or
+                None to leave what is written.
+        """
+        text = recipe.to_toml()
+        if facts is not None:
+            write_json(self.path / "run.json", facts)
+        write_whole(self.path / RECIPE_FILE, text)
 
     def read_recipe(self) -> Recipe:
-        """Read what `write_recipe` wrote.
+        """Read the recipe that `write` wrote.
 
         Raises:
             RunError: There is no such file.
@@ -52,12 +61,12 @@ class RunFolder:
                 f"{file} can't be read: {error}. Without its recipe a run can't be resumed"
             ) from error
 
-    def write_facts(self, facts: dict[str, Any]) -> None:
-        """Write what the recipe can't know: fingerprints, parameters, versions, the machine."""
-        write_json(self.path / "run.json", facts)
-
     def read_facts(self) -> dict[str, Any]:
-        """Read what `write_facts` wrote. Raises RunError."""
+        """Read the facts that `write` wrote.
+
+        Raises:
+            RunError: There is no such file, or it isn't what groundup wrote.
+        """
         file = self.path / "run.json"
         try:
             facts = json.loads(file.read_text("utf-8"))
@@ -103,7 +112,11 @@ _SAMPLE_HEADER = re.compile(rf"^{_SAMPLE_MARK}(\d+) \(validation loss .*\)$", re
 
 
 def check_new_name(name: str | None) -> None:
-    """Refuse a name that can't be a new run's. Raises RunError."""
+    """Check that a name can be a new run's.
+
+    Raises:
+        RunError: It is no plain name, or a run has it.
+    """
     if name is None:
         return
     if not name or Path(name).name != name or name.startswith((".", "-")):
@@ -138,7 +151,11 @@ def create_run(recipe_name: str, name: str | None) -> RunFolder:
 
 
 def find_run(name: str) -> RunFolder:
-    """Find the run of that name or path. Raises RunError, which lists the runs that there are."""
+    """Find the run of that name or path.
+
+    Raises:
+        RunError: There is none; the error lists the runs that there are.
+    """
     path = run_or_path(name)
     if (path / RECIPE_FILE).is_file():
         return RunFolder(path)

@@ -104,7 +104,8 @@ def open_evaluations(
             f"eval.task = {section.task} is no task that scores a run on the way. "
             f"Choose one of {', '.join(known)}"
         )
-    task = main_first(world, lambda: open_task(section.task, settings_of(section, folder)))
+    settings = settings_of(section, folder)
+    task = main_first(world, lambda: open_task(section.task, settings))
     assert isinstance(task, MultipleChoice)
     if section.task_items > len(task.file.items):
         raise EvaluationError(

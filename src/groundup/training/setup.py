@@ -27,6 +27,7 @@ from groundup.machine.device import Machine
 from groundup.models.lora import adapt, adapter_of
 from groundup.models.registry import Model, build, count_parameters
 from groundup.optim.groups import build_optimizers, rules_of
+from groundup.optim.state import load_optimizer_state
 from groundup.parallel.sharding import distribute
 from groundup.parallel.world import World, main_first
 from groundup.recipes.schema import Recipe
@@ -105,8 +106,7 @@ def start(
     path = str(create_run(recipe_name, name).path) if session.world.is_main else ""
     run = RunFolder(Path(session.world.agree(path)))
     if session.world.is_main:
-        run.write_facts(facts)
-        run.write_recipe(trainer.recipe)  # last: a folder with a recipe is a run
+        run.write(trainer.recipe, facts)
     session.world.barrier()  # the other processes read what was written
     return trainer, run
 
@@ -160,7 +160,7 @@ def _roll_back(run: RunFolder, trainer: Trainer, checkpoint: Path | None) -> Non
     """Put a run's folder back to its checkpoint, whatever was written after it."""
     progress = trainer.progress
     run.forget_after(progress.step if checkpoint else -1)
-    run.write_recipe(trainer.recipe)
+    run.write(trainer.recipe)
     remove_unfinished(run.checkpoints)
     if checkpoint:  # a kill may have come between the checkpoint and the links to it
         point(run.checkpoints / "latest", checkpoint)
@@ -272,9 +272,11 @@ def build_trainer(
     if recipe.train.compile == "on" and not compile_in_place(objective, loader.take(0, 0)[0]):
         recipe = replace(recipe, train=replace(recipe.train, compile="off"))
     distributed = distribute(objective, world)
-    optimizers = build_optimizers(model, rules_of(recipe), recipe.optim, machine.product_dtype)
     writer = StateWriter(dataset, initial.base if initial and recipe.lora.rank else None)
-    progress = read_state(checkpoint, model, optimizers) if checkpoint else Progress()
+    progress, saved = read_state(checkpoint) if checkpoint else (Progress(), {})
+    optimizers = build_optimizers(model, rules_of(recipe), recipe.optim, machine.product_dtype)
+    if checkpoint:
+        load_optimizer_state(model, optimizers, saved)
 
     def trainer_of(recipe: Recipe) -> Trainer:
         place = recipe, session, machine, dataset, loader
@@ -320,10 +322,10 @@ def choose_machine(recipe: Recipe, dataset: Dataset, world: World) -> tuple[Reci
         MachineError: The recipe asks for what isn't here.
     """
     section = recipe.train
-    device = machines.choose_device(section.device, world.local_rank)
     tokens = recipe.tokens_per_step * section.steps or section.epochs * dataset.training_tokens
     operations = 6 * recipe.parameter_count(dataset.tokenizer.vocab_size) * tokens
     seconds = 60 * section.minutes or operations / CPU_OPERATIONS_PER_SECOND
+    device = machines.choose_device(section.device, world.local_rank)
     resolved = replace(
         section,
         device=device.type if section.device == "auto" else section.device,

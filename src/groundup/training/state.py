@@ -7,13 +7,14 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from groundup.checkpoints.adapter_folder import Base, save_adapter
 from groundup.checkpoints.model_folder import save
 from groundup.data.dataset import Dataset
 from groundup.errors import CheckpointError
 from groundup.models.registry import Model
-from groundup.optim.state import load_optimizer_state, optimizer_state
+from groundup.optim.state import optimizer_state
 
 OPTIMIZER_FILE = "training/optimizer.safetensors"
 STATE_FILE = "training/state.json"
@@ -95,17 +96,18 @@ class StateWriter:
         (folder / STATE_FILE).write_text(json.dumps(asdict(progress), indent=2) + "\n", "utf-8")
 
 
-def read_state(folder: Path, model: Model, optimizers: list[torch.optim.Optimizer]) -> Progress:
-    """Put the optimizers back as they were when a checkpoint was written.
+def read_state(folder: Path) -> tuple[Progress, dict[str, Tensor]]:
+    """Read what a checkpoint has beside the model.
 
     Returns:
-        The progress that was made until then.
+        The progress that was made until then, and the tensors of the optimizers, which
+        `load_optimizer_state` puts back.
 
     Raises:
-        CheckpointError: The files aren't a state of this model.
+        CheckpointError: The files can't be read.
     """
     try:
-        load_optimizer_state(model, optimizers, load_file(folder / OPTIMIZER_FILE))
-        return Progress(**json.loads((folder / STATE_FILE).read_text("utf-8")))
+        progress = Progress(**json.loads((folder / STATE_FILE).read_text("utf-8")))
+        return progress, load_file(folder / OPTIMIZER_FILE)
     except (OSError, SafetensorError, ValueError, TypeError) as error:
         raise CheckpointError(f"{folder} can't be resumed from: {error}") from error

@@ -49,7 +49,11 @@ class TensorBoard:
 
 
 def check_installed() -> None:
-    """Check that the extra is installed. Raises MachineError."""
+    """Check that the extra is installed.
+
+    Raises:
+        MachineError: It is missing.
+    """
     try:
         import tensorboard as _  # noqa: F401
     except ImportError:
