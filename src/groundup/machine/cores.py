@@ -12,9 +12,7 @@ def usable_cores() -> int:
 
 
 def _quota() -> int | None:
-    """The CPUs that a container's control group allows (cgroup v2), rounded up; None without a
-    limit.
-    """
+    """The CPUs that the control group allows (cgroup v2), rounded up; None without a limit."""
     try:
         limit, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
     except (OSError, ValueError):
