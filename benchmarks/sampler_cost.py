@@ -22,7 +22,7 @@ import numpy as np
 
 from common import recipe_with, result_line
 from groundup.data.sampler import Sampler
-from groundup.data.shard_file import DTYPES, HEADER, MAGIC, ShardWriter, open_shard
+from groundup.data.shard_file import DTYPES, HEADER, MAGIC, open_shard, write_shard_file
 from groundup.data.shard_folder import FORMAT, INDEX, VERSION, open_folder
 from groundup.data.tokens import Tokens
 from groundup.profiling.synthetic import synthetic_dataset
@@ -58,13 +58,9 @@ def random_shards(folder: Path, streams: int) -> list[np.ndarray]:
     found = []
     for number in range(streams):
         path = folder / f"{number}.bin"
-        with ShardWriter(path, DTYPES[2], VOCAB_SIZE, MAKER) as writer:
-            writer.append(
-                np.random.default_rng(number)
-                .integers(VOCAB_SIZE, size=TOKENS_OF_A_STREAM)
-                .astype("<u2")
-            )
-            writer.publish()
+        draw = np.random.default_rng(number)
+        tokens = draw.integers(VOCAB_SIZE, size=TOKENS_OF_A_STREAM).astype("<u2")
+        write_shard_file(path, [tokens], DTYPES[2], VOCAB_SIZE, MAKER)
         found.append(open_shard(path).tokens)
     return found
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from conftest import some_text
-from groundup.data.shard_file import DTYPES, ShardWriter
+from groundup.data.shard_file import DTYPES, write_shard_file
 from groundup.tokenizers import CharacterTokenizer
 from groundup.tokenizers.base import END_OF_TEXT, Tokenizer, tokenizer_sha256
 from groundup.tokenizers.train import learn_tokenizer
@@ -74,17 +74,9 @@ def write_shards(folder: Path, tokenizer: Tokenizer, texts: list[str], *, shards
 
 def _write(folder: Path, name: str, tokenizer: Tokenizer, texts: list[str]) -> dict[str, object]:
     dtype = DTYPES[2 if tokenizer.vocab_size <= 2**16 else 4]
-    with ShardWriter(
-        folder / name, dtype, tokenizer.vocab_size, tokenizer_sha256(tokenizer)
-    ) as writer:
-        tokens = encoded(tokenizer, texts).astype(dtype)
-        writer.append(tokens)
-        return {
-            "file": name,
-            "tokens": len(tokens),
-            "documents": len(texts),
-            "sha256": writer.publish(),
-        }
+    pieces, made_by = [encoded(tokenizer, texts).astype(dtype)], tokenizer_sha256(tokenizer)
+    tokens, sha256 = write_shard_file(folder / name, pieces, dtype, tokenizer.vocab_size, made_by)
+    return {"file": name, "tokens": tokens, "documents": len(texts), "sha256": sha256}
 
 
 def characters() -> CharacterTokenizer:

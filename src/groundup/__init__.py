@@ -31,34 +31,11 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
     from groundup.tokenizers.load import load_tokenizer
     from groundup.tokenizers.train import learn_tokenizer
 
-__all__ = [
-    "GPT2",
-    "Bigram",
-    "BytePairTokenizer",
-    "CharacterTokenizer",
-    "GPTConfig",
-    "GroundupError",
-    "LoadedModel",
-    "Modern",
-    "ModernConfig",
-    "ReadableGPT",
-    "Recipe",
-    "evaluate",
-    "find_model",
-    "gpt2_from_readable",
-    "keep_top_k",
-    "keep_top_p",
-    "learn_tokenizer",
-    "load",
-    "load_corpus",
-    "load_model",
-    "load_recipe",
-    "load_tokenizer",
-    "next_token",
-    "parameter_count",
-    "readable_from_gpt2",
-    "save",
-]
+__all__ = ["GPT2", "Bigram", "BytePairTokenizer", "CharacterTokenizer", "GPTConfig"]
+__all__ += ["GroundupError", "LoadedModel", "Modern", "ModernConfig", "ReadableGPT", "Recipe"]
+__all__ += ["evaluate", "find_model", "gpt2_from_readable", "keep_top_k", "keep_top_p"]
+__all__ += ["learn_tokenizer", "load", "load_corpus", "load_model", "load_recipe"]
+__all__ += ["load_tokenizer", "next_token", "parameter_count", "readable_from_gpt2", "save"]
 
 __version__ = "0.1.0"
 

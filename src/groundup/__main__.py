@@ -1,4 +1,4 @@
-"""`python -m groundup`: the command line, as torchrun starts it."""
+"""Runs the command line as `python -m groundup`."""
 
 from groundup.cli.main import main
 

@@ -33,9 +33,7 @@ class CorpusError(GroundupError):
 
 
 class TokenizerError(GroundupError):
-    """A character or a token id that the vocabulary lacks, or a tokenizer file that isn't one of
-    ours.
-    """
+    """A character or token id that the vocabulary lacks, or a file that is no tokenizer."""
 
 
 class ForeignTokenizerError(TokenizerError):
@@ -55,9 +53,7 @@ class GenerationError(GroundupError):
 
 
 class EvaluationError(GroundupError):
-    """A model that a task can't be put to, or a task that is asked for in a way that it isn't
-    defined.
-    """
+    """A task that a model can't do, or that is asked for in a way that isn't defined."""
 
 
 class ExportError(GroundupError):

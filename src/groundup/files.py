@@ -5,22 +5,26 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
+from uuid import uuid4
 
 
 @contextmanager
-def open_whole(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
+def open_whole(path: Path, apart: Path | None = None) -> Iterator[BinaryIO]:
     """Open a file for writing that gets its name, durable, when the body ends.
 
     Args:
         path: The name that it gets; what was there is replaced.
-        temporary: The name until then, on the same disk; left out, a hidden one beside `path`.
+        apart: Where it lies until then, on the same disk, under a name that no other process
+            gives; left out, under a hidden name beside `path`.
 
     Raises:
-        OSError: The system refuses. After this and any other error nothing is left behind.
+        OSError: The file can't be written. After this and any other error nothing is left behind.
     """
-    temporary = temporary or path.with_name(f".{path.name}.writing")
+    name = f"{path.name}.{uuid4().hex}.part" if apart else f".{path.name}.writing"
+    temporary = (apart or path.parent) / name
     try:
         with temporary.open("wb") as file:
             yield file
@@ -74,11 +78,8 @@ def parse_json(text: str | bytes) -> Any:
         holders = [holder for holder in level if isinstance(holder, list | dict)]
         if not holders:
             return value
-        level = [
-            inner
-            for holder in holders
-            for inner in (holder.values() if isinstance(holder, dict) else holder)
-        ]
+        parts = (holder.values() if isinstance(holder, dict) else holder for holder in holders)
+        level = list(chain.from_iterable(parts))
     raise ValueError(f"its values are nested more than {DEEPEST} levels deep")
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from commands import flip_bit
 from groundup.data import shard_folder
 from groundup.data.formats import kind_of
-from groundup.data.shard_file import DTYPES, HEADER, ShardWriter, open_shard
+from groundup.data.shard_file import DTYPES, HEADER, open_shard, write_shard_file
 from groundup.data.shard_folder import open_folder
 from groundup.errors import CorpusError
 from shard_files import characters, documents, encoded, learned, write_shards
@@ -33,10 +33,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 def written(path: Path, tokens: np.ndarray, pieces: int = 1, vocab_size: int = 2**16) -> Path:
     """A shard of these tokens."""
-    with ShardWriter(path, tokens.dtype, vocab_size, TOKENIZER) as writer:
-        for piece in np.array_split(tokens, pieces):
-            writer.append(piece)
-        writer.publish()
+    parts = np.array_split(tokens, pieces)
+    write_shard_file(path, parts, tokens.dtype, vocab_size, TOKENIZER)
     return path
 
 

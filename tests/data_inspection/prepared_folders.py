@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from groundup.data.shard_file import ShardWriter
+from groundup.data.shard_file import write_shard_file
 from groundup.data_inspection.statistics import Statistics
 from groundup.tokenizers.base import END_OF_TEXT, Tokenizer, tokenizer_sha256
 from groundup.tokenizers.train import learn_tokenizer
@@ -84,11 +84,8 @@ def _write(
     folder: Path, name: str, documents: Sequence[str], tokenizer: Tokenizer
 ) -> dict[str, Any]:
     tokens = tokens_of(documents, tokenizer)
-    with ShardWriter(
-        folder / name, tokens.dtype, tokenizer.vocab_size, tokenizer_sha256(tokenizer)
-    ) as writer:
-        writer.append(tokens)
-        sha256 = writer.publish()
+    made_by = tokenizer.vocab_size, tokenizer_sha256(tokenizer)
+    sha256 = write_shard_file(folder / name, [tokens], tokens.dtype, *made_by).sha256
     return {"file": name, "tokens": len(tokens), "documents": len(documents), "sha256": sha256}
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.data.shard_file import ShardWriter, open_shard
+from groundup.data.shard_file import open_shard, write_shard_file
 from groundup.data_inspection import ngrams as overlap
 from groundup.data_inspection.ngrams import (
     DocumentNgrams,
@@ -37,9 +37,7 @@ def documents_in(tokens: list[int]) -> list[list[int]]:
 
 
 def write(path: Path, tokens: np.ndarray, dtype: str = "<u2") -> Path:
-    with ShardWriter(path, np.dtype(dtype), 2**16, "00" * 32) as writer:
-        writer.append(tokens.astype(dtype))
-        writer.publish()
+    write_shard_file(path, [tokens.astype(dtype)], np.dtype(dtype), 2**16, "00" * 32)
     return path
 
 

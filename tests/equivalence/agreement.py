@@ -14,7 +14,7 @@ from groundup.models.gpt2 import GPT2
 from groundup.models.readable import ReadableGPT
 from groundup.optim.groups import RULES, Rule, build_optimizers
 from groundup.recipes.schema import OptimSection
-from groundup.verification.differences import gradients_of
+from groundup.verification.model_under_test import gradients_of
 
 
 @dataclass(frozen=True)

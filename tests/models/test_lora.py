@@ -13,7 +13,7 @@ from groundup.models.config import GPTConfig, ModelConfig, ModernConfig, adapter
 from groundup.models.lora import LoRALinear, adapt, adaptable_layers, adapter_of, merge
 from groundup.models.registry import Model, build, build_on_meta
 from groundup.optim.groups import LORA_RULES, group_parameters
-from groundup.training.compiling import parts_of
+from groundup.training.compiling import compiled_parts
 from groundup.training.objective import NextTokenLoss
 
 CONFIGS: dict[str, ModelConfig] = {
@@ -139,7 +139,7 @@ def test_a_block_with_them_is_one_graph(architecture: str) -> None:
     by block.
     """
     models = [adapted(built(architecture), 4, 16.0) for _ in range(2)]
-    for block in parts_of(models[1]):
+    for block in compiled_parts(models[1]):
         block.compile(dynamic=False, fullgraph=True, backend="aot_eager")
     gradients = []
     for model in models:

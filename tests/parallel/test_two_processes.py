@@ -389,9 +389,15 @@ def both(work: Any, argument: Any) -> list[Any]:
 
 
 def _join(place: dict[str, str], answer: Any, work: Any, argument: Any) -> None:
-    """One of two processes, in the environment that torchrun gives them."""
+    """One of two processes, in the environment that torchrun gives; it ends as `train` does."""
     os.environ.update(place)
     answer.send(work(argument))
+    os._exit(0)
+
+
+# A trainer that is destroyed can wait, holding Python's lock, for a thread that wants the lock to
+# let go of the hook below. In `train` the process ends first.
+_kept: list[Trainer] = []
 
 
 def _train_and_watch(rows_alike: bool) -> SimpleNamespace:
@@ -401,6 +407,7 @@ def _train_and_watch(rows_alike: bool) -> SimpleNamespace:
     torch.set_num_threads(1)
     with join_world(uses_cuda=False) as world:
         trainer = _trainer(Session(world), rows_alike)
+        _kept.append(trainer)
         seen = SimpleNamespace(inputs=[], losses=[], reductions=0, weights_before=_flat(trainer))
 
         def reduce(

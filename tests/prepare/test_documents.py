@@ -69,7 +69,7 @@ def test_a_passage_ends_with_a_paragraph():
     assert cut_of(b"one two", 1) == len(b"one ")
     assert cut_of("čč".encode(), 1) == 2
     text = ("x" * 99 + "\n") * 81 + "\n"  # a little less than a passage
-    read = list(documents._passages(io.BytesIO((text * 5).encode()), "a", 0, Reading()))
+    read = list(documents._passages(io.BytesIO((text * 5).encode()).read, "a", 0, Reading()))
     assert [document.text for document in read] == [2 * text, 2 * text, text]
     assert [document.origin for document in read] == [
         "a, byte 0",

@@ -9,17 +9,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
-from groundup.checkpoints.find import COMMIT, find_model, on_hub
+from groundup.checkpoints.find import find_model, on_hub
 from groundup.checkpoints.layouts import peft, weight_files
 from groundup.checkpoints.layouts.config_json import CONFIG_FILE, layout_of, write_config
 from groundup.checkpoints.layouts.peft import ADAPTER_CONFIG_FILE, ADAPTER_FILE, ADAPTER_PICKLE
-from groundup.checkpoints.layouts.weight_files import Stored
+from groundup.checkpoints.layouts.weight_files import Tensors
 from groundup.errors import CheckpointError
 from groundup.files import file_digest, read_json, write_json
+from groundup.hub.api import COMMIT
 from groundup.models.gpt2 import GPT2
-from groundup.models.lora import Adapter, LoRALinear, adaptable_layers, adapter_of
+from groundup.models.lora import Adapter, adaptable_layers, adapter_of
 from groundup.models.modern import Modern
 from groundup.models.registry import Model, architecture_of
 from groundup.runs.folder import run_or_path
@@ -86,25 +86,14 @@ def save_adapter(folder: Path, model: Model, base: Base, document_start: int | N
         base: What they are for.
         document_start: The token before each document that the model has learned from, if any.
     """
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, LoRALinear)}
-    one = next(iter(layers.values()))
-    settings = peft.adapter_settings(
-        base.place,
-        base.revision,
-        rank=one.lora_A.out_features,
-        alpha=one.alpha,
-        targets={name.rpartition(".")[2] for name in layers},
-        conv=isinstance(model, GPT2),
-    )
+    settings = peft.adapter_settings(base.place, base.revision, model)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / ADAPTER_CONFIG_FILE, settings)
     write_json(folder / BASE_FILE, asdict(base))
     write_config(folder / MERGED_CONFIG_FILE, model, document_start, document_start)
-    tensors = peft.to_peft(adapter_of(model))
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(tensors, folder / ADAPTER_FILE, metadata={"format": "pt"})
-    # safetensors lets nobody else read it
-    (folder / ADAPTER_FILE).chmod((folder / BASE_FILE).stat().st_mode)
+    # our names, which are Hugging Face's, within peft's
+    tensors = {f"{peft.PREFIX}{name}": tensor for name, tensor in adapter_of(model).items()}
+    weight_files.write(folder / ADAPTER_FILE, tensors, folder / BASE_FILE)
 
 
 def config_file(folder: Path) -> Path:
@@ -205,12 +194,10 @@ def read_adapter(folder: Path, model: Model) -> tuple[Adapter, float]:
     return adapter, settings.scale
 
 
-def _match(
-    stored: dict[str, Stored], model: GPT2 | Modern, rank: int, path: Path
-) -> dict[str, Stored]:
+def _match(stored: Tensors, model: GPT2 | Modern, rank: int, path: Path) -> Tensors:
     """The tensors of a file under our names, each with its partner. Raises CheckpointError."""
     layers, layout = adaptable_layers(model), layout_of(architecture_of(model))
-    found: dict[str, Stored] = {}
+    found: Tensors = {}
     for name, tensor in stored.items():
         module = (peft.matrix_of(name, layout) or "").removesuffix(".weight")
         if module not in layers:

@@ -9,40 +9,33 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
 from filelock import FileLock
 
 from groundup.checkpoints import publish as checkpoint
+from groundup.checkpoints.layouts import weight_files
 from groundup.checkpoints.layouts.config_json import CONFIG_FILE, read_config
-from groundup.checkpoints.layouts.weight_files import (
-    INDEX_FILE,
-    PICKLES,
-    WEIGHTS_FILE,
-    read_index,
-    refuse_pickle,
-)
+from groundup.checkpoints.layouts.weight_files import INDEX_FILE, PICKLES, WEIGHTS_FILE
 from groundup.errors import CheckpointError
 from groundup.files import write_whole
-from groundup.hub.api import Repository, commit_of, download, files_below, refuse_offline
-from groundup.hub.download import RemoteFile, cache_folder
+from groundup.hub import api as hub
+from groundup.hub.api import COMMIT, Repository
+from groundup.hub.download import cache_folder
 from groundup.runs.folder import run_or_path
 
 logger = logging.getLogger(__name__)
 
-OPENAI = {
-    name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
-}
+GPT2_SIZES = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
+OPENAI = {name: f"openai-community/{name}" for name in GPT2_SIZES}
 HUB_NAME = re.compile(r"([\w-][\w.-]*)/([\w-][\w.-]*)", re.ASCII)
-COMMIT = re.compile(r"[0-9a-f]{40}")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 UNFINISHED = ".fetching-"
 
 
 def find_model(name: str | Path) -> Path:
-    """Return the model folder that a name means; it is downloaded if it has to be.
+    """Return the model folder that a name means, and download it if necessary.
 
     Damaged checkpoints that are passed over are named in warnings.
 
@@ -59,7 +52,7 @@ def find_model(name: str | Path) -> Path:
     if path.is_dir():
         return _in_folder(path)
     if path.suffix in PICKLES and path.is_file():
-        raise refuse_pickle(path)
+        raise weight_files.refuse_pickle(path)
     repository = None if os.path.lexists(path) else on_hub(str(name))
     if repository is None:
         raise CheckpointError(
@@ -77,10 +70,9 @@ def on_hub(name: str) -> Repository | None:
     """
     short, at, revision = name.partition("@")
     match = HUB_NAME.fullmatch(OPENAI.get(short, short))
-    is_path = (
-        match is None or Path(match[1]).exists() or Path(short).suffix in {*PICKLES, ".safetensors"}
-    )
-    if match is None or is_path or (at and not re.fullmatch(r"[\w./-]+", revision, re.ASCII)):
+    is_revision = not at or re.fullmatch(r"[\w./-]+", revision, re.ASCII)
+    is_file = Path(short).suffix in {*PICKLES, ".safetensors"}
+    if match is None or is_file or not is_revision or Path(match[1]).exists():
         return None
     return Repository("models", match[0], revision or "main")
 
@@ -96,7 +88,7 @@ def repository_of(folder: Path) -> str | None:
 
 
 def fetch(repository: Repository) -> Path:
-    """Return the folder of a repository in the cache; what isn't there is downloaded.
+    """Return the folder of a repository in the cache, and download what isn't there.
 
     Only the config, the tokenizer's files and safetensors are downloaded.
 
@@ -110,7 +102,7 @@ def fetch(repository: Repository) -> Path:
     try:
         if (folder := _cached(home, known) or _of_hugging_face(repository)) is not None:
             return folder
-        refuse_offline(repository)
+        hub.refuse_offline(repository)
         home.mkdir(parents=True, exist_ok=True)
         with FileLock(home / ".lock"):  # of several processes, one fetches
             if (folder := _cached(home, known)) is not None:
@@ -156,15 +148,14 @@ def _of_hugging_face(repository: Repository) -> Path | None:
             return None
 
     def known(name: str) -> Path | None:
-        found = kept(name)
-        return Path(found) if isinstance(found, str) else None
+        return Path(found) if isinstance(found := kept(name), str) else None
 
     # that there is no such file is kept as well
     settled = all(kept(name) is not None for name in TOKENIZER_FILES)
     if (config := known(CONFIG_FILE)) is None or not settled:
         return None
     index = None if known(WEIGHTS_FILE) else known(INDEX_FILE)
-    weights = set(read_index(index).values()) if index else {WEIGHTS_FILE}
+    weights = set(weight_files.read_index(index).values()) if index else {WEIGHTS_FILE}
     return config.parent if all(map(known, weights)) else None
 
 
@@ -173,19 +164,27 @@ def _bring(repository: Repository, home: Path) -> Path:
 
     What came before a failure waits for the next try.
     """
-    pinned = Repository("models", repository.name, commit_of(repository))
+    pinned = Repository("models", repository.name, hub.commit_of(repository))
     folder, unfinished = home / pinned.revision, home / f"{UNFINISHED}{pinned.revision}"
     if folder.is_dir():  # another name for the same commit
         return folder
-    files = {file.path: file for file in files_below(pinned)}
+    files = {file.path: file for file in hub.files_below(pinned)}
 
     def get(name: str) -> Path:
         if name not in files:
             raise CheckpointError(f"{repository} has no {name}: groundup can't load it")
-        return download(pinned, files[name], unfinished / name)
+        return hub.download(pinned, files[name], unfinished / name)
 
     read_config(get(CONFIG_FILE))
-    weights = _weight_files(repository, files, get)
+    pickles = sorted(path for path in files if Path(path).suffix in PICKLES and "/" not in path)
+    if WEIGHTS_FILE in files:
+        weights = [WEIGHTS_FILE]
+    elif INDEX_FILE in files:
+        weights = sorted(set(weight_files.read_index(get(INDEX_FILE)).values()))
+    elif pickles:
+        raise weight_files.refuse_pickle(f"{repository}, {pickles[0]},")
+    else:
+        raise CheckpointError(f"{repository} has no {WEIGHTS_FILE}: groundup can't load it")
     for name in filter(files.__contains__, TOKENIZER_FILES):
         get(name)
     size = sum(files[name].size for name in weights if name in files)
@@ -194,20 +193,6 @@ def _bring(repository: Repository, home: Path) -> Path:
         get(name)
     unfinished.replace(folder)
     return folder
-
-
-def _weight_files(
-    repository: Repository, files: dict[str, RemoteFile], get: Callable[[str], Path]
-) -> list[str]:
-    """The safetensors of a repository: the whole one, or all that its index names."""
-    if WEIGHTS_FILE in files:
-        return [WEIGHTS_FILE]
-    if INDEX_FILE in files:
-        return sorted(set(read_index(get(INDEX_FILE)).values()))
-    pickles = sorted(path for path in files if Path(path).suffix in PICKLES and "/" not in path)
-    if pickles:
-        raise refuse_pickle(f"{repository}, {pickles[0]},")
-    raise CheckpointError(f"{repository} has no {WEIGHTS_FILE}: groundup can't load it")
 
 
 def _in_folder(path: Path) -> Path:
@@ -219,9 +204,8 @@ def _in_folder(path: Path) -> Path:
         return path
     best = [(checkpoints / "best").resolve()] if (checkpoints / "best").is_symlink() else []
     folder = checkpoint.newest_valid([*best, *checkpoint.steps(checkpoints)])
-    if folder is None:
-        raise CheckpointError(
-            f"{path} has no intact checkpoint to load. Train on with: groundup train --resume "
-            f"{path}"
-        )
-    return folder
+    if folder is not None:
+        return folder
+    raise CheckpointError(
+        f"{path} has no intact checkpoint to load. Train on with: groundup train --resume {path}"
+    )

@@ -4,17 +4,16 @@ import logging
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
-from safetensors.torch import save_file
 
 from groundup.checkpoints import adapter_folder
 from groundup.checkpoints.adapter_folder import Base, config_file, find_base, is_adapter
 from groundup.checkpoints.find import find_model, repository_of
 from groundup.checkpoints.layouts import Settings, Weights, config_json, weight_files
 from groundup.checkpoints.layouts.config_json import CONFIG_FILE, layout_of, read_config
-from groundup.checkpoints.layouts.weight_files import WEIGHTS_FILE, Stored
+from groundup.checkpoints.layouts.weight_files import WEIGHTS_FILE
 from groundup.errors import CheckpointError, ForeignTokenizerError
 from groundup.machine.device import choose_device
 from groundup.models import registry
@@ -82,9 +81,8 @@ class LoadedModel:
         """The run that the folder is a checkpoint of, or None for any other folder."""
         folder = self.folder.resolve()
         run = RunFolder(folder.parent.parent)
-        return (
-            run if folder.parent == run.checkpoints and (run.path / RECIPE_FILE).is_file() else None
-        )
+        is_of_run = folder.parent == run.checkpoints and (run.path / RECIPE_FILE).is_file()
+        return run if is_of_run else None
 
     @property
     def repository(self) -> str | None:
@@ -135,10 +133,10 @@ class LoadedModel:
 def save(
     folder: Path, model: Model, tokenizer: Tokenizer | None, document_start: int | None = None
 ) -> None:
-    """Write a folder that `load` and transformers read.
+    """Write a model and its tokenizer to a folder that `load` and transformers can read.
 
     Args:
-        folder: Where to write; it is made if it isn't there.
+        folder: The folder to write to, which is made if it isn't there.
         model: The model to write.
         tokenizer: Its tokenizer, or None to write none.
         document_start: The token before each document that the model has learned from, if any.
@@ -149,22 +147,18 @@ def save(
     _save(folder, model, tokenizer, document_start, document_start)
 
 
-def _save(
-    folder: Path, model: Model, tokenizer: Tokenizer | None, start: object, ends: object
-) -> None:
+def _save(folder: Path, model: Model, tokenizer: Tokenizer | None, *ids: object) -> None:
     """Write the folder with these as the ids of the tokens that begin and end a text."""
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in to_hugging_face(model).items()}
+    weights = to_hugging_face(model)
     folder.mkdir(parents=True, exist_ok=True)
-    config_json.write_config(folder / CONFIG_FILE, model, start, ends)
-    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    # safetensors lets nobody else read it
-    (folder / WEIGHTS_FILE).chmod((folder / CONFIG_FILE).stat().st_mode)
+    config_json.write_config(folder / CONFIG_FILE, model, *ids)
+    weight_files.write(folder / WEIGHTS_FILE, weights, folder / CONFIG_FILE)
     if tokenizer is not None:
         tokenizer.save(folder)
 
 
 def to_hugging_face(model: Model) -> Weights:
-    """Return the weights as transformers names and turns them; a tied head is left out."""
+    """Return the weights as transformers names and turns them, without a tied head."""
     return layout_of(architecture_of(model)).to_hugging_face(model)
 
 
@@ -216,27 +210,24 @@ def load_model(
         CorpusError: The hub can't be reached, or doesn't have what was asked for.
         MachineError: The device isn't there.
     """
-    return load_folder(
-        find_model(name),
-        block_size=block_size,
-        dropout=dropout,
-        device=device,
-        merge_adapters=merge_adapters,
-    )
+    loaded = load_folder(find_model(name), merge_adapters, block_size=block_size, dropout=dropout)
+    return loaded.to(choose_device(device))
 
 
-def load_folder(
-    folder: Path,
-    *,
-    block_size: int | None = None,
-    dropout: float | None = None,
-    device: str = "cpu",
-    merge_adapters: bool = True,
-) -> LoadedModel:
-    """Load what is in a folder that `find_model` has found: as `load_model` does from there on."""
-    loaded = _load_weights(folder, block_size, dropout, merge_adapters)
-    tokenizer = _load_tokenizer(folder, loaded.model.config.vocab_size)
-    return replace(loaded, tokenizer=tokenizer).to(choose_device(device))
+def load_folder(folder: Path, merge_adapters: bool = True, **asked: Any) -> LoadedModel:
+    """Load the model of a folder that `find_model` has found, as `load_model` does.
+
+    Args:
+        folder: The folder.
+        merge_adapters: Whether adapters are merged into their base.
+        asked: Another `block_size` or `dropout` than the folder's; None is the folder's.
+
+    Raises:
+        CheckpointError: The model is damaged or isn't one that groundup loads.
+        CorpusError: The base of adapters can't be had from the hub.
+    """
+    loaded = _load_weights(folder, merge_adapters, asked)
+    return replace(loaded, tokenizer=_load_tokenizer(folder, loaded.model.config.vocab_size))
 
 
 def load_as(kind: type[ModelClass], name: str | Path) -> ModelClass:
@@ -252,7 +243,7 @@ def load_as(kind: type[ModelClass], name: str | Path) -> ModelClass:
         raise CheckpointError(
             f"{folder} holds a {architecture} model, not a {kind.__name__}: groundup.load reads it"
         )
-    model = _load_weights(folder).model
+    model = _load_weights(folder, merge_adapters=True, asked={}).model
     assert isinstance(model, kind)
     return model
 
@@ -285,12 +276,7 @@ def _load_tokenizer(folder: Path, vocab_size: int) -> Tokenizer | None:
     return tokenizer
 
 
-def _load_weights(
-    folder: Path,
-    block_size: int | None = None,
-    dropout: float | None = None,
-    merge_adapters: bool = True,
-) -> LoadedModel:
+def _load_weights(folder: Path, merge_adapters: bool, asked: dict[str, Any]) -> LoadedModel:
     """The model of a folder, still without its tokenizer. Raises CheckpointError.
 
     Nothing is allocated before all files agree, and little besides the weights then.
@@ -298,15 +284,14 @@ def _load_weights(
     path = config_file(folder)
     settings = config_json.read_settings(path)
     architecture, stated = config_json.parse_config(settings, path)
-    config = _changed(stated, folder, block_size, dropout)
+    config = _changed(stated, folder, asked)
     if not is_adapter(folder):
-        return LoadedModel(
-            _read_whole(folder, architecture, stated, config), None, folder, settings
-        )
+        model = _read_whole(folder, architecture, stated, config)
+        return LoadedModel(model, None, folder, settings)
     base = find_base(folder)
     its_architecture, its_config = read_config(base / CONFIG_FILE)
-    same = _changed(its_config, base, config.block_size, config.dropout)
-    if (architecture, config) != (its_architecture, same):
+    kept = {"block_size": config.block_size, "dropout": config.dropout}
+    if (architecture, config) != (its_architecture, _changed(its_config, base, kept)):
         raise CheckpointError(
             f"{base / CONFIG_FILE} isn't what the adapter in {folder} was trained on: "
             f"{adapter_folder.MERGED_CONFIG_FILE} there describes another model. Restore it"
@@ -322,17 +307,23 @@ def _load_weights(
     return LoadedModel(model, None, folder, settings, adapter_folder.recorded_base(folder), adapter)
 
 
-def _read_whole(
-    folder: Path, architecture: str, stored_config: ModelConfig, config: ModelConfig
-) -> Model:
+def _read_whole(folder: Path, kind: str, stated: ModelConfig, config: ModelConfig) -> Model:
     """The model whose weights are in a folder, built by `config`: with a shorter context, say."""
-    stored, layout = weight_files.stored_tensors(folder), layout_of(architecture)
-    _check_size(folder, parameter_count(architecture, stored_config), stored)
-    model = registry.build_on_meta(architecture, stored_config)
+    stored, layout = weight_files.stored_tensors(folder), layout_of(kind)
+    files = {tensor.path for tensor in stored.values()}
+    if (parameters := parameter_count(kind, stated)) > sum(file.stat().st_size for file in files):
+        several = f"its {len(files)} files of weights have"
+        what = several if len(files) > 1 else f"{WEIGHTS_FILE} has"
+        raise CheckpointError(
+            f"{folder / CONFIG_FILE} describes {parameters:,} parameters, more than {what} bytes"
+        )
+    model = registry.build_on_meta(kind, stated)
     stored = weight_files.match(stored, layout.to_hugging_face(model), layout, folder)
-    if config != stored_config:
-        model = registry.build_on_meta(architecture, config)
-    model = registry.allocated(model, weight_files.number_kind(stored))
+    if config != stated:
+        model = registry.build_on_meta(kind, config)
+    # what holds all of the tensors exactly, nearly always the precision of each
+    precision = reduce(torch.promote_types, (tensor.dtype for tensor in stored.values()))
+    model = registry.allocated(model, precision)
     # mostly the model's own memory: what is read there needs no second place
     tensors = layout.to_hugging_face(model)
     weight_files.fill(tensors, stored, layout)
@@ -340,26 +331,12 @@ def _read_whole(
     return model.eval()
 
 
-def _changed(
-    config: ModelConfig, folder: Path, block_size: int | None, dropout: float | None
-) -> ModelConfig:
+def _changed(config: ModelConfig, folder: Path, asked: dict[str, Any]) -> ModelConfig:
     """The config with another context and dropout where they are given. Raises CheckpointError."""
-    if block_size is not None and block_size > config.block_size:
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if (block_size := asked.get("block_size", 0)) > config.block_size:
         raise CheckpointError(
             f"model.block_size = {block_size} is more than the context of {config.block_size} "
             f"that the model in {folder} has. Choose at most {config.block_size}."
         )
-    asked = {"block_size": block_size, "dropout": dropout}
-    return replace(config, **{name: value for name, value in asked.items() if value is not None})
-
-
-def _check_size(folder: Path, parameters: int, stored: dict[str, Stored]) -> None:
-    """Raise CheckpointError where the files have fewer bytes than the config has parameters."""
-    files = {tensor.path for tensor in stored.values()}
-    if parameters > sum(file.stat().st_size for file in files):
-        what = (
-            f"its {len(files)} files of weights have" if len(files) > 1 else f"{WEIGHTS_FILE} has"
-        )
-        raise CheckpointError(
-            f"{folder / CONFIG_FILE} describes {parameters:,} parameters, more than {what} bytes"
-        )
+    return replace(config, **asked)

@@ -84,7 +84,7 @@ def fill(folder: Path, write: Callable[[Path], None], pattern: str = "**/*") -> 
     with _nothing_left_on_failure(folder):
         write(temporary)
         files: Files = {}
-        for path in sorted(path for path in temporary.glob(pattern) if path.is_file()):
+        for path in sorted(filter(Path.is_file, temporary.glob(pattern))):
             _flush(path)
             entry = {"size": path.stat().st_size, "sha256": file_digest(path)}
             files[path.relative_to(temporary).as_posix()] = entry
@@ -145,24 +145,18 @@ def point(link: Path, folder: Path) -> None:
     _flush(link.parent)
 
 
-def verify(folder: Path) -> None:
-    """Check every byte of a checkpoint against its manifest.
+def verify(folder: Path, *, hashes: bool = True) -> None:
+    """Check a checkpoint against its manifest, without `hashes` by the files' sizes alone.
 
     Raises:
         CheckpointError: The first file that is damaged or missing, by name.
     """
-    _check(folder, hashes=True)
-
-
-def _check(folder: Path, *, hashes: bool) -> None:
-    """Check the manifest, the size of every file and, where asked, its SHA-256."""
     path = folder / MANIFEST
     try:
         text = path.read_text("utf-8")
         expected: Files = parse_json(text)["files"]
-        intact = text == _render(expected) and all(
-            {"size", "sha256"} <= entry.keys() for entry in expected.values()
-        )
+        complete = all({"size", "sha256"} <= entry.keys() for entry in expected.values())
+        intact = text == _render(expected) and complete
     except FileNotFoundError:
         raise CheckpointError(
             f"{folder} has no {MANIFEST}: it isn't a complete checkpoint"
@@ -188,9 +182,8 @@ def _check(folder: Path, *, hashes: bool) -> None:
 
 def steps(parent: Path) -> list[Path]:
     """The published checkpoints, newest first, valid or not."""
-    found = [
-        path for path in parent.glob("step-*") if STEP_NAME.fullmatch(path.name) and path.is_dir()
-    ]
+    folders = filter(Path.is_dir, parent.glob("step-*"))
+    found = [path for path in folders if STEP_NAME.fullmatch(path.name)]
     return sorted(found, key=lambda path: int(path.name.partition("-")[2]), reverse=True)
 
 
@@ -216,7 +209,7 @@ def prune(parent: Path, keep: int, protected: Iterable[Path]) -> None:
     sealed = 0
     for folder in steps(parent):
         try:
-            _check(folder, hashes=False)
+            verify(folder, hashes=False)
         except CheckpointError as error:
             logger.warning("%s. Left where it is.", error)
             continue

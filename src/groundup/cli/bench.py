@@ -58,11 +58,8 @@ def bench(
 def _table(result: "Bench") -> Table:
     """The measurement as a table."""
     compiled = ", compiled" if result.compiled else ""
-    table = Table(
-        title=f"{result.model}, {result.parameters:,} parameters",
-        show_header=False,
-        title_justify="left",
-    )
+    title = f"{result.model}, {result.parameters:,} parameters"
+    table = Table(title=title, show_header=False, title_justify="left")
     machine = f"{result.device}, {result.precision}, {result.threads} threads{compiled}"
     table.add_row("machine", machine)
     table.add_row("speed", f"{result.tokens_per_second:,.0f} tokens/s")

@@ -15,7 +15,7 @@ from groundup.cli.evaluate import (
 )
 from groundup.console import plain_table, print_json, short_count, wide_console
 from groundup.errors import EvaluationError
-from groundup.evaluation.task import Settings, open_task
+from groundup.evaluation.task import Settings, Task, open_task
 
 if TYPE_CHECKING:
     from groundup.runs.compare_runs import RunComparison
@@ -57,25 +57,35 @@ def compare(
         device: auto, cpu, cuda, cuda:1 or mps.
         json: One JSON object instead of a table.
     """
-    from groundup.runs.compare_runs import compare_runs, recipe_differences
-
     settings = Settings(limit, batch_size, file, "--file", convention, corpus, stride)
     check_flags(task, settings)
     _check_kind(task, limit, out)
     if task is None:
-        comparison = compare_runs((a, b), out)
-        print_json(comparison.to_json()) if json else print_runs(comparison)
-        return
-    opened, differing = open_task(task, settings), recipe_differences((a, b))
+        _compare_runs(a, b, out, json)
+    else:
+        _compare_models(a, b, open_task(task, settings), device, json)
+
+
+def _compare_runs(a: str, b: str, out: Path | None, json: bool) -> None:
+    """Compare two runs by their curves, and print it."""
+    from groundup.runs.compare_runs import compare_runs
+
+    comparison = compare_runs((a, b), out)
+    print_json(comparison.to_json()) if json else print_runs(comparison)
+
+
+def _compare_models(a: str, b: str, opened: Task, device: str, json: bool) -> None:
+    """Compare two models at a task, and print it with the differences of their recipes."""
+    from groundup.runs.compare_runs import recipe_differences
+
+    differing = recipe_differences((a, b))
     finding = opened.compare(load_named(a, device), load_named(b, device), progress_line)
     if json:
         print_finding(finding, as_json=True, recipe_differences=differing)
         return
-    console = wide_console()
-    for letter, name in zip("AB", (a, b), strict=True):
-        console.print(Text(f"{letter}: {name}"))
+    wide_console().print(Text(f"A: {a}\nB: {b}"))
     print_finding(finding, as_json=False)
-    print_differences(console, differing)
+    print_differences(wide_console(), differing)
 
 
 def _check_kind(task: str | None, limit: int | None, out: Path | None) -> None:

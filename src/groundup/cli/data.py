@@ -46,12 +46,7 @@ def check_data(
         print_json(report.to_json())
     else:
         print_report(report)
-    raise SystemExit(exit_status(report, strict))
-
-
-def exit_status(report: "Report", strict: bool) -> int:
-    """Give 1 for warnings that were asked to count, else 0."""
-    return 1 if strict and report.warnings else 0
+    raise SystemExit(1 if strict and report.warnings else 0)
 
 
 def print_report(report: "Report") -> None:

@@ -10,14 +10,6 @@ if TYPE_CHECKING:
 
 Format = Literal["folder", "gguf", "onnx", "hub"]
 Kind = Literal["f32", "f16", "bf16", "q8_0"]
-MODEL = (
-    "A run's name, the path of a run or a model folder, or a model of the hub: gpt2, OWNER/NAME."
-)
-TO = "Hugging Face's folder, adapters merged; llama.cpp's file, a graph, or Hugging Face's hub."
-TYPE = "Of GGUF's matrices: f32 if left out; q8_0 is a quarter as large."
-OUT = "Where to write. With --to hub: a folder to look at, and nothing is uploaded."
-FORCE = "Replace a file that exists, or add to a repository that does."
-PUBLIC = "With --to hub: a new repository is for everybody."
 
 
 def export(
@@ -31,8 +23,7 @@ def export(
     force: bool = False,
     public: bool = False,
 ) -> None:
-    """Hand a model to other programs: transformers (folder), llama.cpp and Ollama (gguf), ONNX, or
-    the hub.
+    """Hand a model to transformers (folder), to llama.cpp and Ollama (gguf), to ONNX, to the hub.
 
     Args:
         model: A run's name, the path of a run or a model folder, or a model of the hub: gpt2,
@@ -53,7 +44,7 @@ def export(
     _check_flags(to, repository, kind, public)
     loaded = load_folder(find_model(model).resolve())
     if repository is not None:
-        summary = _to_hub(loaded, repository, out, force=force, public=public)
+        summary = _to_hub(loaded, repository, out, force, public)
     else:
         summary = _to_file(loaded, to, kind or "f32", out, force)
     sys.stdout.write(f"{summary}\n")
@@ -71,10 +62,8 @@ def _check_flags(to: Format, repository: str | None, kind: Kind | None, public: 
     elif repository is not None:
         raise ExportError(f"{repository!r} is a name for --to hub. Where a file goes says --out")
     if to != "gguf" and kind is not None:
-        others = (
-            "ONNX is written in float32" if to == "onnx" else "elsewhere the weights go as they are"
-        )
-        raise ExportError(f"--type {kind} is for --to gguf: {others}")
+        onnx, others = "ONNX is written in float32", "elsewhere the weights go as they are"
+        raise ExportError(f"--type {kind} is for --to gguf: {onnx if to == 'onnx' else others}")
     if to != "hub" and public:
         raise ExportError("--public is for --to hub")
 
@@ -91,15 +80,14 @@ def _to_file(loaded: "LoadedModel", to: Format, kind: Kind, out: Path | None, fo
     if to == "folder":
         return f"{out}: {export_folder(loaded, out)}"
     if to == "gguf":
-        said = export_gguf(loaded.model, loaded.tokenizer, out, kind, loaded.title)
-        return f"{out}: {said}"
+        return f"{out}: {export_gguf(loaded.model, loaded.tokenizer, out, kind, loaded.title)}"
     if too_large_for_one_file(loaded.model):
         refuse_existing(weights_file(out), force)
     return f"{out}: {export_onnx(loaded.model, out)}"
 
 
 def _to_hub(
-    loaded: "LoadedModel", repository: str, out: Path | None, *, force: bool, public: bool
+    loaded: "LoadedModel", repository: str, out: Path | None, force: bool, public: bool
 ) -> str:
     """The upload, or with `out` the folder that would be uploaded."""
     from groundup.export.destination import refuse_existing

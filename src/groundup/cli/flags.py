@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from groundup.errors import GroundupError
-from groundup.recipes.files import (
-    Layer,
-    load_recipe,
-    model_to_start_from,
-    overrides,
-    packaged,
-    recipe_file,
-)
+from groundup.recipes import files
 from groundup.recipes.scaling import scaled
 from groundup.recipes.schema import OLDER_NAMES, SECTIONS, Recipe, Tables, field_types
 
@@ -24,27 +17,19 @@ NAMESPACE = {"__module__": __name__}
 
 def _optional_section(name: str) -> type:
     """A section of the recipe whose every field may be left out: that isn't its default."""
-    flags = [
-        (key, Annotated[kind | None, Parameter(help=text)], None)
-        for key, (kind, text) in field_types(name).items()
-    ]
-    for older, key in OLDER_NAMES.items() if name == "eval" else ():
-        kind = field_types(name)[key][0]
-        flags.append((older, Annotated[kind | None, Parameter(show=False)], None))
+    types = field_types(name)
+    shown = {key: (kind, Parameter(help=text)) for key, (kind, text) in types.items()}
+    older = OLDER_NAMES.items() if name == "eval" else ()
+    hidden = {old: (types[key][0], Parameter(show=False)) for old, key in older}
+    both = shown | hidden
+    flags = [(key, Annotated[kind | None, what], None) for key, (kind, what) in both.items()]
     return make_dataclass(f"{name.capitalize()}Flags", flags, namespace=NAMESPACE)
 
 
-def _recipe_flags() -> type:
-    """Every recipe field as `--section.field`."""
-    sections = {name: _optional_section(name) for name in SECTIONS if name != "about"}
-    return make_dataclass(
-        "RecipeFlags",
-        [(name, section, field(default_factory=section)) for name, section in sections.items()],
-        namespace=NAMESPACE,
-    )
-
-
-RecipeFlags = _recipe_flags()
+_sections = {name: _optional_section(name) for name in SECTIONS if name != "about"}
+_all = [(name, section, field(default_factory=section)) for name, section in _sections.items()]
+# every recipe field as `--section.field`
+RecipeFlags = make_dataclass("RecipeFlags", _all, namespace=NAMESPACE)
 
 if TYPE_CHECKING:
     Flags = Any
@@ -89,15 +74,16 @@ def load_given(recipe: str | None, config: Path | None, size: int | None, given:
     Raises:
         GroundupError: The recipe can't be read or contradicts itself.
     """
-    layers: list[Layer] = []
+    flags, layers = files.overrides(given), list[files.Layer]()
     if recipe is not None or config is None:
-        layers.append(packaged(recipe or "quickstart"))
+        layers.append(files.packaged(recipe or "quickstart"))
     if config is not None:
-        layers.append(recipe_file(config))
-    if init := model_to_start_from(*layers, overrides(given)):
+        layers.append(files.recipe_file(config))
+    if init := files.model_to_start_from(*layers, flags):
         from groundup.training.initial import shape_layer
 
         layers.insert(0, shape_layer(init))
     if size is not None:
-        layers.append(Layer(scaled(load_recipe(*layers), size), source=f"--size {size}"))
-    return load_recipe(*layers, overrides(given))
+        shape = scaled(files.load_recipe(*layers), size)
+        layers.append(files.Layer(shape, source=f"--size {size}"))
+    return files.load_recipe(*layers, flags)

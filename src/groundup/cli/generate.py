@@ -1,18 +1,24 @@
-"""The command `groundup generate`: loads a model, says which, and writes what it continues."""
+"""The command `groundup generate`: loads a model, says which, and writes what it continues.
+
+With --interactive it is a conversation at the terminal: it asks for a prompt and settings, writes,
+and asks again.
+"""
 
 import logging
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from groundup.cli.interactive import converse, show
 from groundup.errors import GroundupError
 
 if TYPE_CHECKING:
     from groundup.checkpoints.model_folder import LoadedModel
     from groundup.generation.stream import SamplingSettings
+
+    Write = Callable[[str, SamplingSettings], Iterator[str]]
 
 logger = logging.getLogger(__name__)
 
@@ -52,23 +58,12 @@ def generate(
     from groundup.checkpoints.model_folder import load_model
     from groundup.generation.stream import SamplingSettings
 
-    if top_k is not None and top_k < 1:
-        raise GroundupError(
-            f"top-k = {top_k} must be a number of tokens, from 1; leave it out to keep all"
-        )
-    if interactive and samples != 1:
-        raise GroundupError(
-            "--samples and --interactive don't go together: ask again for another text"
-        )
-    if samples < 1:
-        raise GroundupError(f"samples = {samples} must be at least 1")
-    chosen = int.from_bytes(os.urandom(4), "little") if seed is None else seed
-    settings = SamplingSettings(
-        length, 0.0 if greedy else temperature, top_k or 0, top_p, seed=chosen
-    )
+    _check(top_k, interactive, samples)
+    seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
+    settings = SamplingSettings(length, 0.0 if greedy else temperature, top_k or 0, top_p, seed)
     loaded = load_model(run, device=device)
     loaded.require_tokenizer()
-    logger.info(f"{loaded.description}; seed {settings.seed}")
+    logger.info(f"{loaded.description}; seed {seed}")
     write = partial(write_pieces, loaded, strict)
     if interactive:
         converse(write, settings, prompt)
@@ -76,12 +71,31 @@ def generate(
     for number in range(samples):
         if samples > 1:
             show(f"======== {number + 1} of {samples}\n")
-        pieces = write(prompt, replace(settings, seed=settings.seed + number))
-        # before the prompt is shown: a prompt that can't be read is an error, not a text
-        show(prompt + next(pieces, ""))
-        for piece in pieces:
-            show(piece)
-        show("\n")
+        _show_text(prompt, write(prompt, replace(settings, seed=seed + number)))
+
+
+def _check(top_k: int | None, interactive: bool, samples: int) -> None:
+    """Refuse numbers that can't be. Raises GroundupError."""
+    from groundup.generation.stream import WRONG_TOP_K
+
+    if top_k is not None and top_k < 1:
+        raise GroundupError(f"top-k = {top_k} {WRONG_TOP_K}")
+    if interactive and samples != 1:
+        problem = "--samples and --interactive don't go together: ask again for another text"
+        raise GroundupError(problem)
+    if samples < 1:
+        raise GroundupError(f"samples = {samples} must be at least 1")
+
+
+def _show_text(prompt: str, pieces: Iterator[str]) -> None:
+    """Show a prompt and what follows as soon as there is a first piece.
+
+    A prompt that can't be read is an error before anything is shown, not a text.
+    """
+    show(prompt + next(pieces, ""))
+    for piece in pieces:
+        show(piece)
+    show("\n")
 
 
 def write_pieces(
@@ -104,3 +118,61 @@ def write_pieces(
     tokens = encode_prompt(prompt, tokenizer, loaded.document_start)
     tokens = fit_prompt(tokens, loaded.model.block_size, strict)
     yield from stream_text(loaded.model, tokenizer, tokens, settings, loaded.text_ends)
+
+
+def converse(write: "Write", settings: "SamplingSettings", prompt: str) -> None:
+    """Ask and write until the end of input (Ctrl-D); each answer is the next default.
+
+    Ctrl-C during a text stops that text; at a question, it asks again.
+
+    Args:
+        write: Yields the text after a prompt, piece by piece.
+        settings: The first defaults.
+        prompt: The first default prompt.
+    """
+    show("An empty answer takes the value in brackets. Ctrl-C stops a text, Ctrl-D leaves.\n")
+    while True:
+        try:
+            shown = prompt if len(prompt) <= 40 else prompt[:37] + "..."
+            asked = input(f"Prompt [{shown}]: ") or prompt
+            temperature = ask_number("Temperature", settings.temperature, 0.1, 2.0, whole=False)
+            length = int(ask_number("Length", settings.length, 1, 1_000_000, whole=True))
+            settings = replace(settings, temperature=temperature, length=length)
+            pieces = write(asked, settings)
+            # before it is shown or remembered: a prompt that can't be read is an error
+            first = next(pieces, "")
+            prompt = asked
+            show(prompt + first)
+            for piece in pieces:
+                show(piece)
+            # the same prompt again gives another text
+            settings = replace(settings, seed=settings.seed + 1)
+        except KeyboardInterrupt:
+            show("\n[stopped]")
+        except EOFError:
+            show("\n")
+            return
+        except GroundupError as error:
+            show(f"{error}")
+        show("\n\n")
+
+
+def ask_number(question: str, default: float, low: float, high: float, whole: bool) -> float:
+    """Ask for a number until it is one in the range; an empty line takes the default."""
+    while True:
+        answer = input(f"{question} ({low:g} to {high:g}) [{default:g}]: ").strip()
+        if not answer:
+            return default
+        try:
+            number = int(answer) if whole else float(answer)
+        except ValueError:
+            number = float("nan")
+        if low <= number <= high:
+            return number
+        show(f"{answer!r} is not a {'whole ' if whole else ''}number from {low:g} to {high:g}.\n")
+
+
+def show(text: str) -> None:
+    """Write text on stdout at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()

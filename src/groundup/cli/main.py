@@ -32,9 +32,8 @@ def command_line() -> App:
     plain = Parameter(negative=())  # --strict has no --no-strict
     name, version = "groundup", groundup.__version__
     commands = App(name=name, version=version, help=about, default_parameter=plain)
-    for command in (train, bench, plan, generate, recipes, runs, data, tokenizers):
-        commands.command(command)
-    for command in (evaluate, compare, export):
+    named = train, bench, plan, generate, recipes, runs, data, tokenizers, evaluate, compare, export
+    for command in named:
         commands.command(command)
     commands.command(prepare_corpus, name="prepare")
     commands.command(verify_claims, name="verify")

@@ -49,23 +49,33 @@ def prepare_corpus(
         hellaswag: HellaSwag's validation items, not to learn from; the cache's if left out.
         ray: Work on the Ray cluster at this address instead; `auto` finds one here.
     """
-    from groundup.cli.data import exit_status, print_report
-    from groundup.data.hellaswag_items import read_items
-    from groundup.data_inspection.report import report_on
     from groundup.prepare.pipeline import Preparation, default_validation, prepare
 
-    if workers < 0:
-        raise GroundupError(
-            f"--workers {workers} must be a number of processes, from 1; 0 takes the cores there "
-            "are"
-        )
+    _check(workers, hellaswag)
     share = default_validation(source) if validation is None else validation
     replace_errors, how = encoding_errors == "replace", (seed, share, deduplicate, tokens)
     preparation = Preparation(source, tokenizer, sample, column, replace_errors, *how)
-    if hellaswag is not None:
-        read_items(hellaswag)  # a wrong file is said before the work
     folder = prepare(preparation, out, workers, ray)
-    found = report_on(folder.path, hellaswag)
+    raise SystemExit(_report(folder.path, out, hellaswag, strict))
+
+
+def _check(workers: int, hellaswag: Path | None) -> None:
+    """Refuse a number of workers and a file of items that can't be, before the work."""
+    from groundup.data.hellaswag_items import read_items
+
+    if workers < 0:
+        wanted = "a number of processes, from 1; 0 takes the cores there are"
+        raise GroundupError(f"--workers {workers} must be {wanted}")
+    if hellaswag is not None:
+        read_items(hellaswag)
+
+
+def _report(folder: Path, out: Path, hellaswag: Path | None, strict: bool) -> int:
+    """Print what was found in the new shards, and how to train on them; the exit status."""
+    from groundup.cli.data import print_report
+    from groundup.data_inspection.report import report_on
+
+    found = report_on(folder, hellaswag)
     print_report(found)
     sys.stdout.write(f"train on it: groundup train --corpus {shlex.quote(str(out))}\n")
-    raise SystemExit(exit_status(found, strict))
+    return int(strict and found.warnings > 0)

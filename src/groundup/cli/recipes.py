@@ -10,10 +10,8 @@ from groundup.recipes.schema import Recipe
 def recipes(name: str | None = None, /) -> None:
     """List the recipes, or print one, ready to edit.
 
-    Parameters
-    ----------
-    name
-        A recipe whose TOML to print: groundup recipes shakespeare > my.toml
+    Args:
+        name: A recipe whose TOML to print: groundup recipes shakespeare > my.toml
     """
     if name is not None:
         sys.stdout.write(packaged_text(name))

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
 COLOURS = ("bright_yellow", "bright_cyan", "bright_green", "bright_magenta")
 
-tokenizers = App(
-    name="tokenizer", help="Learn a tokenizer, look at what one does to a text, or compare several."
-)
+ABOUT = "Learn a tokenizer, look at what one does to a text, or compare several."
+tokenizers = App(name="tokenizer", help=ABOUT)
 
 
 @tokenizers.command(name="train")
@@ -36,10 +35,8 @@ def train_tokenizer(corpus: str, /, *, out: Path, vocab_size: int = 4096) -> Non
     from groundup.tokenizers.base import TOKENIZER_FILE
     from groundup.tokenizers.train import learn_tokenizer
 
-    if (out / TOKENIZER_FILE).exists():
-        raise TokenizerError(
-            f"{out / TOKENIZER_FILE} already exists: give another --out, or delete it"
-        )
+    if (file := out / TOKENIZER_FILE).exists():
+        raise TokenizerError(f"{file} already exists: give another --out, or delete it")
     text = load_corpus(corpus).text
     started = time.perf_counter()
     tokenizer = learn_tokenizer([text], vocab_size)
@@ -90,10 +87,8 @@ def visible(tokenizer: "Tokenizer", token: int) -> str:
         text = data.decode("utf-8").replace("\n", "⏎\n").replace("\t", "⇥")
     except UnicodeDecodeError:
         return "".join(f"<{byte:02x}>" for byte in data)
-    return "".join(
-        letter if letter.isprintable() or letter == "\n" else f"<{ord(letter):04X}>"
-        for letter in text
-    )
+    seen = {letter for letter in text if letter.isprintable() or letter == "\n"}
+    return "".join(letter if letter in seen else f"<{ord(letter):04X}>" for letter in text)
 
 
 @tokenizers.command(name="compare")

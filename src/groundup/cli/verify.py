@@ -26,7 +26,7 @@ def verify_claims(model: str | None = None, /, *, device: str = "auto", json: bo
     import torch
 
     from groundup.machine.device import choose_device
-    from groundup.verification.verify import Verification, models_to_test, verify_all
+    from groundup.verification.verify import models_to_test, verify_all
 
     chosen = choose_device(device)
     models = models_to_test(model, chosen)
@@ -37,14 +37,14 @@ def verify_claims(model: str | None = None, /, *, device: str = "auto", json: bo
     for finding in verify_all(models):
         found.append(finding)
         print_finding(finding, console)
-    failed, skipped = (
-        sum(finding.status == status for finding in found) for status in ("FAILED", "skipped")
-    )
+    statuses = [finding.status for finding in found]
+    failed, skipped = statuses.count("FAILED"), statuses.count("skipped")
     hold = len(found) - failed - skipped
     console.print(Text(f"{len(found)} rows: {hold} hold, {failed} failed, {skipped} skipped"))
     if json:
-        whole = Verification(model, str(chosen), torch.__version__, found, failed, skipped)
-        line = json_format.dumps(asdict(whole), ensure_ascii=False, allow_nan=False)
+        whole = {"model": model, "device": str(chosen), "torch": torch.__version__}
+        whole |= {"claims": list(map(asdict, found)), "failed": failed, "skipped": skipped}
+        line = json_format.dumps(whole, ensure_ascii=False, allow_nan=False)
         sys.stdout.write(f"{line}\n")
     raise SystemExit(int(failed > 0))
 
@@ -52,9 +52,8 @@ def verify_claims(model: str | None = None, /, *, device: str = "auto", json: bo
 def print_finding(finding: "Finding", console: Console) -> None:
     """Print a row: status, claim, model, error and bound; below a failure, what it means."""
     measured = "-" if finding.error is None else f"{finding.error:.2g}"
-    bound = (
-        "" if finding.bound is None else f"of {finding.bound:g}" if finding.bound else "exactly 0"
-    )
+    bound = f"of {finding.bound:g}" if finding.bound else "exactly 0"
+    bound = "" if finding.bound is None else bound
     row = Text(f"{finding.status:<8}", COLOURS[finding.status])
     row.append(f"{finding.claim:<38} {finding.model:<15} ", "default")
     if finding.status == "skipped":

@@ -94,14 +94,12 @@ def read_json_lines(
                 try:
                     items += [_checked(parse(json.loads(line), number))] if line.strip() else []
                 except (ValueError, KeyError, TypeError, RecursionError) as error:
-                    raise CorpusError(
-                        f"{path}, line {number:,} is no item of {task} ({type(error).__name__}: "
-                        f"{error}): it should be JSON with {fields}"
-                    ) from error
+                    where, why = f"{path}, line {number:,}", f"{type(error).__name__}: {error}"
+                    what = f"is no item of {task} ({why}): it should be JSON with {fields}"
+                    raise CorpusError(f"{where} {what}") from error
     except OSError as error:
-        raise CorpusError(
-            f"{possessive(task)} items in {path} can't be read: {error.strerror}"
-        ) from error
+        what = f"{possessive(task)} items in {path}"
+        raise CorpusError(f"{what} can't be read: {error.strerror}") from error
     if not items:
         raise CorpusError(f"{path} has no items of {task}: it is empty. {remedy}")
     return items

@@ -7,20 +7,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from groundup.data.formats import NAMED, TEXT_SUFFIXES, Source, recognise
+from groundup.data.formats import NAMED, TEXT_SUFFIXES, Source, not_utf8, recognise
 from groundup.data.permutation import PERIOD
 from groundup.data.python_docs import python_docs
 from groundup.data.shard_folder import ShardFolder, open_folder
 from groundup.errors import CorpusError, RecipeError
 from groundup.hub.download import RemoteFile, fetch
 
-TINY_SHAKESPEARE = RemoteFile(
-    url="https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
-    path="tinyshakespeare/input.txt",
-    size=1_115_394,
-    sha256="86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
-    instead="train on the corpus that needs no network: --corpus python-docs",
-)
+URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+INSTEAD = "train on the corpus that needs no network: --corpus python-docs"
+TINY_SHAKESPEARE = RemoteFile(URL, "tinyshakespeare/input.txt", 1_115_394, SHA256, INSTEAD)
 
 
 @dataclass(frozen=True)
@@ -69,13 +66,13 @@ def open_corpora(name: str, folder: Path = Path()) -> list[Corpus]:
         CorpusError: A corpus is missing, empty or damaged.
     """
     shares = parse_mixture(name, lambda path: recognise(path, folder).exists)
-    return [replace(_open(recognise(share, folder)), weight=weight) for share, weight in shares]
-
-
-def _open(source: Source) -> Corpus:
-    if source.has_shards:
-        return Corpus(source.name, shards=open_folder(source.path))
-    return _read(source)
+    sources = [(recognise(share, folder), weight) for share, weight in shares]
+    return [
+        Corpus(source.name, shards=open_folder(source.path), weight=weight)
+        if source.has_shards
+        else replace(_read(source), weight=weight)
+        for source, weight in sources
+    ]
 
 
 def load_corpus(name: str, folder: Path = Path()) -> Corpus:
@@ -95,24 +92,22 @@ def _read(source: Source) -> Corpus:
     """Read a source as a text, whatever its name says of its format."""
     name, path = source.name, source.path
     if source.kind == "named":
-        return Corpus(
-            name, python_docs() if name == "python-docs" else _text_of(fetch(TINY_SHAKESPEARE))
-        )
+        is_ours = name == "python-docs"
+        return Corpus(name, python_docs() if is_ours else _text_of(fetch(TINY_SHAKESPEARE)))
     if not path.exists():
         is_like_shards = Path(name).parent.name == "data" and not Path(name).suffix
-        remedy = f" A folder of shards is made by: groundup prepare SOURCE --out {name}"
-        raise CorpusError(
-            f"corpus {name} is neither a file or folder nor a known name. Known: "
-            f"{', '.join(NAMED)}.{remedy if is_like_shards else ''}"
-        )
+        known = f"{', '.join(NAMED)}."
+        if is_like_shards:
+            known += f" A folder of shards is made by: groundup prepare SOURCE --out {name}"
+        what = f"corpus {name} is neither a file or folder nor a known name"
+        raise CorpusError(f"{what}. Known: {known}")
     files = [path]
     if path.is_dir():
         texts = [file for file in source.files() if file.kind == "text" and not file.is_compressed]
         files = [file.path for file in texts]
         if not files:
-            raise CorpusError(
-                f"folder {path} holds no text file. Looked for: {' '.join(TEXT_SUFFIXES)}"
-            )
+            looked = " ".join(TEXT_SUFFIXES)
+            raise CorpusError(f"folder {path} holds no text file. Looked for: {looked}")
     text = "\n".join(map(_text_of, files))
     if not text:
         raise CorpusError(f"corpus {name} is empty: 0 characters")
@@ -124,10 +119,8 @@ def _text_of(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset "
-            f"{error.start:,}. Convert it, for example with: iconv -f LATIN1 -t UTF-8 {path.name}"
-        ) from error
+        remedy = f"Convert it, for example with: iconv -f LATIN1 -t UTF-8 {path.name}"
+        raise not_utf8(str(path), error, remedy) from error
     except OSError as error:
         raise CorpusError(f"{path} can't be read: {error.strerror}") from error
 
@@ -146,27 +139,25 @@ def parse_mixture(given: str, exists: Callable[[str], bool]) -> list[tuple[str, 
     weights = [_number(weight) if name else None for name, _, weight in pieces]
     if exists(given) or all(weight is None for weight in weights):
         return [(given, 1.0)]
+    what = f"data.corpus = {given}"
     for (name, _, said), weight in zip(pieces, weights, strict=True):
         if weight is None:
-            raise RecipeError(
-                f"data.corpus = {given} has {name + ':' if name else ''}{said or 'an empty name'} "
-                "without a weight: a mixture is NAME:WEIGHT,NAME:WEIGHT, as in a:0.7,b:0.3"
-            )
+            lacks = f"{name + ':' if name else ''}{said or 'an empty name'} without a weight"
+            form = "NAME:WEIGHT,NAME:WEIGHT, as in a:0.7,b:0.3"
+            raise RecipeError(f"{what} has {lacks}: a mixture is {form}")
         if not (math.isfinite(weight) and weight > 0):
-            raise RecipeError(
-                f"data.corpus = {given} gives {name} the weight {said}: choose a finite one above 0"
-            )
+            remedy = "choose a finite one above 0"
+            raise RecipeError(f"{what} gives {name} the weight {said}: {remedy}")
     numbers, names = [weight or 0.0 for weight in weights], [name for name, _, _ in pieces]
     total = math.fsum(numbers)
     shares = [(name, weight / total) for name, weight in zip(names, numbers, strict=True)]
     for name, share in shares:
         if names.count(name) > 1:
-            raise RecipeError(f"data.corpus = {given} names {name} twice: give it one weight")
+            raise RecipeError(f"{what} names {name} twice: give it one weight")
         if share < 1 / PERIOD:
-            raise RecipeError(
-                f"data.corpus = {given} gives {name} {share:.2g} of the tokens, but "
-                f"a share has to be at least 1 in {PERIOD:,}: raise its weight, or leave it out"
-            )
+            need = f"at least 1 in {PERIOD:,}: raise its weight, or leave it out"
+            too_little = f"{name} {share:.2g} of the tokens"
+            raise RecipeError(f"{what} gives {too_little}, but a share has to be {need}")
     return shares
 
 

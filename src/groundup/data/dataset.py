@@ -71,7 +71,7 @@ class Dataset:
 
     @property
     def bytes_per_token(self) -> float:
-        """UTF-8 bytes a token in the validation splits: they make losses comparable."""
+        """UTF-8 bytes a token in the validation splits, which make losses comparable."""
         return self.mean([part.bytes_per_token for part in self.parts])
 
     def mean(self, values: list[float]) -> float:
@@ -100,16 +100,13 @@ class Dataset:
         if recipe.data.documents == "cut":
             return None
         if END_OF_TEXT not in self.tokenizer.special_tokens:
-            raise RecipeError(
-                f"data.documents = whole needs a tokenizer with {END_OF_TEXT}, which says where "
-                f"documents begin, but that of {self.name} has none. Choose cut, or another "
-                "--data.tokenizer"
-            )
+            need = f"a tokenizer with {END_OF_TEXT}, which says where documents begin"
+            lacks = f"that of {self.name} has none. Choose cut, or another --data.tokenizer"
+            raise RecipeError(f"data.documents = whole needs {need}, but {lacks}")
         if self.document_start is None:
-            raise RecipeError(
-                f"data.documents = whole, but {self.name} has no {END_OF_TEXT} that says where "
-                "documents begin: make shards of it with groundup prepare, or choose cut"
-            )
+            lacks = f"{self.name} has no {END_OF_TEXT} that says where documents begin"
+            remedy = "make shards of it with groundup prepare, or choose cut"
+            raise RecipeError(f"data.documents = whole, but {lacks}: {remedy}")
         return whole_windows(part.training, self.document_start, recipe.model.block_size)
 
 
@@ -129,10 +126,8 @@ def make_dataset(corpora: list[Corpus], recipe: Recipe, tokenizer: Tokenizer | N
         tokenizer = CharacterTokenizer(set[str]().union(*(corpus.text for corpus in corpora)))
     parts = tuple(_tokenize(corpus, recipe, tokenizer) for corpus in corpora)
     start = tokenizer.special_tokens.get(END_OF_TEXT)
-    if start is not None and not any(
-        start in stream[:SAMPLE] for part in parts for stream in part.training.streams
-    ):
-        start = None
+    streams = [stream for part in parts for stream in part.training.streams]
+    start = start if start is None or any(start in one[:SAMPLE] for one in streams) else None
     name = corpora[0].name if len(corpora) == 1 else recipe.data.corpus
     return Dataset(name, fingerprint_of(corpora), tokenizer, parts, start)
 
@@ -147,35 +142,34 @@ def _tokenize(corpus: Corpus, recipe: Recipe, tokenizer: Tokenizer) -> Tokenized
         training, validation = (Tokens.of(part, corpus.name) for part in splits)
     check_length(corpus.name, training, validation, recipe.model.block_size)
     size = bytes_per_token(corpus.shards, validation, tokenizer)
-    return TokenizedCorpus(
-        corpus.name, corpus.weight, corpus.fingerprint, training, validation, size
-    )
+    stated = corpus.name, corpus.weight, corpus.fingerprint
+    return TokenizedCorpus(*stated, training, validation, size)
 
 
 def split(tokens: np.ndarray, validation_fraction: float) -> tuple[np.ndarray, np.ndarray]:
-    """Cut [tokens] into training and validation: the validation split is the end of the text."""
+    """Cut [tokens] into training and validation, which is the end of the text."""
     boundary = int(len(tokens) * (1 - validation_fraction))
     return tokens[:boundary], tokens[boundary:]
 
 
 def check_length(name: str, training: Tokens, validation: Tokens, block_size: int) -> None:
-    """Check that there is a window to learn from, and a token to predict.
+    """Check that a corpus is long enough to learn from and to be measured on.
+
+    A stream of the training split must hold a window of block_size + 1 tokens, and a stream of the
+    validation split must hold 2 tokens, so that one can be predicted from the other.
 
     Raises:
         CorpusError: A split of the corpus `name` is too short.
     """
     need = block_size + 1
-    longest, longest_held_out = (
-        max(map(len, tokens.streams), default=0) for tokens in (training, validation)
-    )
+    both = training.streams, validation.streams
+    longest, longest_held_out = (max(map(len, streams), default=0) for streams in both)
     if longest < need or longest_held_out < 2:
-        has_several = len(training.streams) + len(validation.streams) > 2
-        raise CorpusError(
-            f"corpus {name} is too short: {'in its longest shards ' if has_several else ''}"
-            f"{longest:,} tokens for training and {longest_held_out:,} for validation, but "
-            f"model.block_size = {block_size} needs {need:,} and 2. Lower model.block_size, or "
-            "give more text"
-        )
+        has = "in its longest shards " if sum(map(len, both)) > 2 else ""
+        has += f"{longest:,} tokens for training and {longest_held_out:,} for validation"
+        needs = f"model.block_size = {block_size} needs {need:,} and 2"
+        remedy = "Lower model.block_size, or give more text"
+        raise CorpusError(f"corpus {name} is too short: {has}, but {needs}. {remedy}")
 
 
 def bytes_per_token(shards: ShardFolder | None, validation: Tokens, tokenizer: Tokenizer) -> float:
@@ -200,31 +194,28 @@ def bytes_per_token(shards: ShardFolder | None, validation: Tokens, tokenizer: T
 
 
 def tokenizer_of_shards(corpora: list[Corpus]) -> Tokenizer | None:
-    """Load the tokenizer that all shards of `groundup prepare` state; None without such shards.
+    """Load the tokenizer that all shards of `groundup prepare` state, or None without such shards.
 
     Raises:
         CorpusError: Two corpora were made by two tokenizers, or a tokenizer was changed.
     """
-    prepared = [
-        (corpus.name, corpus.shards) for corpus in corpora if corpus.shards and corpus.shards.index
-    ]
+    opened = [(corpus.name, corpus.shards) for corpus in corpora if corpus.shards]
+    prepared = [(name, shards) for name, shards in opened if shards.index]
     if not prepared:
         return None
     (first_name, first), *others = prepared
     stated = first.index["tokenizer"]["sha256"]
     for name, shards in others:
         if shards.index["tokenizer"]["sha256"] != stated:
-            raise CorpusError(
-                f"corpus {name} was made by {_tokenizer_named(shards)}, and {first_name} by "
-                f"{_tokenizer_named(first)}: a mixture has one tokenizer. Prepare one of them again"
-            )
+            what = f"{_tokenizer_named(shards)}, and {first_name} by {_tokenizer_named(first)}"
+            remedy = "a mixture has one tokenizer. Prepare one of them again"
+            raise CorpusError(f"corpus {name} was made by {what}: {remedy}")
     assert first.tokenizer is not None
     tokenizer = load_tokenizer(first.tokenizer)
     if tokenizer_sha256(tokenizer) != stated:
-        raise CorpusError(
-            f"{first.tokenizer} is not {_tokenizer_named(first)}, which made the shards beside it: "
-            "it was changed. Prepare the corpus again"
-        )
+        what = f"{_tokenizer_named(first)}, which made the shards beside it"
+        remedy = "it was changed. Prepare the corpus again"
+        raise CorpusError(f"{first.tokenizer} is not {what}: {remedy}")
     return tokenizer
 
 
@@ -243,17 +234,15 @@ def check_tokenizer(corpora: list[Corpus], tokenizer: Tokenizer | None, what: st
         if shards is None:
             continue
         if tokenizer is None and not shards.index:
-            raise RecipeError(
-                f"corpus {name} has .bin files that don't say which tokenizer made them, and "
-                f"{what} names none. Name it, GPT-2's for instance: --data.tokenizer gpt2"
-            )
+            says = f".bin files that don't say which tokenizer made them, and {what} names none"
+            remedy = "Name it, GPT-2's for instance: --data.tokenizer gpt2"
+            raise RecipeError(f"corpus {name} has {says}. {remedy}")
         found = "" if tokenizer is None else tokenizer_sha256(tokenizer)
         if shards.index and shards.index["tokenizer"]["sha256"] != found:
             other = f"is another one ({found[:12]}...)" if found else "makes one of characters"
-            raise RecipeError(
-                f"corpus {name} was made by {_tokenizer_named(shards)}, but {what} {other}: leave "
-                "data.tokenizer out, or prepare the corpus with the other one"
-            )
+            remedy = "leave data.tokenizer out, or prepare the corpus with the other one"
+            made = f"corpus {name} was made by {_tokenizer_named(shards)}"
+            raise RecipeError(f"{made}, but {what} {other}: {remedy}")
 
 
 def _tokenizer_named(shards: ShardFolder) -> str:

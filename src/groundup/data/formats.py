@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from groundup.errors import CorpusError
+
 NAMED = ("python-docs", "shakespeare")
 INDEX = "index.json"  # of the shards that `groundup prepare` makes
 COMPRESSED = (".gz", ".zst")
@@ -91,8 +93,13 @@ def _kind_of_file(path: Path) -> Kind:
     return "text" if ending in TEXT_SUFFIXES else "other"
 
 
+def not_utf8(what: str, error: UnicodeDecodeError, remedy: str, offset: int = 0) -> CorpusError:
+    """Make the error for bytes that are no UTF-8; what was decoded began at `offset`."""
+    byte, place = error.object[error.start], offset + error.start
+    return CorpusError(f"{what} is not UTF-8: byte 0x{byte:02x} at offset {place:,}. {remedy}")
+
+
 def split_files(folder: Path) -> list[Path]:
     """List the .bin files in a folder that are named for a split, as nanoGPT and llm.c do."""
-    return sorted(
-        file for file in folder.glob("*.bin") if "train" in file.name or "val" in file.name
-    )
+    files = sorted(folder.glob("*.bin"))
+    return [file for file in files if "train" in file.name or "val" in file.name]

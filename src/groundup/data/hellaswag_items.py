@@ -8,13 +8,10 @@ from groundup.data.choice_items import Item, ItemsFile, open_file, read_json_lin
 from groundup.hub.download import RemoteFile, cache_folder, fetch
 
 TITLE = "HellaSwag"
-OFFICIAL = RemoteFile(
-    url="https://raw.githubusercontent.com/rowanz/hellaswag/master/data/hellaswag_val.jsonl",
-    path="hellaswag/hellaswag_val.jsonl",
-    size=12_246_618,
-    sha256="0aa3b88843990f3f10a97b9575c94d7b71fb2205240ba04ae4884d9e9c992588",
-    instead="give another file of items, whose result isn't official: {} ITEMS.jsonl",
-)
+URL = "https://raw.githubusercontent.com/rowanz/hellaswag/master/data/hellaswag_val.jsonl"
+SHA256 = "0aa3b88843990f3f10a97b9575c94d7b71fb2205240ba04ae4884d9e9c992588"
+INSTEAD = "give another file of items, whose result isn't official: {} ITEMS.jsonl"
+OFFICIAL = RemoteFile(URL, "hellaswag/hellaswag_val.jsonl", 12_246_618, SHA256, INSTEAD)
 
 
 def open_items(file: Path | None, flag: str) -> ItemsFile:
@@ -27,7 +24,7 @@ def open_items(file: Path | None, flag: str) -> ItemsFile:
     Raises:
         CorpusError: The file can't be had, or has a line that is no item.
     """
-    path = fetch(replace(OFFICIAL, instead=OFFICIAL.instead.format(flag))) if file is None else file
+    path = fetch(replace(OFFICIAL, instead=INSTEAD.format(flag))) if file is None else file
     return open_file(path, read_items)
 
 
@@ -47,22 +44,13 @@ def read_items(path: Path) -> list[Item]:
     Raises:
         CorpusError: A line is no item; the error names file and line.
     """
-    return read_json_lines(
-        path,
-        _item,
-        task=TITLE,
-        fields="ind, ctx, endings and label",
-        remedy="Give the file hellaswag_val.jsonl",
-    )
+    fields, remedy = "ind, ctx, endings and label", "Give the file hellaswag_val.jsonl"
+    return read_json_lines(path, _item, task=TITLE, fields=fields, remedy=remedy)
 
 
 def _item(value: Any, _line: int) -> Item:
-    return Item(
-        number=value["ind"],
-        context=value["ctx"],
-        endings=tuple(value["endings"]),
-        label=int(value["label"]),
-        task=TITLE,
-        activity=value.get("activity_label"),
-        parts=(value["ctx_a"], value["ctx_b"]) if "ctx_a" in value and "ctx_b" in value else None,
-    )
+    number, context, endings = value["ind"], value["ctx"], tuple(value["endings"])
+    label, activity = int(value["label"]), value.get("activity_label")
+    has_parts = "ctx_a" in value and "ctx_b" in value
+    parts = (value["ctx_a"], value["ctx_b"]) if has_parts else None
+    return Item(number, context, endings, label, TITLE, activity=activity, parts=parts)

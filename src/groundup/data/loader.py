@@ -1,4 +1,4 @@
-"""Batches made ahead of time: while the device computes on one, a thread makes the next."""
+"""Batches that a thread makes ahead of time, while the device computes on the one before."""
 
 import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -45,7 +45,7 @@ class Loader:
 
         Returns:
             The tokens on the device, [rows, block_size + 1] int64, and what they add to the hash
-            of the batch, see `hash_rows`.
+            of the batch, as `hash_rows` computes it.
 
         Raises:
             CorpusError: A token is damaged.
@@ -59,7 +59,10 @@ class Loader:
         return tokens.to(self.device, non_blocking=self.device.type == "cuda"), batch_hash
 
     def prepare(self, step: int, micro_step: int) -> tuple[Tensor, int]:
-        """Make the rows and their hash; for a GPU in memory that it can read by itself."""
+        """Read this process's rows of a micro-step and compute their hash.
+
+        For a GPU the rows are put in pinned memory, from which they can be copied asynchronously.
+        """
         first = (micro_step * self.size + self.rank) * self.rows
         tokens = self.sampler.batch(step, slice(first, first + self.rows))
         batch_hash = hash_rows(tokens, first)

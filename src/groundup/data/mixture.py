@@ -1,4 +1,4 @@
-"""Mixtures of corpora: an example's number alone decides which one it comes from."""
+"""Mixes corpora, where the number of an example alone decides which corpus it comes from."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +14,7 @@ PURPOSE = 2**63  # no epoch is that large: the random numbers of a mixture are n
 
 
 def seed_of(seed: int, place: int) -> int:
-    """Give the seed of the corpus at a place of a mixture."""
+    """Derive the seed of one corpus from a mixture's seed and the place of the corpus in it."""
     return int(random_key(seed, PURPOSE, 2 + place)[0] >> np.uint64(1))
 
 
@@ -47,8 +47,8 @@ class Mixture:
     def windows_per_epoch(self) -> int:
         """The number of windows in all corpora.
 
-        In so many examples a corpus of a large share is passed over more than once, one of a small
-        share not wholly.
+        In that many examples a corpus with a large share is read more than once, and a corpus with
+        a small share isn't read to its end.
         """
         return sum(sampler.windows_per_epoch for sampler in self.samplers)
 

@@ -35,9 +35,8 @@ def python_docs(library: Path | None = None) -> str:
             module = ".".join(relative.with_suffix("").parts).removesuffix(".__init__")
             documents += _docstrings(path, module)
     if not documents:
-        raise CorpusError(
-            f"the standard library in {library} has no documentation to read; give --corpus a file"
-        )
+        what = f"the standard library in {library} has no documentation to read"
+        raise CorpusError(f"{what}; give --corpus a file")
     return "\n\n".join(documents) + "\n"
 
 

@@ -101,18 +101,13 @@ class Sampler:
         epoch = epochs[0] if has_one else epochs.astype(np.uint64)
         numbers = permute(places, size, random_key(self.seed, epoch, 0))
         streams = np.searchsorted(self._ends, numbers, side="right")
-        return np.stack([streams, self._starts_of(streams, numbers, epochs)])
-
-    def _starts_of(
-        self, streams: np.ndarray, numbers: np.ndarray, epochs: np.ndarray
-    ) -> np.ndarray:
-        """Where windows start, [n]: by their streams, numbers among all, and epochs, [n] each."""
         places = numbers - self._begins[streams]
         if self.starts is not None:
             found = zip(streams.tolist(), places.tolist(), strict=True)
-            return np.array([self.starts[stream][place] for stream, place in found])
+            return np.stack([streams, [self.starts[stream][place] for stream, place in found]])
         keys = random_key(self.seed, epochs.astype(np.uint64), 1 + streams.astype(np.uint64))
-        return (keys % self._offsets[streams]).astype(np.int64) + places * self.block_size
+        offsets = (keys % self._offsets[streams]).astype(np.int64)
+        return np.stack([streams, offsets + places * self.block_size])
 
     @cached_property
     def _begins(self) -> np.ndarray:

@@ -15,16 +15,16 @@ A shard of ours is a header of 96 bytes and a body of tokens, all little-endian:
 """
 
 import hashlib
-import os
 import struct
-from contextlib import suppress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
+from typing import NamedTuple
 
 import numpy as np
 
 from groundup.errors import CorpusError
+from groundup.files import open_whole
 
 MAGIC = b"groundup"
 VERSION = 1
@@ -33,6 +33,7 @@ DTYPES = {2: np.dtype("<u2"), 4: np.dtype("<u4")}
 # llm.c: magic -> bytes a token, after 256 numbers of 4 bytes
 LLMC_BYTES = {20240520: 2, 20240801: 4}
 LLMC_HEADER = 1024
+COPY_AGAIN = "Prepare it again, or copy it again from where it is whole"
 AT_ONCE = 2**22  # tokens that are hashed in one piece
 
 
@@ -70,11 +71,9 @@ class Shard:
         for first in range(0, len(self.tokens), AT_ONCE):
             digest.update(self.tokens[first : first + AT_ONCE].data)
         if (found := digest.hexdigest()) != self.sha256:
-            raise CorpusError(
-                f"shard {self.path} is damaged: the SHA-256 of its tokens is {found[:12]}... "
-                f"instead of {self.sha256[:12]}.... Prepare it again, or copy it again from where "
-                "it is whole"
-            )
+            wrong = f"is {found[:12]}... instead of {self.sha256[:12]}..."
+            what = f"shard {self.path} is damaged: the SHA-256 of its tokens {wrong}"
+            raise CorpusError(f"{what}. {COPY_AGAIN}")
 
 
 def open_shard(path: Path) -> Shard:
@@ -99,24 +98,21 @@ def open_shard(path: Path) -> Shard:
         return Shard(path, _map(path, dtype, LLMC_HEADER, count), LLMC_HEADER)
     dtype = DTYPES[2]
     if size % dtype.itemsize:
-        raise CorpusError(
-            f"shard {path} has {size:,} bytes, which is no whole number of 2-byte tokens: "
-            f"{size - 1:,} or {size + 1:,} would be. It is cut off, or no shard"
-        )
+        what = f"{size:,} bytes, which is no whole number of 2-byte tokens"
+        nearest = f"{size - 1:,} or {size + 1:,} would be"
+        raise CorpusError(f"shard {path} has {what}: {nearest}. It is cut off, or no shard")
     return Shard(path, _map(path, dtype, 0, size // dtype.itemsize))
 
 
 def _open_ours(path: Path, start: bytes, size: int) -> Shard:
     if len(start) < HEADER.size:
-        raise CorpusError(
-            f"shard {path} is cut off: {size:,} bytes, but its header alone has {HEADER.size}"
-        )
+        what = f"{size:,} bytes, but its header alone has {HEADER.size}"
+        raise CorpusError(f"shard {path} is cut off: {what}")
     _, version, itemsize, count, vocab_size, largest, tokenizer, sha256 = HEADER.unpack(start)
     if version != VERSION or itemsize not in DTYPES:
-        raise CorpusError(
-            f"shard {path} says version {version} with {itemsize} bytes a token; this groundup "
-            f"reads version {VERSION} with 2 or 4"
-        )
+        says = f"version {version} with {itemsize} bytes a token"
+        reads = f"this groundup reads version {VERSION} with 2 or 4"
+        raise CorpusError(f"shard {path} says {says}; {reads}")
     _check_size(path, size, HEADER.size + count * itemsize, f"{count:,} tokens")
     tokens = _map(path, DTYPES[itemsize], HEADER.size, count)
     return Shard(path, tokens, HEADER.size, vocab_size, largest, tokenizer.hex(), sha256.hex())
@@ -124,11 +120,8 @@ def _open_ours(path: Path, start: bytes, size: int) -> Shard:
 
 def _check_size(path: Path, size: int, expected: int, what: str) -> None:
     if size != expected:
-        raise CorpusError(
-            f"shard {path} has {size:,} bytes, but its header says {what}, which makes "
-            f"{expected:,}: it is cut off or damaged. Prepare it again, or copy it again from "
-            "where it is whole"
-        )
+        what = f"{size:,} bytes, but its header says {what}, which makes {expected:,}"
+        raise CorpusError(f"shard {path} has {what}: it is cut off or damaged. {COPY_AGAIN}")
 
 
 def _map(path: Path, dtype: np.dtype, offset: int, count: int) -> np.ndarray:
@@ -138,64 +131,46 @@ def _map(path: Path, dtype: np.dtype, offset: int, count: int) -> np.ndarray:
     return np.asarray(np.memmap(path, dtype, mode="r", offset=offset, shape=(count,)))
 
 
-class ShardWriter:
-    """A shard being written, which gets its name when it is whole; a context that cleans up.
+class Written(NamedTuple):
+    """How many tokens a shard got, and SHA-256 of its body."""
+
+    tokens: int
+    sha256: str
+
+
+def write_shard_file(
+    path: Path,
+    pieces: Iterable[np.ndarray],
+    dtype: np.dtype,
+    vocab_size: int,
+    tokenizer: str,
+    *,
+    apart: Path | None = None,
+) -> Written:
+    """Write a shard of ours, which gets its name when it is whole.
 
     Args:
         path: The name that it gets.
+        pieces: Its tokens piece by piece, [tokens] of `dtype` each.
         dtype: The type of its tokens.
         vocab_size: Tokens in the vocabulary.
         tokenizer: SHA-256 of the tokenizer, in hexadecimal.
-        temporary: The folder where it is written, on the same disk; that of `path` if left out.
+        apart: The folder where it is written, on the same disk; that of `path` if left out.
+
+    Raises:
+        OSError: The file can't be written. After this and any other error nothing is left behind.
     """
-
-    def __init__(
-        self,
-        path: Path,
-        dtype: np.dtype,
-        vocab_size: int,
-        tokenizer: str,
-        temporary: Path | None = None,
-    ) -> None:
-        self.path, self.dtype, self.vocab_size, self.tokenizer = path, dtype, vocab_size, tokenizer
-        self.count = self.largest = 0
-        self.digest = hashlib.sha256()
-        self._temporary = (temporary or path.parent) / f"{path.name}.{uuid4().hex}.part"
-        self._file = self._temporary.open("wb")
-        self._file.write(bytes(HEADER.size))
-
-    def append(self, tokens: np.ndarray) -> None:
-        """Write [tokens] of the shard's dtype after what there is."""
-        if not tokens.size:
-            return
-        largest = int(tokens.max())
-        assert tokens.dtype == self.dtype
-        assert largest < self.vocab_size
-        self.count, self.largest = self.count + tokens.size, max(self.largest, largest)
-        data = np.ascontiguousarray(tokens).view(np.uint8).data
-        self.digest.update(data)
-        self._file.write(data)
-
-    def publish(self) -> str:
-        """Complete the header, and give the file its name.
-
-        Returns:
-            SHA-256 of the body.
-        """
-        fields = (self.dtype.itemsize, self.count, self.vocab_size, self.largest)
-        digests = (bytes.fromhex(self.tokenizer), self.digest.digest())
-        self._file.seek(0)
-        self._file.write(HEADER.pack(MAGIC, VERSION, *fields, *digests))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._temporary.replace(self.path)
-        return self.digest.hexdigest()
-
-    def __enter__(self) -> "ShardWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(OSError):  # what is buffered may not fit on the disk
-            self._file.close()
-        self._temporary.unlink(missing_ok=True)
+    count, largest, digest = 0, 0, hashlib.sha256()
+    with open_whole(path, apart or path.parent) as file:
+        file.write(bytes(HEADER.size))
+        for tokens in filter(len, pieces):
+            assert tokens.dtype == dtype
+            count, largest = count + tokens.size, max(largest, int(tokens.max()))
+            assert largest < vocab_size
+            data = np.ascontiguousarray(tokens).view(np.uint8).data
+            digest.update(data)
+            file.write(data)
+        fields = (dtype.itemsize, count, vocab_size, largest, bytes.fromhex(tokenizer))
+        file.seek(0)
+        file.write(HEADER.pack(MAGIC, VERSION, *fields, digest.digest()))
+    return Written(count, digest.hexdigest())

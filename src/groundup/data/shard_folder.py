@@ -78,10 +78,8 @@ def open_folder(path: Path) -> ShardFolder:
         return _open_foreign(path)
     index = read_index(path / INDEX)
     maker = index["tokenizer"]["sha256"]
-    shards = {
-        split: [_open_listed(path, entry, maker) for entry in index["splits"][split]["shards"]]
-        for split in SPLITS
-    }
+    listed = {split: index["splits"][split]["shards"] for split in SPLITS}
+    shards = {s: [_open_listed(path, entry, maker) for entry in listed[s]] for s in SPLITS}
     return ShardFolder(path, shards, index)
 
 
@@ -101,54 +99,49 @@ def read_index(path: Path) -> dict[str, Any]:
         assert isinstance(index["fingerprint"], str)
         assert {"name", "sha256"} <= index["tokenizer"].keys()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-        raise CorpusError(
-            f"{path} is damaged: {type(error).__name__} {error}. Prepare it again"
-        ) from error
+        raise damaged(path, error) from error
     if found != (FORMAT, VERSION):
-        raise CorpusError(
-            f"{path} says {found[0]}, version {found[1]}; this groundup reads {FORMAT}, version "
-            f"{VERSION}"
-        )
+        reads = f"this groundup reads {FORMAT}, version {VERSION}"
+        raise CorpusError(f"{path} says {found[0]}, version {found[1]}; {reads}")
     return index
+
+
+def damaged(what: Path | str, error: Exception) -> CorpusError:
+    """Make the error for what should be a part of an index and isn't."""
+    return CorpusError(f"{what} is damaged: {type(error).__name__} {error}. Prepare it again")
 
 
 def _open_listed(folder: Path, entry: dict[str, Any], maker: str) -> Shard:
     """A shard that the index lists, made by the tokenizer that the index states."""
     shard = open_shard(folder / entry["file"])
+    what, listed = f"shard {shard.path}", f"but {INDEX} lists {entry['tokens']:,}"
     if shard.sha256 is None:
-        raise CorpusError(
-            f"shard {shard.path} has {shard.path.stat().st_size:,} bytes and no header of a "
-            f"shard, but {INDEX} lists {entry['tokens']:,} tokens: it is cut off or damaged. "
-            "Prepare it again"
-        )
+        has = f"{shard.path.stat().st_size:,} bytes and no header of a shard"
+        remedy = "it is cut off or damaged. Prepare it again"
+        raise CorpusError(f"{what} has {has}, {listed} tokens: {remedy}")
+    other = "it belongs to another corpus"
     if (len(shard.tokens), shard.sha256) != (entry["tokens"], entry["sha256"]):
-        raise CorpusError(
-            f"shard {shard.path} has {len(shard.tokens):,} tokens with SHA-256 "
-            f"{shard.sha256[:12]}..., but {INDEX} lists {entry['tokens']:,} with "
-            f"{entry['sha256'][:12]}...: it belongs to another corpus"
-        )
+        has = f"{len(shard.tokens):,} tokens with SHA-256 {shard.sha256[:12]}..."
+        raise CorpusError(f"{what} has {has}, {listed} with {entry['sha256'][:12]}...: {other}")
     if shard.tokenizer != maker:
-        raise CorpusError(
-            f"shard {shard.path} was made by the tokenizer {str(shard.tokenizer)[:12]}..., but "
-            f"{INDEX} states {maker[:12]}...: it belongs to another corpus"
-        )
+        made_by = f"the tokenizer {str(shard.tokenizer)[:12]}..."
+        stated = f"{INDEX} states {maker[:12]}..."
+        raise CorpusError(f"{what} was made by {made_by}, but {stated}: {other}")
     return shard
 
 
 def _open_foreign(path: Path) -> ShardFolder:
     """Any number of files named for a split, such as `train.bin` and `val.bin`."""
     if not path.exists():
-        raise CorpusError(
-            f"{path} isn't there. Make shards with: groundup prepare SOURCE --out FOLDER"
-        )
+        remedy = "Make shards with: groundup prepare SOURCE --out FOLDER"
+        raise CorpusError(f"{path} isn't there. {remedy}")
     files = split_files(path) if path.is_dir() else [path]
     validation = [file for file in files if "val" in file.name]
     training = [file for file in files if "val" not in file.name]
     if not training or not validation:
-        raise CorpusError(
-            f"{path} has {len(training)} shards for training and {len(validation)} for validation "
-            "(those with `val` in their name), but both are needed: give the folder that has them"
-        )
+        has = f"{len(training)} shards for training and {len(validation)} for validation"
+        remedy = "both are needed: give the folder that has them"
+        raise CorpusError(f"{path} has {has} (those with `val` in their name), but {remedy}")
     splits = zip(SPLITS, (training, validation), strict=True)
     return ShardFolder(path, {split: list(map(open_shard, files)) for split, files in splits})
 

@@ -55,18 +55,16 @@ class Tokens:
             np.concatenate(rows, out=windows.reshape(-1))
         if self.limit is not None and windows.size and windows.max() >= self.limit:
             row, place = map(int, np.argwhere(windows >= self.limit)[0])
-            raise out_of_range(
-                windows[row, place], self.names[streams[row]], int(starts[row]) + place, self.limit
-            )
+            token, name = windows[row, place], self.names[streams[row]]
+            raise out_of_range(token, name, int(starts[row]) + place, self.limit)
         return windows
 
 
 def out_of_range(token: int, name: str, position: int, limit: int) -> CorpusError:
     """Make the error for an id that the vocabulary lacks."""
-    return CorpusError(
-        f"{name} has token {token} at position {position:,}, but the vocabulary ends at "
-        f"{limit - 1}: it was made by another tokenizer, or is damaged"
-    )
+    has, ends = f"token {token} at position {position:,}", f"the vocabulary ends at {limit - 1}"
+    why = "it was made by another tokenizer, or is damaged"
+    return CorpusError(f"{name} has {has}, but {ends}: {why}")
 
 
 def check_range(tokens: np.ndarray, name: str, limit: int, at_once: int = 2**24) -> None:

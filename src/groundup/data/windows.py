@@ -19,10 +19,9 @@ def whole_windows(tokens: Tokens, end_of_text: int, block_size: int) -> tuple[np
     Returns:
         [windows] int64 for each stream.
     """
-    return tuple(
-        window_starts(document_starts(stream, end_of_text), len(stream), block_size)
-        for stream in tokens.streams
-    )
+    documents = (document_starts(stream, end_of_text) for stream in tokens.streams)
+    both = zip(documents, tokens.streams, strict=True)
+    return tuple(window_starts(begins, len(stream), block_size) for begins, stream in both)
 
 
 def document_starts(stream: np.ndarray, end_of_text: int) -> np.ndarray:

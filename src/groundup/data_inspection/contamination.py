@@ -19,11 +19,11 @@ class DocumentOverlap:
 
     Args:
         n: Tokens of an n-gram.
-        checked: Documents that were looked for and are long enough to have one.
-        any: Those of which at least one n-gram occurs in training.
-        most: Those of which at least half the n-grams do.
-        whole: Whether all of the split was looked for, not a sample.
-        tokens: The tokens that were looked for.
+        checked: The number of validation documents that were looked for and have an n-gram.
+        any: The number of checked documents of which at least one n-gram occurs in training.
+        most: The number of checked documents of which half the n-grams or more occur in training.
+        whole: Whether the whole validation split was looked for and not only a sample.
+        tokens: The number of validation tokens that were looked for.
     """
 
     n: int
@@ -40,10 +40,10 @@ class ItemOverlap:
 
     Args:
         n: Tokens of an n-gram.
-        items: Items that were looked for.
-        in_training: Those that share one with the training split.
-        in_validation: Those that share one with the validation split.
-        unknown: Items with characters that the tokenizer lacks.
+        items: The number of items that were looked for.
+        in_training: The items that share an n-gram with the training split.
+        in_validation: The items that share an n-gram with the validation split.
+        unknown: The number of items with characters that the tokenizer lacks.
     """
 
     n: int
@@ -66,11 +66,11 @@ def find_overlap(
         folder: The open shards.
         n: Tokens of an n-gram.
         separator: The token between documents, if there is one.
-        tokenizer: The one of the shards; without it items can't be looked for.
+        tokenizer: The tokenizer of the shards. Without a tokenizer items can't be looked for.
         hellaswag: The file of HellaSwag's items, if there is one.
 
     Returns:
-        The overlap of the documents; that of the items, None where there are none.
+        The overlap of the documents, and the overlap of the items or None where there are none.
 
     Raises:
         CorpusError: The file has no items.
@@ -84,8 +84,8 @@ def find_overlap(
     shares = validation.shares(table, found)
     shares = shares[~np.isnan(shares)]
     some, most = int((shares > 0).sum()), int((shares >= 0.5).sum())
-    whole, tokens = validation.whole, validation.tokens
-    documents = DocumentOverlap(n, len(shares), some, most, whole, tokens)
+    looked_for = validation.whole, validation.tokens
+    documents = DocumentOverlap(n, len(shares), some, most, *looked_for)
     if not items:
         return documents, None
     unknown = sum(not len(first) for first, _ in variants)

@@ -1,13 +1,12 @@
-"""What is found about shards: figures in, findings out, each with what it means for training.
+"""Turns figures about shards into findings, which say what they mean for training.
 
-The thresholds live here.
+The thresholds are in this module.
 """
 
 import unicodedata
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from groundup.data.choice_items import Item
 from groundup.data.shard_folder import ShardFolder
 from groundup.data_inspection.contamination import DocumentOverlap, ItemOverlap
 from groundup.data_inspection.statistics import LongLine, Statistics
@@ -22,6 +21,7 @@ WARNED_ITEMS = 0.005  # of HellaSwag's: the standard error of an accuracy on its
 LONG_LINE = 100_000  # characters
 BYTES_APART = 0.1  # relative: bytes per token of both splits
 SHOWN = 20  # characters, and 3 items
+ENLARGE = "prepare with a larger share for validation"
 
 Level = Literal["ok", "note", "warning"]
 
@@ -47,7 +47,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Split:
-    """A split's figures; None for what isn't known."""
+    """A split's figures, with None for each that isn't known."""
 
     name: str
     tokens: int
@@ -84,9 +84,8 @@ def sizes(train: Split, validation: Split) -> list[Finding]:
     counts = {split.name: split.tokens for split in both}
     level, meaning = ("ok", "") if train.tokens else ("warning", "there is nothing to train on")
     rows.append(Finding(level, "tokens", _listed(counts), meaning, counts))
-    ratios = {
-        split.name: split.bytes / split.tokens for split in both if split.bytes and split.tokens
-    }
+    known = [split for split in both if split.bytes and split.tokens]
+    ratios = {split.name: (split.bytes or 0) / split.tokens for split in known}
     if ratios:
         are_apart = max(ratios.values()) > min(ratios.values()) * (1 + BYTES_APART)
         level, meaning = "ok", ""
@@ -103,7 +102,7 @@ def _listed(counts: dict[str, int]) -> str:
 
 
 def duplicates(train: Split, validation: Split, index: dict[str, Any]) -> list[Finding]:
-    """Tell how many documents equal another one; nothing where that isn't known."""
+    """Tell how many documents equal another document, where that is known."""
     if train.duplicates is None or validation.duplicates is None or train.documents is None:
         return []
     what, facts = "duplicates", {split.name: split.duplicates for split in (train, validation)}
@@ -121,7 +120,10 @@ def duplicates(train: Split, validation: Split, index: dict[str, Any]) -> list[F
 
 
 def texts(train: Split, validation: Split) -> list[Finding]:
-    """Tell about long lines, damage, and characters that only validation has."""
+    """Report the longest lines, encoding damage, and characters that only validation has.
+
+    Without the statistics of both splits nothing is reported.
+    """
     learned, held_out = train.statistics, validation.statistics
     if learned is None or held_out is None:
         return []
@@ -194,10 +196,7 @@ def validation_size(validation: Split) -> list[Finding]:
     """
     tokens, documents = validation.tokens, validation.documents
     if not tokens:
-        meaning = (
-            "nothing tells whether a model learns or memorises: prepare with a larger share for "
-            "validation"
-        )
+        meaning = f"nothing tells whether a model learns or memorises: {ENLARGE}"
         return [Finding("warning", "validation", "empty", meaning, {"tokens": 0})]
     error = TOKEN_DEVIATION / tokens**0.5
     facts = {"tokens": tokens, "standard_error": error, "documents": documents}
@@ -207,7 +206,7 @@ def validation_size(validation: Split) -> list[Finding]:
     value = f"± {error:.4f} on {tokens:,} tokens"
     rows = [Finding(level, "validation: uncertainty", value, meaning, facts)]
     if documents is not None and documents < FEW_DOCUMENTS:
-        meaning = "a few documents stand for no corpus: prepare with a larger share for validation"
+        meaning = f"a few documents stand for no corpus: {ENLARGE}"
         what = "validation: documents"
         rows.append(Finding("warning", what, f"only {documents:,}", meaning, facts))
     return rows
@@ -239,21 +238,18 @@ def item_overlap(overlap: ItemOverlap) -> Finding:
         "validation": [item.number for item in held_out],
         "unknown": overlap.unknown,
     }
-    value = (
-        f"{len(found):,} of {overlap.items:,} items in training, {len(held_out):,} in validation"
-    )
+    value = f"{len(found):,} of {overlap.items:,} items in training, "
+    value += f"{len(held_out):,} in validation"
     if overlap.unknown:
         value += f"; {overlap.unknown:,} have characters that the tokenizer lacks"
     level = "warning" if len(found) / overlap.items > WARNED_ITEMS else "note"
-    meaning = f"a {overlap.n}-gram occurs of {_examples([*found, *held_out][:3])}"
+    first = [*found, *held_out][:3]
+    examples = ", ".join(f"item {item.number} ({item.text[:40].strip()!r}...)" for item in first)
+    meaning = f"a {overlap.n}-gram occurs of {examples}"
     if not found and not held_out:
         level = "ok"
         meaning = f"no {overlap.n}-gram of a context with its right ending occurs"
     return Finding(level, "HellaSwag", value, meaning, facts)
-
-
-def _examples(items: list[Item]) -> str:
-    return ", ".join(f"item {item.number} ({item.text[:40].strip()!r}...)" for item in items)
 
 
 def no_items(has_tokenizer: bool) -> Finding:

@@ -1,8 +1,8 @@
-"""N-grams that are in training and shouldn't be: 13 tokens of what a model is measured on.
+"""Finds n-grams of the texts that a model is measured on in the training split.
 
-Brown et al. (2020, appendix C) compare 13 words. Here it is 13 tokens, which are about ten words:
-the same tokenizer cuts the same text into the same tokens, but for the one or two at its edges, and
-shards needn't be decoded.
+Brown et al. (2020, appendix C) compare n-grams of 13 words. Here an n-gram is 13 tokens, which are
+about ten words, so that shards needn't be decoded. This works because the same tokenizer cuts the
+same text into the same tokens, except for one or two tokens at its edges.
 """
 
 from collections.abc import Iterable, Iterator
@@ -94,7 +94,7 @@ def _mixed(hashes: np.ndarray) -> np.ndarray:
 
 
 class NgramTable:
-    """N-grams to look for, by their hashes; two that differ share one once in 2^64 pairs, about."""
+    """N-grams to look for, by their hashes, of which about one pair in 2^64 is equal by chance."""
 
     def __init__(self, hashes: np.ndarray) -> None:
         ordered = np.sort(hashes)  # np.unique takes a hundred times as long
@@ -137,10 +137,10 @@ class DocumentNgrams:
     """The n-grams of documents that are looked for.
 
     Args:
-        hashes: Those of all documents, one after the other.
-        counts: How many each document has: [documents].
+        hashes: The hashes of the n-grams of all documents, one document after the other.
+        counts: How many n-grams each document has, [documents].
         tokens: The tokens of all documents together.
-        whole: Whether they are all the documents that there are, not a sample.
+        whole: Whether these are all documents that there are and not only a sample.
     """
 
     hashes: np.ndarray

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.data.hellaswag_items import cached_items
-from groundup.data.shard_folder import INDEX, SPLITS, ShardFolder, open_folder
+from groundup.data.shard_folder import INDEX, SPLITS, ShardFolder, damaged, open_folder
 from groundup.data_inspection import findings
 from groundup.data_inspection.contamination import find_overlap
 from groundup.data_inspection.findings import Finding, Split
@@ -39,10 +39,7 @@ class Report:
 
 
 def report_on(
-    path: Path,
-    hellaswag: Path | None = None,
-    tokenizer: str | None = None,
-    thorough: bool = False,
+    path: Path, hellaswag: Path | None = None, tokenizer: str | None = None, thorough: bool = False
 ) -> Report:
     """Inspect a folder of shards.
 
@@ -57,24 +54,18 @@ def report_on(
         GroundupError: The folder can't be read, or isn't what it says it is.
     """
     if not path.exists():
-        raise CorpusError(
-            f"{path} doesn't exist. Give a folder that groundup prepare made, or one with .bin "
-            "files"
-        )
+        remedy = "Give a folder that groundup prepare made, or one with .bin files"
+        raise CorpusError(f"{path} doesn't exist. {remedy}")
     folder = open_folder(path)
     if folder.index and tokenizer is not None:
-        raise CorpusError(
-            f"{path} has a tokenizer of its own, so --tokenizer {tokenizer} isn't needed: leave "
-            "it out"
-        )
+        what = f"{path} has a tokenizer of its own, so --tokenizer {tokenizer} isn't needed"
+        raise CorpusError(f"{what}: leave it out")
     name = folder.tokenizer or tokenizer
     loaded = load_tokenizer(name) if name is not None else None
     stated = folder.index["tokenizer"]["sha256"] if folder.index else None
     if stated and loaded is not None and tokenizer_sha256(loaded) != stated:
-        raise CorpusError(
-            f"{folder.tokenizer} isn't what made the shards beside it: it was changed. Prepare "
-            "them again"
-        )
+        what = f"{folder.tokenizer} isn't what made the shards beside it: it was changed"
+        raise CorpusError(f"{what}. Prepare them again")
     return inspect(folder, loaded, hellaswag, thorough)
 
 
@@ -137,9 +128,7 @@ def _split(
         split = folder.index["splits"][name]
         documents, size, copies = (int(split[key]) for key in ("documents", "bytes", "duplicates"))
     except (KeyError, TypeError, ValueError) as error:
-        raise CorpusError(
-            f"{folder.path / INDEX} is damaged: {type(error).__name__} {error}. Prepare it again"
-        ) from error
+        raise damaged(folder.path / INDEX, error) from error
     gathered = folder.index.get("statistics", {}).get(name)
     where = f"{folder.path / INDEX}, statistics.{name}"
     statistics = Statistics.from_json(gathered, where) if gathered is not None else None

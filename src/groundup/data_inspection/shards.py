@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from groundup.data.shard_file import Shard
+from groundup.data.shard_file import COPY_AGAIN, Shard
 from groundup.data.shard_folder import INDEX, SPLITS, ShardFolder
 from groundup.data_inspection.ngrams import chunks, separators
 from groundup.data_inspection.statistics import Statistics
@@ -35,10 +35,7 @@ def verify(folder: ShardFolder, vocab_size: int | None, separator: int | None) -
             found = _problems(shard, entry, vocab_size, separator)
             problems += [f"{shard.path.name} {problem}" for problem in found]
     if problems:
-        raise CorpusError(
-            f"{folder.path} can't be trusted: {'; '.join(problems)}. Prepare it again, or copy it "
-            "again from where it is whole"
-        )
+        raise CorpusError(f"{folder.path} can't be trusted: {'; '.join(problems)}. {COPY_AGAIN}")
 
 
 def _contradictions(folder: ShardFolder, vocab_size: int | None) -> list[str]:
@@ -49,23 +46,19 @@ def _contradictions(folder: ShardFolder, vocab_size: int | None) -> list[str]:
     try:
         says = index["tokenizer"]
         if says["vocab_size"] != vocab_size:
-            problems.append(
-                f"{INDEX} says {says['vocab_size']} tokens in the vocabulary, its tokenizer has "
-                f"{vocab_size}"
-            )
+            stated = f"{says['vocab_size']} tokens in the vocabulary"
+            problems.append(f"{INDEX} says {stated}, its tokenizer has {vocab_size}")
         for split in SPLITS:
             listed = index["splits"][split]
             for key in ("tokens", "documents"):
                 total = sum(entry[key] for entry in listed["shards"])
                 if total != listed[key]:
-                    problems.append(
-                        f"{INDEX} says {listed[key]:,} {key} for {split}, its shards have {total:,}"
-                    )
+                    stated = f"{listed[key]:,} {key} for {split}"
+                    problems.append(f"{INDEX} says {stated}, its shards have {total:,}")
             for shard in folder.shards[split]:
                 if (shard.vocab_size, shard.tokenizer) != (says["vocab_size"], says["sha256"]):
-                    problems.append(
-                        f"{shard.path.name} was made by another tokenizer than {INDEX} says"
-                    )
+                    other = f"another tokenizer than {INDEX} says"
+                    problems.append(f"{shard.path.name} was made by {other}")
     except (KeyError, TypeError, ValueError) as error:
         problems.append(f"{INDEX} is damaged: {type(error).__name__} {error}")
     return problems
@@ -82,9 +75,8 @@ def _problems(
         documents += len(separators(piece, separator))
     found, problems = digest.hexdigest(), []
     if shard.sha256 is not None and found != shard.sha256:
-        return [
-            f"is damaged: the SHA-256 of its tokens is {found[:12]}..., not {shard.sha256[:12]}..."
-        ]
+        wrong = f"{found[:12]}..., not {shard.sha256[:12]}..."
+        return [f"is damaged: the SHA-256 of its tokens is {wrong}"]
     if shard.largest is not None and largest != shard.largest:
         problems.append(f"has {largest} as its largest token, but its header says {shard.largest}")
     if vocab_size is not None and largest >= vocab_size:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from groundup.errors import CorpusError
+from groundup.data.shard_folder import damaged
 
 LONGEST = 5  # lines that are remembered
 FEW = 200  # characters: from here on numpy is faster than Python's sets
@@ -162,7 +162,7 @@ class Statistics:
         self._learn(later.characters)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the statistics as values that JSON knows; equal ones give the same."""
+        """Give the statistics as values that JSON knows, the same for equal statistics."""
         return {
             "documents": self.documents,
             "bytes": self.size,
@@ -189,9 +189,7 @@ class Statistics:
             counts = int(value["documents"]), int(value["bytes"])
             return cls(*counts, lines, damage, set(value["characters"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CorpusError(
-                f"{where} is damaged: {type(error).__name__} {error}. Prepare it again"
-            ) from error
+            raise damaged(where, error) from error
 
 
 def _longest_line(data: bytes, enough: int) -> int:

@@ -34,13 +34,9 @@ def read_items(path: Path) -> list[Item]:
     Raises:
         CorpusError: A line is no item; the error names file and line.
     """
-    return read_json_lines(
-        path,
-        _item,
-        task="choices",
-        fields="context, endings (2 or more) and label",
-        remedy='Give lines like {"context": "1 + 1 is", "endings": ["2", "3"], "label": 0}',
-    )
+    fields = "context, endings (2 or more) and label"
+    remedy = 'Give lines like {"context": "1 + 1 is", "endings": ["2", "3"], "label": 0}'
+    return read_json_lines(path, _item, task="choices", fields=fields, remedy=remedy)
 
 
 def _item(value: Any, line: int) -> Item:

@@ -209,7 +209,7 @@ class MultipleChoice(Task):
 
     @property
     def is_official(self) -> bool | None:
-        """Whether published figures are of this file; None for a task without published ones."""
+        """Whether published figures are of this file, or None for a task without such figures."""
         return None
 
     @property

@@ -1,4 +1,4 @@
-"""Requests: an item as its tokens are put to a model, by a convention, and what the model chooses.
+"""Requests, which put an item's tokens to a model by a convention, and what the model chooses.
 
 A convention says which tokens are scored after which others, and a measure how scores become a
 choice. The same model gets different figures by them: a figure says nothing without both.
@@ -41,7 +41,7 @@ class Request:
     lengths: dict[str, tuple[int, ...]]
 
     def choices(self, sums: Sequence[float]) -> dict[str, int]:
-        """Choose an ending by each measure; of equally good ones, the first."""
+        """Choose the best ending by each measure, or the first of several that are equally good."""
         return {measure: _largest(sums, lengths) for measure, lengths in self.lengths.items()}
 
 
@@ -124,7 +124,7 @@ class ScoredItem:
     choices: dict[str, int]
 
     def to_json(self) -> dict[str, Any]:
-        """All that decided the choices."""
+        """State all that decided the choices."""
         tokens = [len(ending) for ending in self.request.continuations.endings]
         lengths = {
             f"{measure}_lengths": lengths

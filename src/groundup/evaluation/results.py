@@ -1,4 +1,4 @@
-"""Saved results: a run's folder keeps what was found of its checkpoints, for its model card."""
+"""Saves the results of a run's checkpoints in the run's folder, for the model card."""
 
 import hashlib
 import json
@@ -18,10 +18,10 @@ NOT_SAVED = {"seconds", "items_per_second", "tokens_per_second", "worst", "best"
 
 
 def save_result(result: Result, checkpoint: Path) -> Path | None:
-    """Write a result into the run of a checkpoint, in place of an earlier one of the same question.
+    """Save a result in the run of a checkpoint, in place of an earlier one of the same question.
 
-    The weights are named by their SHA-256: after a run was resumed from further back, a step may
-    have others.
+    The result names the weights by their SHA-256, because a step may have other weights after a run
+    was resumed from an earlier checkpoint.
 
     Returns:
         The file, or None for a folder that is no run's checkpoint.

@@ -60,7 +60,7 @@ TITLES = {name: registered.title for name, registered in TASKS.items()}
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user asks of a task; each task reads what its flags belong to.
+    """What a user asks of a task, which reads only the fields that its flags belong to.
 
     Args:
         limit: How many items, tokens or characters are read at most; None and 0 read all.
@@ -101,28 +101,28 @@ class Table:
 
 
 class Finding(ABC):
-    """What a task found of one model or of two."""
+    """What a task found out about one model, or about two models that it compared."""
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """The finding as `--json` prints it."""
+        """Return the finding as `--json` prints it."""
 
     @abstractmethod
     def report(self) -> Iterator[str | Table]:
-        """The finding for people: lines and tables, in the order in which they are printed."""
+        """Return the finding for people, as lines and tables in the order of printing."""
 
 
 class Result(Finding):
-    """What a task found of one model.
+    """What a task found out about one model.
 
-    `identity` names the values of `to_json` that tell its question from others: a result that is
-    saved replaces an earlier one of the same question.
+    `identity` names the values of `to_json` that tell the task's question from other questions. A
+    result that is saved replaces an earlier result of the same question.
     """
 
     identity: ClassVar[tuple[str, ...]]
 
     def items_as_json_lines(self) -> str:
-        """Each item on a line, for tasks that have items."""
+        """Return each item as a line of JSON, for tasks that have items."""
         raise NotImplementedError
 
 
@@ -142,7 +142,7 @@ class Task(ABC):
         """Find what the task asks: items or a text, which may have to be downloaded.
 
         Raises:
-            CorpusError: It can't be had.
+            CorpusError: The items or the text can't be had.
             EvaluationError: A setting is missing or has no meaning.
         """
 

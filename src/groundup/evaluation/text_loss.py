@@ -45,12 +45,12 @@ class TextLoss(Result):
         corpus: The text's name.
         part: Which part of the text was read, in words.
         tokens: How many tokens were predicted.
-        size: Their bytes as text.
+        size: The bytes of these tokens as text.
         loss: The mean loss, in nats a token.
         stride: The tokens from one window to the next. Each token was predicted from at least
             block_size - stride + 1 tokens before it, where there are as many.
         block_size: The tokens of a window.
-        seconds: How long it took.
+        seconds: How many seconds the measurement took.
         worst: The passages with the highest loss, the highest first.
         best: The passages with the lowest loss, the lowest first.
     """
@@ -70,11 +70,14 @@ class TextLoss(Result):
 
     @property
     def bits_per_byte(self) -> float:
-        """Bits a byte, which compare over tokenizers; NaN where the tokens stand for no text."""
+        """Bits a byte, comparable over tokenizers, or NaN where the tokens stand for no text."""
         return bits_per_byte(self.loss, self.size / self.tokens) if self.size else math.nan
 
     def to_json(self) -> dict[str, Any]:
-        """State all of it, and what follows; None for a unit that there is no number in."""
+        """State all fields, the loss in other units, and the speed.
+
+        A unit in which the loss is no finite number is None.
+        """
         derived = {"bits_per_byte": self.bits_per_byte, "perplexity": perplexity(self.loss)}
         stated = {unit: value if math.isfinite(value) else None for unit, value in derived.items()}
         speed = {"tokens_per_second": self.tokens / self.seconds}
@@ -320,7 +323,7 @@ def text_loss(
     batch_size: int,
     progress: Callable[[int], None] = lambda _: None,
 ) -> TextLoss:
-    """Score every token of every stream but its first; no stream sees another.
+    """Score every token of every stream but its first, each stream for itself.
 
     Raises:
         EvaluationError: The model gives no number.

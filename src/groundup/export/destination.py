@@ -1,15 +1,15 @@
-"""Where an export goes: a place that isn't taken, and that gets all of the export or nothing."""
+"""Chooses a free place for an export, which then gets all of the export or nothing."""
 
+import importlib.util
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from groundup.checkpoints.adapter_folder import is_adapter
 from groundup.checkpoints.model_folder import LoadedModel
-from groundup.errors import ExportError
+from groundup.errors import ExportError, MachineError
 
 TEMPORARY = ".exporting-"
 
@@ -34,33 +34,43 @@ def refuse_existing(target: Path, force: bool) -> None:
 
 @contextmanager
 def appearing_whole(target: Path) -> Iterator[Path]:
-    """Give a path to write to in place of `target`.
+    """Give a path to write to, so that `target` appears only when it is complete.
 
-    When the body ends, all that lies beside that path moves beside `target`, and last the path
-    itself.
+    The path lies in a temporary folder beside `target`. When the body of the `with` block ends,
+    whatever else lies in that folder is moved beside `target`, and last the path itself is moved to
+    `target`.
 
     Raises:
-        ExportError: The system refuses. After this and any other error nothing is left behind.
+        ExportError: `target` can't be written. After this and any other error the temporary
+            folder is gone.
     """
-    folder = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=target.parent))
-        yield folder / target.name
-        for made in sorted(folder.iterdir(), key=lambda path: path.name == target.name):
-            made.replace(target.with_name(made.name))
+        beside = TemporaryDirectory(prefix=TEMPORARY, dir=target.parent, ignore_cleanup_errors=True)
+        with beside as name:
+            yield Path(name) / target.name
+            for made in sorted(Path(name).iterdir(), key=lambda path: path.name == target.name):
+                made.replace(target.with_name(made.name))
     except OSError as error:
         raise ExportError(f"can't write {target}: {error.strerror or error}") from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+
+
+def require(kind: str, *packages: str) -> None:
+    """Refuse to export `--to kind` where a package for it isn't installed.
+
+    Raises:
+        MachineError: The packages that are missing.
+    """
+    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
+        needs = " and ".join(missing)
+        raise MachineError(f"--to {kind} needs {needs}: pip install 'groundup[export]'")
 
 
 def export_folder(loaded: LoadedModel, out: Path) -> str:
     """Write a whole model as transformers loads it, and return a line that says what it is.
 
     Raises:
-        ExportError: The system refuses. Then nothing is written.
+        ExportError: A file can't be written. Then nothing is written.
     """
     with appearing_whole(out) as path:
         loaded.save(path)

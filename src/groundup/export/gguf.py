@@ -1,17 +1,15 @@
 """A model as one GGUF file for llama.cpp and its like, in GPT-2's architecture or in Qwen3's."""
 
-import importlib.util
 import re
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-import numpy as np
 from torch import Tensor
 
 from groundup.checkpoints.layouts import Weights, gpt2, qwen3
-from groundup.errors import ExportError, MachineError
-from groundup.export.destination import appearing_whole
+from groundup.errors import ExportError
+from groundup.export.destination import appearing_whole, require
 from groundup.export.gguf_vocabulary import vocabulary_of
 from groundup.models.bigram import Bigram
 from groundup.models.correspondence import gpt2_from_readable
@@ -64,10 +62,7 @@ def export_gguf(
         ExportError: llama.cpp can't express the model or its tokenizer. Nothing is written then.
         MachineError: The package gguf isn't installed.
     """
-    if importlib.util.find_spec("gguf") is None:
-        raise MachineError("--to gguf needs gguf: pip install 'groundup[export]'")
-    import gguf
-
+    require("gguf", "gguf")
     if isinstance(model, Bigram):
         raise ExportError(
             "a bigram can't become GGUF: it has no layers, and llama.cpp no architecture without "
@@ -89,16 +84,24 @@ def export_gguf(
     with appearing_whole(out) as path:
         writer = _begin(path, model, title, kind)
         vocabulary.add_to(writer)
-        for name, tensor in tensors.items():
-            form = gguf.GGMLQuantizationType[kinds[name].upper()]
-            writer.add_tensor(name, encoded(tensor, kinds[name]), raw_dtype=form)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        _write_tensors(writer, tensors, kinds)
     found = Counter(kinds.values())
     counts = [f"{found[known]} tensors in {known}" for known in KINDS if known in found]
     return ", ".join(counts) + (f"; {vocabulary.note}" if vocabulary.note else "")
+
+
+def _write_tensors(writer: "GGUFWriter", tensors: Weights, kinds: dict[str, Kind]) -> None:
+    """Write all that the writer was given, then the tensors, rounded to the nearest value."""
+    import gguf
+
+    for name, tensor in tensors.items():
+        form = gguf.GGMLQuantizationType[kinds[name].upper()]
+        values = tensor.detach().float().contiguous().numpy()
+        writer.add_tensor(name, gguf.quants.quantize(values, form), raw_dtype=form)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def gguf_name(name: str) -> str:
@@ -157,11 +160,3 @@ def _begin(path: Path, model: Model, title: str, kind: Kind) -> "GGUFWriter":
     writer.add_rope_freq_base(model.config.rope_theta)
     writer.add_layer_norm_rms_eps(qwen3.FIXED["rms_norm_eps"][0])
     return writer
-
-
-def encoded(tensor: Tensor, kind: Kind) -> np.ndarray:
-    """Return the values in a GGUF's bytes, rounded to the nearest."""
-    import gguf
-
-    values = tensor.detach().float().contiguous().numpy()
-    return gguf.quants.quantize(values, gguf.GGMLQuantizationType[kind.upper()])

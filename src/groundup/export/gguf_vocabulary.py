@@ -133,15 +133,12 @@ def _byte_pairs(contents: Contents, special: Mapping[str, int], vocab_size: int)
 
 def _words(contents: Contents) -> str:
     """llama.cpp's name of how a text is cut into words; ExportError where it has none."""
-    for key in CHANGES_IDS:
-        if contents["model"].get(key):
-            raise ExportError(
-                f"this tokenizer's {key} can't be written in GGUF: llama.cpp would give other "
-                "tokens"
-            )
+    unknown = [key for key in CHANGES_IDS if contents["model"].get(key)]
     if any(step != {"type": "NFC"} for step in _steps(contents.get("normalizer"))):
+        unknown.append("normalizer")
+    if unknown:
         raise ExportError(
-            "this tokenizer's normalizer can't be written in GGUF: llama.cpp would give other "
+            f"this tokenizer's {unknown[0]} can't be written in GGUF: llama.cpp would give other "
             "tokens"
         )
     pattern, *others = _patterns(_steps(contents.get("pre_tokenizer")))

@@ -70,9 +70,7 @@ def files_to_upload(loaded: LoadedModel, folder: Path, repository: str) -> Files
     Returns:
         The model card, the model's files, and of its run the recipe and the picture of the losses.
     """
-    files: Files = {
-        path.name: path for pattern in OF_A_MODEL for path in sorted(folder.glob(pattern))
-    }
+    files: Files = {path.name: path for glob in OF_A_MODEL for path in sorted(folder.glob(glob))}
     if run := loaded.run:
         files[RECIPE_FILE] = run.path / RECIPE_FILE
         with tempfile.TemporaryDirectory() as temporary:
@@ -88,7 +86,7 @@ def write_folder(files: Files, out: Path) -> None:
     """Write the files into a new folder.
 
     Raises:
-        ExportError: The system refuses. Then nothing is written.
+        ExportError: A file can't be written. Then nothing is written.
     """
     with appearing_whole(out) as path:
         path.mkdir()

@@ -17,6 +17,18 @@ CARD_FILE = "README.md"
 CURVE_FILE = "loss.png"
 MOST_ROWS = 12  # of the table of losses
 
+USE_WITHOUT_TOKENIZER = """from transformers import AutoModelForCausalLM
+
+model = AutoModelForCausalLM.from_pretrained("{repository}")
+"""
+USE = """from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{repository}")
+model = AutoModelForCausalLM.from_pretrained("{repository}")
+tokens = tokenizer("a prompt", return_tensors="pt")
+print(tokenizer.decode(model.generate(**tokens, max_new_tokens=50)[0]))
+"""
+
 Lines = list[dict[str, Any]]  # of metrics.jsonl
 
 
@@ -36,8 +48,9 @@ def model_card(loaded: LoadedModel, repository: str, *, has_curve: bool) -> str:
     # what somebody calls the model whose weights these were at first, if there was one
     origin = (recipe.train.init or None) if recipe else loaded.repository
     title = repository.rpartition("/")[2]
+    code = (USE if loaded.tokenizer else USE_WITHOUT_TOKENIZER).format(repository=repository)
     parts = [_metadata(loaded, origin), f"# {title}", _what(loaded, recipe, origin)]
-    parts.append(_usage(loaded, repository))
+    parts.append(f"## Use\n\n```python\n{code}```")
     if run is None or recipe is None:
         parts.append(
             "## Training\n\nNothing is on record: the model was uploaded from a folder, not from "
@@ -55,11 +68,10 @@ def model_card(loaded: LoadedModel, repository: str, *, has_curve: bool) -> str:
 
 def _metadata(loaded: LoadedModel, origin: str | None) -> str:
     """What the hub reads: no licence, which only the owner can give."""
-    task = ["pipeline_tag: text-generation"] if loaded.tokenizer else []
+    task = "pipeline_tag: text-generation\n" if loaded.tokenizer else ""
     base = on_hub(origin) if origin and not run_or_path(origin).exists() else None
-    of_hub = [f"base_model: {base.name}"] if base else []
-    lines = ["---", "library_name: transformers", *task, *of_hub, "tags:", "- groundup", "---"]
-    return "\n".join(lines)
+    of_hub = f"base_model: {base.name}\n" if base else ""
+    return f"---\nlibrary_name: transformers\n{task}{of_hub}tags:\n- groundup\n---"
 
 
 def _what(loaded: LoadedModel, recipe: Recipe | None, origin: str | None) -> str:
@@ -85,21 +97,6 @@ def _what(loaded: LoadedModel, recipe: Recipe | None, origin: str | None) -> str
     )
 
 
-def _usage(loaded: LoadedModel, repository: str) -> str:
-    """The code that loads the model, and writes with it where it has a tokenizer."""
-    classes = "AutoModelForCausalLM, AutoTokenizer" if loaded.tokenizer else "AutoModelForCausalLM"
-    model = f'model = AutoModelForCausalLM.from_pretrained("{repository}")'
-    code = [f"from transformers import {classes}\n", model]
-    if loaded.tokenizer:
-        code[1:] = [
-            f'tokenizer = AutoTokenizer.from_pretrained("{repository}")',
-            model,
-            'tokens = tokenizer("a prompt", return_tensors="pt")',
-            "print(tokenizer.decode(model.generate(**tokens, max_new_tokens=50)[0]))",
-        ]
-    return "\n".join(["## Use\n", "```python", *code, "```"])
-
-
 def _data(recipe: Recipe, facts: dict[str, Any]) -> str:
     corpus = facts["corpus"]
     parts = corpus.get("parts") or {corpus["name"]: corpus["fingerprint"]}
@@ -115,15 +112,13 @@ def _training(recipe: Recipe, facts: dict[str, Any], lines: Lines, step: int) ->
     """How long and how the model was trained, and how to do it again."""
     done = next((line for line in lines if line["kind"] == "step" and line["step"] == step), None)
     train, optim = recipe.train, recipe.optim
+    warm_up = f"{optim.warmup_steps:,} steps of warm-up"
     rows = {
         "steps": f"{step:,} of {train.steps:,}",
         "tokens": (f"{done['tokens']:,}, " if done else "") + f"{recipe.tokens_per_step:,} a step",
         "time": _duration(done["seconds"]) if done else "not on record",
         "optimizer": optim.optimizer,
-        "learning rate": (
-            f"{optim.learning_rate:g} at most, {optim.schedule}, {optim.warmup_steps:,} steps of "
-            "warm-up"
-        ),
+        "learning rate": f"{optim.learning_rate:g} at most, {optim.schedule}, {warm_up}",
         "dropout": f"{recipe.model.dropout:g}",
         "device": f"{train.device}, {train.precision}, processes: {facts['processes']}",
         "seed": str(train.seed),
@@ -169,10 +164,9 @@ def _hellaswag(result: dict[str, Any]) -> str:
     """A result that `groundup evaluate` kept, with what a reader must know to compare it."""
     items, of = result["items"], result["of"]
     asked = f"all {of:,} items" if items == of else f"{items:,}, evenly spread, of {of:,} items"
-    what = "the official validation file"
-    if not result["official"]:
-        file = _cell(Path(result["file"]).name)
-        what = f"`{file}`. UNOFFICIAL: not the file of the published figures"
+    file = _cell(Path(result["file"]).name)
+    other = f"`{file}`. UNOFFICIAL: not the file of the published figures"
+    what = "the official validation file" if result["official"] else other
     rows = []
     for row in result["results"]:
         low, high = (100 * bound for bound in row["interval"])

@@ -1,6 +1,5 @@
 """A model as an ONNX graph from tokens to logits, of any batch and any length up to its context."""
 
-import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator
@@ -10,11 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from groundup.errors import MachineError
-from groundup.export.destination import appearing_whole
+from groundup.export.destination import appearing_whole, require
 from groundup.models.registry import Model, count_parameters
 
-PACKAGES = ("onnx", "onnxscript")
 # bytes of weights: protobuf ends at 2 GiB, graph and names included
 LARGEST_IN_ONE_FILE = 1_900_000_000
 
@@ -54,12 +51,9 @@ def export_onnx(model: Model, out: Path) -> str:
 
     Raises:
         MachineError: The packages onnx and onnxscript aren't installed.
-        ExportError: The system refuses. Then nothing is written.
+        ExportError: A file can't be written. Then nothing is written.
     """
-    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        raise MachineError(
-            f"--to onnx needs {' and '.join(missing)}: pip install 'groundup[export]'"
-        )
+    require("onnx", "onnx", "onnxscript")
     logits = Logits(model).float().eval()
     tokens = torch.zeros(2, min(3, model.block_size), dtype=torch.int64)
     length = torch.export.Dim("time", max=model.block_size) if model.block_size > 1 else None
@@ -75,11 +69,8 @@ def export_onnx(model: Model, out: Path) -> str:
             dynamic_shapes={"tokens": {0: torch.export.Dim("batch"), 1: length}},
             external_data=too_large_for_one_file(model),
         )
-    vocabulary, longest = model.config.vocab_size, model.block_size
-    return (
-        f"tokens [batch, time] int64, time up to {longest:,} -> logits [batch, time, "
-        f"{vocabulary:,}] float32"
-    )
+    given = f"logits [batch, time, {model.config.vocab_size:,}] float32"
+    return f"tokens [batch, time] int64, time up to {model.block_size:,} -> {given}"
 
 
 @contextmanager

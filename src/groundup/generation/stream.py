@@ -16,6 +16,8 @@ from groundup.tokenizers.base import END_OF_TEXT, Tokenizer
 
 logger = logging.getLogger(__name__)
 
+WRONG_TOP_K = "must be a number of tokens, from 1; leave it out to keep all"
+
 
 @dataclass(frozen=True)
 class SamplingSettings:
@@ -42,14 +44,10 @@ class SamplingSettings:
         if self.length < 1:
             raise GenerationError(f"length = {self.length} must be at least 1 token")
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise GenerationError(
-                f"temperature = {self.temperature} must be a finite number from 0 (greedy); the "
-                "usual: 0.1 to 2"
-            )
+            wanted = "a finite number from 0 (greedy); the usual: 0.1 to 2"
+            raise GenerationError(f"temperature = {self.temperature} must be {wanted}")
         if self.top_k < 0:
-            raise GenerationError(
-                f"top-k = {self.top_k} must be a number of tokens, from 1; leave it out to keep all"
-            )
+            raise GenerationError(f"top-k = {self.top_k} {WRONG_TOP_K}")
         if not 0.0 < self.top_p <= 1.0:
             raise GenerationError(f"top-p = {self.top_p} must be in (0, 1]; 1 keeps all tokens")
         if not 0 <= self.seed < 2**63:
@@ -93,16 +91,11 @@ def fit_prompt(tokens: Tensor, block_size: int, strict: bool) -> Tensor:
     Raises:
         GenerationError: The prompt is longer, and `strict` is set.
     """
-    length = tokens.size(1)
-    if length > block_size and strict:
-        raise GenerationError(
-            f"the prompt has {length:,} tokens, but the model's context is {block_size:,}"
-        )
-    if length > block_size:
-        logger.warning(
-            f"the prompt has {length:,} tokens: the model sees the newest {block_size:,}, its "
-            "whole context"
-        )
+    too_long, prompt = tokens.size(1) > block_size, f"the prompt has {tokens.size(1):,} tokens"
+    if too_long and strict:
+        raise GenerationError(f"{prompt}, but the model's context is {block_size:,}")
+    if too_long:
+        logger.warning(f"{prompt}: the model sees the newest {block_size:,}, its whole context")
     return tokens[:, -block_size:]
 
 

@@ -22,6 +22,7 @@ from groundup.hub.download import Progress, RemoteFile, complete
 from groundup.hub.http import RetryPolicy, is_of_network, open_url, read_all, reason, with_retries
 
 HUB = "https://huggingface.co"
+COMMIT = re.compile(r"[0-9a-f]{40}")
 MOST_PAGES = 10_000  # of a thousand files each
 
 
@@ -34,23 +35,24 @@ class Repository:
     revision: str = "main"
 
     def __str__(self) -> str:
-        is_commit = re.fullmatch(r"[0-9a-f]{40}", self.revision)
-        revision = self.revision[:12] if is_commit else self.revision
+        revision = self.revision[:12] if COMMIT.fullmatch(self.revision) else self.revision
         at = "" if revision == "main" else f"@{revision}"
         return f"{self.kind.removesuffix('s')} {self.name}{at}"
 
     @property
     def page(self) -> str:
-        """The path of its page on the hub: OWNER/NAME, below `datasets/` for a dataset."""
+        """The path of the repository's page: OWNER/NAME, below `datasets/` for a dataset."""
         return self.name if self.kind == "models" else f"{self.kind}/{self.name}"
 
-    def file(
-        self, path: str, size: int, sha256: str | None, git_sha1: str | None = None
-    ) -> RemoteFile:
-        """Return one of its files; a server of files may be behind the address."""
+    def file(self, path: str, size: int, **digest: Any) -> RemoteFile:
+        """Describe a file of the repository, so that it can be downloaded and verified.
+
+        The digest is given as `sha256` or as `git_sha1`. The hub may redirect the file's address
+        to another server.
+        """
         revision = quote(self.revision, safe="")
         url = f"{endpoint()}/{self.page}/resolve/{revision}/{quote(path)}"
-        return RemoteFile(url, path, size, sha256, git_sha1=git_sha1)
+        return RemoteFile(url, path, size, **digest)
 
 
 def endpoint() -> str:
@@ -97,7 +99,7 @@ def commit_of(repository: Repository) -> str:
     url = f"{_api(repository)}/revision/{quote(repository.revision, safe='')}"
     answer, _ = _json(url, repository)
     commit = answer.get("sha") if isinstance(answer, dict) else None
-    if not isinstance(commit, str) or not re.fullmatch(r"[0-9a-f]{40}", commit):
+    if not isinstance(commit, str) or not COMMIT.fullmatch(commit):
         raise _not_a_hub(url)
     return commit
 
@@ -123,16 +125,16 @@ def files_below(repository: Repository, folder: str = "") -> Iterator[RemoteFile
 
 
 def download(
-    repository: Repository, file: RemoteFile, path: Path, progress: Progress | None = None
+    repository: Repository, file: RemoteFile, path: Path, progress: Progress = None
 ) -> Path:
     """Bring a file of a repository to `path`, which exists only when it is whole and verified.
 
-    Five tries in a row may bring nothing; each goes on where the one before it ended.
+    Each try goes on where the one before ended. Five tries in a row may bring nothing.
 
     Args:
         repository: The file's repository, for messages.
-        file: One of its files, as `files_below` lists them.
-        path: Where it goes.
+        file: One of the repository's files, as `files_below` lists them.
+        path: Where the file goes.
         progress: Is told now and then how many bytes have come.
 
     Returns:
@@ -164,11 +166,10 @@ def _complaint(error: Exception, repository: Repository, path: str = "") -> Corp
         )
     code = error.headers.get("X-Error-Code")
     server, login = urlsplit(error.url), "`hf auth login` or set HF_TOKEN."
+    remedy = "Run again later to go on."
     if server[:2] != urlsplit(hub)[:2]:
-        # the rest of the address may be a secret
-        hub, remedy = f"{server.scheme}://{server.netloc}", "Run again later to go on."
-        return CorpusError(f"{what}: {hub} answers {reason(error)}. {remedy}")
-    if error.code == 403 or code == "GatedRepo":
+        hub = f"{server.scheme}://{server.netloc}"  # the rest of the address may be a secret
+    elif error.code == 403 or code == "GatedRepo":
         remedy = f"Accept its terms on {hub}/{repository.page}, then {login}"
     elif error.code == 401 or code == "RepoNotFound":
         remedy = f"Either there is none of that name, or it asks for an account: {login}"
@@ -177,8 +178,6 @@ def _complaint(error: Exception, repository: Repository, path: str = "") -> Corp
     elif error.code == 404:
         kind = "file or folder" if path else "name or revision"
         remedy = f"There is no such {kind}: check it on {hub}."
-    else:
-        remedy = "Run again later to go on."
     return CorpusError(f"{what}: {hub} answers {reason(error)}. {remedy}")
 
 
@@ -215,7 +214,7 @@ def _file(repository: Repository, entry: dict[str, Any]) -> RemoteFile:
     form = r"[0-9a-f]{64}" if lfs else r"[0-9a-f]{40}"
     if ".." in path.split("/") or path.startswith("/") or not re.fullmatch(form, digest):
         raise ValueError(path)
-    return repository.file(path, size, *((digest,) if lfs else (None, digest)))
+    return repository.file(path, size, **{"sha256" if lfs else "git_sha1": digest})
 
 
 def _not_a_hub(url: str) -> CorpusError:

@@ -15,18 +15,11 @@ from filelock import FileLock
 
 from groundup.errors import CorpusError
 from groundup.files import file_digest
-from groundup.hub.http import (
-    RetryPolicy,
-    TransferError,
-    network_timeout,
-    open_url,
-    reason,
-    with_retries,
-)
+from groundup.hub.http import RetryPolicy, TransferError, open_url, reason, with_retries
 
 SLOWEST = 20_000  # bytes a second over a whole try: a server that dribbles is given up
 
-Progress = Callable[[int], None]  # takes the number of bytes that have come
+Progress = Callable[[int], None] | None  # takes the number of bytes that have come
 
 
 @dataclass(frozen=True)
@@ -53,13 +46,12 @@ class RemoteFile:
 
 def cache_folder() -> Path:
     """Return the folder `GROUNDUP_CACHE`, or else the platform's folder for caches."""
-    return Path(
-        os.environ.get("GROUNDUP_CACHE") or platformdirs.user_cache_dir("groundup", appauthor=False)
-    )
+    named = os.environ.get("GROUNDUP_CACHE")
+    return Path(named or platformdirs.user_cache_dir("groundup", appauthor=False))
 
 
 def fetch(remote: RemoteFile, timeout: float | None = None, deadline: float = 600.0) -> Path:
-    """Return a file's path in the cache; it is downloaded if it isn't there.
+    """Return a file's path in the cache, and download the file if it isn't there.
 
     Args:
         remote: The file.
@@ -71,13 +63,14 @@ def fetch(remote: RemoteFile, timeout: float | None = None, deadline: float = 60
         CorpusError: The file can't be had, or isn't what it should be.
     """
     path = cache_folder() / remote.path
-    policy = RetryPolicy(network_timeout() if timeout is None else timeout, tries=1)
+    silence = {} if timeout is None else {"timeout": timeout}
+    policy = RetryPolicy(**silence, tries=1, deadline=deadline)
     try:
         if path.is_file():
-            return complete(remote, path, policy)
+            return complete(remote, path, policy, token=None, progress=None)
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):  # of several processes, one writes
-            return complete(remote, path, policy, deadline=deadline)
+            return complete(remote, path, policy, token=None, progress=None)
     except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
         raise CorpusError(
             f"can't download {remote.url} to {path}: {reason(error)}. Put the file there "
@@ -86,13 +79,7 @@ def fetch(remote: RemoteFile, timeout: float | None = None, deadline: float = 60
 
 
 def complete(
-    remote: RemoteFile,
-    path: Path,
-    policy: RetryPolicy,
-    *,
-    token: str | None = None,
-    deadline: float | None = None,
-    progress: Progress | None = None,
+    remote: RemoteFile, path: Path, policy: RetryPolicy, token: str | None, progress: Progress
 ) -> Path:
     """Bring a file to `path`, or what is missing of it.
 
@@ -104,8 +91,6 @@ def complete(
         path: Where it goes.
         policy: How long to wait and how often to try.
         token: An account's token, for the server of the file's address.
-        deadline: Seconds for one try; left out, what the size takes at 20 kB/s, but at least ten
-            minutes.
         progress: Is told now and then how many bytes have come.
 
     Returns:
@@ -121,12 +106,9 @@ def complete(
         return path
     partial = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    seconds = max(600.0, remote.size / SLOWEST) if deadline is None else deadline
-
-    def attempt() -> None:
-        _append(remote, partial, policy.timeout, time.monotonic() + seconds, token, progress)
-
-    with_retries(attempt, policy, lambda: _size(partial))
+    with_retries(
+        lambda: _append(remote, partial, policy, token, progress), policy, lambda: _size(partial)
+    )
     remedy = f"It came from {remote.url} and is removed: run again to download it afresh."
     try:
         _verify(partial, remote, remedy)
@@ -137,21 +119,17 @@ def complete(
     return path
 
 
-def _append(  # noqa: PLR0917 (its one caller has them in this order)
-    remote: RemoteFile,
-    partial: Path,
-    timeout: float,
-    deadline: float,
-    token: str | None,
-    progress: Progress | None,
+def _append(
+    remote: RemoteFile, partial: Path, policy: RetryPolicy, token: str | None, progress: Progress
 ) -> None:
     """Append what is missing to `partial`; a server that ignores the range sends it all again."""
     have = _size(partial)
     if have >= remote.size and partial.is_file():
         return
+    seconds = max(600.0, remote.size / SLOWEST) if policy.deadline is None else policy.deadline
+    deadline = time.monotonic() + seconds
     try:
-        headers = {"Range": f"bytes={have}-"} if have else {}
-        response = open_url(remote.url, timeout, headers, token)
+        response = open_url(remote.url, policy.timeout, token, start=have)
     except HTTPError as error:
         if error.code == 416:  # the server's file ends before ours: not ours, then
             partial.unlink(missing_ok=True)
@@ -187,14 +165,12 @@ def _goes_on_from(response: Any, remote: RemoteFile, have: int) -> int:
     Raises TransferError for another part than the one that was asked for, and CorpusError for a
     file of another size (the page of a log-in, say), before a byte of it is kept.
     """
-    if response.status != 206:
-        have = 0
-    else:
-        stated = response.headers.get("Content-Range") or ""
-        if not re.match(rf"bytes {have}-", stated):
-            raise TransferError(
-                f"asked for the bytes from {have:,} on, the server sent: {stated or 'no range'}"
-            )
+    have = have if response.status == 206 else 0
+    stated = response.headers.get("Content-Range") or ""
+    if response.status == 206 and not re.match(rf"bytes {have}-", stated):
+        raise TransferError(
+            f"asked for the bytes from {have:,} on, the server sent: {stated or 'no range'}"
+        )
     announced = response.headers.get("Content-Length") or ""
     if announced.isdigit() and have + int(announced) != remote.size:
         raise CorpusError(

@@ -47,9 +47,8 @@ def available(device: torch.device) -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on a GPU or a CPU."""
-    return isinstance(
-        error, torch.OutOfMemoryError | MemoryError
-    ) or "can't allocate memory" in str(error)
+    is_one = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return is_one or "can't allocate memory" in str(error)
 
 
 def _kibibytes(file: Path, key: str) -> int:

@@ -112,9 +112,7 @@ class KVCache(Cache):
         if self._new.start == 0:
             return causal_attention(query, keys, values, dropout)
         grouped = key.size(1) != query.size(1)
-        return F.scaled_dot_product_attention(
-            query, keys, values, attn_mask=self._mask, enable_gqa=grouped
-        )
+        return F.scaled_dot_product_attention(query, keys, values, self._mask, enable_gqa=grouped)
 
     def _memory_for(self, key: Tensor) -> Tensor:
         """Return the memory of all layers, made or made larger where this step needs it."""

@@ -75,33 +75,33 @@ class ModernConfig:
         _check_counts(self, "block_size", "vocab_size", "n_layer", "n_head", "n_kv_head")
         _check_counts(self, "n_embd", "head_dim", "n_inner")
         if self.head_dim % 2:
-            complaint = f"head_dim = {self.head_dim} is odd"
-            raise ConfigError("head_dim", complaint, "Rotations need pairs: choose it even.")
+            remedy = "Rotations need pairs: choose it even."
+            raise _wrong("head_dim", self.head_dim, "is odd", remedy)
         if not 0.0 < self.rope_theta < math.inf:
-            complaint = f"rope_theta = {self.rope_theta} isn't a number above 0"
-            raise ConfigError("rope_theta", complaint, "Usual: 10000.")
+            raise _wrong("rope_theta", self.rope_theta, "isn't a number above 0", "Usual: 10000.")
         _check_divides("n_head", self.n_head, "n_kv_head", self.n_kv_head)
         _check_dropout(self.dropout)
+
+
+def _wrong(field: str, value: object, problem: str, remedy: str) -> ConfigError:
+    """Say what is wrong with the value of a field."""
+    return ConfigError(field, f"{field} = {value} {problem}", remedy)
 
 
 def _check_counts(config: object, *fields: str) -> None:
     """Check that each field is a whole number from 1 that a machine can hold."""
     for field in fields:
         if type(value := getattr(config, field)) is not int:
-            complaint = f"{field} = {value!r} isn't a whole number"
-            raise ConfigError(field, complaint, "Choose one from 1.")
+            raise _wrong(field, repr(value), "isn't a whole number", "Choose one from 1.")
         if value < 1:
-            complaint = f"{field} = {value} is below 1"
-            raise ConfigError(field, complaint, "Choose a positive whole number.")
+            raise _wrong(field, value, "is below 1", "Choose a positive whole number.")
         if value > LARGEST:
-            complaint = f"{field} = {value} is above {LARGEST:,}"
-            raise ConfigError(field, complaint, "Choose what a machine can hold.")
+            raise _wrong(field, value, f"is above {LARGEST:,}", "Choose what a machine can hold.")
 
 
 def _check_dropout(dropout: float) -> None:
     if not 0.0 <= dropout < 1.0:
-        complaint = f"dropout = {dropout} is outside [0, 1)"
-        raise ConfigError("dropout", complaint, "Choose 0.0 to switch it off.")
+        raise _wrong("dropout", dropout, "is outside [0, 1)", "Choose 0.0 to switch it off.")
 
 
 def _check_divides(whole_name: str, whole: int, part_name: str, part: int) -> None:

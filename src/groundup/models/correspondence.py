@@ -30,20 +30,17 @@ STACKED = ("query", "key", "value")
 
 def _names(n_layer: int) -> dict[str, str]:
     """Readable name -> GPT-2 name, for every tensor that is stored whole in both."""
-    return TOP | {
-        f"blocks.{layer}.{readable}": f"transformer.h.{layer}.{gpt2}"
-        for layer in range(n_layer)
-        for readable, gpt2 in BLOCK.items()
-    }
+    names = dict(TOP)
+    for layer in range(n_layer):
+        h = f"transformer.h.{layer}"
+        names |= {f"blocks.{layer}.{readable}": f"{h}.{gpt2}" for readable, gpt2 in BLOCK.items()}
+    return names
 
 
 def _head_names(layer: int, n_head: int, kind: str) -> list[str]:
     """What `c_attn` stacks, in its order: all queries, all keys, all values."""
-    return [
-        f"blocks.{layer}.attention.heads.{head}.{part}.{kind}"
-        for part in STACKED
-        for head in range(n_head)
-    ]
+    heads = [f"blocks.{layer}.attention.heads.{head}" for head in range(n_head)]
+    return [f"{head}.{part}.{kind}" for part in STACKED for head in heads]
 
 
 def gpt2_from_readable(weights: Weights, n_layer: int, n_head: int) -> Weights:

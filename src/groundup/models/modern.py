@@ -1,4 +1,4 @@
-"""The modern GPT: rotary positions, RMSNorm, SwiGLU, grouped queries; the names are Qwen3's."""
+"""The modern GPT, with rotary positions, RMSNorm, SwiGLU, grouped queries and Qwen3's names."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -115,10 +115,12 @@ class MLP(nn.Module):
 
 
 class SequenceDropout(nn.Module):
-    """In training, a unit is zero or enlarged throughout a sequence (Gal & Ghahramani 2016, 4.2).
+    """Dropout with one mask for all positions of a sequence (Gal & Ghahramani 2016, 4.2).
 
-    One mask for all positions needs next to no random numbers, which on a CPU take a quarter of the
-    step otherwise. It maps [batch, time, width] to the same shape.
+    In training each unit of a sequence is either zero at all positions or scaled up at all of them.
+    One mask for all positions needs very few random numbers. With a mask for each position, drawing
+    them would take a quarter of a training step on a CPU. The module maps [batch, time, width] to
+    the same shape.
     """
 
     def __init__(self, probability: float) -> None:
@@ -205,7 +207,7 @@ class Modern(nn.Module):
     def initialise(self) -> None:
         """Draw weights with deviation 0.02, but zero what writes to the residual stream.
 
-        So each block begins as nothing.
+        So at first each block adds nothing to the residual stream.
         """
         for name, parameter in self.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):

@@ -11,12 +11,7 @@ from groundup.models.modern import Modern
 from groundup.models.readable import ReadableGPT
 
 Model = Bigram | GPT2 | Modern | ReadableGPT
-MODELS: dict[str, type[Model]] = {
-    "bigram": Bigram,
-    "readable": ReadableGPT,
-    "gpt2": GPT2,
-    "modern": Modern,
-}
+MODELS = {"bigram": Bigram, "readable": ReadableGPT, "gpt2": GPT2, "modern": Modern}
 
 
 def build(architecture: str, config: ModelConfig) -> Model:
@@ -37,10 +32,8 @@ def allocated(model: Model, dtype: torch.dtype) -> Model:
     """
     model = model.to(dtype)
     first: dict[Tensor, str] = {}
-    tied = [
-        (name, first.setdefault(weight, name))
-        for name, weight in model.named_parameters(remove_duplicate=False)
-    ]
+    weights = model.named_parameters(remove_duplicate=False)
+    tied = [(name, first.setdefault(weight, name)) for name, weight in weights]
     model.to_empty(device="cpu")  # unties what was one
     for name, same in tied:
         module, _, leaf = name.rpartition(".")

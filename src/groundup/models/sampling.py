@@ -11,8 +11,7 @@ from torch.nn import functional as F
 class LanguageModel(Protocol):
     """What `generate` needs of a model."""
 
-    @property
-    def block_size(self) -> int: ...
+    block_size: int
 
     def hidden(self, tokens: Tensor) -> Tensor: ...
 

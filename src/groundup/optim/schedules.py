@@ -21,7 +21,7 @@ class Schedule:
         peak: The highest rate.
         floor: The rate at the end.
         warmup_steps: The steps of the warm-up.
-        steps: All steps.
+        steps: The number of all steps.
         decay_share: For wsd, the share of all steps in which the rate decays.
     """
 
@@ -34,7 +34,7 @@ class Schedule:
 
     @classmethod
     def of(cls, section: OptimSection, steps: int) -> "Schedule":
-        """Make the schedule of a recipe over so many steps, which may all be warm-up."""
+        """Make the schedule of a recipe over `steps` steps, which may all be warm-up."""
         rates = section.learning_rate, section.min_learning_rate
         warmup_steps = min(section.warmup_steps, steps)
         return cls(section.schedule, *rates, warmup_steps, steps, section.decay_share)
@@ -47,7 +47,7 @@ class Schedule:
         return max(self.warmup_steps, self.steps - max(1, round(self.decay_share * self.steps)))
 
     def at(self, step: int) -> float:
-        """The learning rate of the update that follows `step` completed ones."""
+        """Return the learning rate of the next update, after `step` completed updates."""
         if step < self.warmup_steps:
             return self.peak * (step + 1) / (self.warmup_steps + 1)
         begins = self.decay_begins

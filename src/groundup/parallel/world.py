@@ -35,7 +35,7 @@ class World:
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
-        """Add values of any shape up over all processes; each gets the same sum."""
+        """Add up values of any shape over all processes, which all get the same sum."""
         if self.size > 1:
             values = values.clone()
             dist.all_reduce(values)

@@ -5,7 +5,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from groundup.data.corpora import load_corpus
-from groundup.data.formats import COMPRESSED
+from groundup.data.formats import COMPRESSED, not_utf8
 from groundup.errors import CorpusError, MachineError
 from groundup.prepare.hub_datasets import download
 from groundup.prepare.inputs import LONGEST_LINE, PASSAGE, Part, cut_of
 from groundup.prepare.parquet import read_rows
 
+Read = Callable[[int], bytes]  # up to so many bytes, or a line of up to so many
 BLOCK = 2**20
 COMPRESSED_BLOCK = 2**12  # of which some make thousands of times as much
 
@@ -59,33 +60,43 @@ def read_documents(part: Part, reading: Reading) -> Iterator[Document]:
 
 def _documents_in(name: str, part: Part, reading: Reading) -> Iterator[Document]:
     if part.kind == "named":
-        return _passages(io.BytesIO(load_corpus(name).text.encode()), name, 0, reading)
-    if part.kind not in ("parquet", "remote"):
-        return _stream(Path(name), part, reading)
-    path = download(part.remote, reading.downloads) if part.remote else Path(name)
-    rows = read_rows(path, reading.column, part.first, part.last, reading.replace)
-    file = _own_name(name)
-    return (Document(text, f"{file}, row {row:,}") for row, text in rows)
+        text = load_corpus(name).text.encode()
+        yield from _passages(io.BytesIO(text).read, name, 0, reading)
+    elif part.kind in ("parquet", "remote"):
+        path, file = Path(name), _own_name(name)
+        path = download(part.remote, reading.downloads) if part.remote else path
+        rows = read_rows(path, reading.column, part.first, part.last, reading.replace)
+        yield from (Document(text, f"{file}, row {row:,}") for row, text in rows)
+    else:
+        with opened(Path(name)) as file:
+            if part.first:
+                file.seek(part.first)
+            cut, read = (_rows, file.readline) if part.kind == "rows" else (_passages, file.read)
+            if part.last is not None:
+                read = _limited(read, part.last - part.first)
+            yield from cut(read, name, part.first, reading)
 
 
-def _stream(path: Path, part: Part, reading: Reading) -> Iterator[Document]:
-    """The documents of a range of a file of text or JSON lines."""
-    with opened(path) as file:
-        if part.first:
-            file.seek(part.first)
-        stream = _Range(file, part.last - part.first) if part.last is not None else file
-        read = _rows if part.kind == "rows" else _passages
-        yield from read(stream, str(path), part.first, reading)
+def _limited(read: Read, left: int) -> Read:
+    """Read no more than what is left of a range."""
+
+    def read_less(size: int) -> bytes:
+        nonlocal left
+        data = read(min(size, left))
+        left -= len(data)
+        return data
+
+    return read_less
 
 
-def _passages(stream: Any, name: str, offset: int, reading: Reading) -> Iterator[Document]:
+def _passages(read: Read, name: str, offset: int, reading: Reading) -> Iterator[Document]:
     """A text, cut at the first end of a paragraph after PASSAGE bytes.
 
     Where four times that has none, it is cut at the end of a line, of a word or of a character.
     """
     rest, file = b"", _own_name(name)
     while True:
-        block = stream.read(BLOCK)
+        block = read(BLOCK)
         text, start = rest + block, 0
         while len(text) - start > 4 * PASSAGE or (not block and start < len(text)):
             piece = text[start : start + 4 * PASSAGE]
@@ -97,15 +108,13 @@ def _passages(stream: Any, name: str, offset: int, reading: Reading) -> Iterator
             return
 
 
-def _rows(stream: Any, name: str, offset: int, reading: Reading) -> Iterator[Document]:
+def _rows(read: Read, name: str, offset: int, reading: Reading) -> Iterator[Document]:
     """JSON lines: the text in the column of each."""
     file = _own_name(name)
-    for line in iter(partial(stream.readline, LONGEST_LINE), b""):
+    for line in iter(partial(read, LONGEST_LINE), b""):
         if len(line) == LONGEST_LINE:
-            raise CorpusError(
-                f"{name}, line {_line_number(Path(name), offset):,} has {LONGEST_LINE / 1e6:.0f} "
-                "MB or more: too long"
-            )
+            size = f"{LONGEST_LINE / 1e6:.0f} MB or more"
+            raise CorpusError(f"{_line_at(name, offset)} has {size}: too long")
         if line.strip():
             yield Document(_text_of_row(line, name, offset, reading), f"{file}, byte {offset:,}")
         offset += len(line)
@@ -116,18 +125,15 @@ def _text_of_row(line: bytes, name: str, offset: int, reading: Reading) -> str:
     try:
         row = json.loads(data)
     except (ValueError, RecursionError) as error:
-        number = _line_number(Path(name), offset)
-        raise CorpusError(f"{name}, line {number:,} is not JSON: {error}") from error
+        raise CorpusError(f"{_line_at(name, offset)} is not JSON: {error}") from error
     text = row.get(column) if isinstance(row, dict) else None
     if isinstance(text, str):
         return text
     has = type(row).__name__
     if isinstance(row, dict):
         has = f"{column!r}: {text!r}"[:80] if column in row else ", ".join(row)[:200]
-    raise CorpusError(
-        f"{name}, line {_line_number(Path(name), offset):,} has no text under {column!r}, but "
-        f"{has or 'nothing'}. Choose with --column"
-    )
+    has = f"no text under {column!r}, but {has or 'nothing'}"
+    raise CorpusError(f"{_line_at(name, offset)} has {has}. Choose with --column")
 
 
 def _own_name(path: str) -> str:
@@ -138,13 +144,13 @@ def _own_name(path: str) -> str:
     return Path(path).name.encode("utf-8", errors="replace").decode("utf-8")
 
 
-def _line_number(path: Path, offset: int) -> int:
-    """The number of the line that begins at a byte of the text."""
+def _line_at(name: str, offset: int) -> str:
+    """A file and the number of the line that begins at a byte of its text."""
     lines = 0
-    with opened(path) as file:
+    with opened(Path(name)) as file:
         while offset > 0 and (block := file.read(min(BLOCK, offset))):
             lines, offset = lines + block.count(b"\n"), offset - len(block)
-    return lines + 1
+    return f"{name}, line {lines + 1:,}"
 
 
 def _decoded(data: bytes, name: str, offset: int, reading: Reading) -> str:
@@ -152,11 +158,9 @@ def _decoded(data: bytes, name: str, offset: int, reading: Reading) -> str:
     try:
         return data.decode("utf-8", errors="replace" if reading.replace else "strict")
     except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"{name} is not UTF-8: byte 0x{data[error.start]:02x} at offset "
-            f"{offset + error.start:,}. Convert it, for example with: iconv -f LATIN1 -t UTF-8, "
-            "or let U+FFFD stand for such bytes: --encoding-errors replace"
-        ) from error
+        remedy = "Convert it, for example with: iconv -f LATIN1 -t UTF-8, or let U+FFFD stand for"
+        remedy += " such bytes: --encoding-errors replace"
+        raise not_utf8(name, error, remedy, offset) from error
 
 
 @contextmanager
@@ -178,28 +182,10 @@ def opened(path: Path) -> Iterator[Any]:
                 raw: Any = gzip.GzipFile(fileobj=file) if suffix == ".gz" else _Zstandard(file)
                 yield io.BufferedReader(raw, BLOCK)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise CorpusError(
-            f"{path} is a damaged {suffix} file: {error}. Download or compress it again"
-        ) from error
+        remedy = "Download or compress it again"
+        raise CorpusError(f"{path} is a damaged {suffix} file: {error}. {remedy}") from error
     except OSError as error:
         raise CorpusError(f"{path} can't be read: {error.strerror or error}") from error
-
-
-class _Range:
-    """The first bytes of an open file, as a file."""
-
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self.file, self.left = file, size
-
-    def read(self, size: int) -> bytes:
-        data = self.file.read(min(size, self.left))
-        self.left -= len(data)
-        return data
-
-    def readline(self, size: int) -> bytes:
-        line = self.file.readline(min(size, self.left))
-        self.left -= len(line)
-        return line
 
 
 class _Zstandard(io.RawIOBase):
@@ -209,8 +195,8 @@ class _Zstandard(io.RawIOBase):
         try:
             import zstandard
         except ImportError as error:
-            remedy = "pip install 'groundup[data]'"
-            raise MachineError(f"reading .zst needs zstandard: {remedy}") from error
+            need = "reading .zst needs zstandard: pip install 'groundup[data]'"
+            raise MachineError(need) from error
         self.file, self.error = file, zstandard.ZstdError
         # the window of `zstd --long=31` too
         self.begin = zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj

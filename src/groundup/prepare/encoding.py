@@ -1,10 +1,11 @@
-"""Documents into runs: the first half of a preparation, a function of the documents alone.
+"""Turns documents into runs, which is the first half of a preparation.
 
 A document's digest decides everything about it: whether it validates, in which shard it lies, and
 where in it. So neither the order of the files nor the number of workers changes a shard; adding
 documents moves none between the splits; and documents that are equal end up side by side.
 
-A run is a file of a part's documents, sorted by shard, as many as fit into little memory. It holds
+A run is a file with some of a part's documents, sorted by shard. They are so few that little memory
+is needed. A run holds
 
     the places where the documents of each shard begin, in documents and in tokens:
         [shards + 1, 2] uint64
@@ -15,11 +16,9 @@ A run is a file of a part's documents, sorted by shard, as many as fit into litt
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
-from uuid import uuid4
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +33,8 @@ SHARD_TOKENS = 2**25  # of a shard, about: what phase two holds in memory
 RUN_TOKENS = 2**23  # of a run, about: what phase one holds in memory
 TOKENS_OF_A_ROW = 128  # that take as much memory as what is kept of a document beside its tokens
 DIGEST_BYTES = 16
+
+ByNumber = dict[int, np.ndarray]  # the tokens of documents
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,15 @@ class Layout:
 
     def place_of(self, shard: int) -> tuple[str, int]:
         """Give a shard's split and its number there."""
-        if shard < self.training_shards:
-            return "train", shard
-        return "validation", shard - self.training_shards
+        number = shard - self.training_shards
+        return ("train", shard) if number < 0 else ("validation", number)
 
     def validates(self, digest: bytes) -> bool:
-        """Decide by its digest alone whether a document is for validation."""
+        """Tell whether the document with this digest belongs to the validation split."""
         return int.from_bytes(digest[:8], "little") < self.validation * 2.0**64
 
     def orders(self, digests: np.ndarray) -> np.ndarray:
-        """Give the documents' places among all, as random numbers.
+        """Give each document a random number, which is its place in the order of all documents.
 
         Args:
             digests: [documents] S16.
@@ -79,11 +79,13 @@ class Layout:
         return random_key(self.seed, np.frombuffer(digests.tobytes(), "<u8")[1::2])
 
     def shards_of(self, validates: np.ndarray, orders: np.ndarray) -> np.ndarray:
-        """Give the documents' shards, each a stretch of the order.
+        """Give the number of each document's shard.
+
+        Each shard of a split holds a range of `orders`. The shards for training come first.
 
         Args:
-            validates: [documents] bool.
-            orders: [documents] uint64.
+            validates: Whether each document is for validation, [documents] bool.
+            orders: What `orders` gives for the documents, [documents] uint64.
 
         Returns:
             [documents] int64.
@@ -111,7 +113,7 @@ def separator_of(tokenizer: Tokenizer) -> int | None:
 
 
 def repaired(text: str) -> str:
-    """Put U+FFFD for each half of a surrogate pair, which JSON can bring and no tokenizer takes."""
+    """Replace by U+FFFD each lone surrogate, which JSON can bring and no tokenizer takes."""
     if text.isascii():
         return text
     return text.encode("utf-16", errors="surrogatepass").decode("utf-16", errors="replace")
@@ -131,42 +133,34 @@ def encode_anyway(tokenizer: Tokenizer, text: str) -> np.ndarray:
         if len(text) < 2**16:
             raise
         middle = len(text) // 2
-        halves = encode_anyway(tokenizer, text[:middle]), encode_anyway(tokenizer, text[middle:])
-        return np.concatenate(halves)
-
-
-def open_apart(path: Path, folder: Path) -> AbstractContextManager[BinaryIO]:
-    """Open a file that gets its name when it is whole; until then it has another one in `folder`.
-
-    So several processes may write one file, of which all hold the same.
-
-    Raises:
-        OSError: The system refuses.
-    """
-    return open_whole(path, folder / f"{path.name}.{uuid4().hex}.part")
+        halves = text[:middle], text[middle:]
+        return np.concatenate([encode_anyway(tokenizer, half) for half in halves])
 
 
 def write_json(path: Path, values: dict[str, Any], folder: Path | None = None) -> None:
-    """Write values as JSON in ASCII, because names of files may be no text; whole or not at all.
+    """Write values as JSON in ASCII, either the whole file or nothing.
+
+    It is ASCII because the names of files may be no text.
 
     Args:
         path: The file.
         values: What JSON can hold.
-        folder: Where the file is until it is whole, on the same disk; its own if left out.
+        folder: Where the file is until it is whole, on the same disk. By default this is the folder
+            of `path`.
 
     Raises:
-        OSError: The system refuses.
+        OSError: The file can't be written.
     """
-    with open_apart(path, folder or path.parent) as file:
+    with open_whole(path, folder or path.parent) as file:
         file.write(json.dumps(values, indent=1).encode("ascii") + b"\n")
 
 
 class RunWriter:
-    """Collects documents and writes a run whenever there are enough.
+    """Collects documents, and writes them to a run whenever there are enough to fill it.
 
     Args:
         folder: Where the runs go.
-        name: What their names begin with.
+        name: What the names of the runs begin with.
         layout: How documents are spread over the shards.
         dtype: The type of the tokens.
     """
@@ -182,12 +176,12 @@ class RunWriter:
         self.count = 0
 
     def add(self, tokens: np.ndarray, digest: bytes, size: int) -> None:
-        """Take a document in, and write a run if there are enough.
+        """Add a document, and write a run if there are enough documents to fill it.
 
         Args:
-            tokens: [tokens].
+            tokens: The tokens of the document, [tokens].
             digest: What identifies the document.
-            size: Its bytes.
+            size: The size of the document in bytes.
         """
         self.rows.append((digest, len(tokens), size, self.layout.validates(digest)))
         self.tokens.append(tokens.astype(self.dtype))
@@ -196,7 +190,7 @@ class RunWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what there is."""
+        """Write the documents that were collected to a run, if there are any."""
         if not self.rows:
             return
         digests, lengths, sizes, validates = map(np.array, zip(*self.rows, strict=True))
@@ -211,7 +205,7 @@ class RunWriter:
         ends = np.concatenate([[0], np.cumsum(documents["tokens"], dtype=np.uint64)])
         bounds[:, 1] = ends[bounds[:, 0].astype(np.int64)]
         self.names.append(f"{self.name}-{len(self.names):04d}.run")
-        with open_apart(self.folder / self.names[-1], self.folder) as file:
+        with open_whole(self.folder / self.names[-1], self.folder) as file:
             file.write(bounds.tobytes())
             file.write(documents.tobytes())
             for number in by_shard:
@@ -242,7 +236,7 @@ def read_shard(
     for stretch in np.split(order, np.flatnonzero(np.diff(stretches)) + 1):
         wanted = np.zeros(len(rows), dtype=bool)
         wanted[stretch] = True
-        tokens: dict[int, np.ndarray] = {}
+        tokens: ByNumber = {}
         for piece, end in zip(pieces, ends, strict=True):
             tokens |= piece.read_tokens(rows, end - len(piece), wanted)
         for number in stretch.tolist():
@@ -269,9 +263,7 @@ class _Piece:
         """[documents] DOCUMENT"""
         return self._read(self.table + self.first * DOCUMENT.itemsize, DOCUMENT, len(self))
 
-    def read_tokens(
-        self, rows: np.ndarray, begin: int, wanted: np.ndarray
-    ) -> dict[int, np.ndarray]:
+    def read_tokens(self, rows: np.ndarray, begin: int, wanted: np.ndarray) -> ByNumber:
         """The tokens of the documents that are wanted, by their numbers, the first `begin`."""
         numbers = begin + np.flatnonzero(wanted[begin : begin + len(self)])
         if not len(numbers):

@@ -1,12 +1,11 @@
-"""Text datasets on Hugging Face's hub: a name in, parquet files out, each pinned to a commit.
+"""Finds and downloads the parquet files of text datasets on Hugging Face's hub, by name.
 
-Parquet has its index at its end, so a file is brought here whole and verified before it is read,
-and can be deleted when its documents are tokens. The listing comes through `groundup.hub.api`,
-which says why it isn't huggingface_hub's own, the bytes through `groundup.hub.download`.
+Each file is pinned to a commit. A parquet file has its index at its end, so it is downloaded whole
+and verified before it is read. When its documents are tokens it can be deleted. `groundup.hub.api`
+lists the files and says why huggingface_hub doesn't. `groundup.hub.download` downloads them.
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -14,6 +13,7 @@ from urllib.parse import unquote
 from groundup.errors import CorpusError
 from groundup.hub import api as hub
 from groundup.hub.api import Repository, commit_of, files_below
+from groundup.hub.download import Progress
 
 FINEWEB_SAMPLES = ("10BT", "100BT", "350BT")
 FORM = "hf://datasets/OWNER/NAME[@REVISION][/FOLDER]"
@@ -36,8 +36,8 @@ class RemoteParquet:
         repository: OWNER/NAME.
         revision: The commit.
         path: The file's path in the repository.
-        size: Its bytes.
-        sha256: SHA-256 of its content, known for nearly all.
+        size: The size of the file in bytes.
+        sha256: SHA-256 of the file's content, which is known for nearly all files.
     """
 
     repository: str
@@ -48,22 +48,19 @@ class RemoteParquet:
 
 
 def named_dataset(name: str, sample: str | None = None) -> HubDataset | None:
-    """Tell what a name or an hf:// address is on the hub; None for a name that isn't there.
+    """Find the dataset of a name or of an hf:// address, or return None for an unknown name.
 
     Raises:
         CorpusError: The address is bad, or there is no such sample.
     """
     if name == "fineweb-edu":
         if sample is not None and sample not in FINEWEB_SAMPLES:
-            raise CorpusError(
-                f"fineweb-edu has no sample {sample}. Choose --sample "
-                f"{' or '.join(FINEWEB_SAMPLES)}."
-            )
+            choices = " or ".join(FINEWEB_SAMPLES)
+            raise CorpusError(f"fineweb-edu has no sample {sample}. Choose --sample {choices}.")
         return HubDataset("HuggingFaceFW/fineweb-edu", f"sample/{sample or FINEWEB_SAMPLES[0]}")
     if sample is not None:
-        raise CorpusError(
-            f"--sample {sample} is for fineweb-edu; {name} has no samples. Leave --sample out."
-        )
+        remedy = "Leave --sample out."
+        raise CorpusError(f"--sample {sample} is for fineweb-edu; {name} has no samples. {remedy}")
     if name == "openwebtext":
         return HubDataset("Skylion007/openwebtext", "plain_text")
     return _from_address(name) if name.startswith("hf://") else None
@@ -72,11 +69,8 @@ def named_dataset(name: str, sample: str | None = None) -> HubDataset | None:
 def _from_address(address: str) -> HubDataset:
     """A dataset by its address; slashes in a revision are %2F, but for those of refs/... ."""
     name = r"[\w-][\w.-]*"
-    match = re.fullmatch(
-        rf"hf://datasets/({name}/{name})(?:@(refs/(?:convert|pr)/[^/]+|[^/]+))?(?:/(.*))?",
-        address,
-        re.ASCII,
-    )
+    revision, folder = r"(?:@(refs/(?:convert|pr)/[^/]+|[^/]+))?", "(?:/(.*))?"
+    match = re.fullmatch(rf"hf://datasets/({name}/{name}){revision}{folder}", address, re.ASCII)
     folder = (match[3] or "").strip("/") if match else ""
     if not match or ".." in folder.split("/"):
         raise CorpusError(f"{address} is no address of a dataset. Its form is {FORM}.")
@@ -87,7 +81,7 @@ def list_files(dataset: HubDataset) -> list[RemoteParquet]:
     """List the parquet files of a dataset by path, pinned to a commit.
 
     The commit is the one that the revision is now: a preparation that keeps this list reads the
-    same files whenever it goes on. Each wait before the hub is asked again is said.
+    same files whenever it goes on. Each wait before the hub is asked again is reported.
 
     Args:
         dataset: Its folder may name one file.
@@ -106,25 +100,22 @@ def list_files(dataset: HubDataset) -> list[RemoteParquet]:
     ]
     if not files:
         place = f"at {only}" if only else f"in folder {below}" if below else "at all"
-        raise CorpusError(
-            f"{latest} has no parquet file {place}. Name a folder that has some: {FORM}; for many "
-            f"datasets hf://datasets/{dataset.repository}@refs/convert/parquet has"
-        )
+        remedy = f"Name a folder that has some: {FORM}; for many datasets "
+        remedy += f"hf://datasets/{dataset.repository}@refs/convert/parquet has"
+        raise CorpusError(f"{latest} has no parquet file {place}. {remedy}")
     return sorted(files, key=lambda file: file.path)
 
 
-def download(
-    file: RemoteParquet, folder: Path, progress: Callable[[int], None] | None = None
-) -> Path:
+def download(file: RemoteParquet, folder: Path, progress: Progress | None = None) -> Path:
     """Bring a file to `folder`, at its path in the repository.
 
-    It goes on where an earlier try ended, five tries in a row may bring nothing, each ends after
-    GROUNDUP_NETWORK_TIMEOUT seconds (20) of silence, and the file has its name only when size and
-    SHA-256 are right. Each wait before another try is said.
+    The download goes on where an earlier try ended. Five tries in a row may bring nothing, and each
+    ends after GROUNDUP_NETWORK_TIMEOUT seconds (20) of silence. The file gets its name only when
+    its size and SHA-256 are right. Each wait before another try is reported.
 
     Args:
-        file: What to bring.
-        folder: Where to.
+        file: The file to download.
+        folder: The folder that the file goes to.
         progress: Takes the number of bytes that are there.
 
     Returns:
@@ -134,5 +125,5 @@ def download(
         CorpusError: The file can't be had, or isn't what it should be.
     """
     repository = Repository("datasets", file.repository, file.revision)
-    listed = repository.file(file.path, file.size, file.sha256)
+    listed = repository.file(file.path, file.size, sha256=file.sha256)
     return hub.download(repository, listed, folder / file.path, progress)

@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +19,7 @@ TEXT_PER_BYTE = 2  # of a parquet file
 TEXT_OF_COMPRESSED = 4
 LONGEST_LINE = 2**27  # bytes of JSON
 READABLE = ("text", "rows", "parquet")
+CHANGED = "{} has changed since this preparation began: what is prepared already was another text."
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,9 @@ class Part:
     facts: tuple[tuple[int, int], ...] = ()
     remote: RemoteParquet | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Give the part as values that JSON knows."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Part":
-        """Read what `to_json` gave."""
+        """Read what JSON has of the part's fields."""
         remote = RemoteParquet(**values["remote"]) if values["remote"] else None
         facts = tuple(map(tuple, values["facts"]))
         return cls(**values | {"files": tuple(values["files"]), "facts": facts, "remote": remote})
@@ -63,8 +60,7 @@ class Part:
         for name, fact in zip(self.files, self.facts, strict=False):
             if _fact(Path(name)) != fact:
                 raise CorpusError(
-                    f"{name} has changed since this preparation began: what is prepared already "
-                    "was another text. Delete the output folder and prepare again"
+                    f"{CHANGED.format(name)} Delete the output folder and prepare again"
                 )
 
 
@@ -82,24 +78,19 @@ def find_parts(source: str, column: str, sample: str = "", *, announce: bool = F
     """
     dataset = named_dataset(source, sample or None)
     if dataset is not None:
-        return [
-            Part("remote", (file.path,), TEXT_PER_BYTE * file.size, remote=file)
-            for file in list_files(dataset)
-        ]
+        remote = list_files(dataset)
+        return [Part("remote", (f.path,), TEXT_PER_BYTE * f.size, remote=f) for f in remote]
     found = recognise(source)
     if found.kind == "named":
         return [Part("named", (source,), size=2**20)]
     found = replace(found, path=found.path.absolute())  # a cluster's machines are in other folders
     if not found.path.exists():
-        raise CorpusError(
-            f"source {source} is neither a file or folder nor a known corpus. Known: "
-            f"{', '.join(NAMED)}, fineweb-edu, openwebtext, hf://datasets/OWNER/NAME"
-        )
+        known = f"{', '.join(NAMED)}, fineweb-edu, openwebtext, hf://datasets/OWNER/NAME"
+        what = f"source {source} is neither a file or folder nor a known corpus"
+        raise CorpusError(f"{what}. Known: {known}")
     if found.has_shards:
-        raise CorpusError(
-            f"source {source} has shards already: train on it with --corpus, look at it with data "
-            "check"
-        )
+        remedy = "train on it with --corpus, look at it with data check"
+        raise CorpusError(f"source {source} has shards already: {remedy}")
     files = [found] if found.path.is_file() else _files_in(found, announce)
     parts = list(_parts_of(files, column))
     if sum(part.size for part in parts) == 0:
@@ -112,14 +103,10 @@ def _files_in(folder: Source, announce: bool) -> list[Source]:
     seen = folder.files()
     files = [file for file in seen if file.kind in READABLE]
     if not files:
-        looked = " ".join((*TEXT_SUFFIXES, *ROW_SUFFIXES, ".parquet"))
-        raise CorpusError(
-            f"folder {folder.path} holds nothing to read. Looked for: {looked}, and "
-            f"{' '.join(COMPRESSED)}"
-        )
-    others = Counter(
-        file.path.suffix or file.path.name for file in seen if file.kind not in READABLE
-    )
+        looked = " ".join((*TEXT_SUFFIXES, *ROW_SUFFIXES, ".parquet, and", *COMPRESSED))
+        raise CorpusError(f"folder {folder.path} holds nothing to read. Looked for: {looked}")
+    left_out = [file.path for file in seen if file.kind not in READABLE]
+    others = Counter(path.suffix or path.name for path in left_out)
     if announce and others:
         named = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(5))
         count = f"{others.total():,} files that aren't text"

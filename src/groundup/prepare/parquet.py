@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from groundup.data.formats import not_utf8
 from groundup.errors import CorpusError, MachineError
 
 ROWS = 256  # at a time
@@ -20,10 +21,8 @@ def sizes_of_row_groups(path: Path, column: str) -> list[int]:
         metadata = file.metadata
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
         columns = [[group.column(at) for at in range(metadata.num_columns)] for group in groups]
-        return [
-            sum(found.total_uncompressed_size for found in some if found.path_in_schema == column)
-            for some in columns
-        ]
+        wanted = [[found for found in some if found.path_in_schema == column] for some in columns]
+        return [sum(found.total_uncompressed_size for found in some) for some in wanted]
 
 
 def read_rows(
@@ -64,18 +63,14 @@ def _texts(column: Any, path: Path, row: int, replace: bool) -> list[str | None]
     try:
         return column.to_pylist()
     except UnicodeDecodeError:
-        found: list[str | None] = []
+        found, errors = [], "replace" if replace else "strict"
         for data in column.cast("large_binary").to_pylist():
             try:
-                found.append(
-                    data and data.decode("utf-8", errors="replace" if replace else "strict")
-                )
+                found.append(data and data.decode("utf-8", errors))
             except UnicodeDecodeError as error:
-                raise CorpusError(
-                    f"{path}, row {row + len(found):,} is not UTF-8: byte "
-                    f"0x{data[error.start]:02x} at offset {error.start:,}. Let U+FFFD stand for "
-                    "such bytes: --encoding-errors replace"
-                ) from error
+                where = f"{path}, row {row + len(found):,}"
+                remedy = "Let U+FFFD stand for such bytes: --encoding-errors replace"
+                raise not_utf8(where, error, remedy) from error
         return found
 
 
@@ -90,17 +85,13 @@ def _opened(path: Path, column: str) -> Any:
         raise CorpusError(f"{path} is not a whole parquet file: {_line(error)}") from error
     schema = file.schema_arrow
     if column not in schema.names:
-        raise CorpusError(
-            f"{path} has no column {column!r}; it has {', '.join(schema.names)}. Choose with "
-            "--column"
-        )
+        has = f"{', '.join(schema.names)}. Choose with --column"
+        raise CorpusError(f"{path} has no column {column!r}; it has {has}")
     kind = schema.field(column).type
     if not (arrow.types.is_string(kind) or arrow.types.is_large_string(kind)):
-        texts = [field.name for field in schema if arrow.types.is_string(field.type)]
-        raise CorpusError(
-            f"{path}: column {column!r} holds {kind}, not text. Of text: "
-            f"{', '.join(texts) or 'none'}"
-        )
+        names = [field.name for field in schema if arrow.types.is_string(field.type)]
+        texts = ", ".join(names) or "none"
+        raise CorpusError(f"{path}: column {column!r} holds {kind}, not text. Of text: {texts}")
     return file
 
 

@@ -17,7 +17,7 @@ from groundup.data.tokens import token_dtype
 from groundup.errors import CorpusError
 from groundup.machine.cores import usable_cores
 from groundup.prepare.hub_datasets import named_dataset
-from groundup.prepare.inputs import find_parts
+from groundup.prepare.inputs import CHANGED, find_parts
 from groundup.prepare.plan import PLAN, WORK, Plan, Preparation, explained, inputs_of
 from groundup.prepare.progress import Progress
 from groundup.prepare.workers import Call, Runner, Workers, run_here
@@ -70,16 +70,12 @@ def _check_output(out: Path, preparation: Preparation) -> None:
         raise CorpusError(f"--out {out} is a file; give a folder")
     is_ours = (out / WORK).is_dir() or (out / INDEX).is_file()
     if out.is_dir() and not is_ours and any(out.iterdir()):
-        raise CorpusError(
-            f"--out {out} has something else in it; give an empty folder, or one that isn't there "
-            "yet"
-        )
+        remedy = "give an empty folder, or one that isn't there yet"
+        raise CorpusError(f"--out {out} has something else in it; {remedy}")
     source = Path(preparation.source).expanduser().resolve()
     if source.is_dir() and out.is_relative_to(source):
-        raise CorpusError(
-            f"--out {out} lies in the source {source} and would be read itself; give a folder "
-            "elsewhere"
-        )
+        what = f"--out {out} lies in the source {source} and would be read itself"
+        raise CorpusError(f"{what}; give a folder elsewhere")
 
 
 @contextmanager
@@ -92,9 +88,8 @@ def _locked(out: Path) -> Iterator[None]:
             finally:
                 _remove_if_not_begun(out)
     except PermissionError as error:
-        raise CorpusError(
-            f"{error.filename} can't be written: {error.strerror}. Give another --out"
-        ) from error
+        what = f"{error.filename} can't be written: {error.strerror}"
+        raise CorpusError(f"{what}. Give another --out") from error
     except Timeout as error:
         raise CorpusError(f"another process is preparing {out}: wait for it, or end it") from error
 
@@ -111,17 +106,14 @@ def _check_finished(out: Path, preparation: Preparation) -> None:
     """Refuse where `out` holds another preparation, or the source has other files now."""
     index = read_index(out / INDEX)
     if not {"preparation", "inputs"} <= index.keys():
-        raise CorpusError(
-            f"--out {out} has shards that `groundup prepare` didn't make: give another folder"
-        )
+        what = "shards that `groundup prepare` didn't make"
+        raise CorpusError(f"--out {out} has {what}: give another folder")
     _check_same(out, Preparation(**index["preparation"]), index["tokenizer"]["sha256"], preparation)
     if not is_remote(preparation):
         inputs = inputs_of(find_parts(preparation.source, preparation.column))
         if index["inputs"] != inputs:
-            raise CorpusError(
-                f"{out} was prepared from other files than {preparation.source} has now: give "
-                "another --out"
-            )
+            what = f"{out} was prepared from other files than {preparation.source} has now"
+            raise CorpusError(f"{what}: give another --out")
 
 
 def is_remote(preparation: Preparation) -> bool:
@@ -131,17 +123,15 @@ def is_remote(preparation: Preparation) -> bool:
 
 def _check_same(out: Path, before: Preparation, tokenizer: str, now: Preparation) -> None:
     """Refuse another preparation, and another tokenizer under the same name."""
+    wanted = asdict(now)
     for name, value in asdict(before).items():
-        if getattr(now, name) != value:
-            raise CorpusError(
-                f"{out} was begun with {name} = {value}, not {getattr(now, name)}: give another "
-                "--out, or delete it"
-            )
+        if wanted[name] != value:
+            what = f"{out} was begun with {name} = {value}, not {wanted[name]}"
+            raise CorpusError(f"{what}: give another --out, or delete it")
     is_characters = now.tokenizer == "characters"
     if not is_characters and tokenizer_sha256(load_tokenizer(now.tokenizer)) != tokenizer:
-        raise CorpusError(
-            f"tokenizer {now.tokenizer} isn't the one that {out} was begun with: give another --out"
-        )
+        what = f"tokenizer {now.tokenizer} isn't the one that {out} was begun with"
+        raise CorpusError(f"{what}: give another --out")
 
 
 def _check_disk(out: Path, plan: Plan) -> None:
@@ -153,11 +143,10 @@ def _check_disk(out: Path, plan: Plan) -> None:
     need -= sum(path.stat().st_size for path in (out / WORK).rglob("*"))
     free = shutil.disk_usage(out).free
     if free < need:
-        raise CorpusError(
-            f"{out} needs about {need / 1e9:.1f} GB, half of it for the time of the preparation, "
-            f"but its disk has {free / 1e9:.1f} GB free. Make room, choose another disk with "
-            "--out, or take less with --tokens"
-        )
+        needs = f"{need / 1e9:.1f} GB, half of it for the time of the preparation"
+        remedy = "Make room, choose another disk with --out, or take less with --tokens"
+        has = f"but its disk has {free / 1e9:.1f} GB free"
+        raise CorpusError(f"{out} needs about {needs}, {has}. {remedy}")
 
 
 @contextmanager
@@ -194,14 +183,11 @@ def _prepare(out: Path, plan: Plan, run: Runner) -> None:
     """Both phases, and the index."""
     _check_disk(out, plan)
     with Progress(plan) as progress:
-        taken = encode_parts(out, plan, run, progress)
-        calls = [
-            ("write_shard", {"out": str(out), "number": n, "parts": taken})
-            for n in range(plan.layout.shards)
-        ]
-        for done, _ in enumerate(run(calls)):
-            progress.shard(done + 1, len(calls))
-    _one(run, ("write_index", {"out": str(out), "parts": taken}))
+        shared = {"out": str(out), "parts": encode_parts(out, plan, run, progress)}
+        calls = [("write_shard", shared | {"number": n}) for n in range(plan.layout.shards)]
+        for done, _ in enumerate(run(calls), start=1):
+            progress.shard(done, len(calls))
+    _one(run, ("write_index", shared))
 
 
 def plan_in(out: Path, preparation: Preparation, run: Runner) -> Plan:
@@ -218,10 +204,8 @@ def plan_in(out: Path, preparation: Preparation, run: Runner) -> Plan:
     if not is_remote(preparation):
         parts = find_parts(preparation.source, preparation.column)
         if tuple(parts) != plan.parts:
-            raise CorpusError(
-                f"{preparation.source} has changed since this preparation began: what is prepared "
-                f"already was another text. Delete {out} and prepare again, or restore the source"
-            )
+            remedy = f"Delete {out} and prepare again, or restore the source"
+            raise CorpusError(f"{CHANGED.format(preparation.source)} {remedy}")
     return plan
 
 

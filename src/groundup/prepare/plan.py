@@ -11,13 +11,7 @@ from typing import Any
 from groundup.data.shard_folder import TOKENIZER_FOLDER
 from groundup.errors import CorpusError
 from groundup.prepare.documents import Reading, read_documents
-from groundup.prepare.encoding import (
-    SHARD_TOKENS,
-    Layout,
-    encode_anyway,
-    repaired,
-    write_json,
-)
+from groundup.prepare.encoding import SHARD_TOKENS, Layout, encode_anyway, repaired, write_json
 from groundup.prepare.inputs import Part, find_parts
 from groundup.tokenizers.base import Tokenizer, tokenizer_sha256
 from groundup.tokenizers.characters import CharacterTokenizer
@@ -57,16 +51,13 @@ class Preparation:
 
     def __post_init__(self) -> None:
         if not 0 <= self.validation < 1:
-            raise CorpusError(
-                f"--validation {self.validation} must be a share of the documents, in [0, 1)"
-            )
+            need = "a share of the documents, in [0, 1)"
+            raise CorpusError(f"--validation {self.validation} must be {need}")
         if not 0 <= self.seed < 2**63:
             raise CorpusError(f"--seed {self.seed} must be a whole number from 0, below 2^63")
         if self.limit < 0:
-            raise CorpusError(
-                f"--tokens {self.limit} must be a number of tokens, from 1; leave it out to take "
-                "all"
-            )
+            need = "a number of tokens, from 1; leave it out to take all"
+            raise CorpusError(f"--tokens {self.limit} must be {need}")
 
     def reading(self, out: Path) -> Reading:
         """Say how its documents are read; files of the hub come to a folder below `out`."""
@@ -103,18 +94,15 @@ class Plan:
 
     def write(self, folder: Path) -> None:
         """Write `plan.json`."""
-        write_json(folder / PLAN, asdict(self) | {"parts": [part.to_json() for part in self.parts]})
+        write_json(folder / PLAN, asdict(self))
 
     @classmethod
     def read(cls, folder: Path) -> "Plan":
         """Read what `write` wrote."""
         values = json.loads((folder / PLAN).read_text("utf-8"))
-        made = {
-            "preparation": Preparation(**values["preparation"]),
-            "layout": Layout(**values["layout"]),
-            "parts": tuple(map(Part.from_json, values["parts"])),
-        }
-        return cls(**values | made)
+        preparation, layout = Preparation(**values["preparation"]), Layout(**values["layout"])
+        parts = tuple(map(Part.from_json, values["parts"]))
+        return cls(**values | {"preparation": preparation, "layout": layout, "parts": parts})
 
 
 def make_plan(out: str, preparation: dict[str, Any]) -> dict[str, Any]:
@@ -138,15 +126,8 @@ def make_plan(out: str, preparation: dict[str, Any]) -> dict[str, Any]:
     training_shards = max(1, round((expected - held_out) / SHARD_TOKENS))
     validation_shards = max(1, round(held_out / SHARD_TOKENS)) if wanted.validation else 0
     layout = Layout(wanted.seed, wanted.validation, training_shards, validation_shards)
-    plan = Plan(
-        wanted,
-        inputs_of(parts),
-        layout,
-        tokens / size,
-        tokenizer.vocab_size,
-        tokenizer_sha256(tokenizer),
-        parts,
-    )
+    inputs, made_by = inputs_of(parts), tokenizer_sha256(tokenizer)
+    plan = Plan(wanted, inputs, layout, tokens / size, tokenizer.vocab_size, made_by, parts)
     with explained(folder):
         (folder / TOKENIZER_FOLDER).mkdir(exist_ok=True)
         tokenizer.save(folder / TOKENIZER_FOLDER)
@@ -156,12 +137,12 @@ def make_plan(out: str, preparation: dict[str, Any]) -> dict[str, Any]:
 
 def inputs_of(parts: Iterable[Part]) -> str:
     """Hash what there is to read: which files, of what size, and when they were changed."""
-    return hashlib.sha256(json.dumps([part.to_json() for part in parts]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([asdict(part) for part in parts]).encode()).hexdigest()
 
 
 @contextmanager
 def explained(out: Path) -> Iterator[None]:
-    """Turn what the disk refuses into an error of one line.
+    """Turn an error in writing a file into an error whose message is one line.
 
     Raises:
         CorpusError: The system can't write into `out`.
@@ -169,10 +150,8 @@ def explained(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CorpusError(
-            f"can't write into {out}: {error.strerror or error}. What is done is kept: make room, "
-            "and run the same command again to go on"
-        ) from error
+        remedy = "What is done is kept: make room, and run the same command again to go on"
+        raise CorpusError(f"can't write into {out}: {error.strerror or error}. {remedy}") from error
 
 
 def _tokenizer_of(preparation: Preparation, parts: Iterable[Part], reading: Reading) -> Tokenizer:
@@ -180,10 +159,8 @@ def _tokenizer_of(preparation: Preparation, parts: Iterable[Part], reading: Read
     if preparation.tokenizer != "characters":
         return load_tokenizer(preparation.tokenizer)
     if any(part.remote for part in parts):
-        raise CorpusError(
-            f"--tokenizer characters reads the whole source first, so not {preparation.source}: "
-            "take gpt2"
-        )
+        what = f"reads the whole source first, so not {preparation.source}"
+        raise CorpusError(f"--tokenizer characters {what}: take gpt2")
     characters: set[str] = {"\n"}  # it comes between documents
     for part in parts:
         for document in read_documents(part, reading):

@@ -36,12 +36,10 @@ class Progress:
         seconds = time.monotonic() - self.started
         of_limit = self.tokens / self.limit if self.limit else 0.0
         done = min(1.0, max(self.read / max(1, self.size), of_limit))
-        speed = self.bytes / 1e6 / max(seconds, 1e-3)
+        speed = f"{self.bytes / 1e6 / max(seconds, 1e-3):.1f} MB/s"
         left = duration(seconds * (1 - done) / max(done, 1e-6))
-        self._show(
-            f"{self.source}: {self.documents:,} documents, {self.tokens:,} tokens, {speed:.1f} "
-            f"MB/s, {left} left"
-        )
+        counts = f"{self.documents:,} documents, {self.tokens:,} tokens"
+        self._show(f"{self.source}: {counts}, {speed}, {left} left")
 
     def shard(self, number: int, of: int) -> None:
         """Show that a shard was written."""

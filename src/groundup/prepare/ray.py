@@ -32,9 +32,8 @@ def join_cluster(address: str) -> None:
             socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address, ignore_reinit_error=True, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
-        raise CorpusError(
-            f"there is no Ray cluster at {address}: {str(error).splitlines()[0]}"
-        ) from error
+        what = str(error).splitlines()[0]
+        raise CorpusError(f"there is no Ray cluster at {address}: {what}") from error
     ray.data.DataContext.get_current().enable_progress_bars = False
     # what is shown is a preparation's own progress
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -70,10 +69,9 @@ def _rows_of(results: Any) -> Iterator[dict[str, str]]:
     try:
         yield from results.iter_rows()
     except RayError as error:
-        raise CorpusError(
-            f"the Ray cluster gave up: {str(error).strip().splitlines()[-1]}. What is done is "
-            "kept: run again to go on"
-        ) from error
+        what = str(error).strip().splitlines()[-1]
+        remedy = "What is done is kept: run again to go on"
+        raise CorpusError(f"the Ray cluster gave up: {what}. {remedy}") from error
 
 
 def run_row(row: dict[str, str]) -> dict[str, str]:

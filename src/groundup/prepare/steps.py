@@ -7,6 +7,7 @@ written.
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,20 +16,13 @@ from typing import Any
 import numpy as np
 
 from groundup.console import messages_to
-from groundup.data.shard_file import ShardWriter
+from groundup.data.shard_file import write_shard_file
 from groundup.data.shard_folder import FORMAT, INDEX, SPLITS, TOKENIZER_FOLDER, VERSION
 from groundup.data.tokens import token_dtype
 from groundup.data_inspection.statistics import Statistics
+from groundup.prepare import encoding
 from groundup.prepare.documents import read_documents
-from groundup.prepare.encoding import (
-    RunWriter,
-    digest_of,
-    encode_anyway,
-    read_shard,
-    repaired,
-    separator_of,
-    write_json,
-)
+from groundup.prepare.encoding import RunWriter, digest_of, encode_anyway, repaired
 from groundup.prepare.plan import DOWNLOADS, PLAN, WORK, Plan, explained
 from groundup.tokenizers.base import Tokenizer, tokenizer_sha256
 from groundup.tokenizers.load import load_tokenizer
@@ -61,7 +55,7 @@ class Job:
 
     def keep(self, name: str, result: dict[str, Any]) -> dict[str, Any]:
         """Leave the result of a call, so that it is done."""
-        write_json(self.work / f"{name}.json", result)
+        encoding.write_json(self.work / f"{name}.json", result)
         return result
 
 
@@ -90,7 +84,7 @@ def encode_part(out: str, number: int, limit: int) -> dict[str, Any]:
         What was done, in numbers; the names of the runs; the statistics of both splits.
 
     Raises:
-        CorpusError: The part can't be read, or the disk refuses.
+        CorpusError: The part can't be read, or a file can't be written.
         TokenizerError: A document has what the tokenizer can't encode.
     """
     job, name = open_job(out), f"part-{number:06d}"
@@ -109,9 +103,8 @@ def encode_part(out: str, number: int, limit: int) -> dict[str, Any]:
             runs.add(tokens, digest, len(data))
             split = "validation" if layout.validates(digest) else "train"
             statistics[split].examine(document.text, data, document.origin)
-            totals["documents"] += 1
-            totals["tokens"] += len(tokens)
-            totals["bytes"] += len(data)
+            for key, more in (("documents", 1), ("tokens", len(tokens)), ("bytes", len(data))):
+                totals[key] += more
             if 0 < limit <= totals["tokens"]:
                 break
         runs.flush()
@@ -134,7 +127,7 @@ def write_shard(out: str, number: int, parts: int) -> dict[str, Any]:
         The shard's entry in the index, with its split and its counts.
 
     Raises:
-        CorpusError: A run ends early, or the disk refuses.
+        CorpusError: A run ends early, or a file can't be written.
     """
     job, name = open_job(out), f"shard-{number:06d}"
     if (done := job.result_of(name)) is not None:
@@ -144,16 +137,13 @@ def write_shard(out: str, number: int, parts: int) -> dict[str, Any]:
     file = f"{split}-{place:05d}.bin"
     results = [job.result_of(f"part-{part:06d}") for part in range(parts)]
     runs = [job.work / run for result in results if result is not None for run in result["runs"]]
-    separator = separator_of(tokenizer)
+    separator = encoding.separator_of(tokenizer)
     between = np.array([] if separator is None else [separator], job.dtype)
     counts = dict.fromkeys(("documents", "bytes", "duplicates"), 0)
-    made_by = tokenizer.vocab_size, tokenizer_sha256(tokenizer)
-    with (
-        explained(job.out),
-        ShardWriter(job.out / file, job.dtype, *made_by, temporary=job.work) as writer,
-    ):
+
+    def pieces() -> Iterator[np.ndarray]:
         waiting = [between[:0]]
-        for row, tokens, is_duplicate in read_shard(runs, layout, number, job.dtype):
+        for row, tokens, is_duplicate in encoding.read_shard(runs, layout, number, job.dtype):
             counts["duplicates"] += is_duplicate
             if is_duplicate and job.plan.preparation.deduplicate:
                 continue
@@ -161,11 +151,14 @@ def write_shard(out: str, number: int, parts: int) -> dict[str, Any]:
             counts["bytes"] += int(row["bytes"])
             waiting += [between, tokens]
             if len(waiting) > 2 * WAITING:
-                writer.append(np.concatenate(waiting))
+                yield np.concatenate(waiting)
                 waiting = [between[:0]]
-        writer.append(np.concatenate(waiting))
-        sha256 = writer.publish()
-        entry = {"file": file, "split": split, "sha256": sha256, "tokens": writer.count}
+        yield np.concatenate(waiting)
+
+    made_by = tokenizer.vocab_size, tokenizer_sha256(tokenizer)
+    with explained(job.out):
+        written = write_shard_file(job.out / file, pieces(), job.dtype, *made_by, apart=job.work)
+        entry = {"file": file, "split": split, "sha256": written.sha256, "tokens": written.tokens}
         return job.keep(name, entry | counts)
 
 
@@ -180,7 +173,7 @@ def write_index(out: str, parts: int) -> dict[str, Any]:
         What the index says.
 
     Raises:
-        CorpusError: The disk refuses.
+        CorpusError: A file can't be written.
     """
     job = open_job(out)
     plan, tokenizer = job.plan, job.tokenizer
@@ -211,5 +204,5 @@ def write_index(out: str, parts: int) -> dict[str, Any]:
         "inputs": plan.inputs,
     }
     with explained(job.out):
-        write_json(job.out / INDEX, index, job.work)
+        encoding.write_json(job.out / INDEX, index, job.work)
     return index

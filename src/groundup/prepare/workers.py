@@ -40,13 +40,13 @@ def run_here(calls: Iterable[Call]) -> Results:
 
 
 class Workers:
-    """Processes that work off calls; a context that ends them."""
+    """Worker processes that work off calls, and that the end of a `with` block kills."""
 
     def __init__(self, count: int) -> None:
         self.processes = [_start() for _ in range(count)]
 
     def run(self, calls: Iterable[Call]) -> Results:
-        """Work off calls; one is only taken when a worker is free.
+        """Work off calls, and take each call only when a worker is free.
 
         Yields:
             Each call and its result, as they come.
@@ -75,7 +75,10 @@ class Workers:
                 raise
 
     def end(self) -> None:
-        """Stop all, whatever they are doing: nothing that is half done has a final name."""
+        """Kill all worker processes at once.
+
+        This is safe, because a file gets its final name only when it is complete.
+        """
         for process in self.processes:
             process.kill()
             process.wait()
@@ -91,12 +94,10 @@ def _start() -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "groundup.prepare.workers"]
     paths = os.pathsep.join(filter(None, sys.path))  # but not the folder that it happens to be in
     environment = os.environ | {"PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
+    pipe = subprocess.PIPE
+    # in a session of its own: Ctrl-C goes to the process that began the work, which ends them
     return subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-        start_new_session=True,  # Ctrl-C goes to the process that began the work, which ends them
+        command, stdin=pipe, stdout=pipe, env=environment, start_new_session=True
     )
 
 
@@ -111,14 +112,11 @@ def _ask(process: subprocess.Popen[bytes], call: Call) -> dict[str, Any]:
     except OSError:
         line = b""
     if not line:
-        status = process.wait()
-        killed = (
-            f"was killed by signal {-status}, most likely for want of memory: try fewer --workers"
-        )
-        raise CorpusError(
-            f"a worker {killed if status < 0 else 'failed, see above'}. What is done is kept: the "
-            "same command goes on"
-        )
+        status, how = process.wait(), "failed, see above"
+        if status < 0:
+            remedy = "most likely for want of memory: try fewer --workers"
+            how = f"was killed by signal {-status}, {remedy}"
+        raise CorpusError(f"a worker {how}. What is done is kept: the same command goes on")
     answer = json.loads(line)
     if "error" in answer:
         raise (getattr(errors, answer["error"], None) or RuntimeError)(answer["message"])
@@ -126,7 +124,7 @@ def _ask(process: subprocess.Popen[bytes], call: Call) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Be a worker: calls come as lines of JSON, results go out so.
+    """Be a worker, which reads calls as lines of JSON and writes results in the same way.
 
     The end of the input ends the worker at once.
     """

@@ -14,7 +14,7 @@ Tables = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class About:
-    """What the list of recipes shows. Nothing here changes the run."""
+    """What the list of recipes says about a recipe, which changes nothing in the run."""
 
     summary: Annotated[str, "what the recipe is, in a line"] = ""
     vocab_size: Annotated[int, "the vocabulary to expect of its corpus"] = 0
@@ -218,12 +218,12 @@ class Recipe:
         return self.train.batch_size * self.model.block_size
 
     def with_steps(self, steps: int) -> "Recipe":
-        """The same run with its length as `steps`, whatever it was given as."""
+        """Return the same recipe with its length given in steps."""
         return replace(self, train=replace(self.train, steps=steps, epochs=0.0, minutes=0.0))
 
 
 def shape_of(architecture: str, config: ModelConfig) -> dict[str, Any]:
-    """State a model's shape as the section `model` does: the inverse of `Recipe.model_config`.
+    """State a model's shape as the section `model` does, the inverse of `Recipe.model_config`.
 
     Dropout is left to training.
     """
@@ -255,13 +255,13 @@ LENGTHS = ("steps", "epochs", "minutes")
 
 @cache
 def field_types(section: str) -> dict[str, tuple[Any, str]]:
-    """The type and the line of help of each field of a section, by the field's name."""
+    """Return the type and the line of help of each field of a section, by the field's name."""
     hints = get_type_hints(SECTIONS[section], include_extras=True)
     return {name: (get_args(hint)[0], get_args(hint)[1]) for name, hint in hints.items()}
 
 
 def differences(old: Recipe, new: Recipe) -> Iterator[tuple[str, Any, Any]]:
-    """Find the fields in which two recipes differ; `about` doesn't count.
+    """Find the fields in which two recipes differ, without those of `about`.
 
     Yields:
         `section.key`, the old value and the new one.

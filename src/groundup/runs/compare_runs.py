@@ -25,7 +25,8 @@ class RunRecord:
         recipe: Its recipe.
         facts: Its `run.json`.
         last: The last line of its metrics.
-        evaluations: Those lines that are evaluations; one at least is after its first step.
+        evaluations: The lines of its metrics that are evaluations. At least one is after the first
+            step.
     """
 
     folder: RunFolder
@@ -57,7 +58,7 @@ class RunRecord:
 
     @property
     def best(self) -> dict[str, Any]:
-        """The evaluation with the lowest validation loss, after the first step."""
+        """The evaluation with the lowest validation loss of those after the first step."""
         learned = (line for line in self.evaluations if line["step"])
         return min(learned, key=lambda line: line["validation_loss"])
 
@@ -68,7 +69,7 @@ class RunRecord:
         return self.facts["vocab_size"], file.read_bytes() if file.is_file() else b""
 
     def to_json(self) -> dict[str, Any]:
-        """The run in numbers."""
+        """State the run in numbers."""
         best, corpus = self.best, self.facts["corpus"]
         return {
             "run": self.folder.name,
@@ -108,7 +109,7 @@ class EqualPoint:
         return None if first is None or second is None else second - first
 
     def to_json(self) -> dict[str, Any]:
-        """The losses, their difference, and whether they were measured right there."""
+        """State the losses, their difference, and whether they were measured right there."""
         return {
             "at": self.at,
             "losses": list(self.losses),
@@ -152,7 +153,7 @@ class RunComparison:
         return first == second
 
     def to_json(self) -> dict[str, Any]:
-        """The comparison as `groundup compare --json` states it."""
+        """State the comparison as `groundup compare --json` prints it."""
         return {
             "task": None,
             "models": list(self.names),
@@ -215,13 +216,13 @@ def draw(comparison: RunComparison, field: str) -> None:
 
 
 def run_named(name: str) -> RunFolder | None:
-    """Find the run that a name means; None for any other model."""
+    """Find the run that a name means, or return None for any other model."""
     path = run_or_path(name)
     return RunFolder(path) if (path / RECIPE_FILE).is_file() else None
 
 
 def recipe_differences(names: tuple[str, str]) -> list[dict[str, Any]] | None:
-    """List the fields in which the recipes of two runs differ; None where one of the two is no run.
+    """List the fields in which two runs' recipes differ, or return None where one is no run.
 
     Raises:
         RunError: A recipe can't be read.

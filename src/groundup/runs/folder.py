@@ -20,7 +20,7 @@ FACTS = {"started", "parameters", "vocab_size", "corpus", "folder", "processes",
 
 @dataclass(frozen=True)
 class RunFolder:
-    """`runs/NAME/`: reads and writes every file of a run but its checkpoints."""
+    """Reads and writes a run's recipe, facts, metrics and samples in `runs/NAME/`."""
 
     path: Path
 
@@ -30,11 +30,11 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of `step-000500/` and so on, in which `best` and `latest` point at two."""
+        """The folder of the checkpoints, in which `best` and `latest` point at two of them."""
         return self.path / "checkpoints"
 
     def write(self, recipe: Recipe, facts: dict[str, Any] | None = None) -> None:
-        """Write what decides the run. The recipe comes last: a folder with a recipe is a run.
+        """Write the facts and then the recipe, because a folder with a recipe is a run.
 
         Args:
             recipe: The recipe, in which everything that was automatic is resolved.
@@ -115,7 +115,7 @@ def check_new_name(name: str | None) -> None:
     """Check that a name can be a new run's.
 
     Raises:
-        RunError: It is no plain name, or a run has it.
+        RunError: The name is no plain name, or a run has it already.
     """
     if name is None:
         return

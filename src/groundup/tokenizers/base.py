@@ -15,23 +15,23 @@ TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 END_OF_TEXT = "<|endoftext|>"
 
-Contents = dict[str, Any]  # of tokenizer.json
+Contents = dict[str, Any]  # of tokenizer.json, or of a step in it
 
 
 class Tokenizer(Protocol):
-    """Text to tokens and back.
+    """What turns text into tokens and tokens back into text.
 
-    Text never becomes a special token: those are put between texts by their ids.
+    Text never becomes a special token. Special tokens are put between texts by their ids.
     """
 
     @property
     def vocab_size(self) -> int:
-        """Ids are in [0, vocab_size), special tokens included."""
+        """The size of the vocabulary: all ids, special tokens included, are in [0, vocab_size)."""
         ...
 
     @property
     def special_tokens(self) -> Mapping[str, int]:
-        """Names and ids of what is no text, `<|endoftext|>` for instance."""
+        """The names and ids of the special tokens, of which `<|endoftext|>` is one."""
         ...
 
     @property
@@ -51,7 +51,7 @@ class Tokenizer(Protocol):
         ...
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Decode ids; bytes that aren't UTF-8 become U+FFFD.
+        """Decode ids to a text, in which bytes that aren't UTF-8 become U+FFFD.
 
         Raises:
             TokenizerError: An id is out of range.
@@ -59,7 +59,7 @@ class Tokenizer(Protocol):
         ...
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Give the bytes that ids stand for: a token may end within a character.
+        """Give the bytes that ids stand for, because a token may end within a character.
 
         Raises:
             TokenizerError: An id is out of range.
@@ -70,13 +70,13 @@ class Tokenizer(Protocol):
         """Write `tokenizer.json` and `tokenizer_config.json`, which transformers loads.
 
         Raises:
-            OSError: The system refuses.
+            OSError: A file can't be written.
         """
         ...
 
 
 def tokenizer_sha256(tokenizer: Tokenizer) -> str:
-    """Hash what decides the ids: equal for equal tokenizers, whoever computes it."""
+    """Hash what decides the ids, so that equal tokenizers have equal hashes on any machine."""
     canonical = json.dumps(_json_form(tokenizer.identity), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
@@ -102,17 +102,13 @@ def read_contents(path: Path) -> Contents:
         contents = read_json(path)
         _type, _vocabulary = contents["model"].get("type"), contents["model"]["vocab"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TokenizerError(
-            f"{path} is not a tokenizer file: {type(error).__name__}: {error}"
-        ) from error
+        what = f"{type(error).__name__}: {error}"
+        raise TokenizerError(f"{path} is not a tokenizer file: {what}") from error
     return contents
 
 
 def make_contents(
-    model: dict[str, Any],
-    pre_tokenizer: dict[str, Any],
-    decoder: dict[str, Any],
-    added_tokens: list[dict[str, Any]],
+    model: Contents, pre_tokenizer: Contents, decoder: Contents, added_tokens: list[Contents]
 ) -> Contents:
     """Put the steps of a tokenizer together as `tokenizer.json` has them."""
     return {
@@ -129,22 +125,18 @@ def make_contents(
 
 
 def write_files(folder: Path, contents: Contents, special: Mapping[str, str]) -> None:
-    """Write both files.
+    """Write `tokenizer.json` and `tokenizer_config.json`.
 
     Args:
-        folder: Where they go.
+        folder: Where the files go.
         contents: What `tokenizer.json` says.
         special: Tokens by roles that transformers knows, `eos_token` for instance.
 
     Raises:
-        OSError: The system refuses.
+        OSError: A file can't be written.
     """
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "clean_up_tokenization_spaces": False,
-        **special,
-    }
-    for name, value in ((TOKENIZER_FILE, contents), (TOKENIZER_CONFIG_FILE, config)):
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    for name, value in ((TOKENIZER_FILE, contents), (TOKENIZER_CONFIG_FILE, {**config, **special})):
         (folder / name).write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", "utf-8")
 
 
@@ -152,7 +144,7 @@ def check_text(text: str) -> None:
     """Check that UTF-8 can hold a text.
 
     Raises:
-        TokenizerError: It has a lone surrogate.
+        TokenizerError: The text has a lone surrogate.
     """
     try:
         text.encode("utf-8")
@@ -173,7 +165,6 @@ def check_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
     numbers = list(map(int, ids))
     for position, token in enumerate(numbers):
         if not 0 <= token < vocab_size:
-            raise TokenizerError(
-                f"token {token} at position {position} is outside [0, {vocab_size})"
-            )
+            where = f"at position {position} is outside [0, {vocab_size})"
+            raise TokenizerError(f"token {token} {where}")
     return numbers

@@ -1,4 +1,7 @@
-"""Byte-level BPE: a `tokenizer.json`, encoded by tiktoken where that gives the same ids."""
+"""Byte-level BPE tokenizers that are read from a `tokenizer.json`.
+
+tiktoken encodes the text where that gives the same ids.
+"""
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,14 +15,8 @@ import regex
 import tiktoken
 
 from groundup.errors import ForeignTokenizerError, SlowTokenizerError, TokenizerError
-from groundup.tokenizers.base import (
-    END_OF_TEXT,
-    Contents,
-    check_ids,
-    check_text,
-    make_contents,
-    write_files,
-)
+from groundup.tokenizers import base
+from groundup.tokenizers.base import END_OF_TEXT, Contents
 from groundup.tokenizers.word_patterns import check_patterns, extent_of
 
 # GPT-2's words: contractions, then letters, numbers or signs with at most one space before them,
@@ -34,15 +31,17 @@ OTHER_MERGING = ("ignore_merges", "dropout", "byte_fallback", "unk_token")
 OTHER_MARKS = ("continuing_subword_prefix", "end_of_word_suffix")
 
 Merge = tuple[bytes, bytes]
+# tokens and their ids; the merges in their order; the special tokens' ids
+Learned = tuple[dict[bytes, int], list[Merge], dict[str, int]]
 
 
 class ByteLevelTokenizer:
-    """What tokenizers of bytes share: ids back to bytes and text, and the files.
+    """What tokenizers of bytes share, namely how ids are decoded and how the files are written.
 
     Args:
         contents: What `tokenizer.json` says.
-        special_tokens: Names and ids of what is no text.
-        by_id: The bytes of each id; an id that nothing has stands for none.
+        special_tokens: The names and ids of the special tokens.
+        by_id: The bytes of each id. An id that no token has stands for no bytes.
     """
 
     def __init__(
@@ -52,15 +51,19 @@ class ByteLevelTokenizer:
         self._by_id, self.vocab_size = by_id, max(by_id) + 1
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Give the bytes that ids stand for; a special token gives its name.
+        """Give the bytes that ids stand for, which for a special token are those of its name.
 
         Raises:
             TokenizerError: An id is out of range.
         """
-        return b"".join([self._by_id.get(token, b"") for token in check_ids(ids, self.vocab_size)])
+        return b"".join(
+            [self._by_id.get(token, b"") for token in base.check_ids(ids, self.vocab_size)]
+        )
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Decode ids; bytes that aren't UTF-8, such as half a character, become U+FFFD.
+        """Decode ids to a text.
+
+        Bytes that aren't UTF-8, such as half a character, become U+FFFD.
 
         Raises:
             TokenizerError: An id is out of range.
@@ -71,24 +74,24 @@ class ByteLevelTokenizer:
         """Write `tokenizer.json` and `tokenizer_config.json`, which transformers loads.
 
         Raises:
-            OSError: The system refuses.
+            OSError: A file can't be written.
         """
         roles = ("bos_token", "eos_token") if END_OF_TEXT in self.special_tokens else ()
-        write_files(folder, self.contents, dict.fromkeys(roles, END_OF_TEXT))
+        base.write_files(folder, self.contents, dict.fromkeys(roles, END_OF_TEXT))
 
 
 class BytePairTokenizer(ByteLevelTokenizer):
-    """Bytes, merged pair by pair in the order in which the pairs were learned.
+    """A tokenizer that merges bytes pair by pair, in the order in which the pairs were learned.
 
     The source is Sennrich et al. (2016).
 
     Args:
         contents: What a `tokenizer.json` says.
-        path: Where it came from, for messages.
+        path: Where the contents came from, for messages.
 
     Raises:
         TokenizerError: The contents are damaged.
-        ForeignTokenizerError: They aren't byte-level BPE.
+        ForeignTokenizerError: The contents aren't byte-level BPE.
         SlowTokenizerError: tiktoken can't give the same ids.
     """
 
@@ -97,9 +100,8 @@ class BytePairTokenizer(ByteLevelTokenizer):
         pattern, self.normal_form = pattern_of(contents, path)
         learned = [bytes([byte]) for byte in range(256)] + [left + right for left, right in merges]
         if missing := [token for token in learned if token not in vocabulary]:
-            raise ForeignTokenizerError(
-                f"{path} has no token for {missing[0]!r}, which texts need: it can't be used"
-            )
+            lacks = f"no token for {missing[0]!r}, which texts need"
+            raise ForeignTokenizerError(f"{path} has {lacks}: it can't be used")
         learned[:256] = sorted(learned[:256], key=vocabulary.__getitem__)
         ranks = {token: rank for rank, token in enumerate(learned)}
         check_merges(merges, ranks, path)
@@ -111,9 +113,8 @@ class BytePairTokenizer(ByteLevelTokenizer):
                 str(path), pat_str=pattern, mergeable_ranks=ranks, special_tokens=never
             )
         except ValueError as error:  # a pattern of another dialect
-            raise SlowTokenizerError(
-                f"{path} cuts words in a way that tiktoken refuses: {_line_of(error)}"
-            ) from error
+            does = "cuts words in a way that tiktoken refuses"
+            raise SlowTokenizerError(f"{path} {does}: {_line_of(error)}") from error
         by_id = {token: data for data, token in vocabulary.items()}
         by_id |= {token: name.encode("utf-8") for name, token in special.items()}
         super().__init__(contents, special, by_id)
@@ -123,7 +124,7 @@ class BytePairTokenizer(ByteLevelTokenizer):
         self._in_order = bool((self._ids == np.arange(len(ranks))).all())
 
     def encode(self, text: str) -> np.ndarray:
-        """Encode a text; `<|endoftext|>` in it is text.
+        """Encode a text, in which `<|endoftext|>` is text like any other.
 
         Returns:
             [tokens] int64.
@@ -131,15 +132,14 @@ class BytePairTokenizer(ByteLevelTokenizer):
         Raises:
             TokenizerError: The text has a lone surrogate, or a run that is too long.
         """
-        check_text(text)
+        base.check_text(text)
         if self.normal_form:
             text = unicodedata.normalize("NFC", text)
         try:
             ranks = self._encoding.encode_to_numpy(text, disallowed_special=())
         except ValueError as error:  # about a million spaces before a word
-            raise TokenizerError(
-                f"a run in this text is too long to be cut into words: {_line_of(error)}"
-            ) from error
+            what = "a run in this text is too long to be cut into words"
+            raise TokenizerError(f"{what}: {_line_of(error)}") from error
         return ranks.astype(np.int64) if self._in_order else self._ids[ranks]
 
 
@@ -149,42 +149,36 @@ def contents_of(
     """Give the `tokenizer.json` of GPT-2's kind.
 
     Args:
-        vocabulary: Tokens and ids, bytes written as `byte_letters` writes them.
-        merges: Pairs in the order in which they were learned, written so too.
-        special_tokens: Names and ids.
+        vocabulary: The tokens and their ids. Bytes are written as `byte_letters` writes them.
+        merges: The pairs in the order in which they were learned, written in the same way.
+        special_tokens: The names and ids of the special tokens.
     """
     byte_level = {"add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     letters = {"type": "ByteLevel", **byte_level}
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    added = [
-        {"id": token, "content": name, **flags, "special": True}
-        for name, token in special_tokens.items()
-    ]
+    names = special_tokens.items()
+    added = [{"id": token, "content": name, **flags, "special": True} for name, token in names]
     model = {"type": "BPE", "vocab": vocabulary, "merges": merges}
-    return make_contents(model, letters, letters, added)
+    return base.make_contents(model, letters, letters, added)
 
 
 @cache
-def byte_letters() -> dict[int, str]:
-    """Give each byte's letter in a `tokenizer.json`.
+def byte_letters() -> tuple[dict[int, str], dict[str, int]]:
+    """Give each byte's letter in a `tokenizer.json`, and each letter's byte.
 
-    It is the byte itself where it can be seen, else the next letter from U+0100 on.
+    A byte that can be seen is its own letter. Each other byte gets the next letter from U+0100 on.
     """
     ends = ("!~", "¡¬", "®ÿ")
     seen = [byte for first, last in ends for byte in range(ord(first), ord(last) + 1)]
     hidden = [byte for byte in range(256) if byte not in seen]
     letters = {byte: chr(byte) for byte in seen}
-    return letters | {byte: chr(256 + place) for place, byte in enumerate(hidden)}
-
-
-@cache
-def _letter_bytes() -> dict[str, int]:
-    return {letter: byte for byte, letter in byte_letters().items()}
+    letters |= {byte: chr(256 + place) for place, byte in enumerate(hidden)}
+    return letters, {letter: byte for byte, letter in letters.items()}
 
 
 def to_letters(token: bytes) -> str:
     """Write a token as a `tokenizer.json` does."""
-    letters = byte_letters()
+    letters = byte_letters()[0]
     return "".join(letters[byte] for byte in token)
 
 
@@ -194,7 +188,7 @@ def to_bytes(letters: str) -> bytes:
     Raises:
         KeyError: A letter stands for no byte.
     """
-    known = _letter_bytes()
+    known = byte_letters()[1]
     return bytes([known[letter] for letter in letters])
 
 
@@ -205,22 +199,19 @@ def is_byte_level(contents: Contents) -> bool:
     return contents["model"].get("type") == "BPE" and "ByteLevel" in kinds
 
 
-def parse(
-    contents: Contents, path: Path | str
-) -> tuple[dict[bytes, int], list[Merge], dict[str, int]]:
-    """Take out what was learned.
+def parse(contents: Contents, path: Path | str) -> Learned:
+    """Take the vocabulary, the merges and the special tokens out of the contents.
 
     Returns:
         Tokens and their ids; the merges in their order; the special tokens' ids.
 
     Raises:
         ForeignTokenizerError: The contents aren't byte-level BPE.
-        TokenizerError: They can't be understood.
+        TokenizerError: The contents can't be understood.
     """
     if not is_byte_level(contents):
-        raise ForeignTokenizerError(
-            f"{path} is a {contents['model'].get('type')} tokenizer, not byte-level BPE"
-        )
+        kind = contents["model"].get("type")
+        raise ForeignTokenizerError(f"{path} is a {kind} tokenizer, not byte-level BPE")
     try:
         check_patterns(contents, path)
         special = special_tokens_of(contents)
@@ -228,10 +219,8 @@ def parse(
         vocabulary = contents["model"]["vocab"]
         outside = [number for name, number in special.items() if name not in vocabulary]
         check_numbers([*vocabulary.values(), *outside])
-        pairs = (
-            merge.split(" ") if isinstance(merge, str) else merge
-            for merge in contents["model"]["merges"]
-        )
+        listed = contents["model"]["merges"]
+        pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in listed)
         merges = [(to_bytes(left), to_bytes(right)) for left, right in pairs]
         learned = {to_bytes(name): id_ for name, id_ in vocabulary.items() if name not in added}
         return learned, merges, special
@@ -242,7 +231,7 @@ def parse(
 
 
 def special_tokens_of(contents: Contents) -> dict[str, int]:
-    """Give names and ids of the tokens that were added to what was learned and are no text.
+    """Give the names and ids of the special tokens that were added to what was learned.
 
     Raises:
         UnicodeEncodeError: A name is no text.
@@ -257,7 +246,7 @@ def check_numbers(ids: list[int]) -> None:
     """Check that ids are whole numbers from 0, each once, and that few are left out.
 
     Raises:
-        ValueError: They aren't.
+        ValueError: The ids aren't such numbers.
     """
     for number in ids:
         if type(number) is not int or not 0 <= number < 2 * len(ids) + 1000:
@@ -299,9 +288,8 @@ def pattern_of(contents: Contents, path: Path | str) -> tuple[str, bool]:
     if not pattern:
         refused.append(f"pre_tokenizer {', '.join(str(step.get('type')) for step in unknown)}")
     if refused:
-        raise SlowTokenizerError(
-            f"{path} asks for {' and '.join(refused)}, which tiktoken doesn't do"
-        )
+        wants = " and ".join(refused)
+        raise SlowTokenizerError(f"{path} asks for {wants}, which tiktoken doesn't do")
     return pattern, bool(normalizers)
 
 
@@ -327,44 +315,42 @@ def _split_pattern(split: dict[str, Any]) -> str:
 def _steps(part: Any) -> Iterator[dict[str, Any]]:
     """The steps of a part of the pipeline, sequences unfolded."""
     if isinstance(part, dict) and part.get("type") == "Sequence":
-        inner = next((value for value in part.values() if isinstance(value, list)), [])
-        for step in inner:
+        for step in next((value for value in part.values() if isinstance(value, list)), []):
             yield from _steps(step)
     elif isinstance(part, dict):
         yield part
 
 
 def check_merges(merges: list[Merge], ranks: dict[bytes, int], path: Path | str) -> None:
-    """Check that tiktoken merges as the file says; it merges any two tokens that make a third.
+    """Check that tiktoken would apply the same merges as the file.
 
-    That is the same if no token could be made in another way: a token's bytes, merged as far as
-    lower ranks go, must end as the pair that the file lists. Then no other pair ever stands where
-    it could be merged.
+    tiktoken doesn't read the list of merges: it joins any two neighbouring tokens whose bytes
+    together are a token. The result is the same if each token can be made in one way only. So for
+    each merge the bytes of the new token are joined by the earlier merges alone, and exactly the
+    listed pair must be left.
 
     Args:
         merges: The pairs in the order in which they were learned.
         ranks: The place of each token in that order.
-        path: Where they came from, for messages.
+        path: Where the merges came from, for messages.
 
     Raises:
-        SlowTokenizerError: tiktoken would merge otherwise.
+        SlowTokenizerError: tiktoken would apply other merges.
     """
     if len(ranks) < 256 + len(merges):
         raise SlowTokenizerError(f"{path} lists two merges for one token")
     for left, right in merges:
         if merged(left + right, ranks, ranks[left + right]) != [left, right]:
-            raise SlowTokenizerError(
-                f"{path} merges {left + right!r} in another order than tiktoken would"
-            )
+            order = "in another order than tiktoken would"
+            raise SlowTokenizerError(f"{path} merges {left + right!r} {order}")
 
 
 def merged(word: bytes, ranks: dict[bytes, int], below: int) -> list[bytes]:
     """Merge a word's bytes, lowest rank first, as long as there is a rank lower than `below`."""
     parts = [word[place : place + 1] for place in range(len(word))]
     while len(parts) > 2:
-        rank, place = min(
-            (ranks.get(a + b, below), place) for place, (a, b) in enumerate(pairwise(parts))
-        )
+        pairs = enumerate(pairwise(parts))
+        rank, place = min((ranks.get(a + b, below), place) for place, (a, b) in pairs)
         if rank >= below:
             break
         parts[place : place + 2] = [parts[place] + parts[place + 1]]

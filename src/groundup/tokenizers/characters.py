@@ -7,18 +7,11 @@ from types import MappingProxyType
 import numpy as np
 
 from groundup.errors import ForeignTokenizerError, TokenizerError
-from groundup.tokenizers.base import (
-    TOKENIZER_FILE,
-    Contents,
-    check_ids,
-    make_contents,
-    read_contents,
-    write_files,
-)
+from groundup.tokenizers import base
 
 
 class CharacterTokenizer:
-    """Characters in the order of their code points; the id is the place in that order."""
+    """A tokenizer of characters, whose ids are their places in the order of code points."""
 
     special_tokens: Mapping[str, int] = MappingProxyType({})
 
@@ -63,7 +56,7 @@ class CharacterTokenizer:
         Raises:
             TokenizerError: An id is out of range.
         """
-        return "".join(self.characters[token] for token in check_ids(ids, self.vocab_size))
+        return "".join(self.characters[token] for token in base.check_ids(ids, self.vocab_size))
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Give the UTF-8 bytes of the characters.
@@ -77,14 +70,14 @@ class CharacterTokenizer:
         """Write `tokenizer.json` and `tokenizer_config.json`, which transformers loads.
 
         Raises:
-            OSError: The system refuses.
+            OSError: A file can't be written.
         """
         every = {"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated"}
         vocabulary = {character: token for token, character in enumerate(self.characters)}
         # <unk> is required by the format; it has no id, so an unknown character raises
         model = {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"}
-        contents = make_contents(model, every | {"invert": False}, {"type": "Fuse"}, [])
-        write_files(folder, contents, {})
+        contents = base.make_contents(model, every | {"invert": False}, {"type": "Fuse"}, [])
+        base.write_files(folder, contents, {})
 
     @classmethod
     def from_folder(cls, folder: Path) -> "CharacterTokenizer":
@@ -93,11 +86,11 @@ class CharacterTokenizer:
         Raises:
             TokenizerError: The folder has no tokenizer of characters.
         """
-        path = folder / TOKENIZER_FILE
-        return cls.from_contents(read_contents(path), path)
+        path = folder / base.TOKENIZER_FILE
+        return cls.from_contents(base.read_contents(path), path)
 
     @classmethod
-    def from_contents(cls, contents: Contents, path: Path) -> "CharacterTokenizer":
+    def from_contents(cls, contents: base.Contents, path: Path) -> "CharacterTokenizer":
         """Make the tokenizer of what was read from `path`.
 
         Raises:

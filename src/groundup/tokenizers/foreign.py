@@ -27,9 +27,8 @@ class ForeignTokenizer(ByteLevelTokenizer):
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(contents))
         except Exception as error:  # tokenizers raises nothing more precise
-            raise TokenizerError(
-                f"{path} is not a tokenizer file: {str(error).splitlines()[0]}"
-            ) from error
+            what = str(error).splitlines()[0]
+            raise TokenizerError(f"{path} is not a tokenizer file: {what}") from error
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()

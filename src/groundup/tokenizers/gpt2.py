@@ -8,20 +8,10 @@ from groundup.tokenizers.bytepair import BytePairTokenizer, contents_of
 
 URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main"
 INSTEAD = "use a tokenizer that needs no network: --data.tokenizer characters"
-MERGES = RemoteFile(
-    url=f"{URL}/vocab.bpe",
-    path="gpt2/vocab.bpe",
-    size=456_318,
-    sha256="1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
-    instead=INSTEAD,
-)
-VOCABULARY = RemoteFile(
-    url=f"{URL}/encoder.json",
-    path="gpt2/encoder.json",
-    size=1_042_301,
-    sha256="196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
-    instead=INSTEAD,
-)
+BPE_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
+JSON_SHA256 = "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
+MERGES = RemoteFile(f"{URL}/vocab.bpe", "gpt2/vocab.bpe", 456_318, BPE_SHA256, INSTEAD)
+VOCABULARY = RemoteFile(f"{URL}/encoder.json", "gpt2/encoder.json", 1_042_301, JSON_SHA256, INSTEAD)
 
 
 def gpt2_tokenizer() -> BytePairTokenizer:

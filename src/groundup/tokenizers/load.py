@@ -1,4 +1,4 @@
-"""A tokenizer by its name, its folder or its file."""
+"""Loads a tokenizer by its name, its folder or its file."""
 
 import logging
 from pathlib import Path
@@ -14,14 +14,17 @@ logger = logging.getLogger(__name__)
 
 
 def load_tokenizer(name: str | Path) -> Tokenizer:
-    """Load a tokenizer; what tiktoken can't encode `tokenizers` does, and that is said.
+    """Load a tokenizer by its name, its folder or its file.
+
+    Where tiktoken can't give the same ids, the slower library `tokenizers` encodes the text, and a
+    warning says so.
 
     Args:
-        name: `gpt2`, a folder that holds a `tokenizer.json`, or such a file. A folder of that name
-            is `./gpt2`.
+        name: `gpt2`, a folder that holds a `tokenizer.json`, or such a file. A folder that is
+            called gpt2 is given as `./gpt2`.
 
     Raises:
-        TokenizerError: It isn't a tokenizer of characters or byte-level BPE.
+        TokenizerError: The name leads to no tokenizer of characters and to no byte-level BPE.
         CorpusError: GPT-2's files can't be had.
     """
     if name == "gpt2":
@@ -29,9 +32,8 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
     path = Path(name).expanduser()
     file = path / TOKENIZER_FILE if path.is_dir() else path
     if not file.is_file():
-        raise TokenizerError(
-            f"tokenizer {name} is neither gpt2 nor a folder with a {TOKENIZER_FILE} nor such a file"
-        )
+        kinds = f"gpt2 nor a folder with a {TOKENIZER_FILE} nor such a file"
+        raise TokenizerError(f"tokenizer {name} is neither {kinds}")
     contents = read_contents(file)
     if contents["model"].get("type") == "WordLevel":
         return CharacterTokenizer.from_contents(contents, file)
@@ -41,6 +43,5 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
         logger.warning("%s: `tokenizers` encodes, more slowly", error)
         return ForeignTokenizer(contents, file)
     except ForeignTokenizerError as error:
-        raise ForeignTokenizerError(
-            f"{error}. groundup reads byte-level BPE and its own tokenizers of characters"
-        ) from error
+        reads = "groundup reads byte-level BPE and its own tokenizers of characters"
+        raise ForeignTokenizerError(f"{error}. {reads}") from error

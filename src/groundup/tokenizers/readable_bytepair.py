@@ -14,6 +14,7 @@ from groundup.errors import TokenizerError
 WORDS = regex.compile(r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
 
 Pair = tuple[int, int]
+Words = Counter[tuple[int, ...]]  # how often each word occurs, as its tokens
 
 
 class ReadableBytePair:
@@ -48,9 +49,8 @@ class ReadableBytePair:
             TokenizerError: There should be fewer than 256 tokens.
         """
         if vocab_size < 256:
-            raise TokenizerError(
-                f"vocab_size = {vocab_size} must be at least 256: a token for each byte"
-            )
+            need = "at least 256: a token for each byte"
+            raise TokenizerError(f"vocab_size = {vocab_size} must be {need}")
         words = Counter(tuple(word) for word in split_words(text))
         merges: list[Pair] = []
         while 256 + len(merges) < vocab_size:
@@ -97,12 +97,8 @@ def split_words(text: str) -> list[bytes]:
         ) from None
 
 
-def count_pairs(words: Counter[tuple[int, ...]]) -> Counter[Pair]:
-    """Count each pair of neighbours.
-
-    Args:
-        words: How often each word occurs, as its tokens.
-    """
+def count_pairs(words: Words) -> Counter[Pair]:
+    """Count each pair of neighbours."""
     counts: Counter[Pair] = Counter()
     for tokens, number in words.items():
         for pair in pairwise(tokens):
@@ -110,9 +106,7 @@ def count_pairs(words: Counter[tuple[int, ...]]) -> Counter[Pair]:
     return counts
 
 
-def merge_in_all(
-    words: Counter[tuple[int, ...]], pair: Pair, token: int
-) -> Counter[tuple[int, ...]]:
+def merge_in_all(words: Words, pair: Pair, token: int) -> Words:
     """Replace the pair in all words by its token."""
     return Counter({merge(tokens, pair, token): number for tokens, number in words.items()})
 
@@ -121,10 +115,7 @@ def merge(tokens: tuple[int, ...], pair: Pair, token: int) -> tuple[int, ...]:
     """Replace each occurrence of the pair, from left to right, by one token."""
     merged, place = [], 0
     while place < len(tokens):
-        if tokens[place : place + 2] == pair:
-            merged.append(token)
-            place += 2
-        else:
-            merged.append(tokens[place])
-            place += 1
+        is_pair = tokens[place : place + 2] == pair
+        merged.append(token if is_pair else tokens[place])
+        place += 2 if is_pair else 1
     return tuple(merged)

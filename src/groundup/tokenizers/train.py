@@ -5,20 +5,15 @@ from collections.abc import Iterable
 import rustbpe
 
 from groundup.errors import TokenizerError
+from groundup.tokenizers import bytepair
 from groundup.tokenizers.base import END_OF_TEXT, check_text
-from groundup.tokenizers.bytepair import (
-    GPT2_PATTERN,
-    BytePairTokenizer,
-    contents_of,
-    merged,
-    to_letters,
-)
+from groundup.tokenizers.bytepair import BytePairTokenizer, merged, to_letters
 
 LARGEST = 2**24
 
 
 def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> BytePairTokenizer:
-    """Learn the pairs of texts, cut into GPT-2's words; `<|endoftext|>` is the last token.
+    """Learn the pairs of texts that are cut into GPT-2's words, and add `<|endoftext|>` last.
 
     Args:
         texts: They pass by once; a pair never crosses from one to the next.
@@ -28,17 +23,15 @@ def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> BytePairTokenizer:
         TokenizerError: There should be fewer than 257 tokens, or a text has a lone surrogate.
     """
     if not 257 <= vocab_size <= LARGEST:
-        raise TokenizerError(
-            f"vocab_size = {vocab_size} must be at least 257, for each byte and {END_OF_TEXT}, "
-            f"and at most {LARGEST:,}"
-        )
+        need = f"at least 257, for each byte and {END_OF_TEXT}, and at most {LARGEST:,}"
+        raise TokenizerError(f"vocab_size = {vocab_size} must be {need}")
     learner = rustbpe.Tokenizer()  # pyright: ignore[reportAttributeAccessIssue]
-    learner.train_from_iterator(map(_checked, texts), vocab_size - 1, pattern=GPT2_PATTERN)
+    learner.train_from_iterator(map(_checked, texts), vocab_size - 1, pattern=bytepair.GPT2_PATTERN)
     ranks = {bytes(token): rank for token, rank in learner.get_mergeable_ranks()}
     pairs = [merged(token, ranks, rank) for token, rank in ranks.items() if rank >= 256]
     vocabulary = {to_letters(token): rank for token, rank in ranks.items()}
     merges = [[to_letters(left), to_letters(right)] for left, right in pairs]
-    contents = contents_of(vocabulary, merges, {END_OF_TEXT: len(ranks)})
+    contents = bytepair.contents_of(vocabulary, merges, {END_OF_TEXT: len(ranks)})
     return BytePairTokenizer(contents, "what was learned")
 
 

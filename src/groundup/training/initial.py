@@ -21,13 +21,12 @@ def shape_layer(name: str) -> Layer:
     Raises:
         GroundupError: There is no such model.
     """
-    return Layer(
-        {"model": shape_of(*read_config(config_file(find_model(name))))}, f"the model {name}"
-    )
+    shape = shape_of(*read_config(config_file(find_model(name))))
+    return Layer({"model": shape}, f"the model {name}")
 
 
 def initial_model(recipe: Recipe) -> LoadedModel | None:
-    """Load what `train.init` names, for a run that starts; None for random weights.
+    """Load what `train.init` names for a run that starts, or return None for random weights.
 
     The context and the dropout are the recipe's; a context longer than the model's is refused.
 
@@ -49,10 +48,8 @@ def initial_model(recipe: Recipe) -> LoadedModel | None:
         )
     section = recipe.model
     loaded = load_folder(folder, block_size=section.block_size, dropout=section.dropout)
-    logger.info(
-        f"starting from {init}: {loaded.architecture}, {loaded.parameters:,} parameters, "
-        f"in {folder}"
-    )
+    size = f"{loaded.architecture}, {loaded.parameters:,} parameters"
+    logger.info(f"starting from {init}: {size}, in {folder}")
     base = None if is_adapter(folder) else base_of(init, folder)
     if base and recipe.lora.rank and Path(base.place).is_absolute():
         logger.info(
@@ -64,4 +61,4 @@ def initial_model(recipe: Recipe) -> LoadedModel | None:
 
 def resumed_model(folder: Path, recipe: Recipe) -> LoadedModel:
     """Load a verified checkpoint of the run, its adapters unmerged."""
-    return load_folder(folder, merge_adapters=not recipe.lora.rank)
+    return load_folder(folder, not recipe.lora.rank)

@@ -54,7 +54,7 @@ class Journal:
 
 
 class MainJournal(Journal):
-    """Writes into the run's folder; shows a progress bar on a terminal, and lines elsewhere."""
+    """Writes into the run's folder and shows a progress bar on a terminal, or lines elsewhere."""
 
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)

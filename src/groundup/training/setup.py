@@ -334,14 +334,18 @@ def choose_machine(recipe: Recipe, dataset: Dataset, world: World) -> tuple[Reci
 
 
 def parameter_counts(model: Model) -> dict[str, int]:
-    """Count the parameters, and those that train. Adapters don't count: merged, they are none."""
+    """Count a model's parameters and those that train.
+
+    With adapters only the adapters train. They aren't counted among the model's parameters, because
+    a model into which they are merged has no more parameters than before.
+    """
     everything = count_parameters(model)
     adapters = sum(tensor.numel() for tensor in adapter_of(model).values())
     return {"parameters": everything - adapters, "trained_parameters": adapters or everything}
 
 
 def facts_of(trainer: Trainer, began_with: Base | None) -> dict[str, Any]:
-    """What the recipe can't know, for `run.json`.
+    """State for `run.json` what the recipe can't know.
 
     Args:
         trainer: The trainer of a run that starts.

@@ -1,4 +1,8 @@
-"""What a run needs to go on: the model folder, and `training/` with optimizer and progress."""
+"""Writes and reads what a run needs to go on.
+
+That is the model folder, and in it the folder `training/` with the state of the optimizers and the
+progress of the run.
+"""
 
 import json
 from dataclasses import asdict, dataclass
@@ -22,14 +26,14 @@ STATE_FILE = "training/state.json"
 
 @dataclass
 class Progress:
-    """How far a run has come: what a resumed run needs to know besides weights and optimizers.
+    """How far a run has come, which a resumed run must know besides weights and optimizers.
 
     Attributes:
         step: The completed steps.
         seconds: The seconds of training.
         best_loss: The lowest validation loss after the first step; None before there is one.
-        best_step: The step after which it was measured.
-        evaluations_since_best: The evaluations after that one.
+        best_step: The step after which the best loss was measured.
+        evaluations_since_best: The number of evaluations after the best one.
         stopped_early: The planned length in steps of the run that `eval.patience` ended, 0 where
             it ended none. A run that is resumed with a longer plan goes on.
     """

@@ -24,14 +24,7 @@ from groundup.optim.groups import RULES, build_optimizers
 from groundup.recipes.schema import OptimSection
 from groundup.training.compiling import compiled_parts
 from groundup.training.objective import NextTokenLoss
-from groundup.verification.differences import (
-    Tensors,
-    count_unequal,
-    gradients_of,
-    relative,
-    relative_of_all,
-    relative_of_norms,
-)
+from groundup.verification.differences import Tensors, count_unequal, relative, relative_of_norms
 from groundup.verification.model_under_test import (
     CPU,
     TIME,
@@ -39,6 +32,7 @@ from groundup.verification.model_under_test import (
     ModelUnderTest,
     Outcome,
     Skipped,
+    gradients_of,
     logits_of,
     outcome,
 )
@@ -55,11 +49,9 @@ SHORT_CONTEXT = 256  # up to here texts run past the context too, so that its wi
 
 
 @dataclass(frozen=True)
-class TrainStep:
+class TrainStep(Outcome):
     """One step of training: logits, gradients, and the weights after the optimizer's step."""
 
-    logits: Tensor
-    gradients: Tensors
     weights: Tensors
 
 
@@ -70,8 +62,8 @@ def readable_is_fused(tested: ModelUnderTest) -> Iterator[Measurement]:
     expected, found = _train_step(readable, tested.tokens()), _train_step(gpt2, tested.tokens())
     yield Measurement("logits", relative(found.logits, expected.logits), IN_FLOAT64)
     gradients, weights = _mapped(expected.gradients, gpt2), _mapped(expected.weights, gpt2)
-    yield Measurement("gradients", relative_of_all(found.gradients, gradients), IN_FLOAT64)
-    yield Measurement("a step", relative_of_all(found.weights, weights), STEP_IN_FLOAT64)
+    yield Measurement("gradients", relative(found.gradients, gradients), IN_FLOAT64)
+    yield Measurement("a step", relative(found.weights, weights), STEP_IN_FLOAT64)
 
 
 def _twins(model: nn.Module) -> tuple[GPT2, ReadableGPT]:
@@ -127,16 +119,13 @@ def causality(tested: ModelUnderTest) -> Iterator[Measurement]:
         raise Skipped("a context of one token has no later one")
     before = tested.tokens(rows=1, time=TIME)[:, :-1].repeat(rows, 1)
     time = before.size(1)
-    positions = [max(1, round((row + 1) * time / rows) - 1) for row in range(rows)]
+    changed = [(row, max(1, round((row + 1) * time / rows) - 1)) for row in range(rows)]
     after = before.clone()
-    for row, position in enumerate(positions):
+    for row, position in changed:
         after[row, position] = (after[row, position] + 1) % tested.model.config.vocab_size
     for precision, in_bfloat16 in (("in float32", False), ("in bfloat16", True)):
         first, second = (logits_of(model, tokens, in_bfloat16) for tokens in (before, after))
-        leaks = [
-            (second[row, :position] - first[row, :position]).abs().max()
-            for row, position in enumerate(positions)
-        ]
+        leaks = [(second - first)[row, :position].abs().max() for row, position in changed]
         yield Measurement(precision, torch.stack(leaks).max().item(), 0.0)
 
 
@@ -149,16 +138,14 @@ def cached_is_uncached(tested: ModelUnderTest) -> Iterator[Measurement]:
     model = tested.copied()
     slides = model.block_size <= SHORT_CONTEXT
     time = max(1, model.block_size - NEW_TOKENS // 2) if slides else NEW_TOKENS
-    prompt = tested.tokens(rows=1, time=time)[:, 1:]
+    prompt = tested.tokens(rows=1, time=time)[:, 1:].to(tested.device)
     temperatures = {"greedy": 0.0}
     if not isinstance(model, ReadableGPT):  # it draws by torch's multinomial: from other numbers
         temperatures["sampled"] = 0.8
     for name, temperature in temperatures.items():
         settings = stream.SamplingSettings(length=NEW_TOKENS, temperature=temperature, seed=1)
-        generator = torch.Generator().manual_seed(settings.seed)
-        plain = model.eval().generate(
-            prompt.to(tested.device), NEW_TOKENS, temperature=temperature, generator=generator
-        )
+        random = torch.Generator().manual_seed(settings.seed)
+        plain = model.eval().generate(prompt, NEW_TOKENS, temperature=temperature, generator=random)
         expected = plain[0, prompt.size(1) :].tolist()
         streamed = list(stream.stream_tokens(model.train(), prompt, settings))
         unequal = sum(one != other for one, other in zip(streamed, expected, strict=True))
@@ -195,10 +182,7 @@ def _error_of_pieces(model: Model, tokens: Tensor) -> float | None:
         first, one, rest = tokens.tensor_split([half, half + 1], dim=1)
         pieces = [hidden_states(model, first, cache)[order]]
         cache = cache.rows(order)
-        pieces += [
-            hidden_states(model, one[order], cache),
-            hidden_states(model, rest[order], cache),
-        ]
+        pieces += [hidden_states(model, piece[order], cache) for piece in (one, rest)]
         found = model.logits(torch.cat(pieces, dim=1))
     return relative(found, logits_of(model, tokens[order]))
 
@@ -221,8 +205,8 @@ def device_is_cpu_float64(tested: ModelUnderTest) -> Iterator[Measurement]:
 
 def _in_float32(found: Outcome, expected: Outcome) -> Iterator[Measurement]:
     yield Measurement("logits", relative(found.logits, expected.logits), IN_FLOAT32)
-    error = relative_of_all(found.gradients, expected.gradients)
-    yield Measurement("gradients", error, GRADIENTS_IN_FLOAT32)
+    gradients = relative(found.gradients, expected.gradients)
+    yield Measurement("gradients", gradients, GRADIENTS_IN_FLOAT32)
 
 
 def bfloat16_is_within_its_bound(tested: ModelUnderTest) -> Iterator[Measurement]:
@@ -230,23 +214,19 @@ def bfloat16_is_within_its_bound(tested: ModelUnderTest) -> Iterator[Measurement
 
     The model's normalisations must stay in float32.
     """
-    model, norms = tested.copied(), dict[str, float]()
-    handles = [
-        module.register_forward_hook(
-            lambda *call, name=name: norms.update({name: _error_of_norm(*call)})
-        )
-        for name, module in model.named_modules()
-        if type(module).__name__.endswith("Norm")
-    ]
+    model, errors_of_norms = tested.copied(), list[float]()
+    for module in model.modules():
+        if type(module).__name__.endswith("Norm"):
+            module.register_forward_hook(
+                lambda *call: errors_of_norms.append(_error_of_norm(*call))
+            )
     found = outcome(model, tested.tokens(), in_bfloat16=True)
-    for handle in handles:
-        handle.remove()
-    logits = relative_of_norms({"": found.logits}, {"": tested.exact.logits})
+    logits = relative_of_norms(found.logits, tested.exact.logits)
     yield Measurement("logits", logits, LOGITS_IN_BFLOAT16)
     error = relative_of_norms(found.gradients, tested.exact.gradients)
     yield Measurement("gradients", error, GRADIENTS_IN_BFLOAT16)
-    if norms:
-        yield Measurement("norms", torch.tensor(list(norms.values())).max().item(), IN_FLOAT32)
+    if errors_of_norms:
+        yield Measurement("norms", torch.tensor(errors_of_norms).max().item(), IN_FLOAT32)
 
 
 def _error_of_norm(norm: nn.Module, inputs: tuple[Tensor], output: Tensor) -> float:
@@ -267,9 +247,8 @@ def _error_of_norm(norm: nn.Module, inputs: tuple[Tensor], output: Tensor) -> fl
 def compiled_is_eager(tested: ModelUnderTest) -> Iterator[Measurement]:
     """Compare logits and gradients in float32, compiled part by part as in training, with eager."""
     if tested.device.type != "cuda" and not has_compiler():
-        raise Skipped(
-            "this machine has no C++ compiler (g++ or clang++): training isn't compiled here"
-        )
+        reason = "this machine has no C++ compiler (g++ or clang++): training isn't compiled here"
+        raise Skipped(reason)
     expected, model = outcome(tested.copied(), tested.tokens()), tested.copied()
     objective = NextTokenLoss(model, "float32")
     for part in compiled_parts(model) or [objective]:
@@ -279,10 +258,9 @@ def compiled_is_eager(tested: ModelUnderTest) -> Iterator[Measurement]:
     except Exception as error:  # the compiler's failures have no common class
         if is_out_of_memory(error):
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise Skipped(
-            f"torch.compile doesn't work here, training goes on without it ({reason[:150]})"
-        ) from error
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = f"torch.compile doesn't work here, training goes on without it ({said[:150]})"
+        raise Skipped(reason) from error
     yield from _in_float32(found, expected)
 
 
@@ -304,10 +282,8 @@ def _installed_transformers() -> Any:
         transformers = importlib.import_module("transformers")
     except Exception as error:  # of its own dependencies, whatever they raise
         raise Skipped(f"transformers can't be imported: {error}") from error
-    if int(transformers.__version__.partition(".")[0]) < OLDEST_TRANSFORMERS:
-        raise Skipped(
-            f"transformers {transformers.__version__} is older than {OLDEST_TRANSFORMERS}.0"
-        )
+    if int((version := transformers.__version__).partition(".")[0]) < OLDEST_TRANSFORMERS:
+        raise Skipped(f"transformers {version} is older than {OLDEST_TRANSFORMERS}.0")
     return transformers
 
 
@@ -317,14 +293,10 @@ def ours_is_transformers(tested: ModelUnderTest) -> Iterator[Measurement]:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     with tested.saved(torch.float32) as folder:
-        loading: Any = transformers.AutoModelForCausalLM  # its types don't know the report
-        peer, report = loading.from_pretrained(
-            folder, output_loading_info=True, local_files_only=True
-        )
-        wrong = [f"{kind}: {names}" for kind, names in report.items() if names]
-        assert not wrong, (
-            f"transformers finds other weights in our folder ({'; '.join(wrong)[:150]})"
-        )
+        auto: Any = transformers.AutoModelForCausalLM  # its types don't know the report
+        peer, report = auto.from_pretrained(folder, output_loading_info=True, local_files_only=True)
+        wrong = "; ".join(f"{kind}: {names}" for kind, names in report.items() if names)[:150]
+        assert not wrong, f"transformers finds other weights in our folder ({wrong})"
         tokens = tested.tokens()[:, :-1]
         with torch.no_grad():
             expected = peer.eval()(tokens).logits

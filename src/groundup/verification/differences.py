@@ -1,25 +1,20 @@
 """How far two results are apart, as one number that a bound can be held against."""
 
+from collections.abc import Iterator
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 Tensors = dict[str, Tensor]
+Values = Tensor | Tensors  # one, or several by name
 
 
-def relative(found: Tensor, expected: Tensor) -> float:
-    """Return the largest difference of two tensors, relative to the largest number expected.
-
-    Returns:
-        The quotient; NaN where either tensor has one.
-
-    Raises:
-        AssertionError: The shapes differ.
-    """
-    return relative_of_all({"": found}, {"": expected})
-
-
-def relative_of_all(found: Tensors, expected: Tensors) -> float:
+def relative(found: Values, expected: Values) -> float:
     """Return the largest difference in any tensor, relative to the largest number in all expected.
+
+    Args:
+        found: A tensor, or several by name.
+        expected: As many.
 
     Returns:
         The quotient; NaN where any tensor has one.
@@ -27,20 +22,19 @@ def relative_of_all(found: Tensors, expected: Tensors) -> float:
     Raises:
         AssertionError: The names or the shapes differ.
     """
-    _check_names(found, expected)
     largest, differences = [], []
-    for name, tensor in expected.items():
-        shapes = list(found[name].shape), list(tensor.shape)
+    for name, one, other in _pairs(found, expected):
+        shapes = list(one.shape), list(other.shape)
         assert shapes[0] == shapes[1], f"{name} {shapes[0]} against {shapes[1]}"
-        if tensor.numel():
-            largest.append(tensor.detach().abs().max().double().cpu())
-            differences.append(_on_cpu(found[name]).sub(_on_cpu(tensor)).abs().max())
+        if other.numel():
+            largest.append(other.abs().max())
+            differences.append(one.sub(other).abs().max())
     size = torch.stack(largest).max().item() or 1.0
     # torch's maximum keeps a NaN, Python's may lose it
     return torch.stack(differences).max().item() / size
 
 
-def relative_of_norms(found: Tensors, expected: Tensors) -> float:
+def relative_of_norms(found: Values, expected: Values) -> float:
     """Return the norm of the difference, relative to the norm expected.
 
     Each set of tensors is taken as one long vector. Where the norm expected is 0, the norm of the
@@ -49,13 +43,11 @@ def relative_of_norms(found: Tensors, expected: Tensors) -> float:
     Raises:
         AssertionError: The names differ.
     """
-    _check_names(found, expected)
-    difference = sum(
-        _on_cpu(found[name]).sub(_on_cpu(tensor)).square().sum()
-        for name, tensor in expected.items()
-    )
-    size = sum(_on_cpu(tensor).square().sum() for tensor in expected.values())
-    return float(torch.as_tensor(difference / size if size else difference).sqrt())
+    difference = size = torch.zeros((), dtype=torch.float64)
+    for _, one, other in _pairs(found, expected):
+        difference = difference + one.sub(other).square().sum()
+        size = size + other.square().sum()
+    return (difference / size if size else difference).sqrt().item()
 
 
 def count_unequal(found: Tensors, expected: Tensors) -> int:
@@ -66,29 +58,18 @@ def count_unequal(found: Tensors, expected: Tensors) -> int:
 
 
 def same_bits(found: Tensor, expected: Tensor) -> bool:
-    """Return whether dtype, shape and every bit are the same; a NaN equals itself."""
+    """Return whether dtype, shape and every bit are the same, where a NaN equals itself."""
     if found.dtype != expected.dtype or found.shape != expected.shape:
         return False
-    bits, expected_bits = (
-        tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-        for tensor in (found, expected)
-    )
-    return torch.equal(bits, expected_bits)
+    whole = (tensor.detach().cpu().contiguous().flatten() for tensor in (found, expected))
+    return torch.equal(*(tensor.view(torch.uint8) for tensor in whole))
 
 
-def gradients_of(model: nn.Module) -> Tensors:
-    """Return the gradients by the names of the state dict, a tied head's by both of its names."""
-    found = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        assert parameter.grad is not None, f"{name} has no gradient"
-        found[name] = parameter.grad
-    return found
-
-
-def _check_names(found: Tensors, expected: Tensors) -> None:
+def _pairs(found: Values, expected: Values) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield the names, which must be the same, and both tensors on the CPU in float64."""
+    found = {"": found} if isinstance(found, Tensor) else found
+    expected = {"": expected} if isinstance(expected, Tensor) else expected
     differing = sorted(found.keys() ^ expected.keys())
     assert not differing, f"other tensors: {differing[:3]}"
-
-
-def _on_cpu(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().double()
+    for name, tensor in expected.items():
+        yield name, found[name].detach().cpu().double(), tensor.detach().cpu().double()

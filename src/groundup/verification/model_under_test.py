@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from groundup.checkpoints import model_folder
 from groundup.checkpoints.layouts.gpt2 import LARGEST_BIGRAM
@@ -19,7 +19,7 @@ from groundup.models.bigram import Bigram
 from groundup.models.registry import Model, architecture_of, count_parameters
 from groundup.tokenizers.base import Tokenizer
 from groundup.training.objective import NextTokenLoss
-from groundup.verification.differences import Tensors, gradients_of
+from groundup.verification.differences import Tensors
 
 ROWS = 3
 TIME = 144  # tokens a row: as many as attention's bfloat16 products on a CPU begin with, and some
@@ -30,12 +30,12 @@ CPU = torch.device("cpu")
 
 
 class Skipped(Exception):  # noqa: N818
-    """A claim can't be measured here; the text says why, and is shown."""
+    """Says why a claim can't be measured here, in a text that is shown."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """An error and the bound that it is held against; `part` tells the parts of a claim apart."""
+    """An error, the bound that it is held against, and the part of the claim that it belongs to."""
 
     part: str
     error: float
@@ -107,17 +107,15 @@ class ModelUnderTest:
         return outcome(self.copied(torch.float64, CPU), self.tokens())
 
     def check_memory(self, copies: int) -> None:
-        """Check that so many float64 copies of the weights fit into the machine's memory.
+        """Check that `copies` float64 copies of the weights fit into the machine's free memory.
 
         Raises:
-            Skipped: They don't.
+            Skipped: There is too little free memory.
         """
         need = 8 * copies * count_parameters(self.model)
         if need > (free := 0.9 * memory.available(CPU)):
-            raise Skipped(
-                f"float64 needs about {need / 1e9:.0f} GB of memory, and there is room for "
-                f"{free / 1e9:.0f}"
-            )
+            reason = f"float64 needs about {need / 1e9:.0f} GB of memory"
+            raise Skipped(f"{reason}, and there is room for {free / 1e9:.0f}")
 
     @contextmanager
     def saved(self, dtype: torch.dtype | None = None) -> Iterator[Path]:
@@ -142,6 +140,15 @@ class ModelUnderTest:
             except OSError as error:
                 raise CheckpointError(f"no room to save the model in {name}: {error}") from error
             yield Path(name)
+
+
+def gradients_of(model: nn.Module) -> Tensors:
+    """Return the gradients by the names of the state dict, a tied head's by both of its names."""
+    found = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        assert parameter.grad is not None, f"{name} has no gradient"
+        found[name] = parameter.grad
+    return found
 
 
 @torch.no_grad()

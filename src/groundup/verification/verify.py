@@ -65,18 +65,6 @@ class Finding:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Verification:
-    """The whole table, as the JSON output has it."""
-
-    model: str | None
-    device: str
-    torch: str
-    claims: list[Finding]
-    failed: int
-    skipped: int
-
-
 CLAIMS = (
     Claim(
         "readable = fused",
@@ -145,7 +133,7 @@ CLAIMS = (
 
 
 def models_to_test(name: str | None, device: torch.device) -> list[ModelUnderTest]:
-    """Load the model of a name; or make small random ones where no name is given.
+    """Load the model of a name, or make small random models where no name is given.
 
     Raises:
         GroundupError: The name leads to no model.

@@ -1,17 +1,20 @@
 """How models are written in Hugging Face's folders: what a layout is, and a file a family."""
 
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from groundup.errors import CheckpointError
+from groundup.files import read_json
 from groundup.models.config import ModelConfig
 from groundup.models.registry import Model
 
 Weights = dict[str, Tensor]
 Settings = dict[str, Any]  # of config.json
+Fixed = dict[str, tuple[Any, ...]]  # the accepted values of each key, first the one it has left out
 
 
 class Layout(ABC):
@@ -55,6 +58,22 @@ class Layout(ABC):
         """
 
 
+def read_stated(path: Path) -> Any:
+    """Return what a JSON file of a model folder states.
+
+    Raises:
+        CheckpointError: There is no such file, or it isn't JSON.
+    """
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path.parent} has no {path.name}: it isn't a model folder"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} isn't valid JSON: {error}") from error
+
+
 def whole_numbers(settings: Settings, names: dict[str, str], path: Path) -> dict[str, int]:
     """Return the values of whole numbers by our names of them.
 
@@ -80,17 +99,13 @@ def number(value: object, key: str, path: Path) -> float:
     Raises:
         CheckpointError: It isn't one, or is too large for one.
     """
-    try:
-        if type(value) in (int, float):
-            return float(value)  # pyright: ignore[reportArgumentType]
-    except OverflowError:
-        pass
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with suppress(OverflowError):
+            return float(value)
     raise CheckpointError(f"{path}: {key} must be a number, not {value!r}")
 
 
-def check_fixed(
-    settings: Settings, fixed: dict[str, tuple[Any, ...]], family: str, path: Path
-) -> None:
+def check_fixed(settings: Settings, fixed: Fixed, family: str, path: Path) -> None:
     """Refuse settings that a family could vary and our model doesn't.
 
     Args:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from groundup.checkpoints.layouts import Layout, Settings
+from groundup.checkpoints.layouts import Layout, Settings, read_stated
 from groundup.checkpoints.layouts.gpt2 import GPT2Layout
 from groundup.checkpoints.layouts.qwen3 import Qwen3Layout
 from groundup.errors import CheckpointError, ConfigError
-from groundup.files import read_json, write_json
+from groundup.files import write_json
 from groundup.models.config import ModelConfig
 from groundup.models.registry import Model, architecture_of
 
@@ -57,10 +57,9 @@ def parse_config(settings: Settings, path: Path) -> tuple[str, ModelConfig]:
     layout = LAYOUTS[settings["model_type"]]
     architecture = settings.get("groundup_model", layout.architectures[0])
     if architecture not in layout.architectures:
-        known = ", ".join(layout.architectures)
+        family, known = settings["model_type"], ", ".join(layout.architectures)
         raise CheckpointError(
-            f"{path}: groundup_model is {architecture!r}; for {settings['model_type']} this "
-            f"version knows {known}"
+            f"{path}: groundup_model is {architecture!r}; for {family} this version knows {known}"
         )
     try:
         return architecture, layout.config_of(settings, architecture, path)
@@ -74,14 +73,7 @@ def read_settings(path: Path) -> Settings:
     Raises:
         CheckpointError: There is no such file, or it is damaged or of another family.
     """
-    try:
-        settings = read_json(path)
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path.parent} has no {CONFIG_FILE}: it isn't a model folder"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} isn't valid JSON: {error}") from error
+    settings = read_stated(path)
     found = settings.get("model_type") if isinstance(settings, dict) else type(settings).__name__
     if not isinstance(found, str) or found not in LAYOUTS or not isinstance(settings, dict):
         raise CheckpointError(

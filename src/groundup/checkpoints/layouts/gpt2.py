@@ -134,8 +134,7 @@ class GPT2Layout(Layout):
         if vocab_size > LARGEST_BIGRAM:
             raise CheckpointError(
                 f"a bigram of vocab_size = {vocab_size:,} can't be saved: its one-hot embedding "
-                "grows with the square. Choose a tokenizer of at most "
-                f"{LARGEST_BIGRAM:,} tokens."
+                f"grows with the square. Choose a tokenizer of at most {LARGEST_BIGRAM:,} tokens."
             )
         mean = 1.0 / vocab_size
         deviation = math.sqrt(mean * (1.0 - mean) + 1e-5)
@@ -150,6 +149,4 @@ class GPT2Layout(Layout):
 
 def _turned(weights: Weights) -> Weights:
     """The weights with the matrices that Conv1D keeps turned: views, of either orientation."""
-    return {
-        name: tensor.T if name.endswith(TRANSPOSED) else tensor for name, tensor in weights.items()
-    }
+    return {name: each.T if name.endswith(TRANSPOSED) else each for name, each in weights.items()}

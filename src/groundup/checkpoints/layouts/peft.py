@@ -4,10 +4,11 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundup.checkpoints.layouts import Layout, Settings
+from groundup.checkpoints.layouts import Layout, Settings, read_stated
 from groundup.errors import CheckpointError
-from groundup.files import read_json
-from groundup.models.lora import Adapter
+from groundup.models.gpt2 import GPT2
+from groundup.models.lora import LoRALinear
+from groundup.models.registry import Model
 
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -49,38 +50,26 @@ class AdapterSettings:
     scale: float
 
 
-def adapter_settings(
-    base: str, revision: str | None, *, rank: int, alpha: float, targets: set[str], conv: bool
-) -> Settings:
-    """Return an `adapter_config.json`.
+def adapter_settings(base: str, revision: str | None, model: Model) -> Settings:
+    """Return the `adapter_config.json` of a model with adapters.
 
     Args:
         base: The folder, or the model of the hub, that the adapters are for.
-        revision: The model's revision on the hub, or None.
-        rank: The rank of the adapters.
-        alpha: Their scale, times the rank.
-        targets: The names of the modules that have adapters.
-        conv: Whether these modules are Conv1Ds in transformers.
+        revision: That model's revision on the hub, or None.
+        model: The model with its adapters.
     """
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, LoRALinear)}
+    one = next(iter(layers.values()))
     return {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "auto_mapping": None,
-        "base_model_name_or_path": base,
-        "revision": revision,
-        "inference_mode": True,
-        "r": rank,
-        "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
+        **{"peft_type": "LORA", "task_type": "CAUSAL_LM", "auto_mapping": None},
+        **{"base_model_name_or_path": base, "revision": revision, "inference_mode": True},
+        "r": one.lora_A.out_features,
+        "lora_alpha": int(one.alpha) if one.alpha == int(one.alpha) else one.alpha,
         "lora_dropout": 0.0,
-        "target_modules": sorted(targets),
-        "fan_in_fan_out": conv,
-        "bias": "none",
-        "use_rslora": False,
-        "use_dora": False,
-        "modules_to_save": None,
-        "rank_pattern": {},
-        "alpha_pattern": {},
-        "init_lora_weights": True,
+        "target_modules": sorted({name.rpartition(".")[2] for name in layers}),
+        "fan_in_fan_out": isinstance(model, GPT2),  # whose modules are Conv1Ds in transformers
+        **{"bias": "none", "use_rslora": False, "use_dora": False, "modules_to_save": None},
+        **{"rank_pattern": {}, "alpha_pattern": {}, "init_lora_weights": True},
     }
 
 
@@ -90,10 +79,7 @@ def read_adapter_settings(path: Path) -> AdapterSettings:
     Raises:
         CheckpointError: It is damaged, or describes another kind of adapter than plain LoRA.
     """
-    try:
-        settings = read_json(path)
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} isn't valid JSON: {error}") from error
+    settings = read_stated(path)
     found = settings.get("peft_type") if isinstance(settings, dict) else type(settings).__name__
     if found != "LORA":
         raise CheckpointError(f"{path}: peft_type is {found!r}; groundup loads adapters of 'LORA'")
@@ -113,23 +99,15 @@ def read_adapter_settings(path: Path) -> AdapterSettings:
             f"{path}: base_model_name_or_path = {base!r} and revision = {revision!r} must name "
             "the model that the adapter is for"
         )
-    return AdapterSettings(base, revision or None, *_rank_and_scale(settings, path))
-
-
-def _rank_and_scale(settings: Settings, path: Path) -> tuple[int, float]:
-    """The rank, and alpha over it, or over its root (Kalajdzievski 2023)."""
     # LoraConfig's own, for keys that are left out
     rank, alpha = settings.get("r", 8), settings.get("lora_alpha", 8)
     if type(rank) is not int or not 1 <= rank < 2**31:
         raise CheckpointError(f"{path}: r must be a whole number from 1, not {rank!r}")
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) <= 1e30:
         raise CheckpointError(f"{path}: lora_alpha must be a number, not {alpha!r}")
-    return rank, alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
-
-
-def to_peft(adapter: Adapter) -> Adapter:
-    """Return adapters under peft's names: ours, which are Hugging Face's, within peft's."""
-    return {f"{PREFIX}{name}": tensor for name, tensor in adapter.items()}
+    # the root is Kalajdzievski's, 2023
+    scale = alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+    return AdapterSettings(base, revision or None, rank, scale)
 
 
 def matrix_of(name: str, layout: Layout) -> str | None:

@@ -1,10 +1,9 @@
 """Qwen3's layout, `Qwen3ForCausalLM`: `modern.py` has its names, so only the config differs."""
 
 from pathlib import Path
-from typing import Any
 
 from groundup.checkpoints import layouts
-from groundup.checkpoints.layouts import Layout, Settings, Weights, number
+from groundup.checkpoints.layouts import Fixed, Layout, Settings, Weights, number
 from groundup.errors import CheckpointError
 from groundup.models.config import ModernConfig
 from groundup.models.modern import Modern
@@ -24,7 +23,7 @@ NAMES = {
 }
 # of the residual stream in training; theirs has only one of attention's weights
 DROPOUT = "groundup_dropout"
-FIXED: dict[str, tuple[Any, ...]] = {
+FIXED: Fixed = {
     "hidden_act": ("silu",),
     "rms_norm_eps": (1e-6,),
     "attention_bias": (False,),
@@ -112,10 +111,8 @@ def _rope_theta(settings: Settings, path: Path) -> float:
     Raises CheckpointError for rotations of another kind.
     """
     parameters = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
-    kinds = ("rope_type", "type")
-    if not isinstance(parameters, dict) or any(
-        parameters.get(key, "default") != "default" for key in kinds
-    ):
+    is_dict, keys = isinstance(parameters, dict), ("rope_type", "type")
+    if not is_dict or any(parameters.get(key, "default") != "default" for key in keys):
         raise CheckpointError(
             f"{path}: rope_parameters = {parameters!r}, but groundup computes the default rotations"
         )

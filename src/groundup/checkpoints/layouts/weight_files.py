@@ -9,18 +9,17 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from groundup.checkpoints.layouts import Layout, Weights
+from groundup.checkpoints.layouts import Layout, Weights, read_stated
 from groundup.errors import CheckpointError
-from groundup.files import parse_json, read_json
+from groundup.files import parse_json
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -54,7 +53,17 @@ class Stored:
         return NUMBERS[self.numbers]
 
 
-def stored_tensors(folder: Path) -> dict[str, Stored]:
+Tensors = dict[str, Stored]
+
+
+def write(path: Path, weights: Weights, beside: Path) -> None:
+    """Write tensors as safetensors, for the same people to read as the file `beside`."""
+    weights = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
+    save_file(weights, path, metadata={"format": "pt"})
+    path.chmod(beside.stat().st_mode)  # safetensors lets nobody else read it
+
+
+def stored_tensors(folder: Path) -> Tensors:
     """Return every tensor of a folder's `model.safetensors`, or of the files in its index.
 
     Only headers are read. A folder that has nothing but pickles is refused, and none of them is
@@ -88,10 +97,7 @@ def read_index(path: Path) -> dict[str, str]:
     Raises:
         CheckpointError: The index is damaged, or names anything but safetensors beside it.
     """
-    try:
-        index = read_json(path)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} isn't valid JSON: {error}") from error
+    index = read_stated(path)
     files = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(files, dict) or not files:
         raise CheckpointError(f"{path} has no weight_map, which says what tensor is in what file")
@@ -104,9 +110,7 @@ def read_index(path: Path) -> dict[str, str]:
     return files
 
 
-def match(
-    stored: dict[str, Stored], expected: Weights, layout: Layout, folder: Path
-) -> dict[str, Stored]:
+def match(stored: Tensors, expected: Weights, layout: Layout, folder: Path) -> Tensors:
     """Return where each of the expected tensors lies, and a tied head that is stored nevertheless.
 
     Args:
@@ -118,7 +122,7 @@ def match(
     Raises:
         CheckpointError: A tensor is missing, surplus or of another shape.
     """
-    found: dict[str, Stored] = {}
+    found: Tensors = {}
     for name, tensor in stored.items():
         if (spelled := layout.spelled(name)) is None:
             continue
@@ -140,12 +144,7 @@ def match(
     return found
 
 
-def number_kind(stored: dict[str, Stored]) -> torch.dtype:
-    """Return the precision that holds all of these tensors exactly, nearly always that of each."""
-    return reduce(torch.promote_types, (tensor.dtype for tensor in stored.values()))
-
-
-def fill(targets: Weights, stored: dict[str, Stored], layout: Layout) -> None:
+def fill(targets: Weights, stored: Tensors, layout: Layout) -> None:
     """Read each tensor into its target; a stored head that is tied must equal the embedding.
 
     Raises:
@@ -163,7 +162,7 @@ def fill(targets: Weights, stored: dict[str, Stored], layout: Layout) -> None:
                     )
 
 
-def read_into(targets: Weights, stored: dict[str, Stored]) -> None:
+def read_into(targets: Weights, stored: Tensors) -> None:
     """Read each tensor into its target; one that has fewer rows takes the first.
 
     Raises:
@@ -177,10 +176,10 @@ def read_into(targets: Weights, stored: dict[str, Stored]) -> None:
                         targets[name][rows].copy_(piece)
 
 
-def _of_several(index: Path) -> dict[str, Stored]:
+def _of_several(index: Path) -> Tensors:
     """The tensors of the files that an index names, which must be where it says."""
     places = read_index(index)
-    found: dict[str, Stored] = {}
+    found: Tensors = {}
     for file in sorted(set(places.values())):
         if not (index.parent / file).is_file():
             raise CheckpointError(f"{index} names {file}, which isn't there")
@@ -196,7 +195,7 @@ def _of_several(index: Path) -> dict[str, Stored]:
     return found
 
 
-def tensors_in(path: Path) -> dict[str, Stored]:
+def tensors_in(path: Path) -> Tensors:
     """Return the tensors of one file, after safetensors has found no contradiction among them.
 
     Raises:
@@ -209,21 +208,16 @@ def tensors_in(path: Path) -> dict[str, Stored]:
             kinds = {name: (view.get_shape(), view.get_dtype()) for name, view in views.items()}
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = _parsed(file.read(length), path)
+            try:  # once more, for the places and for what safetensors passes over
+                header = parse_json(file.read(length))
+            except ValueError as error:
+                raise CheckpointError(
+                    f"{path} isn't a valid safetensors file: its header, {error}"
+                ) from error
         for name, (shape, numbers) in kinds.items():
             begin, _ = header[name]["data_offsets"]
             found[name] = Stored(path, name, torch.Size(shape), numbers, 8 + length + begin)
     return found
-
-
-def _parsed(header: bytes, path: Path) -> dict[str, Any]:
-    """A header's tensors, read once more for their places and for what safetensors passes over."""
-    try:
-        return parse_json(header)
-    except ValueError as error:
-        raise CheckpointError(
-            f"{path} isn't a valid safetensors file: its header, {error}"
-        ) from error
 
 
 @contextmanager
@@ -260,13 +254,9 @@ def check(tensor: Stored, name: str, shape: torch.Size, states: str = "config.js
     Raises:
         CheckpointError: The kind or the shape is wrong.
     """
+    place, known = f"{tensor.path}: tensor {name}", ", ".join(NUMBERS)
     if tensor.numbers not in NUMBERS:
-        raise CheckpointError(
-            f"{tensor.path}: tensor {name} is of {tensor.numbers}; groundup reads "
-            f"{', '.join(NUMBERS)}"
-        )
+        raise CheckpointError(f"{place} is of {tensor.numbers}; groundup reads {known}")
     if tensor.shape != shape:
-        raise CheckpointError(
-            f"{tensor.path}: tensor {name} is {list(tensor.shape)}, but {states} makes it "
-            f"{list(shape)}"
-        )
+        stored, stated = list(tensor.shape), list(shape)
+        raise CheckpointError(f"{place} is {stored}, but {states} makes it {stated}")
