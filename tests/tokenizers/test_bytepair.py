@@ -51,7 +51,9 @@ def gpt2() -> BytePairTokenizer:
 @pytest.fixture(scope="module")
 def oracle() -> tiktoken.Encoding:
     """GPT-2's encoding as tiktoken itself puts it together from the same files."""
-    ranks = data_gym_to_mergeable_bpe_ranks(str(fetch(MERGES)), str(fetch(VOCABULARY)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TIKTOKEN_CACHE_DIR", "")  # else it copies both into the temporary folder
+        ranks = data_gym_to_mergeable_bpe_ranks(str(fetch(MERGES)), str(fetch(VOCABULARY)))
     pattern = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
     return tiktoken.Encoding(
         "gpt2", pat_str=pattern, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: 50256}
