@@ -28,7 +28,7 @@ from groundup.data.choice_items import Item
 from groundup.data.hellaswag_items import OFFICIAL, read_items
 from groundup.evaluation.hellaswag import CONVENTIONS
 from groundup.evaluation.requests import score_requests
-from groundup.hub.download import fetch
+from groundup.hub.cache import fetch
 from groundup.models.config import GPTConfig
 from groundup.models.gpt2 import GPT2
 from groundup.models.registry import Model

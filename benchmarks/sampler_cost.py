@@ -24,7 +24,7 @@ from common import recipe_with, result_line
 from groundup.data.sampler import Sampler
 from groundup.data.shard_file import DTYPES, HEADER, MAGIC, open_shard, write_shard_file
 from groundup.data.shard_folder import FORMAT, INDEX, VERSION, open_folder
-from groundup.data.tokens import Tokens
+from groundup.data.splits import Tokens
 from groundup.profiling.synthetic import synthetic_dataset
 from groundup.recipes.schema import Recipe
 from groundup.training.session import Session

@@ -36,16 +36,18 @@ def open_whole(path: Path, apart: Path | None = None) -> Iterator[BinaryIO]:
         raise
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str, apart: Path | None = None) -> None:
     """Write a text in UTF-8 as `open_whole` does."""
     content = text.encode("utf-8")
-    with open_whole(path) as file:
+    with open_whole(path, apart) as file:
         file.write(content)
 
 
-def write_json(path: Path, value: Any, *, ensure_ascii: bool = True) -> None:
+def write_json(
+    path: Path, value: Any, *, ensure_ascii: bool = True, indent: int = 2, apart: Path | None = None
+) -> None:
     """Write a value as indented JSON as `open_whole` does."""
-    write_whole(path, json.dumps(value, ensure_ascii=ensure_ascii, indent=2) + "\n")
+    write_whole(path, json.dumps(value, ensure_ascii=ensure_ascii, indent=indent) + "\n", apart)
 
 
 def file_digest(path: Path, algorithm: str = "sha256", start: bytes = b"") -> str:

@@ -13,8 +13,9 @@ import torch
 from conftest import Cli, error_line
 from groundup import GPT2, GPTConfig, Modern, load
 from groundup.checkpoints import model_folder
-from groundup.checkpoints.find import find_model, on_hub, repository_of
+from groundup.checkpoints.find import find_model, on_hub
 from groundup.errors import CheckpointError, CorpusError, GroundupError
+from groundup.hub.cache import repository_of
 from hub_server import Hub, running_hub
 from model_files import INDEX, WHOLE, contents, published, shard
 from shard_files import learned

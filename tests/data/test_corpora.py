@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from conftest import TINY, error_line, some_text
 from groundup.cli.main import app
 from groundup.data.corpora import TINY_SHAKESPEARE, Corpus, load_corpus
-from groundup.data.dataset import split
 from groundup.data.python_docs import python_docs
+from groundup.data.splits import cut_text
 from groundup.errors import CorpusError
-from groundup.hub.download import cache_folder
+from groundup.hub.cache import cache_folder
 
 
 @pytest.fixture(scope="module")
@@ -228,11 +228,11 @@ def test_the_command_names_a_missing_corpus(tmp_path: Path):
 @given(st.integers(2, 5000), st.floats(1e-6, 0.9))
 def test_the_validation_split_is_the_end(length: int, fraction: float):
     tokens = np.arange(length)
-    training, validation = split(tokens, fraction)
+    training, validation = cut_text(tokens, fraction)
     assert np.array_equal(np.concatenate([training, validation]), tokens)
     assert abs(len(validation) - fraction * length) <= 1
 
 
 def test_a_run_keeps_the_last_tenth_for_validation(tmp_path: Path):
-    training, validation = split(np.arange(len(some_text())), 0.1)
+    training, validation = cut_text(np.arange(len(some_text())), 0.1)
     assert (len(training), len(validation)) == (5400, 600)

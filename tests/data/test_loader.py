@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from groundup.data.loader import Loader, hash_rows
 from groundup.data.sampler import Sampler
-from groundup.data.tokens import Tokens
+from groundup.data.splits import Tokens
 from groundup.errors import CorpusError
 
 SAMPLER = Sampler(Tokens.of(np.arange(500, dtype=np.uint16)), block_size=7, batch_size=12, seed=3)

@@ -14,7 +14,7 @@ from groundup.data.corpora import parse_mixture
 from groundup.data.mixture import Mixture, seed_of
 from groundup.data.permutation import PERIOD
 from groundup.data.sampler import Sampler
-from groundup.data.tokens import Tokens
+from groundup.data.splits import Tokens
 from groundup.errors import RecipeError
 
 seeds = st.integers(0, 2**63 - 1)

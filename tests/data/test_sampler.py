@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from groundup.data.loader import hash_rows
 from groundup.data.permutation import mix, permute
 from groundup.data.sampler import IGNORED, Sampler, evaluation_batches
-from groundup.data.tokens import Tokens
+from groundup.data.splits import Tokens
 
 keys = st.integers(0, 2**64 - 1).map(lambda key: np.array([key], dtype=np.uint64))
 seeds = st.integers(0, 2**63 - 1)  # what the recipe accepts

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from groundup.data import windows
 from groundup.data.sampler import Sampler
-from groundup.data.tokens import Tokens
+from groundup.data.splits import Tokens
 from groundup.data.windows import document_starts, whole_windows
 
 END = 7

@@ -17,7 +17,7 @@ import straightforward
 from commands import groundup
 from conftest import model_of, perturb
 from groundup.checkpoints import model_folder
-from groundup.hub.download import cache_folder
+from groundup.hub.cache import cache_folder
 from groundup.models.config import GPTConfig
 from groundup.tokenizers.gpt2 import gpt2_tokenizer
 from groundup.tokenizers.train import learn_tokenizer

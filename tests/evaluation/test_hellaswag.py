@@ -19,9 +19,9 @@ from commands import groundup
 from conftest import error_line
 from groundup.checkpoints import model_folder
 from groundup.data.choice_items import Item, ItemsFile
-from groundup.data.hellaswag_items import read_items
+from groundup.data.hellaswag_items import cleaned, read_items
 from groundup.errors import EvaluationError
-from groundup.evaluation.hellaswag import CONVENTIONS, HellaSwag, cleaned, encode_pair
+from groundup.evaluation.hellaswag import CONVENTIONS, HellaSwag, encode_pair
 from groundup.evaluation.multiple_choice import ChoiceResult
 from groundup.evaluation.scoring import Continuations, sums_of_endings
 from groundup.evaluation.statistics import wilson

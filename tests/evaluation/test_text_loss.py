@@ -17,7 +17,7 @@ from commands import groundup
 from conftest import error_line, some_text
 from groundup import CharacterTokenizer
 from groundup.checkpoints import model_folder
-from groundup.data.tokens import Tokens
+from groundup.data.splits import Tokens
 from groundup.errors import CorpusError
 from groundup.evaluation.sliding_window import bytes_of_tokens, sliding_losses
 from groundup.evaluation.task import NamedModel

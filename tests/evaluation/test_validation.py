@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from groundup.data.sampler import IGNORED
-from groundup.data.tokens import Tokens
+from groundup.data.splits import Tokens
 from groundup.evaluation.validation import mean_loss, share_of
 from groundup.parallel.world import World
 

@@ -16,7 +16,7 @@ from groundup.checkpoints import model_folder
 from groundup.cli.main import app
 from groundup.data import hellaswag_items as hellaswag
 from groundup.data.hellaswag_items import OFFICIAL
-from groundup.hub.download import cache_folder
+from groundup.hub.cache import cache_folder
 from groundup.models.config import GPTConfig
 from groundup.models.gpt2 import GPT2
 from groundup.recipes.schema import Recipe

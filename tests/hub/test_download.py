@@ -15,7 +15,8 @@ import pytest
 
 from conftest import Cli, error_line
 from groundup.errors import CorpusError
-from groundup.hub.download import RemoteFile, fetch
+from groundup.hub.cache import fetch
+from groundup.hub.download import RemoteFile
 from groundup.hub.http import TransferError, read_all
 
 CONTENT = bytes(range(256)) * 1000

@@ -13,8 +13,7 @@ from groundup.models.config import GPTConfig, ModelConfig, ModernConfig, adapter
 from groundup.models.lora import LoRALinear, adapt, adaptable_layers, adapter_of, merge
 from groundup.models.registry import Model, build, build_on_meta
 from groundup.optim.groups import LORA_RULES, group_parameters
-from groundup.training.compiling import compiled_parts
-from groundup.training.objective import NextTokenLoss
+from groundup.training.objective import NextTokenLoss, compiled_parts
 
 CONFIGS: dict[str, ModelConfig] = {
     "gpt2": GPTConfig(block_size=12, vocab_size=19, n_layer=2, n_head=2, n_embd=16),

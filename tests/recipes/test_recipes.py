@@ -19,7 +19,7 @@ from groundup.cli.main import app
 from groundup.console import short_count
 from groundup.data.corpora import TINY_SHAKESPEARE
 from groundup.errors import GroundupError, RecipeError
-from groundup.hub.download import cache_folder
+from groundup.hub.cache import cache_folder
 from groundup.models.registry import build
 from groundup.recipes.files import (
     Layer,

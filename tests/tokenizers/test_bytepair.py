@@ -17,7 +17,7 @@ from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 import tokenizers
 from groundup.data.corpora import load_corpus
 from groundup.errors import TokenizerError
-from groundup.hub.download import fetch
+from groundup.hub.cache import fetch
 from groundup.tokenizers import BytePairTokenizer, CharacterTokenizer, load_tokenizer
 from groundup.tokenizers.base import END_OF_TEXT, TOKENIZER_FILE, tokenizer_sha256
 from groundup.tokenizers.bytepair import contents_of

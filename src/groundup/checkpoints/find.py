@@ -1,28 +1,19 @@
-"""From a name to a model folder: a run's best checkpoint, any folder, or a model of the hub.
-
-What comes from Hugging Face's hub lies in the cache under its commit, and has that place only when
-all of it is there and verified. From then on the name means that commit, and nobody is asked any
-more. What other programs have put into Hugging Face's own cache is used where it is.
-"""
+"""From a name to a model folder: a run's best checkpoint, any folder, or a model of the hub."""
 
 import logging
 import os
 import re
-import shutil
+from functools import partial
 from pathlib import Path
-from urllib.parse import quote
-
-from filelock import FileLock
 
 from groundup.checkpoints import publish as checkpoint
 from groundup.checkpoints.layouts import weight_files
 from groundup.checkpoints.layouts.config_json import CONFIG_FILE, read_config
 from groundup.checkpoints.layouts.weight_files import INDEX_FILE, PICKLES, WEIGHTS_FILE
 from groundup.errors import CheckpointError
-from groundup.files import write_whole
 from groundup.hub import api as hub
-from groundup.hub.api import COMMIT, Repository
-from groundup.hub.download import cache_folder
+from groundup.hub import cache
+from groundup.hub.api import Repository
 from groundup.runs.folder import run_or_path
 
 logger = logging.getLogger(__name__)
@@ -31,7 +22,6 @@ GPT2_SIZES = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 OPENAI = {name: f"openai-community/{name}" for name in GPT2_SIZES}
 HUB_NAME = re.compile(r"([\w-][\w.-]*)/([\w-][\w.-]*)", re.ASCII)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-UNFINISHED = ".fetching-"
 
 
 def find_model(name: str | Path) -> Path:
@@ -77,18 +67,8 @@ def on_hub(name: str) -> Repository | None:
     return Repository("models", match[0], revision or "main")
 
 
-def repository_of(folder: Path) -> str | None:
-    """Return OWNER/NAME of a model folder in our cache or in Hugging Face's; None for any other."""
-    folder, home = folder.resolve(), cache_folder().resolve() / "hub"
-    theirs = re.fullmatch(r"models--(.+?)--(.+)", folder.parent.parent.name)
-    if theirs and folder.parent.name == "snapshots":
-        return f"{theirs[1]}/{theirs[2]}"
-    parts = folder.relative_to(home).parts if folder.is_relative_to(home) else ()
-    return "/".join(parts[:2]) if len(parts) == 3 else None
-
-
 def fetch(repository: Repository) -> Path:
-    """Return the folder of a repository in the cache, and download what isn't there.
+    """Return the folder of a repository in a cache, and download what isn't there.
 
     Only the config, the tokenizer's files and safetensors are downloaded.
 
@@ -97,83 +77,40 @@ def fetch(repository: Repository) -> Path:
             are asked for; or the cache can't be written.
         CorpusError: The hub can't be reached, or doesn't have what was asked for.
     """
-    home = cache_folder() / "hub" / repository.name
-    known = home / "revisions" / quote(repository.revision, safe="")
     try:
-        if (folder := _cached(home, known) or _of_hugging_face(repository)) is not None:
-            return folder
-        hub.refuse_offline(repository)
-        home.mkdir(parents=True, exist_ok=True)
-        with FileLock(home / ".lock"):  # of several processes, one fetches
-            if (folder := _cached(home, known)) is not None:
-                return folder
-            try:
-                folder = _bring(repository, home)
-            except CheckpointError:  # no model for us: what came of it is of no use
-                _forget_unfinished(home)
-                raise
-            known.parent.mkdir(exist_ok=True)
-            write_whole(known, folder.name)
-            _forget_unfinished(home)
-            return folder
+        found = cache.cached(repository) or _of_hugging_face(repository)
+        return found or cache.fetch_repository(repository, partial(_bring, repository))
     except OSError as error:
         raise CheckpointError(
-            f"{home} can't be written: {error}. Make room, or name another GROUNDUP_CACHE"
+            f"{cache.place_of(repository).parent} can't be written: {error}. Make room, or name "
+            "another GROUNDUP_CACHE"
         ) from error
-
-
-def _forget_unfinished(home: Path) -> None:
-    """Remove what has come of commits that are no longer, or never were, of use."""
-    for unfinished in home.glob(f"{UNFINISHED}*"):
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _cached(home: Path, known: Path) -> Path | None:
-    """The folder that a revision was when it was fetched, if it is still there."""
-    commit = known.name  # of a revision that is a commit itself
-    if known.is_file():
-        commit = known.read_text("ascii", errors="replace").strip()
-    folder = home / commit
-    return folder if COMMIT.fullmatch(commit) and folder.is_dir() else None
 
 
 def _of_hugging_face(repository: Repository) -> Path | None:
     """The folder in Hugging Face's cache, if all that groundup would fetch is there."""
-    from huggingface_hub import try_to_load_from_cache  # takes 0.1 s
 
-    def kept(name: str) -> object:
-        try:
-            return try_to_load_from_cache(repository.name, name, revision=repository.revision)
-        except ValueError:  # a name that the hub has none of
-            return None
-
-    def known(name: str) -> Path | None:
-        return Path(found) if isinstance(found := kept(name), str) else None
+    def kept(name: str) -> Path | bool:
+        return cache.kept_by_hugging_face(repository, name)
 
     # that there is no such file is kept as well
-    settled = all(kept(name) is not None for name in TOKENIZER_FILES)
-    if (config := known(CONFIG_FILE)) is None or not settled:
+    config, index = kept(CONFIG_FILE), kept(INDEX_FILE)
+    if not isinstance(config, Path) or not all(map(kept, TOKENIZER_FILES)):
         return None
-    index = None if known(WEIGHTS_FILE) else known(INDEX_FILE)
-    weights = set(weight_files.read_index(index).values()) if index else {WEIGHTS_FILE}
-    return config.parent if all(map(known, weights)) else None
+    weights = {WEIGHTS_FILE}
+    if isinstance(index, Path) and not isinstance(kept(WEIGHTS_FILE), Path):
+        weights = set(weight_files.read_index(index).values())
+    return config.parent if all(isinstance(kept(name), Path) for name in weights) else None
 
 
-def _bring(repository: Repository, home: Path) -> Path:
-    """What the revision is now, whole, under its commit.
-
-    What came before a failure waits for the next try.
-    """
-    pinned = Repository("models", repository.name, hub.commit_of(repository))
-    folder, unfinished = home / pinned.revision, home / f"{UNFINISHED}{pinned.revision}"
-    if folder.is_dir():  # another name for the same commit
-        return folder
+def _bring(repository: Repository, pinned: Repository, folder: Path) -> None:
+    """Download into a folder what makes a model of a repository, pinned to a commit."""
     files = {file.path: file for file in hub.files_below(pinned)}
 
     def get(name: str) -> Path:
         if name not in files:
             raise CheckpointError(f"{repository} has no {name}: groundup can't load it")
-        return hub.download(pinned, files[name], unfinished / name)
+        return hub.download(pinned, files[name], folder / name)
 
     read_config(get(CONFIG_FILE))
     pickles = sorted(path for path in files if Path(path).suffix in PICKLES and "/" not in path)
@@ -188,11 +125,9 @@ def _bring(repository: Repository, home: Path) -> Path:
     for name in filter(files.__contains__, TOKENIZER_FILES):
         get(name)
     size = sum(files[name].size for name in weights if name in files)
-    logger.info(f"downloading {pinned}: {size / 1e6:,.0f} MB to {folder}")
+    logger.info(f"downloading {pinned}: {size / 1e6:,.0f} MB to {cache.place_of(pinned)}")
     for name in weights:
         get(name)
-    unfinished.replace(folder)
-    return folder
 
 
 def _in_folder(path: Path) -> Path:

@@ -10,11 +10,12 @@ import torch
 
 from groundup.checkpoints import adapter_folder
 from groundup.checkpoints.adapter_folder import Base, config_file, find_base, is_adapter
-from groundup.checkpoints.find import find_model, repository_of
+from groundup.checkpoints.find import find_model
 from groundup.checkpoints.layouts import Settings, Weights, config_json, weight_files
 from groundup.checkpoints.layouts.config_json import CONFIG_FILE, layout_of, read_config
 from groundup.checkpoints.layouts.weight_files import WEIGHTS_FILE
 from groundup.errors import CheckpointError, ForeignTokenizerError
+from groundup.hub.cache import repository_of
 from groundup.machine.device import choose_device
 from groundup.models import registry
 from groundup.models.config import ModelConfig, parameter_count

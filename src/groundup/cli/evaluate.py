@@ -1,5 +1,6 @@
 """`groundup evaluate`: loads a model, puts it to a task, prints what came out and saves it."""
 
+import json as json_format
 import logging
 import os
 import sys
@@ -68,7 +69,7 @@ def evaluate(
         _check_writable(per_item)
     result = opened.evaluate(loaded, progress_line)
     if per_item is not None:
-        _write(per_item, result.items_as_json_lines())
+        _write(per_item, "".join(json_format.dumps(item) + "\n" for item in result.items()))
     print_finding(result, json)
     if (saved := save_result(result, loaded.folder)) is not None:
         logger.info("kept in %s", saved)
@@ -106,7 +107,7 @@ def load_named(name: str, device: str) -> NamedModel:
     from groundup.checkpoints.model_folder import load_model
 
     loaded = load_model(name, device=device)
-    named = NamedModel(name, loaded.model, loaded.require_tokenizer(), loaded.folder)
+    named = NamedModel.of(loaded, name)
     logger.info(loaded.description)
     return named
 

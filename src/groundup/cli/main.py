@@ -45,15 +45,32 @@ app = command_line()
 
 def main() -> None:
     """Run a command; what its user did wrong is one line on stderr and exit status 2."""
+    status = run(sys.argv[1:])
+    if os.environ.get("WORLD_SIZE", "1") != "1":  # see `join_world`: nothing is freed on the way
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    raise SystemExit(status)
+
+
+def run(words: list[str]) -> int:
+    """Run the command that consists of these words.
+
+    Returns:
+        The exit status.
+    """
     try:
         with messages_to(report):
-            app(sys.argv[1:], exit_on_error=False, print_error=False)
+            app(words, exit_on_error=False, print_error=False)
+    except SystemExit as ended:
+        return int(ended.code or 0)
     except (CycloptsError, GroundupError) as error:
         process = f" [process {os.environ['RANK']}]" if os.environ.get("RANK", "0") != "0" else ""
         sys.stderr.write(f"groundup{process}: {' '.join(str(error).split())}\n")
-        raise SystemExit(getattr(error, "exit_status", 2)) from None
+        return getattr(error, "exit_status", 2)
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        return 130
     except BrokenPipeError:  # `groundup generate ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(141) from None
+        return 141
+    return 0

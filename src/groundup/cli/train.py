@@ -1,9 +1,6 @@
 """The command `groundup train`. What it does is in training.py, which loads torch."""
 
-import os
-import sys
 from pathlib import Path
-from typing import NoReturn
 
 from groundup.cli.flags import Flags, given_fields, load_given
 
@@ -46,17 +43,8 @@ def train(
     if resume is not None:
         values = {"RECIPE": recipe, "--config": config, "--size": size, "--name": name}
         unwanted = [flag for flag, value in values.items() if value]
-        _finish(resume_training(resume, given, unwanted, accept_changed_data))
+        raise SystemExit(resume_training(resume, given, unwanted, accept_changed_data))
     recipe_name = recipe or "quickstart"
     if config is not None:  # a run's own recipe.toml stands for the run
         recipe_name = config.stem if config.name != "recipe.toml" else config.resolve().parent.name
-    _finish(start_training(load_given(recipe, config, size, given), recipe_name, name))
-
-
-def _finish(status: int) -> NoReturn:
-    """Leave with a training's status; one of several processes at once, before gloo aborts it."""
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    raise SystemExit(status)
+    raise SystemExit(start_training(load_given(recipe, config, size, given), recipe_name, name))

@@ -12,7 +12,8 @@ from groundup.data.permutation import PERIOD
 from groundup.data.python_docs import python_docs
 from groundup.data.shard_folder import ShardFolder, open_folder
 from groundup.errors import CorpusError, RecipeError
-from groundup.hub.download import RemoteFile, fetch
+from groundup.hub.cache import fetch
+from groundup.hub.download import RemoteFile
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"

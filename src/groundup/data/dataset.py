@@ -7,8 +7,8 @@ import numpy as np
 from groundup.data.corpora import Corpus, fingerprint_of
 from groundup.data.mixture import Mixture, seed_of
 from groundup.data.sampler import Sampler
-from groundup.data.shard_folder import SPLITS, ShardFolder
-from groundup.data.tokens import Tokens, check_range, token_dtype
+from groundup.data.shard_folder import ShardFolder
+from groundup.data.splits import SPLITS, Tokens, check_length, check_range, cut_text, token_dtype
 from groundup.data.windows import whole_windows
 from groundup.errors import CorpusError, RecipeError
 from groundup.recipes.schema import Recipe
@@ -138,38 +138,12 @@ def _tokenize(corpus: Corpus, recipe: Recipe, tokenizer: Tokenizer) -> Tokenized
         training, validation = (corpus.shards.tokens(name, vocab_size) for name in SPLITS)
     else:
         tokens = tokenizer.encode(corpus.text).astype(token_dtype(vocab_size))
-        splits = split(tokens, recipe.data.validation_fraction)
+        splits = cut_text(tokens, recipe.data.validation_fraction)
         training, validation = (Tokens.of(part, corpus.name) for part in splits)
     check_length(corpus.name, training, validation, recipe.model.block_size)
     size = bytes_per_token(corpus.shards, validation, tokenizer)
     stated = corpus.name, corpus.weight, corpus.fingerprint
     return TokenizedCorpus(*stated, training, validation, size)
-
-
-def split(tokens: np.ndarray, validation_fraction: float) -> tuple[np.ndarray, np.ndarray]:
-    """Cut [tokens] into training and validation, which is the end of the text."""
-    boundary = int(len(tokens) * (1 - validation_fraction))
-    return tokens[:boundary], tokens[boundary:]
-
-
-def check_length(name: str, training: Tokens, validation: Tokens, block_size: int) -> None:
-    """Check that a corpus is long enough to learn from and to be measured on.
-
-    A stream of the training split must hold a window of block_size + 1 tokens, and a stream of the
-    validation split must hold 2 tokens, so that one can be predicted from the other.
-
-    Raises:
-        CorpusError: A split of the corpus `name` is too short.
-    """
-    need = block_size + 1
-    both = training.streams, validation.streams
-    longest, longest_held_out = (max(map(len, streams), default=0) for streams in both)
-    if longest < need or longest_held_out < 2:
-        has = "in its longest shards " if sum(map(len, both)) > 2 else ""
-        has += f"{longest:,} tokens for training and {longest_held_out:,} for validation"
-        needs = f"model.block_size = {block_size} needs {need:,} and 2"
-        remedy = "Lower model.block_size, or give more text"
-        raise CorpusError(f"corpus {name} is too short: {has}, but {needs}. {remedy}")
 
 
 def bytes_per_token(shards: ShardFolder | None, validation: Tokens, tokenizer: Tokenizer) -> float:

@@ -1,11 +1,16 @@
-"""HellaSwag's validation items (Zellers et al. 2019), to score models and not to learn from."""
+"""HellaSwag's validation items (Zellers et al. 2019) and their preprocessing.
 
+They are for scoring models, and not for learning.
+"""
+
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from groundup.data.choice_items import Item, ItemsFile, open_file, read_json_lines
-from groundup.hub.download import RemoteFile, cache_folder, fetch
+from groundup.hub.cache import cache_folder, fetch
+from groundup.hub.download import RemoteFile
 
 TITLE = "HellaSwag"
 URL = "https://raw.githubusercontent.com/rowanz/hellaswag/master/data/hellaswag_val.jsonl"
@@ -54,3 +59,22 @@ def _item(value: Any, _line: int) -> Item:
     has_parts = "ctx_a" in value and "ctx_b" in value
     parts = (value["ctx_a"], value["ctx_b"]) if has_parts else None
     return Item(number, context, endings, label, TITLE, activity=activity, parts=parts)
+
+
+def preprocessed(item: Item) -> tuple[str, list[str]]:
+    """Give an item's context and endings in words as lm-evaluation-harness 0.4 has them.
+
+    The context begins with the activity, and the sentence to end with a capital letter. What the
+    source, WikiHow, put in brackets is removed. An item without `ctx_a` and `ctx_b` has its `ctx`
+    as it is.
+    """
+    context = item.context
+    if item.parts is not None:
+        context = f"{item.parts[0]} {item.parts[1].capitalize()}"
+    return cleaned(f"{item.activity}: {context}"), [cleaned(ending) for ending in item.endings]
+
+
+def cleaned(text: str) -> str:
+    """Remove what stands in brackets; a title becomes a sentence of its own."""
+    text = text.strip().replace(" [title]", ". ")
+    return re.sub(r"\[.*?\]", "", text).replace("  ", " ")

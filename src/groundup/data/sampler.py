@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from groundup.data.permutation import permute, random_key
-from groundup.data.tokens import Tokens
+from groundup.data.splits import Tokens
 
 IGNORED = -100  # a target that counts in no loss: cross entropy's own convention
 PLANNED = 8192  # examples whose places are worked out at once

@@ -7,13 +7,12 @@ from typing import Any
 
 from groundup.data.formats import INDEX, kind_of, split_files
 from groundup.data.shard_file import Shard, open_shard
-from groundup.data.tokens import Tokens, check_range
+from groundup.data.splits import SPLITS, Tokens, check_range
 from groundup.errors import CorpusError
 from groundup.files import read_json
 
 FORMAT, VERSION = "groundup shards", 1
 TOKENIZER_FOLDER = "tokenizer"
-SPLITS = ("train", "validation")
 # tokens: a corpus up to this size is verified at opening, a larger one as it is read
 READ_WHOLE = 2**27
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from groundup.data.tokens import Tokens
+from groundup.data.splits import Tokens
 
 AT_ONCE = 2**24  # tokens to scan in one piece
 

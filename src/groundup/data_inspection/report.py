@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from groundup.data.hellaswag_items import cached_items
-from groundup.data.shard_folder import INDEX, SPLITS, ShardFolder, damaged, open_folder
+from groundup.data.shard_folder import INDEX, ShardFolder, damaged, open_folder
+from groundup.data.splits import SPLITS
 from groundup.data_inspection import findings
 from groundup.data_inspection.contamination import find_overlap
 from groundup.data_inspection.findings import Finding, Split

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from groundup.data.shard_file import COPY_AGAIN, Shard
-from groundup.data.shard_folder import INDEX, SPLITS, ShardFolder
+from groundup.data.shard_folder import INDEX, ShardFolder
+from groundup.data.splits import SPLITS
 from groundup.data_inspection.ngrams import chunks, separators
 from groundup.data_inspection.statistics import Statistics
 from groundup.errors import CorpusError

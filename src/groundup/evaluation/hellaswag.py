@@ -1,17 +1,16 @@
-"""HellaSwag (Zellers et al. 2019): its preprocessing, its two conventions, published figures.
+"""HellaSwag (Zellers et al. 2019) as a task: its two conventions and the published figures.
 
 The same model gets different figures by build-nanogpt's convention, `completion`, and by that of
 lm-evaluation-harness, `harness`.
 """
 
-import re
 from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 
 from groundup.data.choice_items import Item, ItemsFile
-from groundup.data.hellaswag_items import is_official, open_items
+from groundup.data.hellaswag_items import is_official, open_items, preprocessed
 from groundup.errors import EvaluationError
 from groundup.evaluation.multiple_choice import MultipleChoice
 from groundup.evaluation.requests import COMPLETION, Convention, Request, encode
@@ -21,11 +20,10 @@ from groundup.tokenizers.base import Tokenizer
 
 
 def harness(item: Item, tokenizer: Tokenizer) -> Request:
-    """Ask for the cleaned activity and context, then a space and the cleaned ending.
+    """Ask for the preprocessed context, then a space and the ending.
 
     As lm-evaluation-harness 0.4 has it: acc goes by the sum of the log-probabilities, acc_norm by
-    the sum over the characters of the ending, acc_bytes by the sum over its bytes. An item without
-    `ctx_a` and `ctx_b` is asked with its `ctx` as it is.
+    the sum over the characters of the ending, acc_bytes by the sum over its bytes.
 
     Raises:
         EvaluationError: The item has no activity, or can't be encoded.
@@ -35,12 +33,8 @@ def harness(item: Item, tokenizer: Tokenizer) -> Request:
             f"item {item.number} has no activity_label, which the harness's question begins with. "
             "Leave the harness out: --convention completion"
         )
-    context = item.context
-    if item.parts is not None:
-        context = f"{item.parts[0]} {item.parts[1].capitalize()}"
-    query = cleaned(f"{item.activity}: {context}")
-    endings = [cleaned(ending) for ending in item.endings]
-    pairs = [encode_pair(item, query, f" {ending}", tokenizer) for ending in endings]
+    context, endings = preprocessed(item)
+    pairs = [encode_pair(item, context, f" {ending}", tokenizer) for ending in endings]
     lengths = {
         "acc": (1,) * len(endings),
         "acc_norm": tuple(map(len, endings)),
@@ -48,12 +42,6 @@ def harness(item: Item, tokenizer: Tokenizer) -> Request:
     }
     continuations = Continuations(pairs[0][0], tuple(ending for _, ending in pairs))
     return Request(item, continuations, lengths)
-
-
-def cleaned(text: str) -> str:
-    """Remove what the source, WikiHow, put in brackets; a title becomes a sentence of its own."""
-    text = text.strip().replace(" [title]", ". ")
-    return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
 
 
 def encode_pair(

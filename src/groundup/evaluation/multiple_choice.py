@@ -8,7 +8,6 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from json import dumps
 from typing import Any, ClassVar, Self
 
 from groundup.data.choice_items import Item, ItemsFile, spread
@@ -114,13 +113,13 @@ class ChoiceResult(Result):
         speeds = (f"{name} {speed:.1f}" for name, speed in result["items_per_second"].items())
         yield f"items a second: {', '.join(speeds)}"
 
-    def items_as_json_lines(self) -> str:
-        """Each item on a line, with what each convention made of it."""
-        lines = []
-        for place, item in enumerate(self.task.items):
-            found = {scores.convention: scores.items[place].to_json() for scores in self.scores}
-            lines.append(dumps({"ind": item.number, "label": item.label} | found) + "\n")
-        return "".join(lines)
+    def items(self) -> list[dict[str, Any]]:
+        """Return each item with what each convention made of it."""
+        return [
+            {"ind": item.number, "label": item.label}
+            | {scores.convention: scores.items[place].to_json() for scores in self.scores}
+            for place, item in enumerate(self.task.items)
+        ]
 
 
 @dataclass(frozen=True)

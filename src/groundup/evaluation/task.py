@@ -90,6 +90,15 @@ class NamedModel:
     tokenizer: "Tokenizer"
     folder: Path = field(default_factory=Path)
 
+    @classmethod
+    def of(cls, loaded: "LoadedModel", name: str) -> Self:
+        """Name a model that was loaded.
+
+        Raises:
+            CheckpointError: The model has no tokenizer.
+        """
+        return cls(name, loaded.model, loaded.require_tokenizer(), loaded.folder)
+
 
 @dataclass(frozen=True)
 class Table:
@@ -121,9 +130,9 @@ class Result(Finding):
 
     identity: ClassVar[tuple[str, ...]]
 
-    def items_as_json_lines(self) -> str:
-        """Return each item as a line of JSON, for tasks that have items."""
-        raise NotImplementedError
+    def items(self) -> list[dict[str, Any]]:
+        """Return what was found of each item, as JSON knows it; a task may have no items."""
+        return []
 
 
 class Task(ABC):
@@ -200,10 +209,8 @@ def evaluate(
     if task not in TASKS:
         raise EvaluationError(f"there is no task {task}. Known: {', '.join(TASKS)}")
     settings = Settings(limit, batch_size, file, corpus=corpus)
-    tested = (loaded.title, loaded.model, loaded.require_tokenizer(), loaded.folder)
-    return open_task(task, settings).evaluate(
-        NamedModel(*tested), lambda _what, _total: lambda _done: None
-    )
+    named = NamedModel.of(loaded, loaded.title)
+    return open_task(task, settings).evaluate(named, lambda _what, _total: lambda _done: None)
 
 
 @contextmanager

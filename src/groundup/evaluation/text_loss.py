@@ -10,7 +10,7 @@ import numpy as np
 
 from groundup.data.corpora import Corpus, open_corpora
 from groundup.data.dataset import check_tokenizer
-from groundup.data.tokens import Tokens, check_range
+from groundup.data.splits import Tokens, check_range
 from groundup.errors import EvaluationError
 from groundup.evaluation.passages import SIZE, Passages, Reading, common_passages
 from groundup.evaluation.sliding_window import (

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.data.sampler import IGNORED, evaluation_batches
-from groundup.data.tokens import Tokens
+from groundup.data.splits import Tokens
 from groundup.parallel.world import World
 
 

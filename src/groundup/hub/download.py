@@ -1,7 +1,5 @@
-"""Fetch a file once: with a time limit, resumable, and verified before it gets its name."""
+"""Downloads one file: with a time limit, resumable, and verified before it gets its name."""
 
-import http.client
-import os
 import re
 import time
 from collections.abc import Callable
@@ -10,12 +8,9 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
-import platformdirs
-from filelock import FileLock
-
 from groundup.errors import CorpusError
 from groundup.files import file_digest
-from groundup.hub.http import RetryPolicy, TransferError, open_url, reason, with_retries
+from groundup.hub.http import RetryPolicy, TransferError, open_url, with_retries
 
 SLOWEST = 20_000  # bytes a second over a whole try: a server that dribbles is given up
 
@@ -42,40 +37,6 @@ class RemoteFile:
     sha256: str | None = None
     instead: str = ""
     git_sha1: str | None = None
-
-
-def cache_folder() -> Path:
-    """Return the folder `GROUNDUP_CACHE`, or else the platform's folder for caches."""
-    named = os.environ.get("GROUNDUP_CACHE")
-    return Path(named or platformdirs.user_cache_dir("groundup", appauthor=False))
-
-
-def fetch(remote: RemoteFile, timeout: float | None = None, deadline: float = 600.0) -> Path:
-    """Return a file's path in the cache, and download the file if it isn't there.
-
-    Args:
-        remote: The file.
-        timeout: Seconds without a byte before giving up, `network_timeout()` if left out.
-        deadline: Seconds in all before giving up. What has come is kept, and the next call goes on
-            from there.
-
-    Raises:
-        CorpusError: The file can't be had, or isn't what it should be.
-    """
-    path = cache_folder() / remote.path
-    silence = {} if timeout is None else {"timeout": timeout}
-    policy = RetryPolicy(**silence, tries=1, deadline=deadline)
-    try:
-        if path.is_file():
-            return complete(remote, path, policy, token=None, progress=None)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock")):  # of several processes, one writes
-            return complete(remote, path, policy, token=None, progress=None)
-    except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
-        raise CorpusError(
-            f"can't download {remote.url} to {path}: {reason(error)}. Put the file there "
-            f"yourself, or {remote.instead}"
-        ) from error
 
 
 def complete(

@@ -12,6 +12,8 @@ from torch import Tensor
 
 Result = TypeVar("Result")
 
+_kept: list[dist.ProcessGroup | None] = []  # until the process ends
+
 
 @dataclass(frozen=True)
 class World:
@@ -73,8 +75,8 @@ def main_first(world: World, work: Callable[[], Result]) -> Result:
 def join_world(uses_cuda: bool) -> Iterator[World]:
     """Join the world that torchrun's environment describes, else a world of one.
 
-    The process group is destroyed on the way out: gloo can abort at exit where it outlives its
-    users.
+    On the way out nobody may use the process group any more, but it stays in memory: whoever frees
+    it holds Python's lock and waits for gloo's threads, and these may wait for that lock.
 
     Args:
         uses_cuda: Whether the processes compute on GPUs, one each.
@@ -90,6 +92,7 @@ def join_world(uses_cuda: bool) -> Iterator[World]:
     if uses_cuda:
         torch.cuda.set_device(world.local_rank)
     dist.init_process_group("nccl" if uses_cuda else "gloo")
+    _kept.append(dist.group.WORLD)
     try:
         yield world
     finally:

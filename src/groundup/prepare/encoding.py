@@ -14,7 +14,6 @@ is needed. A run holds
 """
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from groundup.data.permutation import random_key
+from groundup.data.splits import validates
 from groundup.errors import CorpusError, TokenizerError
 from groundup.files import open_whole
 from groundup.tokenizers.base import END_OF_TEXT, Tokenizer
@@ -65,7 +65,7 @@ class Layout:
 
     def validates(self, digest: bytes) -> bool:
         """Tell whether the document with this digest belongs to the validation split."""
-        return int.from_bytes(digest[:8], "little") < self.validation * 2.0**64
+        return validates(digest, self.validation)
 
     def orders(self, digests: np.ndarray) -> np.ndarray:
         """Give each document a random number, which is its place in the order of all documents.
@@ -135,24 +135,6 @@ def encode_anyway(tokenizer: Tokenizer, text: str) -> np.ndarray:
         middle = len(text) // 2
         halves = text[:middle], text[middle:]
         return np.concatenate([encode_anyway(tokenizer, half) for half in halves])
-
-
-def write_json(path: Path, values: dict[str, Any], folder: Path | None = None) -> None:
-    """Write values as JSON in ASCII, either the whole file or nothing.
-
-    It is ASCII because the names of files may be no text.
-
-    Args:
-        path: The file.
-        values: What JSON can hold.
-        folder: Where the file is until it is whole, on the same disk. By default this is the folder
-            of `path`.
-
-    Raises:
-        OSError: The file can't be written.
-    """
-    with open_whole(path, folder or path.parent) as file:
-        file.write(json.dumps(values, indent=1).encode("ascii") + b"\n")
 
 
 class RunWriter:

@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from groundup.data.shard_folder import INDEX, TOKENIZER_FOLDER, ShardFolder, open_folder, read_index
-from groundup.data.tokens import token_dtype
+from groundup.data.splits import token_dtype
 from groundup.errors import CorpusError
 from groundup.machine.cores import usable_cores
 from groundup.prepare.hub_datasets import named_dataset

@@ -10,8 +10,9 @@ from typing import Any
 
 from groundup.data.shard_folder import TOKENIZER_FOLDER
 from groundup.errors import CorpusError
+from groundup.files import write_json
 from groundup.prepare.documents import Reading, read_documents
-from groundup.prepare.encoding import SHARD_TOKENS, Layout, encode_anyway, repaired, write_json
+from groundup.prepare.encoding import SHARD_TOKENS, Layout, encode_anyway, repaired
 from groundup.prepare.inputs import Part, find_parts
 from groundup.tokenizers.base import Tokenizer, tokenizer_sha256
 from groundup.tokenizers.characters import CharacterTokenizer
@@ -94,7 +95,7 @@ class Plan:
 
     def write(self, folder: Path) -> None:
         """Write `plan.json`."""
-        write_json(folder / PLAN, asdict(self))
+        write_json(folder / PLAN, asdict(self), indent=1, apart=folder)
 
     @classmethod
     def read(cls, folder: Path) -> "Plan":

@@ -17,9 +17,10 @@ import numpy as np
 
 from groundup.console import messages_to
 from groundup.data.shard_file import write_shard_file
-from groundup.data.shard_folder import FORMAT, INDEX, SPLITS, TOKENIZER_FOLDER, VERSION
-from groundup.data.tokens import token_dtype
+from groundup.data.shard_folder import FORMAT, INDEX, TOKENIZER_FOLDER, VERSION
+from groundup.data.splits import SPLITS, token_dtype
 from groundup.data_inspection.statistics import Statistics
+from groundup.files import write_json
 from groundup.prepare import encoding
 from groundup.prepare.documents import read_documents
 from groundup.prepare.encoding import RunWriter, digest_of, encode_anyway, repaired
@@ -55,7 +56,7 @@ class Job:
 
     def keep(self, name: str, result: dict[str, Any]) -> dict[str, Any]:
         """Leave the result of a call, so that it is done."""
-        encoding.write_json(self.work / f"{name}.json", result)
+        write_json(self.work / f"{name}.json", result, indent=1, apart=self.work)
         return result
 
 
@@ -204,5 +205,5 @@ def write_index(out: str, parts: int) -> dict[str, Any]:
         "inputs": plan.inputs,
     }
     with explained(job.out):
-        encoding.write_json(job.out / INDEX, index, job.work)
+        write_json(job.out / INDEX, index, indent=1, apart=job.work)
     return index

@@ -3,7 +3,7 @@
 import numpy as np
 
 from groundup.data.dataset import Dataset, TokenizedCorpus
-from groundup.data.tokens import Tokens, token_dtype
+from groundup.data.splits import Tokens, token_dtype
 from groundup.errors import RecipeError
 from groundup.recipes.schema import Recipe
 from groundup.tokenizers.characters import CharacterTokenizer

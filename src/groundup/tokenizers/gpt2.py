@@ -2,7 +2,8 @@
 
 import json
 
-from groundup.hub.download import RemoteFile, fetch
+from groundup.hub.cache import fetch
+from groundup.hub.download import RemoteFile
 from groundup.tokenizers.base import END_OF_TEXT
 from groundup.tokenizers.bytepair import BytePairTokenizer, contents_of
 

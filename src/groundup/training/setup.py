@@ -45,10 +45,9 @@ from groundup.training.checks import (
     check_same_weights,
     versions,
 )
-from groundup.training.compiling import compile_in_place
 from groundup.training.initial import initial_model, resumed_model
 from groundup.training.length import measure_steps, steps_of_epochs
-from groundup.training.objective import NextTokenLoss
+from groundup.training.objective import NextTokenLoss, compile_in_place
 from groundup.training.periodic import PeriodicEvaluation, open_evaluations
 from groundup.training.session import Session
 from groundup.training.state import Progress, StateWriter, read_state

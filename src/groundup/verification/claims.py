@@ -22,8 +22,7 @@ from groundup.models.readable import ReadableGPT
 from groundup.models.registry import Model, cache_for, hidden_states
 from groundup.optim.groups import RULES, build_optimizers
 from groundup.recipes.schema import OptimSection
-from groundup.training.compiling import compiled_parts
-from groundup.training.objective import NextTokenLoss
+from groundup.training.objective import NextTokenLoss, compiled_parts
 from groundup.verification.differences import Tensors, count_unequal, relative, relative_of_norms
 from groundup.verification.model_under_test import (
     CPU,

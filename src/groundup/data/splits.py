@@ -1,10 +1,15 @@
-"""Tokens as training reads them: one stream or many, in memory or on disk."""
+"""The two splits that a run needs, training and validation: their tokens, and where they are cut.
+
+The tokens of a split are one stream or many, in memory or on disk.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from groundup.errors import CorpusError
+
+SPLITS = ("train", "validation")
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
@@ -78,3 +83,37 @@ def check_range(tokens: np.ndarray, name: str, limit: int, at_once: int = 2**24)
         if piece.max() >= limit:
             place = int(np.argmax(piece >= limit))
             raise out_of_range(int(piece[place]), name, first + place, limit)
+
+
+def cut_text(tokens: np.ndarray, validation_fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Cut the [tokens] of a text into training and validation, which is the end of the text."""
+    boundary = int(len(tokens) * (1 - validation_fraction))
+    return tokens[:boundary], tokens[boundary:]
+
+
+def validates(digest: bytes, validation_fraction: float) -> bool:
+    """Tell by a document's digest, 8 uniform bytes or more, whether it is kept for validation.
+
+    So a document stays in its split when others are added.
+    """
+    return int.from_bytes(digest[:8], "little") < validation_fraction * 2.0**64
+
+
+def check_length(name: str, training: Tokens, validation: Tokens, block_size: int) -> None:
+    """Check that a corpus is long enough to learn from and to be measured on.
+
+    A stream of the training split must hold a window of block_size + 1 tokens, and a stream of the
+    validation split must hold 2 tokens, so that one can be predicted from the other.
+
+    Raises:
+        CorpusError: A split of the corpus `name` is too short.
+    """
+    need = block_size + 1
+    both = training.streams, validation.streams
+    longest, longest_held_out = (max(map(len, streams), default=0) for streams in both)
+    if longest < need or longest_held_out < 2:
+        has = "in its longest shards " if sum(map(len, both)) > 2 else ""
+        has += f"{longest:,} tokens for training and {longest_held_out:,} for validation"
+        needs = f"model.block_size = {block_size} needs {need:,} and 2"
+        remedy = "Lower model.block_size, or give more text"
+        raise CorpusError(f"corpus {name} is too short: {has}, but {needs}. {remedy}")
