@@ -119,8 +119,14 @@ def make(kind: str, number: int, base: Path, folder: Path) -> Path:
     content = (base / file).read_bytes()
     hostile = hostile_json if file.endswith(".json") else hostile_safetensors
     hostile = hostile_tokenizer if file == "tokenizer.json" else hostile
-    (folder / file).write_bytes(hostile(content, chosen))
-    return folder / file
+    return write_anew(folder / file, hostile(content, chosen))
+
+
+def write_anew(file: Path, content: bytes) -> Path:
+    """Write a file in the place of another; some disks flush a file that is cut and written."""
+    file.unlink()
+    file.write_bytes(content)
+    return file
 
 
 def use(kind: str, folder: Path) -> None:
@@ -186,7 +192,7 @@ def watched(kind: str, numbers: range, folder: str, sent: Connection) -> None:
             sent.send((number, complaint))
         if (seconds := time.process_time() - began) > SILENCE / 6:
             sent.send((number, f"{seconds:.1f} s"))
-        shutil.copyfile(base / file.name, file)
+        write_anew(file, (base / file.name).read_bytes())
     sent.send((numbers.stop, None))
 
 

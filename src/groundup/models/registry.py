@@ -1,7 +1,11 @@
-"""The models there are, by the names under which recipes and folders know them."""
+"""The models, by the names that recipes and model folders have for them."""
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from groundup.models.bigram import Bigram
 from groundup.models.cache import KVCache
@@ -15,20 +19,33 @@ MODELS = {"bigram": Bigram, "readable": ReadableGPT, "gpt2": GPT2, "modern": Mod
 
 
 def build(architecture: str, config: ModelConfig) -> Model:
-    """Build a new model of that name, from a config of its class."""
+    """Build a new model of an architecture, from a config of the class that it takes."""
     return MODELS[architecture](config)  # pyright: ignore[reportArgumentType]
 
 
 def build_on_meta(architecture: str, config: ModelConfig) -> Model:
     """Build a model on the meta device: its weights have shapes, and no memory."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         return build(architecture, config)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves out random initialisation: most of the time goes there, and no weight has memory."""
+
+    draws = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function in self.draws:
+            return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
+        return function(*args, **(kwargs or {}))
 
 
 def allocated(model: Model, dtype: torch.dtype) -> Model:
     """Move a model from the meta device to the CPU, where its weights are still to be filled in.
 
-    No weight is held in another precision first.
+    No weight gets memory in another precision than `dtype` first.
     """
     model = model.to(dtype)
     first: dict[Tensor, str] = {}
@@ -52,20 +69,20 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def cache_for(model: Model, room: int) -> KVCache | None:
-    """Make an empty cache for a model; None for the models that compute everything anew.
+    """Make an empty cache for a model, or return None for a model that can't use one.
 
     Args:
         model: Any model.
-        room: The tokens of a row that will be read at the most.
+        room: The largest number of tokens of a row that will be read.
     """
     return KVCache(model.config.n_layer, room) if isinstance(model, GPT2 | Modern) else None
 
 
 def hidden_states(model: Model, tokens: Tensor, cache: KVCache | None) -> Tensor:
-    """Return the states of tokens that follow what a cache holds; without one, they follow nothing.
+    """Return the hidden states of tokens, which follow the tokens of a cache if there is one.
 
     Args:
-        model: Any model, and one that `cache_for` has a cache for if there is a cache.
+        model: Any model without a cache; with one, a model that `cache_for` makes a cache for.
         tokens: [batch, time] int64.
         cache: What the model has read before; these tokens are added to it.
 
