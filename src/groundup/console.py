@@ -1,7 +1,7 @@
 """What commands print: answers on stdout, as tables or JSON, and messages beside them.
 
 Messages go through `logging`: a module says `logger.info(...)`, and `messages_to` decides where the
-lines go. The command line writes them on stderr, so that what is piped on is the answer alone.
+lines go. The command line writes them on stderr, so that a pipe gets the answer alone.
 """
 
 import json
@@ -18,13 +18,13 @@ from rich.table import Table
 
 
 def wide_console(width: int = 400) -> Console:
-    """The terminal as it is, or for a pipe a console that breaks lines after `width` columns."""
+    """Return a console for the terminal; for a pipe it breaks lines after `width` columns."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=width)
 
 
 def plain_table(*left: str, right: tuple[str, ...] = ()) -> Table:
-    """A table with columns of words, and after them columns of numbers."""
+    """Return a table with columns of words, and after them columns of numbers."""
     table = Table(*left, box=SIMPLE, pad_edge=False)
     for column in right:
         table.add_column(column, justify="right")
@@ -32,12 +32,12 @@ def plain_table(*left: str, right: tuple[str, ...] = ()) -> Table:
 
 
 def print_json(result: dict[str, Any]) -> None:
-    """One object, for a program to read."""
+    """Print one JSON object, for a program to read."""
     sys.stdout.write(json.dumps(result, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
 
 
 def short_count(number: int) -> str:
-    """A count as people say it: 803 thousand is 803K, 10.7 million is 10.7M."""
+    """Give a count as people say it: 803 thousand is 803K, 10.7 million is 10.7M."""
     for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
         if number >= size:
             return f"{number / size:.3g}{letter}"
@@ -55,17 +55,17 @@ def duration(seconds: float) -> str:
 
 
 def mebibytes(size: int) -> str:
-    """Bytes as people say them: 1,234 MiB."""
+    """Give a number of bytes as people say it: 1,234 MiB."""
     return f"{size / 2**20:,.0f} MiB"
 
 
 def report(text: str) -> None:
-    """A line for the user that isn't part of the result."""
+    """Write a line on stderr for the user, which isn't part of the result."""
     sys.stderr.write(f"{text}\n")
 
 
 def show(result: Any, table: Table, as_json: bool) -> None:
-    """A dataclass as one JSON object on a line, or its table."""
+    """Print a dataclass, as one line of JSON if `as_json` is set, or else its table."""
     if as_json:
         sys.stdout.write(json.dumps(asdict(result)) + "\n")
     else:

@@ -1,13 +1,13 @@
-"""The errors that a user can cause, each said in one line: what, its value, and the remedy."""
+"""The errors that a user can cause, each said in one line: what is wrong, its value, the remedy."""
 
 LONGEST = 2000  # characters of a message
 
 
 class GroundupError(ValueError):
-    """Bad input at the border: the command line prints it as one line and exits with `exit_status`.
+    """An error of the user, which the command line prints in one line before it exits.
 
-    What it quotes may come from a file that means harm: a terminal's control characters are written
-    out, and of a value that goes on for pages there is the beginning, and the remedy after it.
+    The command line exits with `exit_status`. A message may quote a malicious file, so a terminal's
+    control characters are escaped, and the middle of a message of several pages is left out.
     """
 
     exit_status = 2
@@ -17,7 +17,7 @@ class GroundupError(ValueError):
 
 
 class ConfigError(GroundupError):
-    """A model config whose values contradict each other; `field` is the one to change."""
+    """A model config whose values contradict each other; `field` names the value to change."""
 
     def __init__(self, field: str, complaint: str, remedy: str) -> None:
         super().__init__(f"{complaint}. {remedy}")
@@ -29,7 +29,7 @@ class RecipeError(GroundupError):
 
 
 class CorpusError(GroundupError):
-    """A text that is missing, empty, too short, damaged or not the text it was."""
+    """A text that is missing, empty, too short, damaged or has changed."""
 
 
 class TokenizerError(GroundupError):
@@ -41,7 +41,7 @@ class ForeignTokenizerError(TokenizerError):
 
 
 class SlowTokenizerError(ForeignTokenizerError):
-    """Byte-level BPE that tiktoken wouldn't encode alike: Hugging Face's `tokenizers` does."""
+    """Byte-level BPE that tiktoken can't encode with the same ids, but `tokenizers` can."""
 
 
 class CheckpointError(GroundupError):
@@ -73,7 +73,7 @@ class RunError(GroundupError):
 
 
 class TrainingError(GroundupError):
-    """Training stopped itself: the numbers went bad, or the disk did."""
+    """Training stopped: a loss or gradient isn't a finite number, or a file can't be written."""
 
     exit_status = 1
 

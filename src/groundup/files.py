@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and what small files hold: JSON and digests."""
+"""Files that appear whole or not at all, JSON, and digests of files."""
 
 import hashlib
 import json
@@ -13,12 +13,12 @@ from uuid import uuid4
 
 @contextmanager
 def open_whole(path: Path, apart: Path | None = None) -> Iterator[BinaryIO]:
-    """Open a file for writing that gets its name, durable, when the body ends.
+    """Open a file for writing that gets its name when the body ends and its bytes are on the disk.
 
     Args:
-        path: The name that it gets; what was there is replaced.
-        apart: Where it lies until then, on the same disk, under a name that no other process
-            gives; left out, under a hidden name beside `path`.
+        path: The name that the file gets; a file of that name is replaced.
+        apart: The folder in which the file lies until then, on the same disk, under a name that no
+            other process gives. Left out, the file lies under a hidden name beside `path`.
 
     Raises:
         OSError: The file can't be written. After this and any other error nothing is left behind.
@@ -55,7 +55,7 @@ def file_digest(path: Path, algorithm: str = "sha256", start: bytes = b"") -> st
 
     Args:
         path: The file.
-        algorithm: The name that hashlib has for it.
+        algorithm: The name of the hash function in hashlib.
         start: Bytes that are hashed before the file's.
     """
     with path.open("rb") as file:
@@ -69,7 +69,7 @@ def parse_json(text: str | bytes) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        ValueError: It isn't JSON, or its values are nested more than 64 levels deep.
+        ValueError: The text isn't JSON, or its values are nested more than 64 levels deep.
     """
     try:
         value = json.loads(text)
@@ -90,6 +90,6 @@ def read_json(path: Path) -> Any:
 
     Raises:
         OSError: The file can't be read.
-        ValueError: It isn't JSON in UTF-8, or it is nested too deeply.
+        ValueError: The file isn't JSON in UTF-8, or its values are nested too deeply.
     """
     return parse_json(path.read_text("utf-8"))

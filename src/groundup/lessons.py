@@ -8,16 +8,16 @@ BUDGET = "GROUNDUP_LESSON_BUDGET"  # the share of each lesson's training steps; 
 
 
 def lesson_steps(full: int) -> int:
-    """Return the steps that a lesson trains for, at least one.
+    """Return the number of steps that a lesson trains for, at least one.
 
-    They are a share, and aren't limited by time, so that a lesson computes the same on a fast
-    machine and on a busy one.
+    The number is a share of `full`, whatever time that takes, so that a lesson computes the same on
+    a fast machine and on a busy one. GROUNDUP_LESSON_BUDGET states the share.
 
     Args:
-        full: The steps of a full run, of which GROUNDUP_LESSON_BUDGET may state a share.
+        full: The number of steps of a full run.
 
     Raises:
-        ConfigError: The share isn't above 0 and at most 1.
+        ConfigError: GROUNDUP_LESSON_BUDGET isn't a number above 0 and up to 1.
     """
     given = os.environ.get(BUDGET) or "1"
     try:

@@ -1,8 +1,8 @@
-"""Adapters as a folder that `peft` reads, any LoRA that `peft` wrote, and the model they are for.
+"""Writes adapters for `peft`, reads LoRA that `peft` wrote, and finds the base model of adapters.
 
-A checkpoint of a LoRA run has no `config.json`: transformers would take it for a whole model. What
-the merged model is stands in `merged_config.json`, and `base.json` says of what weights the base
-consisted, byte for byte.
+A checkpoint of a LoRA run has no `config.json`, because with one transformers would take the folder
+for a whole model. The config of the merged model is in `merged_config.json`, and the hashes of the
+base model's weights are in `base.json`.
 """
 
 from dataclasses import asdict, dataclass
@@ -46,10 +46,10 @@ class Base:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Return whether a folder holds adapters for a model elsewhere.
+    """Return whether a folder holds adapters for a model in another folder.
 
     Raises:
-        CheckpointError: It holds adapters and a whole model.
+        CheckpointError: The folder holds both adapters and a whole model.
     """
     if not (folder / ADAPTER_CONFIG_FILE).is_file():
         return False
@@ -63,10 +63,10 @@ def is_adapter(folder: Path) -> bool:
 
 
 def base_of(name: str, folder: Path) -> Base:
-    """Return what there is to remember of a base of that name, which was found in a folder.
+    """Record the base model `name`, found in `folder`, for the adapters that train on it.
 
     Raises:
-        CheckpointError: Its weights can't be read.
+        CheckpointError: The base's weights can't be read.
     """
     repository = None if run_or_path(name).is_dir() else on_hub(name)
     if repository is None:
@@ -83,7 +83,7 @@ def save_adapter(folder: Path, model: Model, base: Base, document_start: int | N
     Args:
         folder: Where to write; it is made if it isn't there.
         model: The model with its adapters.
-        base: What they are for.
+        base: The model that the adapters are for.
         document_start: The token before each document that the model has learned from, if any.
     """
     settings = peft.adapter_settings(base.place, base.revision, model)
@@ -97,7 +97,7 @@ def save_adapter(folder: Path, model: Model, base: Base, document_start: int | N
 
 
 def config_file(folder: Path) -> Path:
-    """Return the `config.json` that holds for a model folder; for adapters it may be their base's.
+    """Return the path of a folder's config, which for adapters may be the config of their base.
 
     Raises:
         CheckpointError: The base of adapters is needed and can't be found.
@@ -111,11 +111,11 @@ def config_file(folder: Path) -> Path:
 def find_base(folder: Path) -> Path:
     """Return the folder of the model that adapters are for.
 
-    It is looked for where it was, and then under the name that `train.init` had for it.
+    The model is looked for where it was, and then under the name that `train.init` had for it.
 
     Raises:
-        CheckpointError: It is gone, or isn't the model that it was.
-        CorpusError: It can't be had from the hub.
+        CheckpointError: The model is gone, has other weights now, or consists of adapters itself.
+        CorpusError: The model can't be had from the hub.
     """
     settings = peft.read_adapter_settings(folder / ADAPTER_CONFIG_FILE)
     record = recorded_base(folder)
@@ -149,7 +149,7 @@ def _found(name: str, revision: str | None) -> str | None:
 
 
 def recorded_base(folder: Path) -> Base | None:
-    """Return what the base was; None for adapters of which nobody recorded it.
+    """Return the base that `base.json` records for adapters, or None where there is no such file.
 
     Raises:
         CheckpointError: The record is damaged.
@@ -169,13 +169,14 @@ def recorded_base(folder: Path) -> Base | None:
 
 
 def read_adapter(folder: Path, model: Model) -> tuple[Adapter, float]:
-    """Read the adapters in a folder for the matrices of a model, which has none yet.
+    """Read a folder's adapters for a model that has no adapters yet.
 
     Returns:
         The adapters by name, and their scale.
 
     Raises:
-        CheckpointError: They don't fit the model, or aren't LoRA of its blocks' linear layers.
+        CheckpointError: The adapters don't fit the model, or aren't LoRA of linear layers in its
+            blocks.
     """
     settings = peft.read_adapter_settings(folder / ADAPTER_CONFIG_FILE)
     path = folder / ADAPTER_FILE

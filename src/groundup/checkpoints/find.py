@@ -1,4 +1,4 @@
-"""From a name to a model folder: a run's best checkpoint, any folder, or a model of the hub."""
+"""Finds the folder that a name means: a run's best checkpoint, any folder, or a hub's model."""
 
 import logging
 import os
@@ -53,10 +53,10 @@ def find_model(name: str | Path) -> Path:
 
 
 def on_hub(name: str) -> Repository | None:
-    """Return the repository that a name means on the hub, None for one that can't be there.
+    """Return the repository that a name means on the hub, or None if it can't be a repository.
 
-    What begins with a folder that is here, `runs/typo` for instance, is a path and never asked for
-    elsewhere.
+    A name that begins with a folder on this machine, `runs/typo` for instance, is a path, and the
+    hub is never asked for it.
     """
     short, at, revision = name.partition("@")
     match = HUB_NAME.fullmatch(OPENAI.get(short, short))
@@ -73,8 +73,8 @@ def fetch(repository: Repository) -> Path:
     Only the config, the tokenizer's files and safetensors are downloaded.
 
     Raises:
-        CheckpointError: It isn't a model that groundup loads, which is found out before its weights
-            are asked for; or the cache can't be written.
+        CheckpointError: The repository has no model that groundup loads, in which case its weights
+            aren't downloaded; or the cache can't be written.
         CorpusError: The hub can't be reached, or doesn't have what was asked for.
     """
     try:

@@ -87,7 +87,7 @@ class LoadedModel:
 
     @property
     def repository(self) -> str | None:
-        """OWNER/NAME on the hub that the folder came from, or None for any other folder."""
+        """The hub's repository, OWNER/NAME, that the folder came from; None for other folders."""
         return repository_of(self.folder)
 
     @property
@@ -108,7 +108,7 @@ class LoadedModel:
         """Return the tokenizer, for work that reads or writes text.
 
         Raises:
-            CheckpointError: The model has none that groundup reads.
+            CheckpointError: The model has no tokenizer that groundup reads.
         """
         if self.tokenizer is None:
             raise CheckpointError(
@@ -159,7 +159,7 @@ def _save(folder: Path, model: Model, tokenizer: Tokenizer | None, *ids: object)
 
 
 def to_hugging_face(model: Model) -> Weights:
-    """Return the weights as transformers names and turns them, without a tied head."""
+    """Return the weights by transformers' names and in its orientation, without a tied head."""
     return layout_of(architecture_of(model)).to_hugging_face(model)
 
 
@@ -232,11 +232,11 @@ def load_folder(folder: Path, merge_adapters: bool = True, **asked: Any) -> Load
 
 
 def load_as(kind: type[ModelClass], name: str | Path) -> ModelClass:
-    """Load the model of a name, which must be of that class, without its tokenizer.
+    """Load a model of the class `kind` by name, without its tokenizer.
 
     Raises:
         CheckpointError: The model is of another class.
-        GroundupError: Whatever `load_model` raises.
+        GroundupError: The model can't be loaded, for the reasons that `load_model` gives.
     """
     folder = find_model(name)
     architecture, _ = read_config(config_file(folder))
@@ -250,9 +250,9 @@ def load_as(kind: type[ModelClass], name: str | Path) -> ModelClass:
 
 
 def fits(tokenizer: Tokenizer, vocab_size: int) -> bool:
-    """Return whether a model of that many tokens can be this tokenizer's.
+    """Return whether a tokenizer can belong to a model with a vocabulary of `vocab_size` tokens.
 
-    BPE vocabularies are often padded to round sizes; those of characters never are.
+    A model's BPE vocabulary is often padded to a round size, a vocabulary of characters never.
     """
     padded = not isinstance(tokenizer, CharacterTokenizer) and tokenizer.vocab_size < vocab_size
     return padded or tokenizer.vocab_size == vocab_size

@@ -1,11 +1,11 @@
 """Checkpoints: folders that appear whole or not at all, and are read only if every byte is right.
 
 This module knows nothing of what the files hold. A checkpoint is written in three calls. `begin`
-makes a temporary folder beside the final one. `fill` has files written into it, flushes each of
-them to the disk and takes its SHA-256; of several processes, each can fill in files of its own.
-`seal` writes the manifest of these hashes, flushes it, gives the folder its name, flushes the
-folder above, points `latest` and `best` at it, and prunes. A save hashes what it writes, once, and
-nothing else.
+makes a temporary folder beside the final one. `fill` has files written into that folder, flushes
+each file to the disk and takes its SHA-256; of several processes, each can write files of its own.
+`seal` writes the manifest of the hashes, flushes it, gives the folder its name, flushes the parent
+folder, points `latest` and `best` at the checkpoint, and removes old checkpoints. Each new file is
+hashed once, and no older one is hashed again.
 """
 
 import errno
@@ -33,7 +33,7 @@ Files = dict[str, dict[str, Any]]  # a file's name below the folder -> its size 
 
 
 def step_folder(parent: Path, step: int) -> Path:
-    """The folder of the checkpoint after `step` steps."""
+    """Return the folder of the checkpoint after `step` steps."""
     return parent / f"step-{step:06d}"
 
 
@@ -72,10 +72,11 @@ def fill(folder: Path, write: Callable[[Path], None], pattern: str = "**/*") -> 
     Args:
         folder: The checkpoint that was begun.
         write: Writes the files into the temporary folder that it is given.
-        pattern: Which files are this process's own, where several fill the folder at once.
+        pattern: The glob pattern of this process's own files, where several processes fill the
+            folder at once.
 
     Returns:
-        What the manifest states of the files that match `pattern`.
+        The size and the SHA-256 of each file that matches `pattern`, by the file's name.
 
     Raises:
         TrainingError: The files can't be written. All checkpoints are then as they were.
@@ -92,14 +93,14 @@ def fill(folder: Path, write: Callable[[Path], None], pattern: str = "**/*") -> 
 
 
 def seal(folder: Path, files: Files, *, best: bool, keep: int, protected: Path | None) -> None:
-    """Turn what was filled in into the checkpoint `folder`, and remove older checkpoints.
+    """Turn the filled temporary folder into the checkpoint `folder`, and remove old checkpoints.
 
     Args:
         folder: The checkpoint that was begun.
-        files: What `fill` gave, of all processes together.
-        best: Whether `best` points at it too, and not only `latest`.
-        keep: How many of the newest checkpoints stay.
-        protected: A checkpoint that stays besides these and the best one.
+        files: What `fill` returned, of all processes together.
+        best: Whether the link `best` points at the checkpoint too, and not only `latest`.
+        keep: The number of newest checkpoints that stay.
+        protected: A checkpoint that stays besides the newest ones and the best one.
 
     Raises:
         TrainingError: The folder can't be written. All checkpoints are then as they were.
@@ -146,10 +147,10 @@ def point(link: Path, folder: Path) -> None:
 
 
 def verify(folder: Path, *, hashes: bool = True) -> None:
-    """Check a checkpoint against its manifest, without `hashes` by the files' sizes alone.
+    """Check a checkpoint against its manifest; without `hashes`, check the files' sizes alone.
 
     Raises:
-        CheckpointError: The first file that is damaged or missing, by name.
+        CheckpointError: A file is damaged or missing; the message names the first such file.
     """
     path = folder / MANIFEST
     try:
@@ -181,14 +182,14 @@ def verify(folder: Path, *, hashes: bool = True) -> None:
 
 
 def steps(parent: Path) -> list[Path]:
-    """The published checkpoints, newest first, valid or not."""
+    """List the published checkpoints, newest first, intact or not."""
     folders = filter(Path.is_dir, parent.glob("step-*"))
     found = [path for path in folders if STEP_NAME.fullmatch(path.name)]
     return sorted(found, key=lambda path: int(path.name.partition("-")[2]), reverse=True)
 
 
 def newest_valid(candidates: Iterable[Path]) -> Path | None:
-    """The first of `candidates` that verifies. Each one passed over before it is reported."""
+    """Return the first intact checkpoint or None, with a warning for each damaged one before."""
     for folder in candidates:
         try:
             verify(folder)
@@ -202,8 +203,9 @@ def newest_valid(candidates: Iterable[Path]) -> Path | None:
 def prune(parent: Path, keep: int, protected: Iterable[Path]) -> None:
     """Remove all checkpoints but the `keep` newest sealed ones and the protected ones.
 
-    A sealed checkpoint has a whole manifest and every file at its size; hashes are verified when a
-    checkpoint is read. Those that aren't sealed are reported, stay, and don't count.
+    A sealed checkpoint has an intact manifest and files of the right sizes; hashes are verified
+    when a checkpoint is read. Checkpoints that aren't sealed stay, don't count towards `keep`, and
+    are reported.
     """
     kept = {path.resolve() for path in protected}
     sealed = 0
@@ -222,7 +224,7 @@ def prune(parent: Path, keep: int, protected: Iterable[Path]) -> None:
 
 
 def remove_unfinished(parent: Path) -> None:
-    """Clear away what a killed process was writing or removing."""
+    """Remove what a killed process was writing or removing."""
     for leftover in parent.glob(f"{TEMPORARY}*"):
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover, ignore_errors=True)

@@ -152,7 +152,7 @@ def _descriptions(comparison: "RunComparison") -> dict[str, list[str]]:
 
 
 def remarks(comparison: "RunComparison") -> list[str]:
-    """What a reader must know to compare two runs."""
+    """List what a reader must know to compare two runs."""
     lines = []
     if any(any(found.interpolated) for found in comparison.at_equal):
         lines.append(

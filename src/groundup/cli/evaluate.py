@@ -76,10 +76,10 @@ def evaluate(
 
 
 def check_flags(task: str | None, settings: Settings, per_item: Path | None = None) -> None:
-    """Refuse numbers that count nothing, and flags that belong to another task.
+    """Check that counts are at least 1, and that flags belong to the task.
 
     Raises:
-        EvaluationError: There is one.
+        EvaluationError: A count is below 1, or a flag belongs to another task.
     """
     for flag, value in (("limit", settings.limit), ("batch-size", settings.batch_size)):
         if value is not None and value < 1:
@@ -129,7 +129,7 @@ def print_finding(finding: Finding, as_json: bool, **more: Any) -> None:
 
 
 def progress_line(what: str, total: int) -> Callable[[int], None]:
-    """Show on one line of a terminal how far it is; show nothing anywhere else."""
+    """Return a function that shows progress on a line of a terminal, and elsewhere nothing."""
     if not sys.stderr.isatty():
         return lambda _: None
 

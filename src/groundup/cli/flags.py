@@ -1,4 +1,4 @@
-"""The flags that several commands share, and the recipe that they come to."""
+"""The flags that several commands share, and the recipe that these flags give."""
 
 from dataclasses import asdict, field, make_dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ else:  # a class made just above, which no type checker knows
 
 
 def given_fields(flags: Any, short: Tables) -> Tables:
-    """The fields of the recipe that were given on the command line.
+    """Return the fields of the recipe that were given on the command line.
 
     Args:
         flags: `--section.field` flags, of which those that weren't given are None.
@@ -60,13 +60,13 @@ def given_fields(flags: Any, short: Tables) -> Tables:
 
 
 def load_given(recipe: str | None, config: Path | None, size: int | None, given: Tables) -> Recipe:
-    """Load the packaged recipe, a file over it, both scaled to a size, and the flags over all.
+    """Load a packaged recipe, a recipe file over it, both scaled to a size, and the flags over all.
 
-    Below all is the shape of the model to start from, if there is one: it holds where nobody states
-    another.
+    The shape of the model to start from, if there is one, lies below all these layers: it holds
+    where no layer states another.
 
     Args:
-        recipe: A packaged recipe; without it and without a file it is quickstart.
+        recipe: The name of a packaged recipe; quickstart where neither a name nor a file is given.
         config: A recipe file.
         size: The number of layers to scale to.
         given: The fields given on the command line.

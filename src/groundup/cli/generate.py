@@ -1,7 +1,7 @@
-"""The command `groundup generate`: loads a model, says which, and writes what it continues.
+"""The command `groundup generate`: loads a model, says which, and writes how a prompt continues.
 
-With --interactive it is a conversation at the terminal: it asks for a prompt and settings, writes,
-and asks again.
+With --interactive the command asks for a prompt and settings at the terminal, writes, and asks
+again.
 """
 
 import logging
@@ -123,7 +123,7 @@ def write_pieces(
 def converse(write: "Write", settings: "SamplingSettings", prompt: str) -> None:
     """Ask and write until the end of input (Ctrl-D); each answer is the next default.
 
-    Ctrl-C during a text stops that text; at a question, it asks again.
+    Ctrl-C during a text stops that text; at a question, the first question is asked again.
 
     Args:
         write: Yields the text after a prompt, piece by piece.
@@ -158,7 +158,7 @@ def converse(write: "Write", settings: "SamplingSettings", prompt: str) -> None:
 
 
 def ask_number(question: str, default: float, low: float, high: float, whole: bool) -> float:
-    """Ask for a number until it is one in the range; an empty line takes the default."""
+    """Ask for a number until the answer is in the range; an empty line takes the default."""
     while True:
         answer = input(f"{question} ({low:g} to {high:g}) [{default:g}]: ").strip()
         if not answer:

@@ -1,4 +1,4 @@
-"""The command line: a command a file, and what a user did wrong as one line.
+"""The command line: a file for each command, and a line for an error of the user.
 
 `groundup --help` never imports torch: a command imports what it needs when it runs.
 """
@@ -44,7 +44,7 @@ app = command_line()
 
 
 def main() -> None:
-    """Run a command; what its user did wrong is one line on stderr and exit status 2."""
+    """Run a command; an error of the user is one line on stderr, and sets the exit status."""
     status = run(sys.argv[1:])
     if os.environ.get("WORLD_SIZE", "1") != "1":  # see `join_world`: nothing is freed on the way
         sys.stdout.flush()

@@ -37,7 +37,7 @@ def start_training(recipe: Recipe, recipe_name: str, name: str | None) -> int:
 
     Args:
         recipe: What to train.
-        recipe_name: What a run without a name is called after.
+        recipe_name: The recipe's name, after which a run without a name is called.
         name: The name of the run, or None.
 
     Returns:
@@ -54,19 +54,19 @@ def start_training(recipe: Recipe, recipe_name: str, name: str | None) -> int:
 def resume_training(
     run_name: str, given: Tables, unwanted: list[str], data_may_differ: bool
 ) -> int:
-    """Go on with a run.
+    """Resume a run.
 
     Args:
         run_name: The name or the path of the run.
         given: The fields of the recipe that were given on the command line.
-        unwanted: The flags that were given and can't be, with a run to resume.
+        unwanted: The flags that were given, but don't go with a run to resume.
         data_may_differ: Whether the user accepts another text than the run began with.
 
     Returns:
         The exit status.
 
     Raises:
-        GroundupError: The run can't go on as it began, or training failed.
+        GroundupError: The run can't be resumed as it began, or training failed.
     """
     run = find_run(run_name)
     recorded = run.read_recipe()
@@ -88,7 +88,7 @@ def resume_training(
 
 
 def train(trainer: Trainer, run: RunFolder, resumed_from: Path | None) -> int:
-    """Train, say before it what is trained and after it what came of that.
+    """Train, with a description of the run before and of its result afterwards.
 
     Returns:
         The exit status.
@@ -114,7 +114,7 @@ def open_session(recipe: Recipe) -> Iterator[Session]:
     """Open the session of a training: its messages go to the journal, and failures are explained.
 
     Args:
-        recipe: The recipe, of which the device decides how processes talk.
+        recipe: The recipe, whose device decides how processes communicate.
     """
     uses_cuda = choose_device(recipe.train.device).type == "cuda"
     with join_world(uses_cuda) as world, stop_on_signals() as stop:

@@ -14,17 +14,17 @@ Entry = TypeVar("Entry")
 
 @dataclass(frozen=True)
 class Item:
-    """A context, the endings to choose from, and the place of the right one among them.
+    """A context, the endings to choose from, and the index of the right ending.
 
     Args:
-        number: What tells the item from the others of its file.
+        number: The number that identifies the item in its file.
         context: The text that every ending continues.
         endings: The texts to choose from.
-        label: The place of the right ending, from 0.
+        label: The index of the right ending, from 0.
         task: The title of the task that the item belongs to, for error messages.
         activity: What the context is about, where the file says it (HellaSwag's `activity_label`).
-        parts: The context's whole sentences and the beginning of the one to end, where the file
-            tells them apart (HellaSwag's `ctx_a` and `ctx_b`).
+        parts: The context's complete sentences and the beginning of its unfinished last sentence,
+            where the file separates the two (HellaSwag's `ctx_a` and `ctx_b`).
     """
 
     number: int
@@ -37,7 +37,7 @@ class Item:
 
     @property
     def text(self) -> str:
-        """The context with its right ending, as a text would have it."""
+        """The context and the right ending, joined by a space."""
         return f"{self.context} {self.endings[self.label]}"
 
     @property
@@ -53,7 +53,7 @@ class ItemsFile:
     Args:
         path: Where the file lies.
         sha256: The SHA-256 of the whole file.
-        items: Its items, in its order.
+        items: The items, in the order of the file.
     """
 
     path: Path
@@ -78,14 +78,15 @@ def read_json_lines(
 
     Args:
         path: The file.
-        parse: Takes the JSON value of a line and the line's number, from 1, and gives its item.
+        parse: Takes the JSON value of a line and the line's number, from 1, and returns the item.
+            ValueError, KeyError and TypeError mean that the line is no item.
         task: The title of the task, for error messages.
         fields: What each line should have, in words.
         remedy: What to do about a file without items.
 
     Raises:
-        CorpusError: The file can't be read or has no items, or `parse` raised ValueError, KeyError
-            or TypeError for a line, which is named.
+        CorpusError: The file can't be read or has no items, or a line is no item; the error names
+            the line.
     """
     items = []
     try:
@@ -114,14 +115,14 @@ def _checked(item: Item) -> Item:
 
 
 def possessive(title: str) -> str:
-    """Say whose something is: HellaSwag's, or choices'."""
+    """Return the possessive form of a title, such as HellaSwag's or choices'."""
     return title + ("'" if title.endswith("s") else "'s")
 
 
 def spread(entries: Sequence[Entry], count: int | None) -> list[Entry]:
     """Choose the middle entry of each of `count` equal parts, or all entries for 0 and None.
 
-    A file may have its sources one after the other, so the first entries would be of one source.
+    A file may hold one source after the other; then the first entries would all be of one source.
     """
     if not count or count >= len(entries):
         return list(entries)

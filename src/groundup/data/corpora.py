@@ -23,13 +23,13 @@ TINY_SHAKESPEARE = RemoteFile(URL, "tinyshakespeare/input.txt", 1_115_394, SHA25
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text, or a folder of shards, under the name that its user has for it.
+    """A text or a folder of shards, and the name that the user gave it.
 
     Args:
-        name: A name or a path, as it was given.
+        name: A name or a path, as the user gave it.
         text: The whole text; empty where the corpus has shards.
         shards: The open folder of shards; None where the corpus is a text.
-        weight: The share of the tokens that a run learns from this corpus, in (0, 1].
+        weight: The share of the training tokens that come from this corpus, in (0, 1].
     """
 
     name: str
@@ -46,7 +46,7 @@ class Corpus:
 
 
 def fingerprint_of(corpora: list[Corpus]) -> str:
-    """Give the SHA-256 of one corpus; of a mixture, that of the SHA-256s of its corpora."""
+    """Give the SHA-256 of a single corpus, or a SHA-256 of those of several corpora."""
     if len(corpora) == 1:
         return corpora[0].fingerprint
     together = "\n".join(corpus.fingerprint for corpus in corpora)
@@ -54,13 +54,13 @@ def fingerprint_of(corpora: list[Corpus]) -> str:
 
 
 def open_corpora(name: str, folder: Path = Path()) -> list[Corpus]:
-    """Open what a recipe calls its corpus: one corpus, or those of a mixture with their weights.
+    """Open the corpus that a recipe names, or the corpora of a mixture with their weights.
 
-    Texts are read; of shards only the headers and the index are.
+    Texts are read whole; of shards only the headers and the index are read.
 
     Args:
         name: One of `NAMED`, a path, or a mixture of them: `a:0.7,b:0.3`.
-        folder: Where paths are looked for that the current folder doesn't have.
+        folder: The folder to look in for paths that the current folder doesn't have.
 
     Raises:
         RecipeError: The mixture can't be understood.
@@ -81,7 +81,7 @@ def load_corpus(name: str, folder: Path = Path()) -> Corpus:
 
     Args:
         name: One of `NAMED`, or a path.
-        folder: Where paths are looked for that the current folder doesn't have.
+        folder: The folder to look in for paths that the current folder doesn't have.
 
     Raises:
         CorpusError: There is no such text, it is empty, or it isn't UTF-8.
@@ -130,8 +130,9 @@ def parse_mixture(given: str, exists: Callable[[str], bool]) -> list[tuple[str, 
     """Split `a:0.7,b:0.3` into names and weights; the weights are scaled so that they sum to 1.
 
     Args:
-        given: What a recipe calls its corpus.
-        exists: Tells whether something has that name: then the whole of it is one corpus.
+        given: The value of `data.corpus` in a recipe.
+        exists: Tells whether there is a corpus, file or folder of a name. If there is one whose
+            name is all of `given`, it is the only corpus.
 
     Raises:
         RecipeError: A name has no weight, or occurs twice, or a weight can't be used.

@@ -1,4 +1,4 @@
-"""What a run learns from: its corpora as tokens, cut into training and validation."""
+"""What a training run learns from: corpora as tokens, cut into training and validation."""
 
 from dataclasses import dataclass
 
@@ -24,12 +24,12 @@ class TokenizedCorpus:
     """One corpus as tokens.
 
     Args:
-        name: The corpus's name, as it was given.
-        weight: The share of the tokens that a run learns from this corpus.
+        name: The corpus's name, as the user gave it.
+        weight: The share of the training tokens that come from this corpus.
         fingerprint: SHA-256 of the corpus.
         training: The tokens of the training split.
         validation: The tokens of the validation split.
-        bytes_per_token: UTF-8 bytes a token in the validation split.
+        bytes_per_token: The mean number of UTF-8 bytes per token in the validation split.
     """
 
     name: str
@@ -42,15 +42,15 @@ class TokenizedCorpus:
 
 @dataclass(frozen=True)
 class Dataset:
-    """All that a run learns from: one corpus, or several in their shares.
+    """All that a training run learns from: one corpus, or several, each with its share.
 
     Args:
-        name: What the recipe calls it.
+        name: The name of the corpus, or of the mixture as the recipe has it.
         fingerprint: SHA-256 of the corpora.
         tokenizer: The tokenizer that made all tokens.
         parts: The corpora as tokens.
-        document_start: The token that documents begin with; None where the training tokens have
-            no such documents.
+        document_start: The token that documents begin with; None where the training tokens don't
+            have it.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Dataset:
 
     @property
     def bytes_per_token(self) -> float:
-        """UTF-8 bytes a token in the validation splits, which make losses comparable."""
+        """The mean number of UTF-8 bytes per token in the validation splits, weighted by shares."""
         return self.mean([part.bytes_per_token for part in self.parts])
 
     def mean(self, values: list[float]) -> float:
@@ -79,10 +79,10 @@ class Dataset:
         return sum(part.weight * value for part, value in zip(self.parts, values, strict=True))
 
     def sampler(self, recipe: Recipe) -> Sampler | Mixture:
-        """Make the source of training batches by the recipe's shape, seed and data.documents.
+        """Make the sampler of training batches, by the recipe's sizes, seed and data.documents.
 
         Raises:
-            RecipeError: Documents should be kept whole, but nothing says where they begin.
+            RecipeError: The recipe keeps documents whole, but no token says where they begin.
         """
         block_size, batch_size = recipe.model.block_size, recipe.train.batch_size
         seed = recipe.train.seed
@@ -115,8 +115,8 @@ def make_dataset(corpora: list[Corpus], recipe: Recipe, tokenizer: Tokenizer | N
 
     Args:
         corpora: The open corpora of `recipe.data.corpus`.
-        recipe: Its validation share and block size are used.
-        tokenizer: None makes one of all characters in the texts.
+        recipe: The recipe, whose validation share and block size are used.
+        tokenizer: The tokenizer; None makes one of all characters in the texts.
 
     Raises:
         CorpusError: A corpus is too short, or its shards are damaged.
@@ -147,13 +147,13 @@ def _tokenize(corpus: Corpus, recipe: Recipe, tokenizer: Tokenizer) -> Tokenized
 
 
 def bytes_per_token(shards: ShardFolder | None, validation: Tokens, tokenizer: Tokenizer) -> float:
-    """Count UTF-8 bytes a token in the validation split.
+    """Compute the mean number of UTF-8 bytes per token in the validation split.
 
-    The index of our shards says it. Other tokens are decoded: all of a text, and of foreign shards
-    the first million of the longest one.
+    The index of groundup's own shards states the counts. Other tokens are decoded: all tokens of a
+    text, or the first 2^20 tokens of the longest shard of another program.
 
     Raises:
-        CorpusError: Foreign shards have a token that the tokenizer lacks.
+        CorpusError: A shard of another program has a token that the tokenizer lacks.
     """
     if shards is not None and shards.index:
         counts = shards.index["splits"]["validation"]
@@ -168,10 +168,10 @@ def bytes_per_token(shards: ShardFolder | None, validation: Tokens, tokenizer: T
 
 
 def tokenizer_of_shards(corpora: list[Corpus]) -> Tokenizer | None:
-    """Load the tokenizer that all shards of `groundup prepare` state, or None without such shards.
+    """Load the tokenizer of the shards of `groundup prepare`, or return None without such shards.
 
     Raises:
-        CorpusError: Two corpora were made by two tokenizers, or a tokenizer was changed.
+        CorpusError: Two corpora were made by different tokenizers, or a tokenizer was changed.
     """
     opened = [(corpus.name, corpus.shards) for corpus in corpora if corpus.shards]
     prepared = [(name, shards) for name, shards in opened if shards.index]
@@ -197,12 +197,13 @@ def check_tokenizer(corpora: list[Corpus], tokenizer: Tokenizer | None, what: st
     """Check that the shards among the corpora can have been made by a tokenizer.
 
     Args:
-        corpora: Texts among them can be encoded by any tokenizer.
-        tokenizer: None stands for one of the characters of texts, which shards don't have.
+        corpora: The corpora; texts among them aren't checked.
+        tokenizer: The tokenizer; None stands for one that is made of the characters of texts, which
+            can't have made shards.
         what: The tokenizer in words, for the message.
 
     Raises:
-        RecipeError: Shards were made by another tokenizer, or don't say by which.
+        RecipeError: Shards state another tokenizer, or state none and `tokenizer` is None.
     """
     for name, shards in ((corpus.name, corpus.shards) for corpus in corpora):
         if shards is None:

@@ -1,4 +1,4 @@
-"""What a file or folder is: training, evaluation, preparation and tokenizers ask this one file."""
+"""Decides for all of groundup what a file or folder is."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ class Source:
 
     @property
     def has_shards(self) -> bool:
-        """Whether its tokens are in shards, ours or those of other programs."""
+        """Whether the source is shards, of groundup or of other programs."""
         return self.kind in ("shards", "foreign shards")
 
     @property
@@ -64,7 +64,7 @@ def recognise(name: str, folder: Path = Path()) -> Source:
 
     Args:
         name: One of `NAMED`, or a path relative to the current folder or else to `folder`.
-        folder: Where paths are looked for that the current folder doesn't have.
+        folder: The folder to look in for paths that the current folder doesn't have.
     """
     path = Path(name).expanduser()
     path = path if path.exists() else folder / path
@@ -94,12 +94,12 @@ def _kind_of_file(path: Path) -> Kind:
 
 
 def not_utf8(what: str, error: UnicodeDecodeError, remedy: str, offset: int = 0) -> CorpusError:
-    """Make the error for bytes that are no UTF-8; what was decoded began at `offset`."""
+    """Make the error for bytes that aren't UTF-8; the decoded bytes began at `offset`."""
     byte, place = error.object[error.start], offset + error.start
     return CorpusError(f"{what} is not UTF-8: byte 0x{byte:02x} at offset {place:,}. {remedy}")
 
 
 def split_files(folder: Path) -> list[Path]:
-    """List the .bin files in a folder that are named for a split, as nanoGPT and llm.c do."""
+    """List the .bin files in a folder with `train` or `val` in their names, as nanoGPT has them."""
     files = sorted(folder.glob("*.bin"))
     return [file for file in files if "train" in file.name or "val" in file.name]

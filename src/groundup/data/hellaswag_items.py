@@ -1,6 +1,6 @@
 """HellaSwag's validation items (Zellers et al. 2019) and their preprocessing.
 
-They are for scoring models, and not for learning.
+The items are for scoring models, not for training them.
 """
 
 import re
@@ -34,12 +34,12 @@ def open_items(file: Path | None, flag: str) -> ItemsFile:
 
 
 def is_official(file: ItemsFile) -> bool:
-    """Whether a file is the one of the published figures, by its bytes."""
+    """Tell by the SHA-256 whether a file is the one that published accuracies are measured on."""
     return file.sha256 == OFFICIAL.sha256
 
 
 def cached_items() -> Path:
-    """Where the official file lies, if it is in the cache."""
+    """Return the path that the official file has in the cache, even if the cache lacks the file."""
     return cache_folder() / OFFICIAL.path
 
 
@@ -62,11 +62,11 @@ def _item(value: Any, _line: int) -> Item:
 
 
 def preprocessed(item: Item) -> tuple[str, list[str]]:
-    """Give an item's context and endings in words as lm-evaluation-harness 0.4 has them.
+    """Prepare the texts of an item's context and endings as lm-evaluation-harness 0.4 does.
 
-    The context begins with the activity, and the sentence to end with a capital letter. What the
-    source, WikiHow, put in brackets is removed. An item without `ctx_a` and `ctx_b` has its `ctx`
-    as it is.
+    The context begins with the activity, and its unfinished sentence with a capital letter. Marks
+    in brackets, which come from WikiHow, are removed. Where the file has no `ctx_a` and `ctx_b`,
+    `ctx` is used instead.
     """
     context = item.context
     if item.parts is not None:
@@ -75,6 +75,6 @@ def preprocessed(item: Item) -> tuple[str, list[str]]:
 
 
 def cleaned(text: str) -> str:
-    """Remove what stands in brackets; a title becomes a sentence of its own."""
+    """Replace the mark [title] by a full stop, and remove all other marks in brackets."""
     text = text.strip().replace(" [title]", ". ")
     return re.sub(r"\[.*?\]", "", text).replace("  ", " ")

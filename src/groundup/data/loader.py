@@ -1,4 +1,4 @@
-"""Batches that a thread makes ahead of time, while the device computes on the one before."""
+"""Batches that a thread prepares while the device computes on the batch before."""
 
 import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,12 +15,12 @@ from groundup.data.sampler import Sampler
 class Loader:
     """The batches of one process, micro-step by micro-step, on its device.
 
-    The rows of a micro-step lie side by side over the processes, so a batch doesn't depend on how
-    many processes share it.
+    In a micro-step each process takes the rows after those of the process before, so a batch
+    doesn't depend on how many processes share it.
 
     Args:
         sampler: Where the windows come from.
-        rows: Sequences of one process in a micro-step.
+        rows: The number of sequences of one process in a micro-step.
         rank: The number of this process, in [0, size).
         size: The number of processes.
         device: Where the tokens go.
@@ -37,7 +37,7 @@ class Loader:
 
     @property
     def micro_steps(self) -> int:
-        """Forward passes of each process in an optimizer step."""
+        """The number of forward passes of each process in an optimizer step."""
         return self.sampler.batch_size // (self.rows * self.size)
 
     def take(self, step: int, micro_step: int) -> tuple[Tensor, int]:
@@ -48,7 +48,7 @@ class Loader:
             of the batch, as `hash_rows` computes it.
 
         Raises:
-            CorpusError: A token is damaged.
+            CorpusError: A token isn't in the vocabulary.
         """
         if self.next is not None and self.next[0] == (step, micro_step):
             tokens, batch_hash = self.next[1].result()
@@ -70,12 +70,12 @@ class Loader:
 
 
 def hash_rows(batch: Tensor, first: int) -> int:
-    """Sum the CRC-32s of the rows, each seeded by its place in the whole batch.
+    """Sum the CRC-32s of the rows, each seeded by the row's index in the whole batch.
 
-    The processes add their sums up to the hash of the batch, exactly in float64 up to 2^21 rows.
+    The hash of the batch is the total of all processes; in float64 it is exact up to 2^21 rows.
 
     Args:
         batch: [rows, time] int64.
-        first: The place of the first row in the whole batch.
+        first: The index of the first row in the whole batch.
     """
     return sum(zlib.crc32(row.tobytes(), first + place) for place, row in enumerate(batch.numpy()))

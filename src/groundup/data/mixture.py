@@ -1,4 +1,4 @@
-"""Mixes corpora, where the number of an example alone decides which corpus it comes from."""
+"""Mixes corpora: the number of an example alone decides which corpus the example comes from."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +14,7 @@ PURPOSE = 2**63  # no epoch is that large: the random numbers of a mixture are n
 
 
 def seed_of(seed: int, place: int) -> int:
-    """Derive the seed of one corpus from a mixture's seed and the place of the corpus in it."""
+    """Derive the seed of one corpus from a mixture's seed and the index of the corpus."""
     return int(random_key(seed, PURPOSE, 2 + place)[0] >> np.uint64(1))
 
 
@@ -22,16 +22,16 @@ def seed_of(seed: int, place: int) -> int:
 class Mixture:
     """Batches whose rows come from several samplers, in shares that are exact but for rounding.
 
-    Systematic sampling: the slots of a period lie evenly spread, from a seeded offset on, over the
-    cumulated shares, so each corpus has its share rounded up or down, and exactly its share on
-    average over seeds; a seeded permutation is the order in which slots come. An example's place in
-    its corpus is a closed form: the whole state is the step, the memory is constant, and every
-    corpus goes through its own epochs.
+    The method is systematic sampling. A period is 2^16 examples, whose slots lie at even distances,
+    from a seeded offset on, over the cumulated shares. So each corpus has its share of the slots
+    rounded up or down, and exactly its share on average over seeds. A seeded permutation decides
+    the order of the slots. A closed formula gives the position of an example in its corpus, so the
+    step is the whole state, the memory is constant, and every corpus has its own epochs.
 
     Args:
-        samplers: One for each corpus, all of one block and batch size.
-        shares: The share of each corpus; they make 1.
-        seed: Decides the order.
+        samplers: One sampler for each corpus, all of the same block size and batch size.
+        shares: The share of each corpus; the sum of the shares is 1.
+        seed: Decides the order of the examples.
     """
 
     samplers: tuple[Sampler, ...]
@@ -70,13 +70,13 @@ class Mixture:
         return owners, places, np.bincount(owners, minlength=len(self.samplers))
 
     def batch(self, step: int, rows: slice = slice(None)) -> Tensor:
-        """Give the windows of batch `step`, or those of its `rows`.
+        """Give the windows of batch `step`, or only the windows of some of its rows.
 
         Returns:
             [rows, block_size + 1] int64.
 
         Raises:
-            CorpusError: A token is damaged.
+            CorpusError: A token isn't in the vocabulary.
         """
         owners, places = self.origins(step * self.batch_size + np.arange(self.batch_size)[rows])
         found = np.empty((len(owners), self.samplers[0].block_size + 1), dtype=np.int64)
@@ -86,13 +86,13 @@ class Mixture:
         return torch.from_numpy(found)
 
     def origins(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Find the corpus of each example, and its place in that corpus's endless order.
+        """Find each example's corpus, and its position in the endless order of that corpus.
 
         Args:
-            examples: [n].
+            examples: The numbers of the examples, [n].
 
         Returns:
-            [n] and [n].
+            The indices of the corpora, [n], and the positions, [n].
         """
         owners, places, counts = self._pattern
         periods, inside = np.divmod(examples, PERIOD)

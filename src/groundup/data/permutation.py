@@ -6,10 +6,10 @@ PERIOD = 2**16  # examples after which the order of a mixture's corpora repeats
 
 
 def random_key(*parts: int | np.ndarray) -> np.ndarray:
-    """Give a random number that is a function of numbers from 0.
+    """Give a pseudo-random number that depends on nothing but the given numbers.
 
     Args:
-        parts: Numbers, of which some may be [n] uint64.
+        parts: The numbers, each an int of at least 0 or [n] uint64.
 
     Returns:
         [1] or [n] uint64.
@@ -21,16 +21,17 @@ def random_key(*parts: int | np.ndarray) -> np.ndarray:
 
 
 def permute(indices: np.ndarray, size: int, key: np.ndarray, rounds: int = 6) -> np.ndarray:
-    """Evaluate a seeded permutation of range(size) at some places, in constant memory.
+    """Evaluate a seeded permutation of range(size) at some indices, in constant memory.
 
-    It is a Feistel network on the smallest even number of bits that holds `size`, walked until it
-    falls inside (Black & Rogaway 2002, sections 4 and 5).
+    The permutation is a Feistel network on the smallest even number of bits that holds range(size).
+    A result outside of range(size) is permuted again until it falls inside (Black & Rogaway 2002,
+    sections 4 and 5).
 
     Args:
         indices: [n] in [0, size).
         size: How many numbers are permuted.
-        key: [1] or [n] uint64; each key is another permutation.
-        rounds: Rounds of the network.
+        key: [1] or [n] uint64; each key gives another permutation.
+        rounds: The number of rounds of the network.
 
     Returns:
         [n] int64.
@@ -53,7 +54,7 @@ def permute(indices: np.ndarray, size: int, key: np.ndarray, rounds: int = 6) ->
 def mix(value: np.ndarray) -> np.ndarray:
     """Mix [n] uint64 by splitmix64's finaliser (Steele et al. 2014).
 
-    Every bit of the input changes half of the bits of the output.
+    Every bit of the input changes about half of the bits of the output.
     """
     value = value + np.uint64(0x9E3779B97F4A7C15)
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

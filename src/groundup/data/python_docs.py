@@ -16,7 +16,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def python_docs(library: Path | None = None) -> str:
-    """Join the topics of `pydoc_data` and the docstrings of the standard library, by their paths.
+    """Join the topics of `pydoc_data` and the standard library's docstrings, in order of paths.
 
     The sources are parsed, never imported.
 
@@ -24,7 +24,7 @@ def python_docs(library: Path | None = None) -> str:
         library: The folder of the standard library; that of this Python if left out.
 
     Raises:
-        CorpusError: There is no documentation in it.
+        CorpusError: The library has no documentation.
     """
     library = library or Path(sysconfig.get_path("stdlib"))
     documents = list(_topics(library / "pydoc_data" / "topics.py"))

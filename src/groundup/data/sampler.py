@@ -1,4 +1,4 @@
-"""The sampler: batch k is a function of (tokens, seed, k), so its whole state is the step."""
+"""Samples batches: batch k is a function of (tokens, seed, k), so the only state is the step."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,15 +21,16 @@ class Sampler:
 
     Each epoch cuts every stream into windows from a fresh offset and visits all windows of all
     streams once, in one seeded order. The windows of an epoch don't overlap in their targets, and
-    all but fewer than 2 * block_size tokens of a stream are seen; a stream that is shorter than a
-    window has none.
+    an epoch misses fewer than 2 * block_size tokens of a stream. A stream that is shorter than a
+    window has no windows.
 
     Args:
         tokens: The streams.
-        block_size: Tokens of a window that have a target in it.
-        batch_size: Windows of a batch.
-        seed: Decides the order.
-        starts: Where the windows of each stream begin, [windows] each, if not as above.
+        block_size: The number of inputs of a window, which holds one token more: the last target.
+        batch_size: The number of windows of a batch.
+        seed: Decides the offsets and the order.
+        starts: Where the windows of each stream begin, [windows] each; None cuts the streams as
+            described above.
     """
 
     tokens: Tokens
@@ -52,32 +53,32 @@ class Sampler:
 
     @property
     def windows_per_epoch(self) -> int:
-        """The number of windows in an epoch, the same in each."""
+        """The number of windows in an epoch, which is the same in every epoch."""
         return int(self._ends[-1])
 
     def batch(self, step: int, rows: slice = slice(None)) -> Tensor:
-        """Give the windows of batch `step`, or those of its `rows`.
+        """Give the windows of batch `step`, or only the windows of some of its rows.
 
         Returns:
-            [rows, block_size + 1] int64: each row holds its inputs and, one further, its targets.
+            [rows, block_size + 1] int64; the targets of a row are its inputs shifted by one token.
 
         Raises:
-            CorpusError: A token is damaged.
+            CorpusError: A token isn't in the vocabulary.
         """
         examples = step * self.batch_size + np.arange(self.batch_size)[rows]
         return torch.from_numpy(self.windows(examples))
 
     def windows(self, examples: np.ndarray) -> np.ndarray:
-        """Give the windows at places of the endless order.
+        """Give the windows at some positions of the endless order of windows.
 
         Args:
-            examples: [n].
+            examples: The positions, [n].
 
         Returns:
             [n, block_size + 1] int64.
 
         Raises:
-            CorpusError: A token is damaged.
+            CorpusError: A token isn't in the vocabulary.
         """
         blocks, places = np.divmod(examples, PLANNED)
         planned = np.empty((2, len(examples)), dtype=np.int64)
@@ -129,13 +130,13 @@ def evaluation_batches(
 
     Args:
         tokens: The streams.
-        block_size: Tokens of a window that have a target in it.
-        batch_size: Windows of a batch.
-        most: About so many targets are enough, in evenly spread windows; 0 takes all.
+        block_size: The number of inputs of a window, which holds one token more: the last target.
+        batch_size: The number of windows of a batch.
+        most: About how many targets to take, in evenly spread windows; 0 takes all.
 
     Yields:
-        [batch_size, block_size + 1] int64, all of one shape; what is past a stream's end is
-        IGNORED as a target.
+        [batch_size, block_size + 1] int64, all of one shape; positions past the end of a stream
+        hold IGNORED.
     """
     ends = np.cumsum([-(-max(0, len(stream) - 1) // block_size) for stream in tokens.streams])
     windows, targets = int(ends[-1]), sum(max(0, len(stream) - 1) for stream in tokens.streams)

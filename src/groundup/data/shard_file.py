@@ -1,13 +1,13 @@
-"""Shards, ours, nanoGPT's and llm.c's: files of tokens that open at once, however long they are.
+"""Shards of groundup, nanoGPT and llm.c: files of tokens that open at once, whatever their length.
 
-A shard of ours is a header of 96 bytes and a body of tokens, all little-endian:
+A groundup shard is a header of 96 bytes and a body of tokens, all little-endian:
 
     offset  size  what
     0       8     b"groundup"
     8       4     version, 1
-    12      4     bytes a token, 2 or 4
-    16      8     tokens
-    24      4     tokens in the vocabulary
+    12      4     bytes per token, 2 or 4
+    16      8     number of tokens
+    24      4     number of tokens in the vocabulary
     28      4     the largest token in the body
     32      32    SHA-256 of what decides the tokenizer's ids
     64      32    SHA-256 of the body
@@ -39,13 +39,13 @@ AT_ONCE = 2**22  # tokens that are hashed in one piece
 
 @dataclass(frozen=True)
 class Shard:
-    """An open shard; foreign formats say nothing of what stands in our header.
+    """An open shard; what a shard of nanoGPT or llm.c doesn't state is None.
 
     Args:
         path: The file.
         tokens: [tokens] unsigned, mapped into memory.
-        offset: The bytes before the tokens.
-        vocab_size: Tokens in the vocabulary, as the header says.
+        offset: The number of bytes before the tokens in the file.
+        vocab_size: The number of tokens in the vocabulary, as the header says.
         largest: The largest token, as the header says.
         tokenizer: SHA-256 of the tokenizer, as the header says.
         sha256: SHA-256 of the tokens, as the header says.
@@ -60,10 +60,10 @@ class Shard:
     sha256: str | None = None
 
     def verify(self) -> None:
-        """Read the whole body.
+        """Read all tokens and check their SHA-256, if the header states one.
 
         Raises:
-            CorpusError: The body isn't the one that was written.
+            CorpusError: The SHA-256 differs from the one in the header.
         """
         if self.sha256 is None:
             return
@@ -77,7 +77,7 @@ class Shard:
 
 
 def open_shard(path: Path) -> Shard:
-    """Map a shard of any of the three formats into memory; its body isn't read.
+    """Map a shard of groundup, nanoGPT or llm.c into memory, without reading its tokens.
 
     Raises:
         CorpusError: The file can't be read, is cut off, or is no shard.
@@ -132,7 +132,7 @@ def _map(path: Path, dtype: np.dtype, offset: int, count: int) -> np.ndarray:
 
 
 class Written(NamedTuple):
-    """How many tokens a shard got, and SHA-256 of its body."""
+    """The number of tokens that were written to a shard, and the SHA-256 of its body."""
 
     tokens: int
     sha256: str
@@ -147,18 +147,19 @@ def write_shard_file(
     *,
     apart: Path | None = None,
 ) -> Written:
-    """Write a shard of ours, which gets its name when it is whole.
+    """Write a groundup shard, which gets its name only when it is complete.
 
     Args:
-        path: The name that it gets.
-        pieces: Its tokens piece by piece, [tokens] of `dtype` each.
-        dtype: The type of its tokens.
-        vocab_size: Tokens in the vocabulary.
+        path: The path that the shard gets.
+        pieces: The tokens piece by piece, [tokens] of `dtype` each.
+        dtype: The type of the tokens.
+        vocab_size: The number of tokens in the vocabulary.
         tokenizer: SHA-256 of the tokenizer, in hexadecimal.
-        apart: The folder where it is written, on the same disk; that of `path` if left out.
+        apart: The folder where the unfinished file lies, on the same disk; left out, the folder of
+            `path`.
 
     Raises:
-        OSError: The file can't be written. After this and any other error nothing is left behind.
+        OSError: The file can't be written. After any error no file is left behind.
     """
     count, largest, digest = 0, 0, hashlib.sha256()
     with open_whole(path, apart or path.parent) as file:

@@ -1,4 +1,4 @@
-"""A folder of shards: that of `groundup prepare`, or .bin files as nanoGPT and llm.c leave them."""
+"""A folder of shards from `groundup prepare`, or of .bin files from nanoGPT or llm.c."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -23,8 +23,8 @@ class ShardFolder:
 
     Args:
         path: The folder.
-        shards: Those of `train` and those of `validation`.
-        index: What `index.json` says; empty for foreign files.
+        shards: The shards of `train` and those of `validation`.
+        index: What `index.json` says; empty for shards of other programs.
     """
 
     path: Path
@@ -38,7 +38,7 @@ class ShardFolder:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the content: as the index says, else of the files' sizes and parts of them."""
+        """The SHA-256 in the index, or else one of the files' names, sizes and sampled tokens."""
         return self.index["fingerprint"] if self.index else _fingerprint_of_parts(self.all_shards())
 
     def all_shards(self) -> list[Shard]:
@@ -46,10 +46,10 @@ class ShardFolder:
         return [shard for split in SPLITS for shard in self.shards[split]]
 
     def tokens(self, split: str, vocab_size: int) -> Tokens:
-        """Give a split for a model of that many tokens.
+        """Give the tokens of a split, checked for a model of `vocab_size` tokens.
 
-        What a header says is believed; a small corpus is read whole and verified; else each window
-        is checked when it is read.
+        A corpus of up to 2^27 tokens is read whole and verified. Of a larger one only the headers
+        are checked; each window is checked when it is read.
 
         Raises:
             CorpusError: A shard is damaged, or has a token that the vocabulary lacks.
@@ -68,10 +68,10 @@ class ShardFolder:
 
 
 def open_folder(path: Path) -> ShardFolder:
-    """Open the shards in a folder; their bodies aren't read.
+    """Open the shards in a folder, without reading their tokens.
 
     Raises:
-        CorpusError: There are none, or the index and the headers contradict each other.
+        CorpusError: There are no shards, or the index and the headers contradict each other.
     """
     if kind_of(path) != "shards":
         return _open_foreign(path)
@@ -83,10 +83,10 @@ def open_folder(path: Path) -> ShardFolder:
 
 
 def read_index(path: Path) -> dict[str, Any]:
-    """Read an `index.json` that has all that is used of it.
+    """Read an `index.json`, and check that it has the fields that training needs.
 
     Raises:
-        CorpusError: It is damaged, or of another version.
+        CorpusError: The file is damaged, or of another version.
     """
     try:
         index = read_json(path)
@@ -106,7 +106,7 @@ def read_index(path: Path) -> dict[str, Any]:
 
 
 def damaged(what: Path | str, error: Exception) -> CorpusError:
-    """Make the error for what should be a part of an index and isn't."""
+    """Make the error for a part of an index that is missing or damaged."""
     return CorpusError(f"{what} is damaged: {type(error).__name__} {error}. Prepare it again")
 
 

@@ -1,4 +1,4 @@
-"""The two splits that a run needs, training and validation: their tokens, and where they are cut.
+"""The two splits of a corpus, training and validation: their tokens, and where a text is cut.
 
 The tokens of a split are one stream or many, in memory or on disk.
 """
@@ -19,12 +19,13 @@ def token_dtype(vocab_size: int) -> np.dtype:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Streams of tokens that no window crosses: the one of a text, or one for each shard.
+    """Streams of tokens: one for a text, or one for each shard; no window crosses their ends.
 
     Args:
-        streams: Each is [tokens] unsigned, mapped into memory or held there.
+        streams: [tokens] unsigned each, in memory or mapped into memory from a file.
         names: The names of the streams, for messages.
-        limit: Ids below it are in the vocabulary; None where that is known of all of them.
+        limit: The size of the vocabulary, if ids are to be checked when they are read; None if all
+            ids are known to be in the vocabulary.
     """
 
     streams: tuple[np.ndarray, ...]
@@ -33,7 +34,7 @@ class Tokens:
 
     @classmethod
     def of(cls, tokens: np.ndarray, name: str = "text") -> "Tokens":
-        """Make one stream of what a tokenizer gave."""
+        """Make a single stream of [tokens]."""
         return cls((tokens,), (name,))
 
     def __len__(self) -> int:
@@ -43,9 +44,9 @@ class Tokens:
         """Read windows.
 
         Args:
-            streams: The stream of each window, [n].
+            streams: The index of each window's stream, [n].
             starts: Where each window starts in its stream, [n].
-            length: Tokens of a window.
+            length: The number of tokens of a window.
 
         Returns:
             [n, length] int64.
@@ -73,10 +74,10 @@ def out_of_range(token: int, name: str, position: int, limit: int) -> CorpusErro
 
 
 def check_range(tokens: np.ndarray, name: str, limit: int, at_once: int = 2**24) -> None:
-    """Check [tokens] piece by piece.
+    """Check that all ids in [tokens] are below `limit`, piece by piece.
 
     Raises:
-        CorpusError: An id isn't below `limit`; the first such id is named.
+        CorpusError: An id isn't below `limit`; the error names the first such id.
     """
     for first in range(0, len(tokens), at_once):
         piece = tokens[first : first + at_once]
@@ -92,9 +93,10 @@ def cut_text(tokens: np.ndarray, validation_fraction: float) -> tuple[np.ndarray
 
 
 def validates(digest: bytes, validation_fraction: float) -> bool:
-    """Tell by a document's digest, 8 uniform bytes or more, whether it is kept for validation.
+    """Tell by a document's digest whether the document is kept for validation.
 
-    So a document stays in its split when others are added.
+    The digest is 8 or more uniformly distributed bytes. A document stays in its split when other
+    documents are added.
     """
     return int.from_bytes(digest[:8], "little") < validation_fraction * 2.0**64
 

@@ -1,4 +1,4 @@
-"""Windows that keep documents whole: each begins where a document does, if documents fit."""
+"""Windows that keep documents whole, unless a document is longer than a window."""
 
 import numpy as np
 
@@ -10,11 +10,12 @@ AT_ONCE = 2**24  # tokens to scan in one piece
 def whole_windows(tokens: Tokens, end_of_text: int, block_size: int) -> tuple[np.ndarray, ...]:
     """Find where the windows of each stream start.
 
-    A document begins with its end-of-text token. One that doesn't end within a window begins again
-    in the next; one longer than the context goes on in the windows after it; the last window of a
-    stream ends with it. So every token but a stream's first is a target, and a document of at most
-    block_size tokens is whole in a window, with what follows it. A stream that is shorter than a
-    window has none. All tokens are read once.
+    A document begins with its end-of-text token. A window begins at a document; where the window
+    cuts a later document, the next window begins with that document. A document of more than
+    block_size tokens continues in further windows. The last window of a stream ends where the
+    stream ends. So every token but the first of a stream is a target, and a document of at most
+    block_size tokens is whole in some window. A stream that is shorter than a window has no
+    windows. All tokens are read once.
 
     Returns:
         [windows] int64 for each stream.
@@ -41,9 +42,9 @@ def window_starts(documents: np.ndarray, length: int, block_size: int) -> np.nda
     """Find where the windows of a stream start.
 
     Args:
-        documents: Where documents begin, the first at 0: [documents].
-        length: Tokens of the stream.
-        block_size: Tokens of a window that have a target in it.
+        documents: The positions where documents begin, the first at 0: [documents].
+        length: The number of tokens of the stream.
+        block_size: The number of inputs of a window, which holds one token more: the last target.
 
     Returns:
         [windows] int64.

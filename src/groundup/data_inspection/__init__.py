@@ -1,1 +1,1 @@
-"""What a training run should know of its data before it reads it."""
+"""Inspects the shards of a corpus before a model is trained on them."""

@@ -1,4 +1,4 @@
-"""Whether training holds validation's texts or HellaSwag's, found in one pass over the split."""
+"""Finds out whether the training split has texts of the validation split or of HellaSwag."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ class DocumentOverlap:
     """Validation documents that share n-grams with the training split.
 
     Args:
-        n: Tokens of an n-gram.
+        n: The number of tokens of an n-gram.
         checked: The number of validation documents that were looked for and have an n-gram.
         any: The number of checked documents of which at least one n-gram occurs in training.
         most: The number of checked documents of which half the n-grams or more occur in training.
@@ -39,7 +39,7 @@ class ItemOverlap:
     """HellaSwag's items that share an n-gram with a split.
 
     Args:
-        n: Tokens of an n-gram.
+        n: The number of tokens of an n-gram.
         items: The number of items that were looked for.
         in_training: The items that share an n-gram with the training split.
         in_validation: The items that share an n-gram with the validation split.
@@ -60,20 +60,20 @@ def find_overlap(
     tokenizer: Tokenizer | None,
     hellaswag: Path | None,
 ) -> tuple[DocumentOverlap, ItemOverlap | None]:
-    """Look for n-grams of the validation split and of HellaSwag's items.
+    """Look in the training split for n-grams of the validation split and of HellaSwag's items.
 
     Args:
         folder: The open shards.
-        n: Tokens of an n-gram.
+        n: The number of tokens of an n-gram.
         separator: The token between documents, if there is one.
         tokenizer: The tokenizer of the shards. Without a tokenizer items can't be looked for.
         hellaswag: The file of HellaSwag's items, if there is one.
 
     Returns:
-        The overlap of the documents, and the overlap of the items or None where there are none.
+        The overlap of the documents, and that of the items, or None if no items were looked for.
 
     Raises:
-        CorpusError: The file has no items.
+        CorpusError: A file can't be read, or `hellaswag` has no items.
     """
     hasher, items = NgramHash(n), read_items(hellaswag) if hellaswag and tokenizer else []
     validation = sample(folder.shards["validation"], separator, hasher)

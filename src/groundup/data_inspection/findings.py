@@ -1,4 +1,4 @@
-"""Turns figures about shards into findings, which say what they mean for training.
+"""Turns figures about shards into findings, which say what the figures mean for training.
 
 The thresholds are in this module.
 """
@@ -31,10 +31,10 @@ class Finding:
     """A line of the report.
 
     Args:
-        level: Whether it is as it should be, worth knowing, or a warning.
+        level: `ok`, `note` for what is worth knowing, or `warning`.
         what: What was looked at.
-        value: What it is.
-        meaning: What that means for training.
+        value: What was found.
+        meaning: What the value means for training.
         facts: The figures, for programs.
     """
 
@@ -58,7 +58,7 @@ class Split:
 
 
 def verified(folder: ShardFolder, has_tokenizer: bool) -> Finding:
-    """Tell what reading the shards from end to end has shown."""
+    """Report how many shards were read and verified, and what was checked."""
     count = len(folder.all_shards())
     size = sum(shard.tokens.nbytes for shard in folder.all_shards())
     checked = ["SHA-256, header and index agree"] if folder.index else []
@@ -68,14 +68,14 @@ def verified(folder: ShardFolder, has_tokenizer: bool) -> Finding:
 
 
 def unknown() -> Finding:
-    """Tell that shards alone don't say what they are made of."""
+    """Report what isn't known about shards that have neither an index nor a tokenizer."""
     value = "not known: documents, bytes, duplicates, lines, characters"
     meaning = "these shards say nothing but their tokens; with --tokenizer NAME they are decoded"
     return Finding("note", "without an index", value, meaning)
 
 
 def sizes(train: Split, validation: Split) -> list[Finding]:
-    """Tell the documents, tokens and bytes per token of the splits."""
+    """Report the number of documents, of tokens and of bytes per token in each split."""
     both = (train, validation)
     rows = []
     if train.documents is not None and validation.documents is not None:
@@ -102,7 +102,7 @@ def _listed(counts: dict[str, int]) -> str:
 
 
 def duplicates(train: Split, validation: Split, index: dict[str, Any]) -> list[Finding]:
-    """Tell how many documents equal another document, where that is known."""
+    """Report how many documents are copies of another document, where the numbers are known."""
     if train.duplicates is None or validation.duplicates is None or train.documents is None:
         return []
     what, facts = "duplicates", {split.name: split.duplicates for split in (train, validation)}
@@ -190,9 +190,9 @@ def _written_out(character: str) -> str:
 
 
 def validation_size(validation: Split) -> list[Finding]:
-    """Tell whether a loss on this split says anything.
+    """Report how uncertain a loss on the validation split is, and whether documents are too few.
 
-    That is its standard error, were its tokens independent.
+    The uncertainty is the standard error that the loss would have if all tokens were independent.
     """
     tokens, documents = validation.tokens, validation.documents
     if not tokens:
@@ -213,7 +213,7 @@ def validation_size(validation: Split) -> list[Finding]:
 
 
 def document_overlap(overlap: DocumentOverlap) -> Finding:
-    """Tell how many validation documents training has."""
+    """Report how many validation documents share n-grams with the training split."""
     what, facts = "validation in training", vars(overlap)
     if not overlap.checked:
         meaning = f"no validation document has {overlap.n} tokens"
@@ -229,7 +229,7 @@ def document_overlap(overlap: DocumentOverlap) -> Finding:
 
 
 def item_overlap(overlap: ItemOverlap) -> Finding:
-    """Tell how many of HellaSwag's items the corpus has."""
+    """Report how many of HellaSwag's items share n-grams with the training or validation split."""
     found, held_out = overlap.in_training, overlap.in_validation
     facts = {
         "n": overlap.n,
@@ -253,7 +253,7 @@ def item_overlap(overlap: ItemOverlap) -> Finding:
 
 
 def no_items(has_tokenizer: bool) -> Finding:
-    """Tell that HellaSwag wasn't looked for, and how it would be."""
+    """Report that HellaSwag's items weren't looked for, and what the user must give for that."""
     give_items = "give its validation items: --hellaswag hellaswag_val.jsonl"
     how = give_items if has_tokenizer else "needs --tokenizer NAME"
     return Finding("note", "HellaSwag", "not checked", how)

@@ -2,7 +2,7 @@
 
 Brown et al. (2020, appendix C) compare n-grams of 13 words. Here an n-gram is 13 tokens, which are
 about ten words, so that shards needn't be decoded. This works because the same tokenizer cuts the
-same text into the same tokens, except for one or two tokens at its edges.
+same text into the same tokens, except for one or two tokens at the edges of the text.
 """
 
 from collections.abc import Iterable, Iterator
@@ -30,8 +30,8 @@ def chunks(shard: Shard, overlap: int = 0, size: int = CHUNK) -> Iterator[np.nda
 
     Args:
         shard: The open shard.
-        overlap: Tokens of the piece before that each piece begins with.
-        size: New tokens of a piece.
+        overlap: The number of tokens at the end of a piece that the next piece repeats.
+        size: The number of new tokens of a piece.
 
     Yields:
         [tokens] of the shard's type.
@@ -57,7 +57,8 @@ def chunks(shard: Shard, overlap: int = 0, size: int = CHUNK) -> Iterator[np.nda
 class NgramHash:
     """A hash of every n consecutive tokens, from sums of powers.
 
-    It is the sum of token_(i+k) BASE^k for k < n, modulo 2^64.
+    The hash of the n tokens from token_i on is the sum of (token_(i+k) + 1) BASE^k for k < n,
+    modulo 2^64, whose bits are then mixed.
     """
 
     def __init__(self, n: int = NGRAM) -> None:
@@ -65,7 +66,7 @@ class NgramHash:
         self._powers, self._inverses = np.empty(0, np.uint64), np.empty(0, np.uint64)
 
     def __call__(self, tokens: np.ndarray) -> np.ndarray:
-        """Hash [tokens] of any integers from 0 to [tokens - n + 1] uint64."""
+        """Hash [tokens], integers of at least 0, and return [tokens - n + 1] uint64."""
         count = len(tokens) - self.n + 1
         if count <= 0:
             return np.empty(0, np.uint64)
@@ -94,7 +95,7 @@ def _mixed(hashes: np.ndarray) -> np.ndarray:
 
 
 class NgramTable:
-    """N-grams to look for, by their hashes, of which about one pair in 2^64 is equal by chance."""
+    """The hashes of n-grams to look for; one pair of n-grams in about 2^64 has equal hashes."""
 
     def __init__(self, hashes: np.ndarray) -> None:
         ordered = np.sort(hashes)  # np.unique takes a hundred times as long
@@ -134,13 +135,13 @@ class NgramTable:
 
 @dataclass(frozen=True)
 class DocumentNgrams:
-    """The n-grams of documents that are looked for.
+    """The n-grams to look for, of one or more documents.
 
     Args:
         hashes: The hashes of the n-grams of all documents, one document after the other.
         counts: How many n-grams each document has, [documents].
-        tokens: The tokens of all documents together.
-        whole: Whether these are all documents that there are and not only a sample.
+        tokens: The number of tokens of all documents together.
+        whole: Whether the documents are a whole split and not only a sample.
     """
 
     hashes: np.ndarray
@@ -152,7 +153,7 @@ class DocumentNgrams:
     def of(
         cls, documents: Iterable[np.ndarray], hasher: NgramHash, whole: bool = True
     ) -> "DocumentNgrams":
-        """Hash documents, each [tokens]."""
+        """Hash the n-grams of documents, each [tokens]."""
         hashes, tokens = [np.empty(0, np.uint64)], 0
         for document in documents:
             hashes.append(hasher(document))
@@ -164,11 +165,11 @@ class DocumentNgrams:
         """Give the share of each document's n-grams that was found.
 
         Args:
-            table: A table that has all of them.
+            table: A table that has all of these n-grams.
             found: What the table's `search` gave.
 
         Returns:
-            [documents]; NaN for those too short to have any.
+            [documents]; NaN for a document that is too short to have an n-gram.
         """
         hit = np.empty(0, bool)
         if len(self.hashes):
@@ -181,10 +182,10 @@ class DocumentNgrams:
 def sample(
     shards: list[Shard], separator: int | None, hasher: NgramHash, most: int = SAMPLE
 ) -> DocumentNgrams:
-    """Hash the documents of a split: all, or evenly spread ones of about `most` tokens.
+    """Hash the documents of a split: all of them, or a sample of about `most` tokens.
 
-    A document that goes beyond its stretch of a sample is cut there. Without a separator, or where
-    there is none in a stretch, 1,024 tokens are a document.
+    A sample is made of evenly spread stretches of 2^14 tokens; a document that continues beyond the
+    end of a stretch is cut there. Where no separator is found, 1,024 tokens count as a document.
     """
     total = sum(len(shard.tokens) for shard in shards)
     documents = _documents(shards, separator, most, total)
@@ -206,12 +207,12 @@ def _documents(
 
 
 def split(tokens: np.ndarray, separator: int | None, cut: bool = False) -> Iterator[np.ndarray]:
-    """Cut a run of tokens into documents, without their separators.
+    """Cut consecutive tokens into documents, without their separators.
 
     Args:
         tokens: [tokens].
         separator: The token before each document, if there is one.
-        cut: Leave out what is before the first separator.
+        cut: Whether to leave out the tokens before the first separator.
 
     Yields:
         [tokens] of a document.
@@ -228,5 +229,5 @@ def split(tokens: np.ndarray, separator: int | None, cut: bool = False) -> Itera
 
 
 def separators(tokens: np.ndarray, separator: int | None) -> np.ndarray:
-    """Find the places of a separator, none without one: [separators] int64."""
+    """Find the positions of a separator, or none if `separator` is None: [separators] int64."""
     return np.empty(0, np.int64) if separator is None else np.flatnonzero(tokens == separator)

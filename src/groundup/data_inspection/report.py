@@ -1,4 +1,4 @@
-"""What there is to know of a folder of shards before a model learns from it, put together."""
+"""Puts together all findings about a folder of shards."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,11 +48,11 @@ def report_on(
         path: The folder.
         hellaswag: A file of HellaSwag's validation items; left out, the one in the cache if it is
             there.
-        tokenizer: What made shards that have no index.
-        thorough: Read every shard and verify it.
+        tokenizer: The tokenizer that made the shards, for shards without an index.
+        thorough: Whether to read every shard and verify it.
 
     Raises:
-        GroundupError: The folder can't be read, or isn't what it says it is.
+        GroundupError: The folder can't be read, or its files are damaged or contradict each other.
     """
     if not path.exists():
         remedy = "Give a folder that groundup prepare made, or one with .bin files"
@@ -80,12 +80,12 @@ def inspect(
 
     Args:
         folder: The open shards.
-        tokenizer: The one that made them, if it is known.
+        tokenizer: The tokenizer that made the shards, if it is known.
         hellaswag: As for `report_on`.
         thorough: As for `report_on`.
 
     Raises:
-        CorpusError: A shard or the index isn't what it should be.
+        CorpusError: A shard or the index is damaged.
     """
     separator = tokenizer.special_tokens.get(END_OF_TEXT) if tokenizer else None
     rows: list[Finding] = []

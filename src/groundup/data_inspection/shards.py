@@ -1,4 +1,4 @@
-"""Shards read from end to end: whether they are what is said of them, and what they decode to."""
+"""Reads shards from end to end, to verify the tokens and to see what texts they decode to."""
 
 import codecs
 import hashlib
@@ -26,7 +26,8 @@ def verify(folder: ShardFolder, vocab_size: int | None, separator: int | None) -
         separator: The tokenizer's token before each document, if there is one.
 
     Raises:
-        CorpusError: It names every shard that isn't what it should be.
+        CorpusError: A shard is damaged, or the shards contradict their headers, the index or the
+            tokenizer. The error names every problem.
     """
     problems = _contradictions(folder, vocab_size)
     for split in SPLITS:
@@ -92,16 +93,16 @@ def examine_shards(
 ) -> tuple[Statistics, int]:
     """Decode shards that come without an index, to see what their documents hold.
 
-    Without a separator all of a shard is one document. One of more tokens than are read at once is
-    examined in pieces, and counts as several.
+    Without a separator a whole shard is one document. A document of more tokens than are read at
+    once is examined in pieces, and each piece counts as a document.
 
     Args:
-        shards: Every token of them must be in the vocabulary.
-        tokenizer: The one that made them.
-        separator: Its token before each document, if there is one.
+        shards: The shards, whose tokens must all be in the vocabulary.
+        tokenizer: The tokenizer that made the shards.
+        separator: The tokenizer's token before each document, if there is one.
 
     Returns:
-        What the documents hold, and how many of them equal an earlier one.
+        The statistics of the documents, and the number of documents that equal an earlier one.
     """
     statistics, digests = Statistics(), array("Q")
     for shard in shards:

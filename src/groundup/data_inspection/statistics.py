@@ -1,4 +1,4 @@
-"""What documents hold, gathered beside the tokenizer at a fraction of its cost."""
+"""Statistics of documents, gathered at a fraction of the time that tokenizing them takes."""
 
 import re
 from collections.abc import Callable
@@ -35,7 +35,7 @@ KINDS: dict[str, Callable[[str], int]] = {
 
 @dataclass
 class Damage:
-    """One kind of encoding damage: how often, in how many documents, and where at first."""
+    """One kind of encoding damage: how often it occurs, in how many documents, and where first."""
 
     count: int
     documents: int
@@ -52,16 +52,17 @@ class LongLine:
 
 @dataclass
 class Statistics:
-    """What some documents hold.
+    """Statistics of some documents.
 
-    Merged in the documents' order, parts give what the whole gives, however it was cut.
+    The statistics of groups of documents, merged in the order of the documents, equal the
+    statistics of all documents at once.
 
     Args:
-        documents: How many they are.
-        size: Their bytes of UTF-8.
-        longest_lines: The longest first, of equals the earlier one.
+        documents: The number of documents.
+        size: The size of all documents in bytes of UTF-8.
+        longest_lines: The longest lines, the longest first; of equal lines the earlier comes first.
         damage: Encoding damage by its kind, see `KINDS`.
-        characters: Those that occur, a lone surrogate as U+FFFD.
+        characters: The characters that occur; a lone surrogate counts as U+FFFD.
     """
 
     documents: int = 0
@@ -79,8 +80,8 @@ class Statistics:
         """Take a document into account.
 
         Args:
-            text: As it was read, lone surrogates included.
-            data: Its UTF-8, with U+FFFD for each lone surrogate.
+            text: The document's text as it was read, lone surrogates included.
+            data: The text in UTF-8, with U+FFFD for each lone surrogate.
             origin: Where the document is from.
         """
         self.documents += 1
@@ -151,7 +152,7 @@ class Statistics:
         self.longest_lines = sorted(together, key=lambda line: -line.characters)[:LONGEST]
 
     def merge(self, later: "Statistics") -> None:
-        """Take in the statistics of documents that come after these."""
+        """Add the statistics of documents that come after all documents examined so far."""
         self.documents += later.documents
         self.size += later.size
         self._remember(later.longest_lines)
@@ -176,8 +177,8 @@ class Statistics:
         """Read what `to_json` gave.
 
         Args:
-            value: What was read.
-            where: Where it stands, for the message.
+            value: A value from JSON.
+            where: Where the value stands, for the message.
 
         Raises:
             CorpusError: The value is something else.

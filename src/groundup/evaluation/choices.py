@@ -1,4 +1,4 @@
-"""The task `choices`: multiple-choice items of the user's own, a JSON object a line."""
+"""The task `choices`: multiple-choice items of the user's own, one JSON object per line."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +13,7 @@ from groundup.evaluation.task import Settings
 class Choices(MultipleChoice):
     """Items with a `context`, two or more `endings` and the `label` of the right one, from 0.
 
-    A space joins the context and an ending, and an item's number is that of its line.
+    A space joins the context and an ending, and an item's number is the number of its line.
     """
 
     name: ClassVar = "choices"

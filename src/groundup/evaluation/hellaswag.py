@@ -1,6 +1,6 @@
-"""HellaSwag (Zellers et al. 2019) as a task: its two conventions and the published figures.
+"""HellaSwag (Zellers et al. 2019) as a task: two conventions and the published accuracies.
 
-The same model gets different figures by build-nanogpt's convention, `completion`, and by that of
+The same model gets different accuracies by build-nanogpt's convention, `completion`, and by that of
 lm-evaluation-harness, `harness`.
 """
 
@@ -20,10 +20,10 @@ from groundup.tokenizers.base import Tokenizer
 
 
 def harness(item: Item, tokenizer: Tokenizer) -> Request:
-    """Ask for the preprocessed context, then a space and the ending.
+    """Make the request of an item: the preprocessed context, then a space and each ending.
 
-    As lm-evaluation-harness 0.4 has it: acc goes by the sum of the log-probabilities, acc_norm by
-    the sum over the characters of the ending, acc_bytes by the sum over its bytes.
+    As in lm-evaluation-harness 0.4, acc compares the sums of the log-probabilities of the endings,
+    acc_norm divides each sum by the ending's number of characters, acc_bytes by that of bytes.
 
     Raises:
         EvaluationError: The item has no activity, or can't be encoded.
@@ -47,7 +47,7 @@ def harness(item: Item, tokenizer: Tokenizer) -> Request:
 def encode_pair(
     item: Item, context: str, ending: str, tokenizer: Tokenizer
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Encode context and ending together, and cut them where the context alone would end.
+    """Encode context and ending together, and cut after as many tokens as the context alone has.
 
     White space at the end of the context goes to the ending.
     """

@@ -33,7 +33,7 @@ class Scores:
     Args:
         convention: The convention's name.
         items: The scored items.
-        cut: How many items didn't fit the model's context and lost the beginning of theirs.
+        cut: The number of items that were too long for the model and lost their beginning.
         seconds: How long scoring took.
     """
 
@@ -43,7 +43,7 @@ class Scores:
     seconds: float
 
     def right(self, measure: str) -> list[bool]:
-        """For each item, whether the choice by that measure is the right one."""
+        """Tell for each item whether the choice by that measure is the right one."""
         return [scored.choices[measure] == scored.request.item.label for scored in self.items]
 
     @property
@@ -87,7 +87,7 @@ class ChoiceResult(Result):
         return row if self.task.is_official is None else row | {"published_percent": published}
 
     def report(self) -> Iterator[str | Table]:
-        """Say the accuracies in a table, and below it what a reader must know to compare them."""
+        """Give a table of the accuracies, then what a reader must know to compare accuracies."""
         result = self.to_json()
         published = list(result["results"][0].get("published_percent", ()))
         table = Table(("convention", "measure", "decides"), ("right", "95% interval", *published))
@@ -114,7 +114,7 @@ class ChoiceResult(Result):
         yield f"items a second: {', '.join(speeds)}"
 
     def items(self) -> list[dict[str, Any]]:
-        """Return each item with what each convention made of it."""
+        """Return each item with its scores and choices by each convention."""
         return [
             {"ind": item.number, "label": item.label}
             | {scores.convention: scores.items[place].to_json() for scores in self.scores}
@@ -124,7 +124,7 @@ class ChoiceResult(Result):
 
 @dataclass(frozen=True)
 class ChoiceComparison(Finding):
-    """What two models chose, the same items side by side."""
+    """What two models chose for the same items."""
 
     task: "MultipleChoice"
     models: tuple[str, str]
@@ -145,7 +145,7 @@ class ChoiceComparison(Finding):
         }
 
     def report(self) -> Iterator[str | Table]:
-        """Say a row for each measure, and below it which items were asked and what columns mean."""
+        """Give a table with a row for each measure, then say which items were asked, and how."""
         result = self.to_json()
         counts = ("both right", "only A", "only B", "neither")
         table = Table(("convention", "measure"), ("A", "B", "B - A", "95% interval", "p", *counts))
@@ -178,8 +178,8 @@ class ChoiceComparison(Finding):
 class MultipleChoice(Task):
     """A task of items with endings to choose from: what such tasks share.
 
-    `conventions` are the ways to put an item to a model; `periodic` is the convention and measure
-    that a run is scored by while it trains.
+    `conventions` are the ways to put an item to a model; `periodic` is the convention and the
+    measure by which a model is scored during training.
     """
 
     conventions: ClassVar[dict[str, Convention]]
@@ -193,8 +193,8 @@ class MultipleChoice(Task):
         """Read the items.
 
         Raises:
-            CorpusError: They can't be had, or a line is no item.
-            EvaluationError: The settings name none, and the task has none of its own.
+            CorpusError: The items can't be read or downloaded, or a line is no item.
+            EvaluationError: The settings name no items, and the task has none of its own.
         """
 
     @classmethod
@@ -208,7 +208,7 @@ class MultipleChoice(Task):
 
     @property
     def is_official(self) -> bool | None:
-        """Whether published figures are of this file, or None for a task without such figures."""
+        """Whether published accuracies are of the task's file, or None if there are none."""
         return None
 
     @property
@@ -217,14 +217,14 @@ class MultipleChoice(Task):
         return sum(1 / len(item.endings) for item in self.items) / len(self.items)
 
     def facts(self, **models: Any) -> dict[str, Any]:
-        """What every finding states first: the task, the models, and which items were asked."""
+        """Return what every finding states first: the task, the models, and the items' file."""
         stated = {"task": self.name, **models, "file": str(self.file.path)}
         if self.is_official is not None:
             stated["official"] = self.is_official
         return stated | {"items": len(self.items), "of": len(self.file.items)}
 
     def said_of_items(self) -> str:
-        """Which items were asked, in a line."""
+        """Say in a line which items were asked."""
         items, of = len(self.items), len(self.file.items)
         first = "all" if items == of else f"{items:,}, evenly spread, of the"
         label = {
@@ -235,17 +235,17 @@ class MultipleChoice(Task):
         return f"{first} {of:,} items of {self.file.path}{label}"
 
     def said_of_guessing(self) -> str:
-        """What accuracies may be compared with, in a line."""
+        """Say in a line what the accuracies may be compared with."""
         return f"guessing is right in {self.chance:.1%}"
 
     def evaluate(self, named: NamedModel, progress: Progress) -> ChoiceResult:
-        """Score the items, or refuse those that can't be asked."""
+        """Score the items by a model, if the model can be asked all of them."""
         return ChoiceResult(self, named.name, self._score(named, self._requests(named), progress))
 
     def compare(
         self, first: NamedModel, second: NamedModel, progress: Progress
     ) -> ChoiceComparison:
-        """Score the items by both models, once both can be asked all of them."""
+        """Score the items by both models, if both can be asked all of them."""
         scores, requests = [], []
         for named in (first, second):  # before the other has worked for an hour
             with naming(named.name):

@@ -12,8 +12,8 @@ class Reading:
     """How a model read a text.
 
     Args:
-        sizes: The bytes of each token, [tokens].
-        losses: The nats of each token but the first, [tokens - 1].
+        sizes: The number of bytes of each token, [tokens].
+        losses: The loss of each token but the first, in nats, [tokens - 1].
     """
 
     sizes: np.ndarray
@@ -21,11 +21,11 @@ class Reading:
 
     @property
     def ends(self) -> np.ndarray:
-        """The byte after each token, [tokens]."""
+        """The number of bytes up to the end of each token, [tokens]."""
         return np.cumsum(self.sizes)
 
     def sums(self, cuts: np.ndarray) -> np.ndarray:
-        """Sum the nats of the tokens that end after each cut, up to the next cut."""
+        """Sum the losses, in nats, of the tokens that end after each cut and up to the next cut."""
         last = np.searchsorted(self.ends, cuts, side="right") - 1  # the last token before each cut
         total = np.concatenate([[0.0], np.cumsum(self.losses, dtype=np.float64)])
         return np.diff(total[last])
@@ -36,8 +36,8 @@ class Passages:
     """The same passages of a text for two models.
 
     Args:
-        sizes: Their bytes, [passages].
-        nats: Each model's loss on each of them, [2, passages].
+        sizes: The number of bytes of each passage, [passages].
+        nats: Each model's loss on each passage, summed over tokens, in nats, [2, passages].
         tokens: How many tokens each model predicted, [2].
     """
 
@@ -61,8 +61,9 @@ class Passages:
 def common_passages(readings: tuple[Reading, Reading], size: int = SIZE) -> Passages:
     """Cut a text where a token of both readings ends, `size` bytes apart or a little more.
 
-    Both readings are of the same bytes. The passages begin behind the first token of both, which
-    nobody predicts, and what is left at the end goes to the last passage.
+    Both readings are of the same bytes. The first passage begins where for the first time a token
+    ends in both readings, because no model predicts its first token. What is left at the end goes
+    to the last passage.
     """
     cuts = _cuts(np.intersect1d(readings[0].ends, readings[1].ends), size)
     counted = [

@@ -1,7 +1,7 @@
 """Requests, which put an item's tokens to a model by a convention, and what the model chooses.
 
 A convention says which tokens are scored after which others, and a measure how scores become a
-choice. The same model gets different figures by them: a figure says nothing without both.
+choice. An accuracy depends on both, so it means nothing without the convention and the measure.
 """
 
 import math
@@ -55,8 +55,8 @@ class Convention:
     """A way to put items to a model.
 
     Args:
-        request: Makes the request of an item; raises EvaluationError for one it can't.
-        decides: For each measure, in words, what the chosen ending has the most of.
+        request: Makes the request of an item, or raises EvaluationError if that is impossible.
+        decides: For each measure, in words, the score by which the chosen ending is the best.
         published: For each known model the accuracy of each measure, in percent.
     """
 
@@ -70,7 +70,7 @@ class Convention:
         """Make the requests of all items.
 
         Raises:
-            EvaluationError: A model of that context can't be asked one.
+            EvaluationError: An item can't be encoded, or an ending is longer than `block_size`.
         """
         requests = [self.request(item, tokenizer) for item in items]
         check_endings([request.continuations for request in requests], block_size)
@@ -78,10 +78,10 @@ class Convention:
 
 
 def completion(item: Item, tokenizer: Tokenizer) -> Request:
-    """Ask for the raw context, then a space and the raw ending.
+    """Make the request of an item: the raw context, then a space and each raw ending.
 
-    Context and ending are encoded each for itself, as in build-nanogpt's `hellaswag.py`. acc goes
-    by the sum of the log-probabilities, acc_norm by their mean of a token.
+    Context and ending are encoded separately, as in build-nanogpt's `hellaswag.py`. acc compares
+    the sums of the log-probabilities of the endings, acc_norm the means per token.
     """
     context = encode(item, item.context, tokenizer)
     endings = tuple(encode(item, f" {ending}", tokenizer) for ending in item.endings)
@@ -111,7 +111,7 @@ def encode(item: Item, text: str, tokenizer: Tokenizer, after: int = 0) -> np.nd
 
 @dataclass(frozen=True)
 class ScoredItem:
-    """What a model made of a request.
+    """How a model scored the endings of a request, and what it chose.
 
     Args:
         request: The request.
@@ -143,7 +143,7 @@ def score_requests(
     """Score requests by a model in evaluation mode.
 
     Raises:
-        EvaluationError: The model gives no number.
+        EvaluationError: A log-probability isn't finite.
     """
     asked = [request.continuations for request in requests]
     scored = []
@@ -163,9 +163,10 @@ def score_requests(
 def score_share(
     model: Model, requests: Sequence[Request], batch_size: int, world: World
 ) -> list[ScoredItem]:
-    """Score this process's share of the requests, in as many passes as every other process makes.
+    """Score this process's share of the requests, with equally many passes in every process.
 
-    The longest share decides how many; the others add passes over ignored tokens.
+    The share that needs the most forward passes decides the number. The other processes add passes
+    over ignored tokens.
     """
     shares = [requests[rank :: world.size] for rank in range(world.size)]
     scored = score_requests(model, shares[world.rank], batch_size)

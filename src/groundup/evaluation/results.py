@@ -18,7 +18,7 @@ NOT_SAVED = {"seconds", "items_per_second", "tokens_per_second", "worst", "best"
 
 
 def save_result(result: Result, checkpoint: Path) -> Path | None:
-    """Save a result in the run of a checkpoint, in place of an earlier one of the same question.
+    """Save a result in a checkpoint's run, in place of an earlier result of the same question.
 
     The result names the weights by their SHA-256, because a step may have other weights after a run
     was resumed from an earlier checkpoint.
@@ -51,7 +51,7 @@ def save_result(result: Result, checkpoint: Path) -> Path | None:
 
 
 def saved_results(checkpoint: Path) -> list[dict[str, Any]]:
-    """Read the results that were saved of exactly these weights, in the order of their files.
+    """Read the results that were saved of a checkpoint's weights, in the order of their files.
 
     Raises:
         EvaluationError: A file isn't what groundup saved.

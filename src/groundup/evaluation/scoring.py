@@ -1,4 +1,4 @@
-"""Log-probabilities of tokens after others, in batches: every evaluation is made of them."""
+"""Computes log-probabilities of tokens in batches, which all evaluation tasks need."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -39,10 +39,11 @@ def sums_of_endings(
 ) -> list[list[float]]:
     """Sum the log-probabilities of each ending's tokens after its context, in nats.
 
-    A context is computed once for all of its endings where the model has a cache, up to
-    `batch_size` contexts of about one length together; then their endings, those of about one
-    length together, padded on the right, where no token looks. What is longer than the model's
-    block_size loses its beginning, each ending for itself.
+    Where the model has a cache, a context is computed once for all of its endings. Up to
+    `batch_size` contexts of about the same length are computed together, then their endings in
+    groups of about the same length. The padding is on the right, where no token attends to it. If
+    a context and an ending are too long for the model's block_size, that context is cut at its
+    beginning, and is computed for each ending separately.
 
     Args:
         model: A model in evaluation mode.
@@ -70,7 +71,7 @@ def check_endings(asked: Sequence[Continuations], block_size: int) -> None:
     """Check that every ending fits the model's context.
 
     Raises:
-        EvaluationError: An ending is longer.
+        EvaluationError: An ending is longer than `block_size`.
     """
     longest = max((continuations.longest for continuations in asked), default=0)
     if longest > block_size:
@@ -82,9 +83,9 @@ def check_endings(asked: Sequence[Continuations], block_size: int) -> None:
 
 
 def is_cut(continuations: Continuations, block_size: int) -> bool:
-    """Whether the context loses its beginning before the longest ending.
+    """Tell whether the context loses its beginning, so that the longest ending fits after it.
 
-    The last token of all is only predicted, never read.
+    The last token of an ending is only predicted, so the model needs no room for it.
     """
     return len(continuations.context) + continuations.longest - 1 > block_size
 
@@ -94,9 +95,9 @@ class Piece:
     """Endings of one context that are scored together: all of them, or one whose context was cut.
 
     Args:
-        request: The place of the context in what was asked.
-        first: The place of the first ending among all endings of that context.
-        asked: The context, cut where it was too long, and these endings.
+        request: The index of the context among all contexts.
+        first: The index of the piece's first ending among all endings of the context.
+        asked: The context, cut if it is too long, and the piece's endings.
     """
 
     request: int
@@ -106,13 +107,13 @@ class Piece:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a pass: an ending, after what is left of its context.
+    """A row of a forward pass: an ending, after the tokens of its context that aren't cached.
 
     Args:
-        piece: The place of its piece in the batch.
-        ending: The place of the ending in that piece.
-        tokens: The context's tokens that aren't in the cache, and the ending's.
-        first: The place of the ending's first token in `tokens`.
+        piece: The index of the ending's piece in the batch.
+        ending: The index of the ending in that piece.
+        tokens: The context's tokens that aren't in the cache, and the ending's tokens.
+        first: The index of the ending's first token in `tokens`.
     """
 
     piece: int
@@ -129,7 +130,7 @@ class Batch:
         pieces: The pieces, whose contexts are of about one length.
         shared: How many tokens of every context are read once, for all of its endings; 0 where the
             model has no cache.
-        groups: The rows, those of about one length together, the longest first.
+        groups: The rows in groups of about the same length, the longest first.
     """
 
     pieces: list[Piece]
@@ -144,7 +145,7 @@ class Batch:
 
 
 def plan_batches(asked: Sequence[Continuations], model: Model, batch_size: int) -> Iterator[Batch]:
-    """Plan what a model computes together, the longest first: where memory ends, it ends at once.
+    """Plan a model's batches, the longest first, so that a lack of memory shows at once.
 
     Raises:
         EvaluationError: An ending is longer than block_size.
@@ -177,7 +178,8 @@ def count_passes(model: Model, asked: Sequence[Continuations], batch_size: int) 
 def pass_ignored_tokens(model: Model, passes: int) -> None:
     """Call the model `passes` times on a token whose states nobody uses.
 
-    A sharded model gathers its weights in every pass, so all processes must make equally many.
+    A sharded model gathers its weights in every pass, so all processes must make equally many
+    passes.
     """
     ignored = torch.zeros(1, 1, dtype=torch.int64, device=device_of(model))
     for _ in range(passes):
@@ -210,8 +212,8 @@ def _batch(pieces: list[Piece], has_cache: bool) -> Batch:
 def cheapest_groups(rows: list[Row]) -> list[list[Row]]:
     """Divide rows into groups of about one length, so that passes and padding cost the least.
 
-    A pass over n rows costs COST_OF_A_PASS and n times its longest row, in tokens; it has at most
-    ROWS_AT_ONCE rows. The rows are put in order, the longest first, and cut by dynamic programming:
+    A pass over n rows costs COST_OF_A_PASS plus n times the longest row, in tokens. A pass has at
+    most ROWS_AT_ONCE rows. The rows are sorted, the longest first, and cut by dynamic programming:
     the least cost of the first `end` rows is the least, over the beginnings of the last group, of
     that group's cost and the least cost of all rows before it.
     """
@@ -263,12 +265,12 @@ def log_probabilities(
     cache: KVCache | None = None,
     before: Tensor | None = None,
 ) -> list[np.ndarray]:
-    """Compute the log-probability of each row's tokens from a place on, given all tokens before.
+    """Compute the log-probability of each row's tokens from an index on, given all tokens before.
 
     Args:
         model: A model in evaluation mode.
         rows: The rows' tokens, [tokens] int64 each.
-        firsts: For each row the place from which on tokens are scored, at least 1; at least 0 where
+        firsts: For each row the index of the first token to score, at least 1; at least 0 where
             `before` is given.
         cache: The keys and values of what comes before the rows, with as many rows.
         before: The states of the last tokens that come before the rows, [rows, width].
@@ -317,5 +319,5 @@ def _of_some(model: Model, states: Tensor, targets: Tensor) -> Tensor:
 
 
 def device_of(model: Model) -> torch.device:
-    """Where the model's weights are."""
+    """Return the device of the model's weights."""
     return next(model.parameters()).device

@@ -1,4 +1,4 @@
-"""The loss of each token of a text, read through a sliding window, and its extreme passages."""
+"""Computes token losses in a sliding window, and the passages with the highest and lowest loss."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ class Passage:
     """Some tokens in a row and their mean loss in nats.
 
     Args:
-        stream: The name of the stream of tokens that they are in.
-        place: The place of the first one in that stream.
-        loss: Their mean loss, in nats.
-        text: Their text.
+        stream: The name of the stream of tokens that the passage is in.
+        place: The index of the passage's first token in that stream.
+        loss: The mean loss of the passage's tokens, in nats.
+        text: The passage's text.
     """
 
     stream: str
@@ -38,10 +38,10 @@ def losses_of(
     batch_size: int,
     progress: Callable[[int], None] = lambda _: None,
 ) -> np.ndarray:
-    """Compute the nats of each token but the first: [tokens] -> [tokens - 1] float32.
+    """Compute the loss in nats of each token but the first: [tokens] -> [tokens - 1] float32.
 
     Raises:
-        EvaluationError: The model gives no number.
+        EvaluationError: A loss isn't finite.
     """
     losses = np.empty(max(0, len(stream) - 1), dtype=np.float32)
     for first, found in sliding_losses(model, stream, stride, batch_size):
@@ -58,19 +58,19 @@ def losses_of(
 def sliding_losses(
     model: Model, stream: np.ndarray, stride: int, batch_size: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Compute the nats of each token but the first, in order, window after window.
+    """Compute the loss in nats of each token but the first, in order, window after window.
 
-    The first window counts all of its tokens. Each later one begins `stride` tokens further and
-    counts those that are new.
+    In the first window all tokens but the first are scored. Each later window begins `stride`
+    tokens further; only its new tokens are scored.
 
     Args:
         model: A model in evaluation mode.
         stream: The tokens, [tokens].
-        stride: The tokens from one window to the next, from 1 to block_size.
+        stride: The number of tokens from one window to the next, from 1 to block_size.
         batch_size: How many windows are computed together.
 
     Yields:
-        The place of a batch's first loss among all losses, and the batch's losses, [some].
+        The index of a batch's first loss among all losses, and the batch's losses, [some].
     """
     window, targets = model.block_size, len(stream) - 1
     windows = 1 + max(0, -(-(targets - window) // stride)) if targets > 0 else 0
@@ -88,7 +88,8 @@ def passages_of(
 ) -> list[Passage]:
     """Find the stream's passages of highest and of lowest loss, cut every PASSAGE tokens.
 
-    A shorter end is left out. `losses`, [tokens - 1], begins with that of the second token.
+    A shorter passage at the end is left out. `losses`, [tokens - 1], begins with the loss of the
+    second token.
     """
     length = min(PASSAGE, len(losses))
     if not length:
@@ -112,7 +113,7 @@ def _text(tokens: np.ndarray, tokenizer: Tokenizer) -> str:
 def bytes_of_tokens(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray:
     """Count the bytes of text that each token stands for, [vocab_size] int64.
 
-    Special tokens and those that pad the vocabulary stand for none.
+    Special tokens and tokens that pad the vocabulary stand for no bytes.
     """
     counts = np.zeros(vocab_size, dtype=np.int64)
     special = set(tokenizer.special_tokens.values())

@@ -20,7 +20,7 @@ class Difference:
         value: The difference.
         low: The lower end of its 95% interval.
         high: The upper end.
-        p_value: How probable a difference at least as large is where there is none.
+        p_value: The probability of a difference at least as large if the models are equally good.
     """
 
     value: float
@@ -29,7 +29,7 @@ class Difference:
     p_value: float
 
     def to_json(self) -> dict[str, Any]:
-        """The difference as `groundup compare --json` states it."""
+        """Return the difference as `groundup compare --json` states it."""
         interval = [self.low, self.high]
         return {"difference": self.value, "interval": interval, "p_value": self.p_value}
 
@@ -71,14 +71,15 @@ class PairedItems:
         return Difference(value, low, high, mcnemar(self.only_a, self.only_b))
 
     def to_json(self) -> dict[str, Any]:
-        """The four counts, and what follows from them."""
+        """Return the four counts, the accuracies and their difference."""
         return asdict(self) | {"accuracy": list(self.accuracies)} | self.difference.to_json()
 
 
 def wilson(right: int, items: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Compute the interval of a share, right / items (Wilson 1927).
 
-    It holds every p from which a share of that many items isn't too far away.
+    The interval holds every p with |right / items - p| <= z sqrt(p (1 - p) / items), where z is the
+    quantile of the normal distribution for the confidence.
     """
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     share, weight = right / items, z * z / items
@@ -90,9 +91,9 @@ def wilson(right: int, items: int, confidence: float = CONFIDENCE) -> tuple[floa
 def mcnemar(only_a: int, only_b: int) -> float:
     """Compute the p-value of McNemar's exact test (McNemar 1947), which is two-sided.
 
-    Of n = only_a + only_b items that one model alone got right, either has half by chance:
-    p = min(1, 2 P(X <= min(only_a, only_b))), X ~ Binomial(n, 1/2). All is computed in integers
-    until the one division at the end.
+    Of the n = only_a + only_b items that a single model got right, equally good models have half
+    each on average: p = min(1, 2 P(X <= min(only_a, only_b))), X ~ Binomial(n, 1/2). All is
+    computed in integers until the one division at the end.
     """
     n, fewer = only_a + only_b, min(only_a, only_b)
     ways, tail = 1, 0  # C(n, k), and the sum of those up to k
@@ -107,10 +108,10 @@ def bonett_price(
 ) -> tuple[float, float]:
     """Compute the interval of a difference of paired shares (Bonett and Price 2012).
 
-    The difference is (only_b - only_a) / items. The interval is Wald's, with an item more for each
-    model alone: p = (only + 1) / (items + 2) for both, d = p_b - p_a, and
-    d -+ z sqrt((p_a + p_b - d^2) / (items + 2)). So it has a width even where the models never
-    disagree.
+    The difference is (only_b - only_a) / items. The interval is Wald's after one item is added to
+    `only_a` and one to `only_b`: p = (only + 1) / (items + 2) for both, d = p_b - p_a, and
+    d -+ z sqrt((p_a + p_b - d^2) / (items + 2)). So the interval has a width even where the models
+    never disagree.
     """
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     share_a, share_b = (only_a + 1) / (items + 2), (only_b + 1) / (items + 2)
@@ -124,7 +125,7 @@ def paired_rate(
 ) -> Difference:
     """Compute the rate sum(differences) / sum(sizes) over passages, with interval and p-value.
 
-    Both are of Student's distribution.
+    The interval and the p-value follow from Student's distribution.
 
     The standard error is that of a ratio (Cochran 1977, section 6.3): with e = differences - rate *
     sizes and n passages, sqrt(n / (n - 1) sum(e^2)) / sum(sizes); over passages of one size it is
@@ -148,7 +149,8 @@ def paired_rate(
 def student_tails(t: float, degrees: int) -> float:
     """Compute P(|T| >= |t|) of Student's distribution.
 
-    It is I_x(degrees / 2, 1 / 2) at x = degrees / (degrees + t^2).
+    The probability is I_x(degrees / 2, 1 / 2) at x = degrees / (degrees + t^2), where I is the
+    regularized incomplete beta function.
     """
     square = t * t
     below, above = degrees / (degrees + square), square / (degrees + square)
@@ -199,5 +201,5 @@ def _beta_share(a: float, b: float, x: float, rest: float) -> float:
 
 
 def p_text(p_value: float, equals: str = "") -> str:
-    """Say a p-value to two digits; what is too small to matter is said as a bound."""
+    """Write a p-value with two digits, or as a bound if it is less than 1e-12."""
     return "< 1e-12" if p_value < 1e-12 else f"{equals}{p_value:.2g}"

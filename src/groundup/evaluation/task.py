@@ -1,7 +1,7 @@
 """What an evaluation task is, and the registry of tasks.
 
-A task is opened with its settings, then measures one model or compares two. What it finds knows its
-JSON and the lines and tables that say it, so neither the command line nor training names a task.
+A task is opened with its settings, then measures one model or compares two. A finding of a task
+gives its own JSON, lines and tables, so neither the command line nor training names a task.
 """
 
 from abc import ABC, abstractmethod
@@ -28,8 +28,8 @@ class Registered(NamedTuple):
 
     Args:
         title: What people call the task.
-        place: `module:Class` of its class.
-        help: What the command line says of it.
+        place: The task's class, as `module:Class`.
+        help: What the command line says of the task.
     """
 
     title: str
@@ -69,7 +69,8 @@ class Settings:
         flag: The flag or recipe key that names `file`, for error messages.
         convention: The convention by which items are put to a model, or `both`.
         corpus: The name of a text.
-        stride: The tokens from one window to the next; None takes half of the model's context.
+        stride: The number of tokens from one window to the next; None takes half of the model's
+            context.
     """
 
     limit: int | None = None
@@ -83,7 +84,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A model in evaluation mode, its tokenizer and folder, under the name that its user gave."""
+    """A model in evaluation mode, the name that the user gave it, its tokenizer and its folder."""
 
     name: str
     model: "Model"
@@ -160,17 +161,18 @@ class Task(ABC):
         """Put the task to a model.
 
         Raises:
-            EvaluationError: The model can't be asked, or gives no numbers.
+            EvaluationError: The model can't be asked, or a score or loss isn't finite.
         """
 
     @abstractmethod
     def compare(self, first: NamedModel, second: NamedModel, progress: Progress) -> Finding:
-        """Put the task to both models and pair what they made of it, item by item.
+        """Put the task to both models, and pair their results item by item or passage by passage.
 
-        Both are asked only where both can be.
+        If one model can't be asked, neither is.
 
         Raises:
-            EvaluationError: A model can't be asked, which is named, or gives no numbers.
+            EvaluationError: A model can't be asked, or a score or loss isn't finite. The error
+                names the model.
         """
 
 
@@ -202,7 +204,7 @@ def evaluate(
         What was found; `to_json()` gives its numbers.
 
     Raises:
-        EvaluationError: There is no such task, or the model can't be put to it.
+        EvaluationError: There is no such task, or the task can't be put to the model.
         CorpusError: The text or the items can't be had.
         CheckpointError: The model has no tokenizer.
     """
@@ -215,7 +217,7 @@ def evaluate(
 
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """Put a model's name before what is said of it, where one of two can't do something."""
+    """Put a model's name before the message of an error, to tell which of two models failed."""
     try:
         yield
     except (EvaluationError, TokenizerError) as error:

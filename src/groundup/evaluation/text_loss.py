@@ -45,11 +45,11 @@ class TextLoss(Result):
         corpus: The text's name.
         part: Which part of the text was read, in words.
         tokens: How many tokens were predicted.
-        size: The bytes of these tokens as text.
+        size: The number of bytes of these tokens as text.
         loss: The mean loss, in nats a token.
-        stride: The tokens from one window to the next. Each token was predicted from at least
-            block_size - stride + 1 tokens before it, where there are as many.
-        block_size: The tokens of a window.
+        stride: The number of tokens from one window to the next. Each token was predicted from at
+            least block_size - stride + 1 tokens before it, where there are as many.
+        block_size: The number of tokens of a window.
         seconds: How many seconds the measurement took.
         worst: The passages with the highest loss, the highest first.
         best: The passages with the lowest loss, the lowest first.
@@ -84,7 +84,7 @@ class TextLoss(Result):
         return {"task": "loss"} | asdict(self) | stated | speed
 
     def report(self) -> Iterator[str | Table]:
-        """Say the loss in its units, how it was measured, and the passages at both ends."""
+        """Say the loss in its units, how it was measured, and the worst and best passages."""
         yield ", ".join(loss_in_units(self.to_json()))
         yield (
             f"{self.tokens:,} tokens, {self.size:,} bytes: {self.part} of {self.corpus}. What the "
@@ -148,7 +148,7 @@ class LossComparison(Finding):
         }
 
     def report(self) -> Iterator[str | Table]:
-        """Say a row for each model, the difference, and how it was measured."""
+        """Give a table with a row for each model, then the difference and how it was measured."""
         result = self.to_json()
         columns = ("bits a byte", "nats a token", "tokens", "context", "stride", "better in")
         table = Table(("",), columns)
@@ -203,7 +203,7 @@ class TextLossTask(Task):
         return text_loss(named, self.corpus.name, scope, self.settings.batch_size, tell)
 
     def compare(self, first: NamedModel, second: NamedModel, progress: Progress) -> LossComparison:
-        """Measure both models on the same bytes, and pair them passage by passage."""
+        """Measure both models on the same bytes, and pair their losses passage by passage."""
         both, scopes, readings, seconds = (first, second), [], [], []
         same = first.tokenizer.identity == second.tokenizer.identity
         if self.corpus.shards is not None and not same:
@@ -265,7 +265,7 @@ def only_corpus(name: str) -> Corpus:
     """Open the one corpus that a name means.
 
     Raises:
-        CorpusError: There is none.
+        CorpusError: There is no such corpus.
         EvaluationError: The name means a mixture.
     """
     corpora = open_corpora(name)
@@ -293,7 +293,7 @@ def shard_tokens(corpus: Corpus, named: NamedModel) -> Tokens:
 
 
 def encode_unchanged(text: str, tokenizer: Tokenizer) -> np.ndarray:
-    """Encode a text whose bytes the tokens must stand for exactly.
+    """Encode a text, and check that the tokens stand for exactly the bytes of the text.
 
     Raises:
         EvaluationError: The tokenizer changes the text.
@@ -323,10 +323,10 @@ def text_loss(
     batch_size: int,
     progress: Callable[[int], None] = lambda _: None,
 ) -> TextLoss:
-    """Score every token of every stream but its first, each stream for itself.
+    """Score all tokens but the first of every stream, each stream separately.
 
     Raises:
-        EvaluationError: The model gives no number.
+        EvaluationError: A loss isn't finite.
     """
     started, passages = time.perf_counter(), []
     total, count, size = 0.0, 0, 0
@@ -353,7 +353,7 @@ def read_streams(
     """Read one stream after the other; `progress` is told how many tokens are done in all.
 
     Raises:
-        EvaluationError: The model gives no number.
+        EvaluationError: A loss isn't finite.
     """
     counts, done = bytes_of_tokens(named.tokenizer, named.model.config.vocab_size), 0
     for stream in scope.tokens.streams:

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def perplexity(loss: float) -> float:
-    """Compute exp(loss): a guess among so many equally probable tokens is as hard.
+    """Compute exp(loss), the number of equally probable tokens that would have the same loss.
 
     Args:
         loss: The mean loss in nats a token.
@@ -14,7 +14,7 @@ def perplexity(loss: float) -> float:
 
 
 def bits_per_byte(loss: float, bytes_per_token: float) -> float:
-    """Compute the bits that a model needs for a byte of text, which compare over tokenizers.
+    """Compute the bits per byte of text, which can be compared between tokenizers.
 
     Args:
         loss: The mean loss in nats a token.
@@ -24,7 +24,7 @@ def bits_per_byte(loss: float, bytes_per_token: float) -> float:
 
 
 def loss_in_units(result: dict[str, Any]) -> list[str]:
-    """State the loss that `groundup evaluate` found in each unit that it can be stated in."""
+    """State the loss that `groundup evaluate` found, in each unit in which it is a number."""
     stated = [f"{result['loss']:.4f} nats a token"]
     if result["bits_per_byte"] is not None:
         stated.append(f"{result['bits_per_byte']:.4f} bits a byte")

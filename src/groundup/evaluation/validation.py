@@ -28,8 +28,8 @@ def mean_loss(
         objective: The model and its loss, (inputs, targets) -> mean loss. It is left in the mode
             that it was in.
         tokens: The text.
-        block_size: Tokens of a window.
-        batch_size: Windows of a forward pass.
+        block_size: The number of inputs of a window.
+        batch_size: The number of windows of a forward pass.
         device: Where the objective computes.
         world: The processes, which share the batches.
         most: About how many tokens to measure, evenly spread; 0 takes all.
@@ -57,8 +57,8 @@ def mean_loss(
 def share_of(batches: Iterable[Tensor], world: World) -> Iterator[Tensor]:
     """Give this process every `world.size`-th batch, and every process equally many.
 
-    A distributed model computes in all processes at once, so none may have a pass more. Where the
-    batches don't suffice, a process gets one in which every token is IGNORED.
+    A distributed model computes in all processes at once, so all need equally many forward passes.
+    Where the batches don't suffice, a process gets a batch in which every token is IGNORED.
 
     Args:
         batches: All batches, of one shape, the same in every process.

@@ -1,4 +1,4 @@
-"""Chooses a free place for an export, which then gets all of the export or nothing."""
+"""Checks where an export goes, and writes it there whole or not at all."""
 
 import importlib.util
 import os
@@ -15,14 +15,14 @@ TEMPORARY = ".exporting-"
 
 
 def refuse_existing(target: Path, force: bool) -> None:
-    """Refuse a place where there is something already.
+    """Check that an export may go to a path, where something may exist already.
 
     Args:
-        target: The place that an export would go to.
-        force: Whether a file there may be replaced; a folder never may.
+        target: The path that the export would go to.
+        force: Whether a file of that path may be replaced; a folder never may.
 
     Raises:
-        ExportError: There is a folder, or a file that mustn't be replaced.
+        ExportError: The path is a folder, or a file that mustn't be replaced.
     """
     if target.is_dir():
         raise ExportError(f"{target} is a folder that exists already. Choose another --out")
@@ -56,10 +56,10 @@ def appearing_whole(target: Path) -> Iterator[Path]:
 
 
 def require(kind: str, *packages: str) -> None:
-    """Refuse to export `--to kind` where a package for it isn't installed.
+    """Check that the packages that `--to kind` needs are installed.
 
     Raises:
-        MachineError: The packages that are missing.
+        MachineError: A package isn't installed; the message names all that are missing.
     """
     if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
         needs = " and ".join(missing)
@@ -67,7 +67,7 @@ def require(kind: str, *packages: str) -> None:
 
 
 def export_folder(loaded: LoadedModel, out: Path) -> str:
-    """Write a whole model as transformers loads it, and return a line that says what it is.
+    """Write a whole model as a folder for transformers, and return a line that describes it.
 
     Raises:
         ExportError: A file can't be written. Then nothing is written.

@@ -1,4 +1,4 @@
-"""A model as one GGUF file for llama.cpp and its like, in GPT-2's architecture or in Qwen3's."""
+"""Writes a model as one GGUF file for llama.cpp, in GPT-2's architecture or in Qwen3's."""
 
 import re
 from collections import Counter
@@ -52,7 +52,7 @@ def export_gguf(
         tokenizer: Its tokenizer, which the file holds too.
         out: Where to write.
         kind: How the matrices are written. Norms, biases and GPT-2's positions are always f32, and
-            what q8_0 can't cut into blocks is f16.
+            matrices whose rows q8_0 can't cut into blocks are f16.
         title: The model's name for people.
 
     Returns:
@@ -112,7 +112,7 @@ def gguf_name(name: str) -> str:
 
 
 def kind_of(name: str, tensor: Tensor, kind: Kind) -> Kind:
-    """Return how llama.cpp's own converter writes a tensor where it writes matrices as `kind`."""
+    """Return the type that llama.cpp's own converter gives a tensor if matrices are `kind`."""
     if tensor.ndim == 1 or name == "position_embd.weight":
         return "f32"
     if kind == "q8_0" and tensor.size(-1) % Q8_0_BLOCK:

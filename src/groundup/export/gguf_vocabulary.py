@@ -40,9 +40,9 @@ class Vocabulary:
         tokens: The token of each id.
         types: The type of each id's token.
         merges: The merges of byte-pair encoding, in their order.
-        pre: llama.cpp's name of how a text is cut into words before it is merged.
+        pre: llama.cpp's name of the way to cut a text into words, which come before merges.
         end: The token between documents, or None.
-        note: What llama.cpp does otherwise than the tokenizer, for the user.
+        note: What llama.cpp does differently from the tokenizer, for the user.
     """
 
     model: str
@@ -54,7 +54,7 @@ class Vocabulary:
     note: str = ""
 
     def add_to(self, writer: "GGUFWriter") -> None:
-        """Write the keys; nothing is put before a prompt, as groundup puts nothing there."""
+        """Add the keys to a writer, and have llama.cpp put no token before or after a prompt."""
         writer.add_tokenizer_model(self.model)
         writer.add_token_list(self.tokens)
         writer.add_token_types(self.types)
@@ -74,7 +74,7 @@ def vocabulary_of(tokenizer: Tokenizer, vocab_size: int) -> Vocabulary:
     """Return the vocabulary of a model of `vocab_size` tokens.
 
     Raises:
-        ExportError: llama.cpp can't read the tokenizer so that it gives the same tokens.
+        ExportError: llama.cpp can't give the same tokens as the tokenizer.
     """
     if isinstance(tokenizer, CharacterTokenizer):
         return _characters(tokenizer)

@@ -1,4 +1,4 @@
-"""A model's files on Hugging Face's hub, in one commit; huggingface_hub speaks its protocol."""
+"""Uploads a model's files to Hugging Face's hub in one commit, by huggingface_hub."""
 
 import shutil
 import sys
@@ -29,10 +29,10 @@ Files = dict[str, Path | bytes]  # path in the repository -> the file to copy, o
 
 
 def check_repository(repository: str) -> None:
-    """Refuse what can't be a repository's name.
+    """Check that a text can be a repository's name.
 
     Raises:
-        ExportError: It isn't OWNER/NAME in the hub's letters.
+        ExportError: The text isn't OWNER/NAME in the letters that the hub allows.
     """
     if not HUB_NAME.fullmatch(repository):
         raise ExportError(
@@ -43,7 +43,7 @@ def check_repository(repository: str) -> None:
 
 @contextmanager
 def whole_folder(loaded: LoadedModel) -> Iterator[Path]:
-    """Give the folder of a model; for adapters a temporary one, with the merged model.
+    """Give the folder of a model; for adapters, a temporary folder with the merged model.
 
     Raises:
         ExportError: There is no room for the merged model.
@@ -60,7 +60,7 @@ def whole_folder(loaded: LoadedModel) -> Iterator[Path]:
 
 
 def files_to_upload(loaded: LoadedModel, folder: Path, repository: str) -> Files:
-    """Return what belongs into a model's repository.
+    """Return the files that belong into a model's repository.
 
     Args:
         loaded: The model.
@@ -104,7 +104,7 @@ def upload(files: Files, repository: str, *, public: bool, force: bool) -> str:
         files: What `files_to_upload` returned.
         repository: OWNER/NAME.
         public: Whether everybody sees a new repository.
-        force: Whether to go on if there is one of that name already.
+        force: Whether the repository may exist already.
 
     Returns:
         The repository's address.

@@ -1,4 +1,4 @@
-"""The model card: what a model is, what it learned from and how well, by its run's own records."""
+"""The model card: what a model is, what it learned from and how well, by its run's records."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -33,12 +33,12 @@ Lines = list[dict[str, Any]]  # of metrics.jsonl
 
 
 def model_card(loaded: LoadedModel, repository: str, *, has_curve: bool) -> str:
-    """Return the card of a model: Markdown below the hub's metadata.
+    """Return the card of a model, which is Markdown below the hub's metadata.
 
     Args:
         loaded: The model.
         repository: OWNER/NAME that the card is for.
-        has_curve: Whether `loss.png` goes with it.
+        has_curve: Whether the picture `loss.png` goes with the card.
 
     Raises:
         GroundupError: The records of the model's run are damaged.

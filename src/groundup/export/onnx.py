@@ -28,7 +28,7 @@ class Logits(nn.Module):
 
 
 def weights_file(out: Path) -> Path:
-    """Return where the weights lie if they are too many for one file."""
+    """Return the path of the weights' own file, for weights too large for the graph's file."""
     return out.with_name(f"{out.name}.data")
 
 
@@ -38,7 +38,7 @@ def too_large_for_one_file(model: Model) -> bool:
 
 
 def export_onnx(model: Model, out: Path) -> str:
-    """Write a model as an ONNX graph, its weights beside it if they are too many for one file.
+    """Write a model as an ONNX graph, with large weights in a file of their own.
 
     The graph computes in float32, whatever the precision of the model is.
 

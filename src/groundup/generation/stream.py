@@ -24,9 +24,9 @@ class SamplingSettings:
     """How a text is drawn.
 
     Args:
-        length: The tokens to write.
+        length: The number of tokens to write.
         temperature: Divides the logits; 0 is greedy.
-        top_k: Draw from so many most probable tokens; 0 keeps all.
+        top_k: The number of most probable tokens to draw from; 0 keeps all.
         top_p: Draw from the most probable tokens that reach this probability together; in (0, 1].
         seed: The same seed, prompt and model give the same text.
 
@@ -58,9 +58,8 @@ def encode_prompt(prompt: str, tokenizer: Tokenizer, document_start: int | None 
     """Encode a prompt, or what an empty one stands for, as [1, time] int64.
 
     Args:
-        prompt: The text. An empty one stands for the beginning of a document where the model has
-            learned from documents, else for a new line: a plain text has taught the model nothing
-            about what it never had before it.
+        prompt: The text. An empty one stands for `document_start`, or without that for a new line,
+            or for token 0 if the vocabulary has no new line.
         tokenizer: The model's tokenizer.
         document_start: The token that documents begin with, or None.
 
@@ -89,7 +88,7 @@ def fit_prompt(tokens: Tensor, block_size: int, strict: bool) -> Tensor:
         [1, at most block_size] int64.
 
     Raises:
-        GenerationError: The prompt is longer, and `strict` is set.
+        GenerationError: The prompt is longer than `block_size`, and `strict` is set.
     """
     too_long, prompt = tokens.size(1) > block_size, f"the prompt has {tokens.size(1):,} tokens"
     if too_long and strict:
@@ -109,15 +108,16 @@ def stream_tokens(
 ) -> Iterator[int]:
     """Yield the tokens that continue a text, as `model.generate` would draw them.
 
-    What was read is cached until the context is full. From then on the oldest token goes with each
-    new one, every position changes, and the whole context is read again, as `model.generate` always
-    does.
+    What was read is cached until the context is full. From then on each new token pushes the oldest
+    one out, so that every position changes, and the whole context is read again, as
+    `model.generate` always does.
 
     Args:
         model: Any model; while tokens are drawn it is in eval mode.
         tokens: [1, time] int64.
-        settings: How many tokens are drawn, and how.
-        vocab_size: The tokenizer's, where the model's is padded: what is above has no text.
+        settings: The number of tokens to draw, and how to draw them.
+        vocab_size: The size of the tokenizer's vocabulary, where the model's is padded with tokens
+            that have no text.
         ends: The tokens that end a text; they aren't yielded.
     """
     device = next(model.parameters()).device

@@ -1,9 +1,9 @@
-"""Hugging Face's hub over plain HTTP: what files a repository has, and why it says no.
+"""Hugging Face's hub over plain HTTP: lists and downloads files, and explains refusals.
 
-huggingface_hub finds the user's token here and does nothing else, because it can't promise an end:
-its listing of a tree has no time limit, and its downloader checks no SHA-256, fixes its limits when
-it is imported, and gives up on a reset connection or a 500 in the middle of a file. Files that the
-hub keeps in Xet come over plain HTTP too.
+The package huggingface_hub is used here only to find the user's token, because its requests may
+never end: its listing of files has no time limit. Its downloader checks no SHA-256, reads its time
+limits only on import, and gives up when a connection is reset or when the server answers 500 in the
+middle of a file. Files in the hub's storage Xet are also downloaded over plain HTTP.
 """
 
 import http.client
@@ -59,7 +59,7 @@ def endpoint() -> str:
     """Return the address of the hub: `HF_ENDPOINT` as it is now, or else https://huggingface.co.
 
     Raises:
-        CorpusError: The variable holds no address.
+        CorpusError: `HF_ENDPOINT` isn't an address.
     """
     url = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
     if not re.match(r"https?://[^/]", url):
@@ -70,7 +70,7 @@ def endpoint() -> str:
 
 
 def token() -> str | None:
-    """Return the account's token, of HF_TOKEN or of `hf auth login`."""
+    """Return the account's token, from HF_TOKEN or `hf auth login`, or None without one."""
     from huggingface_hub import get_token  # takes 0.1 s
 
     return get_token()
@@ -127,15 +127,15 @@ def files_below(repository: Repository, folder: str = "") -> Iterator[RemoteFile
 def download(
     repository: Repository, file: RemoteFile, path: Path, progress: Progress = None
 ) -> Path:
-    """Bring a file of a repository to `path`, which exists only when it is whole and verified.
+    """Download a file of a repository to `path`, which exists only when it is whole and verified.
 
-    Each try goes on where the one before ended. Five tries in a row may bring nothing.
+    Each try resumes where the one before ended. Five failed tries in a row end the download.
 
     Args:
         repository: The file's repository, for messages.
         file: One of the repository's files, as `files_below` lists them.
         path: Where the file goes.
-        progress: Is told now and then how many bytes have come.
+        progress: Called now and then with the number of bytes that have come.
 
     Returns:
         `path`.

@@ -1,8 +1,8 @@
 """The cache: files from elsewhere, and whole repositories of Hugging Face's hub.
 
-A repository lies under its commit, and has that place only when all that was wanted of it is there
-and verified. From then on a revision's name means that commit, and nobody is asked any more. What
-other programs have put into Hugging Face's own cache is used where it is.
+A repository lies in a folder named after its commit, which appears only when all wanted files are
+there and verified. From then on the revision means that commit, and the hub isn't asked again. What
+other programs have put into Hugging Face's own cache is used from there.
 """
 
 import http.client
@@ -37,7 +37,7 @@ def fetch(remote: RemoteFile, timeout: float | None = None, deadline: float = 60
     Args:
         remote: The file.
         timeout: Seconds without a byte before giving up, `network_timeout()` if left out.
-        deadline: Seconds in all before giving up. What has come is kept, and the next call goes on
+        deadline: Seconds in all before giving up. What has come is kept, and the next call resumes
             from there.
 
     Raises:
@@ -60,12 +60,12 @@ def fetch(remote: RemoteFile, timeout: float | None = None, deadline: float = 60
 
 
 def place_of(repository: Repository) -> Path:
-    """Return where a repository lies in the cache, or will, at the commit that its revision is."""
+    """Return the folder in the cache for a repository whose revision is a commit."""
     return _home(repository) / repository.revision
 
 
 def cached(repository: Repository) -> Path | None:
-    """Return the folder that the revision was when it was fetched, or None without one."""
+    """Return the folder of a repository that was fetched at its revision, or None otherwise."""
     known, commit = _known(repository), repository.revision  # of a revision that is a commit itself
     if known.is_file():
         commit = known.read_text("ascii", errors="replace").strip()
@@ -77,7 +77,8 @@ def kept_by_hugging_face(repository: Repository, path: str) -> Path | bool:
     """Ask Hugging Face's own cache for a file of a repository.
 
     Returns:
-        The file. Without it, whether the cache knows that the repository has no such file.
+        The file's path; if it isn't there, whether the cache knows that the repository has no such
+        file.
     """
     from huggingface_hub import try_to_load_from_cache  # takes 0.1 s
 

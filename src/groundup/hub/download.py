@@ -27,7 +27,7 @@ class RemoteFile:
         size: Its size in bytes.
         sha256: Its SHA-256 in hexadecimal digits, or None where nobody states it.
         instead: What a user can do without the file, for messages.
-        git_sha1: What git calls its content, SHA-1 over its size and its bytes; used where there is
+        git_sha1: git's hash of its content, SHA-1 over its size and its bytes; used where there is
             no SHA-256.
     """
 
@@ -42,23 +42,23 @@ class RemoteFile:
 def complete(
     remote: RemoteFile, path: Path, policy: RetryPolicy, token: str | None, progress: Progress
 ) -> Path:
-    """Bring a file to `path`, or what is missing of it.
+    """Download a file to `path`, or the part of it that is missing.
 
-    The file has its name only when it is whole and verified; until then what has come lies beside
-    it, in `NAME.part`.
+    The file gets its name only when it is whole and verified. Until then it lies beside `path`, as
+    `NAME.part`.
 
     Args:
         remote: The file.
-        path: Where it goes.
+        path: Where the file goes.
         policy: How long to wait and how often to try.
         token: An account's token, for the server of the file's address.
-        progress: Is told now and then how many bytes have come.
+        progress: Called now and then with the number of bytes that have come.
 
     Returns:
         `path`.
 
     Raises:
-        CorpusError: The file isn't what it should be.
+        CorpusError: The file has another size or hash than it should.
         OSError: The network or the disk failed.
         HTTPException: The server doesn't speak HTTP.
     """

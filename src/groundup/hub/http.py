@@ -1,4 +1,4 @@
-"""Asks a server with a limit on its silence, and again after a failure that passes."""
+"""Asks a server with a limit on its silence, and asks again after failures that may pass."""
 
 import email.utils
 import http.client
@@ -56,8 +56,8 @@ class RetryPolicy:
 
     Args:
         timeout: Seconds without a byte after which a try has failed.
-        tries: How many tries in a row may bring nothing. The waits between them begin at a fortieth
-            of the timeout and double, unless the server asks for another wait.
+        tries: The number of failed tries in a row that ends the work. The waits between tries begin
+            at a fortieth of the timeout and double, unless the server asks for another wait.
         deadline: Seconds for one try at a file; left out, what the size takes at 20 kB/s, but at
             least ten minutes.
     """
@@ -75,19 +75,20 @@ class RetryPolicy:
 def with_retries(
     attempt: Callable[[], Result], policy: RetryPolicy, received: Callable[[], int] = lambda: 0
 ) -> Result:
-    """Call `attempt` again after failures that pass, and say so each time.
+    """Call `attempt`, and call it again after failures that may pass, with a warning each time.
 
     Args:
         attempt: What asks the server.
         policy: When to give up.
-        received: How many bytes have come so far; a try that brought a megabyte counts as none.
+        received: Returns the number of bytes so far. After a try that brought a megabyte, earlier
+            failures don't count any more.
 
     Returns:
         What `attempt` returned.
 
     Raises:
-        OSError: The last try failed with it; URLError, HTTPError and TimeoutError are OSErrors.
-        HTTPException: The last try failed with it.
+        OSError: The last try raised it, or URLError, HTTPError or TimeoutError, which are OSErrors.
+        HTTPException: The last try raised it.
     """
     failures, before = 0, received()
     while True:
@@ -191,7 +192,7 @@ def open_url(url: str, timeout: float, token: str | None, start: int = 0) -> Any
         url: What is asked for.
         timeout: Seconds that the server may be silent.
         token: An account's token, which goes to the server of `url` alone.
-        start: The byte from which on the answer is asked for.
+        start: The position of the first byte that is asked for.
 
     Raises:
         OSError: The network failed, or the server refuses (HTTPError).

@@ -1,4 +1,4 @@
-"""How many cores this process may use: not always those that the machine has."""
+"""How many cores this process may use, which aren't always all that the machine has."""
 
 import os
 from pathlib import Path

@@ -43,7 +43,7 @@ class Machine:
 
     @property
     def reduction_device(self) -> torch.device:
-        """Where small numbers are added up: on a GPU without waiting for it; MPS has no float64."""
+        """Where float64 numbers are added up: on a CUDA GPU without waiting, or else on the CPU."""
         return self.device if self.device.type == "cuda" else torch.device("cpu")
 
     @property
@@ -57,7 +57,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 
     Args:
         name: auto, cpu, cuda, cuda:N or mps.
-        local_rank: The GPU that `cuda` means.
+        local_rank: The number of the GPU that `cuda` means.
 
     Raises:
         MachineError: The device that is named isn't here, or computes wrongly.
@@ -102,7 +102,7 @@ def choose_precision(name: str, device: torch.device) -> str:
     """Choose the dtype of products: `auto` takes bfloat16 where the hardware multiplies it faster.
 
     Raises:
-        MachineError: The device doesn't know the precision that is named.
+        MachineError: The device doesn't have the precision that is named.
     """
     if name != "auto":
         if name == "float64" and device.type == "mps":
@@ -127,12 +127,12 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def choose_compile(name: str, device: torch.device, expected_seconds: float) -> bool:
-    """Choose whether to compile: `auto` does on CUDA, and where a CPU wins back the time it takes.
+    """Choose whether to compile: `auto` does on CUDA, and on a CPU if a long run saves time by it.
 
     Args:
         name: auto, on or off.
         device: Where the run computes.
-        expected_seconds: About how long the run takes.
+        expected_seconds: The seconds that the run is expected to take.
     """
     if name != "auto":
         return name == "on"
@@ -143,7 +143,7 @@ def choose_compile(name: str, device: torch.device, expected_seconds: float) -> 
 
 
 def has_compiler() -> bool:
-    """Whether there is a C++ compiler, which torch.compile needs for a CPU."""
+    """Return whether there is a C++ compiler, which torch.compile needs for a CPU."""
     return any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name)
 
 
@@ -160,7 +160,7 @@ def set_threads(requested: int, world: World) -> int:
 
 
 def warning_about_cpu(threads: int) -> str | None:
-    """Say what keeps so many threads, of all processes here, from having a core each; or None."""
+    """Return a warning if the threads of all processes can't have a core each, or else None."""
     cores, usable = os.cpu_count() or 1, usable_cores()
     if threads > usable:
         return (
@@ -179,10 +179,10 @@ def warning_about_cpu(threads: int) -> str | None:
 
 
 def keep_freed_memory() -> None:
-    """Let the heap stay as large as it ever was, with tensors of up to 32 MB on it.
+    """Keep freed memory in the process, for tensors of up to 32 MB.
 
-    Otherwise it goes back to the system after a step, and the next one pays for every page again.
-    Another C library than glibc is left as it is.
+    Otherwise glibc returns the memory to the system after a step, and the next step pays for every
+    page again. With another C library nothing changes.
     """
     if platform.libc_ver()[0] == "glibc":
         allocator = ctypes.CDLL(None)
@@ -191,7 +191,7 @@ def keep_freed_memory() -> None:
 
 
 def give_back_memory() -> None:
-    """Let the system have what was freed after all, so that the next measurement starts low."""
+    """Return freed memory to the system, so that the next measurement starts low."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -214,11 +214,11 @@ def _cpu_times() -> tuple[int, int]:
 
 
 def prepare(device: torch.device, threads: int) -> None:
-    """Set a device up for training: repeatable bits, fast memory, and a warning where it is busy.
+    """Set a device up for training: repeatable results, reused memory, a warning for a busy CPU.
 
     Args:
         device: Where the run computes.
-        threads: The threads of all its processes on this machine together.
+        threads: The number of threads of all the run's processes on this machine together.
     """
     make_deterministic(device)
     if device.type == "cpu":
@@ -228,7 +228,10 @@ def prepare(device: torch.device, threads: int) -> None:
 
 
 def make_deterministic(device: torch.device) -> None:
-    """Make runs on a CPU repeatable bit for bit; the compiled embedding's backward pass races."""
+    """Make runs on a CPU repeatable bit for bit.
+
+    Otherwise threads of the compiled embedding's backward pass would race.
+    """
     if device.type == "cpu":
         torch.use_deterministic_algorithms(True)
         # Otherwise every empty tensor is filled with NaN first.

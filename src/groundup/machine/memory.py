@@ -1,4 +1,4 @@
-"""Memory as it is counted: by torch on a CUDA GPU, else the resident memory of the process."""
+"""Counts memory: torch's own count on a CUDA GPU, else the resident memory of the process."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ UNIFIED, LIMIT = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
 
 
 def forget_peak(device: torch.device) -> None:
-    """Let `peak` mean the peak since now; without Linux's /proc, on a CPU it can't be changed."""
+    """Make `peak` count from now on. On a CPU without Linux's /proc nothing changes."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
@@ -21,7 +21,7 @@ def forget_peak(device: torch.device) -> None:
 
 
 def peak(device: torch.device) -> int:
-    """The bytes that were taken at the highest."""
+    """Return the largest number of bytes that were in use at once."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device)
@@ -34,7 +34,7 @@ def peak(device: torch.device) -> int:
 
 
 def available(device: torch.device) -> int:
-    """The bytes that this process could have in all: those that it holds, and the free ones."""
+    """Return the bytes that this process could have in all: those that it holds and free ones."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device)
@@ -46,7 +46,7 @@ def available(device: torch.device) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on a GPU or a CPU."""
+    """Return whether an exception says that memory ran out, on a GPU or a CPU."""
     is_one = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return is_one or "can't allocate memory" in str(error)
 

@@ -43,9 +43,9 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, dropout: float) 
 def attention_by_products(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
     """Compute causal attention by batched products in the dtype of `value`.
 
-    Exponentials and sums are taken in float32. Some queries at a time meet the keys that they may
-    see. The sum of the weights divides what the weights picked, and not the weights themselves:
-    that saves two passes over the scores going forward, and two going back.
+    Exponentials and sums are taken in float32. Queries are taken some at a time, with the keys that
+    they may see. The weighted sums of values are divided by the sum of the weights, and the weights
+    themselves aren't: that saves two passes over the scores forward, and two backward.
 
     Args:
         query: [batch, n_head, time, head_dim].

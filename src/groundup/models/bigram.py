@@ -11,8 +11,8 @@ class Bigram(nn.Module):
     """Next-token logits that depend on the current token alone (Shannon 1948, section 3).
 
     The table is the weight of a linear layer whose input is the one-hot token: column t holds the
-    logits after token t. Of the config it uses `vocab_size`, and `block_size` as the length of a
-    training window.
+    logits after token t. Of the config the model uses `vocab_size`, and `block_size` as the
+    length of a training window.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -33,7 +33,7 @@ class Bigram(nn.Module):
     def forward(
         self, tokens: Tensor, targets: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return logits [batch, time, vocab], and with targets their mean loss in nats.
+        """Return logits [batch, time, vocab], and the mean loss in nats if there are targets.
 
         Args:
             tokens: [batch, time] int64.

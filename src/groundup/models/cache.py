@@ -1,4 +1,4 @@
-"""The cache of keys and values: what a model has read already, so that it computes the rest alone.
+"""The cache of keys and values: what a model has read already, so that it computes only the rest.
 
 A model asks its cache for two things: the positions of the tokens that it reads, and the attention
 of each layer. So the model's own code is the same with a cache and without one.
@@ -34,7 +34,7 @@ class Cache(Protocol):
         ...
 
     def attention(self, layer: int) -> Attend:
-        """Return the attention of a layer: of this step's tokens, to all that their rows hold."""
+        """Return the attention of a layer, from this step's tokens to all tokens of their rows."""
         ...
 
 
@@ -62,9 +62,9 @@ class KVCache(Cache):
     goes through a cache.
 
     Args:
-        n_layer: The layers of the model.
-        room: The tokens of a row that will be read at the most. Their memory is taken at once; for
-            more tokens it is doubled, and what is kept is copied.
+        n_layer: The number of layers of the model.
+        room: The largest number of tokens of a row to expect. Memory for them is allocated at once.
+            For more tokens the memory is doubled, and the keys and values in it are copied.
     """
 
     def __init__(self, n_layer: int, room: int = 0) -> None:
@@ -90,8 +90,8 @@ class KVCache(Cache):
         """Copy rows of the batch, once or many times each, to continue a prefix in several ways.
 
         Args:
-            numbers: [n] int64, where the model is.
-            room: The tokens of a row that will follow.
+            numbers: [n] int64, the rows to copy, on the device of the model.
+            room: The number of tokens of a row that will follow.
 
         Returns:
             A cache of n rows in memory of its own.

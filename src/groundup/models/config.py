@@ -17,7 +17,7 @@ class GPTConfig:
         block_size: The longest context, in tokens.
         vocab_size: The number of token ids.
         n_layer: The number of blocks.
-        n_head: The attention heads of a block.
+        n_head: The number of attention heads in a block.
         n_embd: The width of the residual stream.
         dropout: The probability with which a unit is zeroed in training, in [0, 1).
 
@@ -46,8 +46,9 @@ class ModernConfig:
         block_size: The longest context, in tokens.
         vocab_size: The number of token ids.
         n_layer: The number of blocks.
-        n_head: The heads of queries in a block.
-        n_kv_head: The heads of keys and values, each shared by n_head / n_kv_head of queries.
+        n_head: The number of heads of queries in a block.
+        n_kv_head: The number of heads of keys and values in a block; n_head / n_kv_head heads of
+            queries share each of them.
         n_embd: The width of the residual stream.
         head_dim: The width of a head, an even number.
         n_inner: The width of the MLP.
@@ -121,7 +122,7 @@ ModelConfig = GPTConfig | ModernConfig
 
 
 def parameter_count(architecture: str, config: ModelConfig) -> int:
-    """Compute the parameters of a model from its config, without building it.
+    """Compute the number of parameters of a model from its config, without building it.
 
     Args:
         architecture: bigram, readable, gpt2 or modern.
@@ -135,9 +136,9 @@ def parameter_count(architecture: str, config: ModelConfig) -> int:
 
 
 def gpt_parameter_count(config: GPTConfig) -> int:
-    """Compute the parameters of a GPT-2 with a tied head of width C.
+    """Compute the number of parameters of a GPT-2 of width C with a tied head.
 
-    They are the embeddings, 12 C^2 + 13 C in each block, and the last norm.
+    The parameters are the embeddings, 12 C^2 + 13 C in each block, and the last norm.
     """
     width = config.n_embd
     embeddings = (config.vocab_size + config.block_size) * width
@@ -146,10 +147,10 @@ def gpt_parameter_count(config: GPTConfig) -> int:
 
 
 def modern_parameter_count(config: ModernConfig) -> int:
-    """Compute the parameters of a Qwen3.
+    """Compute the number of parameters of a Qwen3.
 
-    They are the embedding, a head unless it is tied, attention, MLP and four norms in each block,
-    and the last norm.
+    The parameters are the embedding, a head unless it is tied, attention, MLP and four norms in
+    each block, and the last norm.
     """
     width = config.n_embd
     embeddings = config.vocab_size * width * (1 if config.tied else 2)
@@ -161,7 +162,7 @@ def modern_parameter_count(config: ModernConfig) -> int:
 def adapted_matrices(config: ModelConfig) -> list[tuple[int, int]]:
     """Return (inputs, outputs) of each matrix in one block that gets an adapter.
 
-    They are all of attention's and of the MLP's matrices.
+    All matrices of attention and of the MLP get one.
     """
     width = config.n_embd
     if isinstance(config, GPTConfig):
@@ -173,6 +174,6 @@ def adapted_matrices(config: ModelConfig) -> list[tuple[int, int]]:
 
 
 def adapter_parameter_count(config: ModelConfig, rank: int) -> int:
-    """Compute the parameters of a model's adapters: rank (inputs + outputs) for each matrix."""
+    """Compute the number of parameters of adapters: rank (inputs + outputs) for each matrix."""
     sizes = sum(inputs + outputs for inputs, outputs in adapted_matrices(config))
     return config.n_layer * rank * sizes

@@ -48,8 +48,8 @@ def gpt2_from_readable(weights: Weights, n_layer: int, n_head: int) -> Weights:
 
     Args:
         weights: The state dict; gradients by the same names are mapped as well.
-        n_layer: The blocks of the model.
-        n_head: The attention heads of a block.
+        n_layer: The number of blocks of the model.
+        n_head: The number of attention heads in a block.
     """
     mapped = {gpt2: weights[readable] for readable, gpt2 in _names(n_layer).items()}
     for layer in range(n_layer):
@@ -64,8 +64,8 @@ def readable_from_gpt2(weights: Weights, n_layer: int, n_head: int) -> Weights:
 
     Args:
         weights: The state dict; gradients by the same names are mapped as well.
-        n_layer: The blocks of the model.
-        n_head: The attention heads of a block.
+        n_layer: The number of blocks of the model.
+        n_head: The number of attention heads in a block.
     """
     mapped = {readable: weights[gpt2] for readable, gpt2 in _names(n_layer).items()}
     for layer in range(n_layer):

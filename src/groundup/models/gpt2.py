@@ -14,8 +14,8 @@ from groundup.models.config import GPTConfig
 class Attention(nn.Module):
     """This layer computes all heads of causal self-attention at once (Vaswani et al. 2017, 3.2).
 
-    It maps [batch, time, n_embd] to the same shape. `attend` is `causal_attention`, or what a cache
-    has in its place.
+    It maps [batch, time, n_embd] to the same shape. `attend` is `causal_attention`, or the
+    attention of a cache.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -52,7 +52,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP read a normalised copy each, and add to the residual stream (pre-norm)."""
+    """Attention and MLP, which each read a normalised residual stream and add to it (pre-norm)."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -107,8 +107,8 @@ class GPT2(nn.Module):
                 run or a model folder.
 
         Raises:
-            CheckpointError: The name leads to no intact GPT-2.
-            CorpusError: The hub doesn't give the model.
+            CheckpointError: There is no intact GPT-2 of that name.
+            CorpusError: The model can't be had from the hub.
         """
         # a door upwards: models know no files otherwise
         from groundup.checkpoints.model_folder import load_as
@@ -149,7 +149,7 @@ class GPT2(nn.Module):
     def forward(
         self, tokens: Tensor, targets: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return logits [batch, time, vocab], and with targets their mean loss in nats.
+        """Return logits [batch, time, vocab], and the mean loss in nats if there are targets.
 
         Args:
             tokens: [batch, time] int64, time <= block_size.

@@ -48,7 +48,7 @@ def adaptable_layers(model: Model) -> dict[str, nn.Linear]:
 
 
 def adapt(model: Model, rank: int, alpha: float) -> None:
-    """Freeze a model and put adapters on its blocks, which alone train from then on.
+    """Freeze a model and put adapters on its blocks; from then on only the adapters train.
 
     Args:
         model: The model, changed in place. The adapters' A is drawn by torch's seed.
@@ -62,7 +62,7 @@ def adapt(model: Model, rank: int, alpha: float) -> None:
 
 
 def adapter_of(model: Model) -> Adapter:
-    """Return a model's adapters by name, in the memory where they are; none if it has none."""
+    """Return a model's adapters by name, without copies; an empty dict if there are none."""
     return {name: weight for name, weight in model.state_dict().items() if ".lora_" in name}
 
 

@@ -26,7 +26,7 @@ class RMSNorm(nn.RMSNorm):
 
 
 class Rotary(nn.Module):
-    """The rotation at each position: by angles that grow with it (Su et al. 2021, section 3.2.2).
+    """Rotations by angles that grow with the position (Su et al. 2021, section 3.2.2).
 
     It maps positions [batch, time] int64 to a `Rotation`. Dimension i is paired with
     i + head_dim / 2, as in Qwen3.
@@ -43,7 +43,7 @@ class Rotary(nn.Module):
         self.fill()
 
     def fill(self) -> None:
-        """Compute both tables, [block_size, head_dim], in float64 whatever they are kept in."""
+        """Compute cosines and sines, each [block_size, head_dim], in float64 for any dtype."""
         block_size, head_dim = self.shape
         exponents = torch.arange(0, head_dim, 2, dtype=torch.float64, device="cpu") / head_dim
         positions = torch.arange(block_size, dtype=torch.float64, device="cpu")
@@ -62,7 +62,7 @@ class Rotary(nn.Module):
 
 
 def rotate(vectors: Tensor, rotation: Rotation) -> Tensor:
-    """Turn queries or keys, [batch, heads, time, head_dim], by the rotation at their positions."""
+    """Rotate queries or keys, [batch, heads, time, head_dim], as their positions require."""
     cosine, sine = rotation
     first, second = vectors.chunk(2, dim=-1)
     quarter_turn = torch.cat([-second, first], dim=-1)
@@ -72,9 +72,9 @@ def rotate(vectors: Tensor, rotation: Rotation) -> Tensor:
 class Attention(nn.Module):
     """Causal self-attention whose queries share keys and values in groups (Ainslie et al. 2023).
 
-    Queries and keys are normalised by head before they are turned (Dehghani et al. 2023). It maps
-    [batch, time, n_embd] to the same shape. `attend` is `causal_attention`, or what a cache has in
-    its place.
+    Queries and keys are normalised by head before they are rotated (Dehghani et al. 2023). The
+    layer maps [batch, time, n_embd] to the same shape. `attend` is `causal_attention`, or the
+    attention of a cache.
     """
 
     def __init__(self, config: ModernConfig) -> None:
@@ -99,7 +99,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """SwiGLU: one projection opens or closes the other (Shazeer 2020, equation 6).
+    """SwiGLU: a projection that is gated by another one (Shazeer 2020, equation 6).
 
     It maps [..., n_embd] to the same shape.
     """
@@ -135,7 +135,7 @@ class SequenceDropout(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP read a normalised copy each, and add to the residual stream."""
+    """Attention and MLP, which each read a normalised residual stream and add to the stream."""
 
     def __init__(self, config: ModernConfig) -> None:
         super().__init__()
@@ -191,8 +191,8 @@ class Modern(nn.Module):
             name: Qwen/Qwen3-0.6B, any OWNER/NAME[@REVISION] of the hub, a run or a model folder.
 
         Raises:
-            CheckpointError: The name leads to no intact Qwen3.
-            CorpusError: The hub doesn't give the model.
+            CheckpointError: There is no intact Qwen3 of that name.
+            CorpusError: The model can't be had from the hub.
         """
         # a door upwards: models know no files otherwise
         from groundup.checkpoints.model_folder import load_as
@@ -231,7 +231,7 @@ class Modern(nn.Module):
     def forward(
         self, tokens: Tensor, targets: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return logits [batch, time, vocab], and with targets their mean loss in nats.
+        """Return logits [batch, time, vocab], and the mean loss in nats if there are targets.
 
         Args:
             tokens: [batch, time] int64, time <= block_size.

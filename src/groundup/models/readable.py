@@ -73,7 +73,7 @@ class GELU(nn.Module):
 
 
 class MLP(nn.Module):
-    """Each token thinks on its own: widen four times, bend, come back.
+    """A network that reads each token alone: widen four times, apply GELU, come back.
 
     It maps [batch, time, n_embd] to the same shape.
     """
@@ -104,7 +104,7 @@ class LayerNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """Tokens talk, then think.
+    """Attention between tokens, then the MLP for each token alone.
 
     Both read a normalised copy of the residual stream, and add to it (Radford et al. 2019).
     """
@@ -173,7 +173,7 @@ class ReadableGPT(nn.Module):
     def forward(
         self, tokens: Tensor, targets: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return logits [batch, time, vocab], and with targets their mean loss in nats.
+        """Return logits [batch, time, vocab], and the mean loss in nats if there are targets.
 
         Args:
             tokens: [batch, time] int64, time <= block_size.
@@ -199,9 +199,9 @@ class ReadableGPT(nn.Module):
 
         Args:
             tokens: [batch, time] int64, time >= 1.
-            max_new_tokens: How many tokens are appended to each row.
+            max_new_tokens: The number of tokens that are appended to each row.
             temperature: Divides the logits.
-            top_k: Draw from so many most probable tokens; 0 keeps all.
+            top_k: The number of most probable tokens to draw from; 0 keeps all.
             top_p: Draw from the most probable tokens that reach this probability together.
             generator: Where random numbers come from; torch's own if left out.
 

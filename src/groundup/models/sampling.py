@@ -23,7 +23,8 @@ def keep_top_k(logits: Tensor, top_k: int) -> Tensor:
 
     Args:
         logits: [batch, vocab].
-        top_k: How many are kept; those that equal the smallest of them stay too. 0 keeps all.
+        top_k: The number of logits to keep; others that equal the smallest kept one stay too. 0
+            keeps all.
 
     Returns:
         [batch, vocab].
@@ -111,14 +112,14 @@ def generate(
     top_p: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Append sampled tokens, each drawn from the newest `block_size` ones: plain and uncached.
+    """Append sampled tokens, each drawn after the newest `block_size` ones, without a cache.
 
-    This loop is the oracle of faster ones.
+    Faster loops are tested against this plain one.
 
     Args:
-        model: The model, in the mode in which it is.
+        model: The model, whose mode (training or eval) stays as it is.
         tokens: [batch, time] int64, time >= 1.
-        max_new_tokens: How many tokens are appended to each row.
+        max_new_tokens: The number of tokens that are appended to each row.
         temperature: As in `next_token`.
         top_k: As in `next_token`.
         top_p: As in `next_token`.

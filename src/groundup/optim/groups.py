@@ -1,4 +1,4 @@
-"""Which parameter goes to which optimizer, as data: rules of a name pattern each."""
+"""Which parameter goes to which optimizer, by rules with a pattern of names each."""
 
 import re
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from groundup.recipes.schema import OptimSection, Recipe
 
 @dataclass(frozen=True)
 class Rule:
-    """How parameters are optimized whose names match a pattern. The first rule that matches counts.
+    """How parameters whose names match a pattern are optimized. The first rule that matches counts.
 
     Attributes:
         pattern: A regular expression for the whole name.
-        decays: Whether their weights decay.
-        matrices: How many matrices lie on top of each other in one parameter, for Muon; 0 keeps
-            Muon away from it.
+        decays: Whether the parameters decay.
+        matrices: The number of matrices that one parameter holds, each below the one before, for
+            Muon. With 0 the parameter is left to AdamW.
         joined: What replaces the pattern in a name. Parameters that then have one name are rows of
             one matrix.
     """
@@ -62,12 +62,12 @@ LORA_RULES = (Rule(r".*\.lora_[AB]\.weight", decays=True),)
 
 
 def rules_of(recipe: Recipe) -> tuple[Rule, ...]:
-    """The rules for what the recipe trains: a model, or adapters on one."""
+    """Return the rules for what the recipe trains: a model, or adapters on a model."""
     return LORA_RULES if recipe.lora.rank else RULES[recipe.model.architecture]
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """All parameters by name but those that are frozen."""
+    """Return all parameters that aren't frozen, by name."""
     return {
         name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
     }
@@ -76,7 +76,7 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 def group_parameters(
     model: nn.Module, rules: tuple[Rule, ...]
 ) -> list[tuple[Rule, dict[str, nn.Parameter]]]:
-    """Give each rule its parameters by name, so that every one that trains has exactly one rule.
+    """Give each rule its parameters by name, so that each parameter that trains has one rule.
 
     A rule that matches nothing and a parameter that no rule matches fail an assertion.
     """
@@ -100,12 +100,12 @@ def build_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """Build AdamW (Loshchilov & Hutter 2019), and before it Muon for the matrices of the blocks.
 
-    Every group keeps its peak as `initial_lr`; the schedule moves the learning rate.
+    Every group keeps its peak learning rate as `initial_lr`; the schedule changes `lr`.
 
     Args:
         model: The model, already distributed.
-        rules: Which parameter goes where.
-        section: The optimizer and its numbers.
+        rules: The rules that say which parameter goes to which optimizer.
+        section: The recipe's section with the optimizer and its settings.
         precision: The dtype of Muon's products.
     """
     rate, decay = section.learning_rate, section.weight_decay
@@ -129,7 +129,7 @@ def build_optimizers(
 def matrices_of(rule: Rule, members: dict[str, nn.Parameter]) -> list[Matrix]:
     """Find the matrices that Muon orthogonalises.
 
-    A matrix is a part of a parameter, a whole one, or several parameters below each other.
+    A matrix is a part of a parameter, a whole parameter, or several parameters one below another.
     """
     joined: dict[str, list[Matrix]] = {}
     for name, parameter in members.items():

@@ -1,4 +1,4 @@
-"""Muon, batched: momentum whose matrices are made orthogonal, all of one shape in one product."""
+"""Muon, batched: momentum made orthogonal, with one product for all matrices of one shape."""
 
 import math
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class Rows:
     last: int
 
     def of(self, tensor: Tensor) -> Tensor:
-        """Take these rows of a tensor that is shaped like the parameter."""
+        """Return the rows `first:last` of a tensor that has the shape of `parameter`."""
         return tensor[self.first : self.last]
 
 
@@ -50,8 +50,8 @@ def split_rows(parameter: nn.Parameter, parts: int) -> list[Matrix]:
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised (Jordan et al. 2024, "Muon: an optimizer for hidden layers ...").
 
-    It takes the same step as `torch.optim.Muon` with other coefficients. Matrices of one shape,
-    tall ones turned, share one batched product, and a matrix need not be a parameter.
+    Its step is that of `torch.optim.Muon` with other coefficients. Matrices of one shape, tall ones
+    transposed, share one batched product, and a matrix need not be a parameter.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Muon(torch.optim.Optimizer):
             learning_rate: The length of a step in units of a matrix's spectral norm, times
                 sqrt(height / width) for a tall one.
             momentum: The weight of the past in the running mean of gradients.
-            weight_decay: The share of a weight that goes, times the learning rate.
+            weight_decay: A step shrinks each weight by this share times the learning rate.
             precision: The dtype of the products.
         """
         parameters = {id(rows.parameter): rows.parameter for matrix in matrices for rows in matrix}
@@ -112,11 +112,11 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """Bring every singular value of each matrix near 1, and leave its directions.
+    """Bring every singular value of each matrix near 1, and keep the singular vectors.
 
     This is roughly the nearest orthogonal matrix, by a Newton-Schulz iteration whose coefficients
-    are chosen for each step (Amsel et al. 2025, "The Polar Express"). Its four steps end nearer to
-    1 than five with the same coefficients.
+    are chosen for each step (Amsel et al. 2025, "The Polar Express"). Its four steps bring the
+    values nearer to 1 than five steps that all have the same coefficients.
 
     Args:
         matrices: [n, height, width], height <= width.

@@ -20,7 +20,7 @@ class Schedule:
             constant.
         peak: The highest rate.
         floor: The rate at the end.
-        warmup_steps: The steps of the warm-up.
+        warmup_steps: The number of steps of the warm-up.
         steps: The number of all steps.
         decay_share: For wsd, the share of all steps in which the rate decays.
     """

@@ -7,7 +7,7 @@ from groundup.optim.groups import trained_parameters
 
 
 def optimizer_state(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    """The optimizers' tensors by `parameter name:state name`."""
+    """Return the optimizers' tensors by `parameter name:state name`."""
     return {
         f"{name}:{key}": value
         for name, parameter in trained_parameters(model).items()
@@ -18,7 +18,7 @@ def optimizer_state(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -
 def load_optimizer_state(
     model: nn.Module, optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor]
 ) -> None:
-    """Put back what `optimizer_state` gave.
+    """Put back into the optimizers what `optimizer_state` returned.
 
     Raises:
         KeyError: A parameter has no state among the tensors.

@@ -1,4 +1,4 @@
-"""The one call that spreads an objective over the processes. It is DDP's."""
+"""Spreads an objective over the processes, by torch's DistributedDataParallel."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -22,7 +22,7 @@ def distribute(objective: nn.Module, world: World) -> nn.Module:
 
 
 def synchronise_only_if(last: bool, objective: nn.Module) -> AbstractContextManager[None]:
-    """Let gradients travel between processes at the last micro-step only, around each one."""
+    """Return a context for a micro-step, in which gradients are exchanged only at the last one."""
     if isinstance(objective, DistributedDataParallel) and not last:
         return objective.no_sync()
     return nullcontext()

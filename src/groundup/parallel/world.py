@@ -1,4 +1,4 @@
-"""The world: the processes that share a run. One process is a world of one, and nobody asks."""
+"""The world: the processes that share a run. A single process is a world of one."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -17,13 +17,13 @@ _kept: list[dist.ProcessGroup | None] = []  # until the process ends
 
 @dataclass(frozen=True)
 class World:
-    """This process's place among those that share a run.
+    """The processes that share a run, and the number of this process among them.
 
     Attributes:
-        rank: Its number among all, from 0.
-        size: How many there are.
-        local_rank: Its number among those on this machine.
-        local_size: How many there are on this machine.
+        rank: The number of this process among all processes, from 0.
+        size: The number of all processes.
+        local_rank: The number of this process among those on this machine, from 0.
+        local_size: The number of processes on this machine.
     """
 
     rank: int = 0
@@ -44,7 +44,7 @@ class World:
         return values
 
     def agree(self, text: str) -> str:
-        """Give every process the main process's text."""
+        """Return the main process's text in every process."""
         if self.size == 1:
             return text
         texts = [text]
@@ -52,7 +52,7 @@ class World:
         return texts[0]
 
     def barrier(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process has come to this call."""
         if self.size > 1:
             dist.barrier()
 
@@ -60,7 +60,7 @@ class World:
 def main_first(world: World, work: Callable[[], Result]) -> Result:
     """Do some work in the main process, then in the others, which find what it has downloaded.
 
-    Where it fails in the main process the others fail as well, each for itself.
+    If the work fails in the main process, the others still try it, and fail for themselves.
     """
     if not world.is_main:
         world.barrier()
@@ -75,8 +75,8 @@ def main_first(world: World, work: Callable[[], Result]) -> Result:
 def join_world(uses_cuda: bool) -> Iterator[World]:
     """Join the world that torchrun's environment describes, else a world of one.
 
-    On the way out nobody may use the process group any more, but it stays in memory: whoever frees
-    it holds Python's lock and waits for gloo's threads, and these may wait for that lock.
+    At the end the process group can't be used any more, but stays in memory. Freeing it would hold
+    Python's global lock and wait for gloo's threads, which may wait for that lock themselves.
 
     Args:
         uses_cuda: Whether the processes compute on GPUs, one each.

@@ -1,4 +1,4 @@
-"""The documents of a part: passages of text files, JSON lines, parquet rows; also compressed."""
+"""Reads documents: passages of text files, JSON lines or parquet rows, even if compressed."""
 
 import codecs
 import gzip
@@ -26,7 +26,7 @@ COMPRESSED_BLOCK = 2**12  # of which some make thousands of times as much
 
 @dataclass(frozen=True)
 class Document:
-    """A text, and where it comes from: a file's own name and a place in it."""
+    """A text, and its origin: the name of a file and a position in the file."""
 
     text: str
     origin: str
@@ -38,8 +38,8 @@ class Reading:
 
     Args:
         column: The column of rows that holds the text.
-        replace: Bytes that aren't UTF-8 become U+FFFD; else they are refused.
-        downloads: The folder for files of the hub.
+        replace: Whether bytes that aren't UTF-8 become U+FFFD; otherwise they are an error.
+        downloads: The folder for files that are downloaded from the hub.
     """
 
     column: str = "text"
@@ -48,7 +48,7 @@ class Reading:
 
 
 def read_documents(part: Part, reading: Reading) -> Iterator[Document]:
-    """Read the documents of a part in their order, without empty ones.
+    """Read the documents of a part in order, without empty ones.
 
     Raises:
         CorpusError: A file has changed, is damaged, or isn't what its name says.
@@ -165,7 +165,7 @@ def _decoded(data: bytes, name: str, offset: int, reading: Reading) -> str:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """Open a file for reading its bytes uncompressed.
+    """Open a file for reading its bytes; those of a compressed file are decompressed.
 
     Yields:
         The open file.

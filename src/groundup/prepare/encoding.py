@@ -1,16 +1,14 @@
-"""Turns documents into runs, which is the first half of a preparation.
+"""Encodes documents into run files, which is the first half of a preparation.
 
-A document's digest decides everything about it: whether it validates, in which shard it lies, and
-where in it. So neither the order of the files nor the number of workers changes a shard; adding
-documents moves none between the splits; and documents that are equal end up side by side.
+A document's digest decides whether the document is for validation, in which shard it lies, and
+where in that shard. So neither the order of the files nor the number of workers changes a shard;
+added documents move no other document between the splits; and equal documents end up side by side.
 
-A run is a file with some of a part's documents, sorted by shard. They are so few that little memory
-is needed. A run holds
+A run file holds some of a part's documents, sorted by shard, so few that little memory is needed:
 
-    the places where the documents of each shard begin, in documents and in tokens:
-        [shards + 1, 2] uint64
+    for each shard the number of documents and of tokens before its own: [shards + 1, 2] uint64
     the documents, a row of DOCUMENT each
-    their tokens
+    the tokens of the documents
 """
 
 import hashlib
@@ -43,7 +41,7 @@ class Layout:
 
     Args:
         seed: Decides the order of the documents.
-        validation: The share of the documents that validates.
+        validation: The share of the documents that is for validation.
         training_shards: The number of shards for training.
         validation_shards: The number of shards for validation.
     """
@@ -59,7 +57,7 @@ class Layout:
         return self.training_shards + self.validation_shards
 
     def place_of(self, shard: int) -> tuple[str, int]:
-        """Give a shard's split and its number there."""
+        """Give a shard's split, and the shard's number in that split."""
         number = shard - self.training_shards
         return ("train", shard) if number < 0 else ("validation", number)
 
@@ -68,7 +66,7 @@ class Layout:
         return validates(digest, self.validation)
 
     def orders(self, digests: np.ndarray) -> np.ndarray:
-        """Give each document a random number, which is its place in the order of all documents.
+        """Give each document a random number, by which all documents are sorted.
 
         Args:
             digests: [documents] S16.
@@ -113,16 +111,16 @@ def separator_of(tokenizer: Tokenizer) -> int | None:
 
 
 def repaired(text: str) -> str:
-    """Replace by U+FFFD each lone surrogate, which JSON can bring and no tokenizer takes."""
+    """Replace lone surrogates, which JSON can hold but no tokenizer accepts, by U+FFFD."""
     if text.isascii():
         return text
     return text.encode("utf-16", errors="surrogatepass").decode("utf-16", errors="replace")
 
 
 def encode_anyway(tokenizer: Tokenizer, text: str) -> np.ndarray:
-    """Encode a text, half by half where a run in it is too long to be cut into words.
+    """Encode a text, half by half if a sequence of like characters is too long to cut into words.
 
-    A million spaces are such a run.
+    A million spaces are such a sequence.
 
     Raises:
         TokenizerError: The text has what the tokenizer can't encode.
@@ -138,11 +136,11 @@ def encode_anyway(tokenizer: Tokenizer, text: str) -> np.ndarray:
 
 
 class RunWriter:
-    """Collects documents, and writes them to a run whenever there are enough to fill it.
+    """Collects documents, and writes a run file whenever there are enough documents to fill one.
 
     Args:
-        folder: Where the runs go.
-        name: What the names of the runs begin with.
+        folder: Where the run files go.
+        name: What the names of the run files begin with.
         layout: How documents are spread over the shards.
         dtype: The type of the tokens.
     """
@@ -158,7 +156,7 @@ class RunWriter:
         self.count = 0
 
     def add(self, tokens: np.ndarray, digest: bytes, size: int) -> None:
-        """Add a document, and write a run if there are enough documents to fill it.
+        """Add a document, and write a run file if there are enough documents to fill one.
 
         Args:
             tokens: The tokens of the document, [tokens].
@@ -172,7 +170,7 @@ class RunWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write the documents that were collected to a run, if there are any."""
+        """Write the documents that were collected to a run file, if there are any."""
         if not self.rows:
             return
         digests, lengths, sizes, validates = map(np.array, zip(*self.rows, strict=True))
@@ -198,16 +196,16 @@ class RunWriter:
 def read_shard(
     runs: list[Path], layout: Layout, shard: int, dtype: np.dtype
 ) -> Iterator[tuple[Any, np.ndarray, bool]]:
-    """Read a shard's documents from the runs, in their order.
+    """Read a shard's documents from the run files, in the order of the shard.
 
-    It holds the rows, and about SHARD_TOKENS tokens: what is larger, because it was guessed too
-    small or is one document many times over, is read again for each stretch of it.
+    At most about 2 * SHARD_TOKENS tokens are held in memory. If a shard has more, because its size
+    was underestimated or it has many equal documents, the run files are read several times.
 
     Yields:
-        A row of DOCUMENT, the document's tokens, and whether it equals the one before.
+        A row of DOCUMENT, the document's tokens, and whether the document equals the one before.
 
     Raises:
-        CorpusError: A run ends early.
+        CorpusError: A run file ends early.
     """
     pieces = [_Piece(path, layout, shard, dtype) for path in runs]
     rows = np.concatenate([np.empty(0, DOCUMENT), *(piece.read_rows() for piece in pieces)])

@@ -1,8 +1,9 @@
 """Finds and downloads the parquet files of text datasets on Hugging Face's hub, by name.
 
 Each file is pinned to a commit. A parquet file has its index at its end, so it is downloaded whole
-and verified before it is read. When its documents are tokens it can be deleted. `groundup.hub.api`
-lists the files and says why huggingface_hub doesn't. `groundup.hub.download` downloads them.
+and verified before it is read. Once its documents are encoded, the file can be deleted.
+`groundup.hub.api` lists the files and says why huggingface_hub doesn't. `groundup.hub.download`
+downloads them.
 """
 
 import re
@@ -80,11 +81,11 @@ def _from_address(address: str) -> HubDataset:
 def list_files(dataset: HubDataset) -> list[RemoteParquet]:
     """List the parquet files of a dataset by path, pinned to a commit.
 
-    The commit is the one that the revision is now: a preparation that keeps this list reads the
-    same files whenever it goes on. Each wait before the hub is asked again is reported.
+    The commit is the current one of the revision. A preparation that keeps the list reads the same
+    files whenever it is resumed. Each wait before the hub is asked again is reported.
 
     Args:
-        dataset: Its folder may name one file.
+        dataset: The dataset, whose folder may also name a single file.
 
     Raises:
         CorpusError: The hub has no such files, or doesn't answer.
@@ -107,16 +108,17 @@ def list_files(dataset: HubDataset) -> list[RemoteParquet]:
 
 
 def download(file: RemoteParquet, folder: Path, progress: Progress | None = None) -> Path:
-    """Bring a file to `folder`, at its path in the repository.
+    """Download a file into `folder`, under its path in the repository.
 
-    The download goes on where an earlier try ended. Five tries in a row may bring nothing, and each
-    ends after GROUNDUP_NETWORK_TIMEOUT seconds (20) of silence. The file gets its name only when
-    its size and SHA-256 are right. Each wait before another try is reported.
+    The download resumes where an earlier try ended. A try ends after GROUNDUP_NETWORK_TIMEOUT
+    seconds (20) without data, and the download fails after five tries in a row without progress.
+    The file gets its name only when its size and SHA-256 are right. Each wait before another try is
+    reported.
 
     Args:
         file: The file to download.
         folder: The folder that the file goes to.
-        progress: Takes the number of bytes that are there.
+        progress: Is called with the number of bytes that were downloaded so far.
 
     Returns:
         Where the file is.

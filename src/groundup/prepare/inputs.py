@@ -1,4 +1,4 @@
-"""What a user points at, cut into parts that one call each reads: ranges of files, row groups."""
+"""Divides the source of a preparation into parts that can be read independently of each other."""
 
 import logging
 from collections import Counter
@@ -24,15 +24,15 @@ CHANGED = "{} has changed since this preparation began: what is prepared already
 
 @dataclass(frozen=True)
 class Part:
-    """What one call reads.
+    """A part of a source: a file, several small files, or a range of bytes or row groups of a file.
 
     Args:
         kind: text, rows (JSON lines), parquet, remote (parquet on the hub) or named.
-        files: One file, or several small ones of a kind.
-        size: Bytes of text, about.
+        files: One file, or several small files of the same kind.
+        size: The approximate number of bytes of text.
         first: Where the part begins in its one file, in bytes or row groups.
-        last: Where it ends; None reads to the end.
-        facts: Size and time of change of each file when the parts were planned.
+        last: Where the part ends in that file; None reads to the end.
+        facts: The size and the time of change of each file when the parts were planned.
         remote: The file on the hub, if the part is one.
     """
 
@@ -46,7 +46,7 @@ class Part:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Part":
-        """Read what JSON has of the part's fields."""
+        """Make a part from its fields as JSON has them."""
         remote = RemoteParquet(**values["remote"]) if values["remote"] else None
         facts = tuple(map(tuple, values["facts"]))
         return cls(**values | {"files": tuple(values["files"]), "facts": facts, "remote": remote})
@@ -71,7 +71,7 @@ def find_parts(source: str, column: str, sample: str = "", *, announce: bool = F
         source: A path or a name.
         column: The column of parquet files that holds the text.
         sample: The sample of FineWeb-Edu; empty takes the smallest.
-        announce: Say which files of a folder are left out.
+        announce: Whether to warn of files in a folder that are left out.
 
     Raises:
         CorpusError: There is nothing to read, or the source has shards already.
@@ -170,7 +170,7 @@ def cut_of(text: bytes, least: int) -> int:
 
     Args:
         text: UTF-8.
-        least: The first place that is good enough, in bytes.
+        least: The earliest position where the text may be cut, in bytes.
     """
     for sign in (b"\n\n", b"\n", b" "):
         if (place := text.find(sign, least)) >= 0:

@@ -1,4 +1,4 @@
-"""Parquet files, read in little memory: page by page through pyarrow, never a row group whole."""
+"""Reads parquet files in little memory: page by page through pyarrow, never a whole row group."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ ROWS = 256  # at a time
 
 
 def sizes_of_row_groups(path: Path, column: str) -> list[int]:
-    """Give the uncompressed bytes of a column in each row group.
+    """Give the uncompressed size of a column in each row group, in bytes.
 
     Raises:
         CorpusError: The file is damaged, or has no such column of text.
@@ -35,7 +35,7 @@ def read_rows(
         column: The column that holds the text.
         first: The first row group.
         last: The row group to stop before; None reads to the end.
-        replace: Bytes that aren't UTF-8 become U+FFFD; else they are refused.
+        replace: Whether bytes that aren't UTF-8 become U+FFFD; otherwise they are an error.
 
     Yields:
         The number of a row in the file, and its text.

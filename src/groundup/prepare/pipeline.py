@@ -1,7 +1,7 @@
-"""`groundup prepare`: any text to shuffled, verified shards, in constant memory.
+"""`groundup prepare`: makes shuffled, verified shards of any text, in constant memory.
 
-First every part of the input is encoded into runs, then every shard is gathered from the runs; the
-index comes last. A preparation that is stopped anywhere goes on.
+First every part of the input is encoded into run files. Then every shard is gathered from the run
+files. The index is written last. A preparation that was stopped at any time can be resumed.
 """
 
 import shutil
@@ -28,15 +28,15 @@ LOCK_SECONDS = 1.0
 
 
 def prepare(preparation: Preparation, out: Path, workers: int = 0, ray: str = "") -> ShardFolder:
-    """Make shards of a source, and learn what a training run should know about them.
+    """Make shards of a source, and gather statistics of the documents.
 
-    A preparation that was stopped goes on; one that is finished is only opened.
+    A preparation that was stopped is resumed. The shards of a finished one are only opened.
 
     Args:
         preparation: What to prepare, and how.
         out: The folder of the shards.
-        workers: The number of processes; 0 takes the cores there are.
-        ray: The address of a cluster that shares the disk; empty works on this machine.
+        workers: The number of processes; 0 takes one for each usable core.
+        ray: The address of a Ray cluster that shares the disk; empty works on this machine.
 
     Returns:
         The open folder.
@@ -60,7 +60,7 @@ def prepare(preparation: Preparation, out: Path, workers: int = 0, ray: str = ""
 
 
 def default_validation(source: str) -> float:
-    """Give the share of documents for validation where none is asked for: less of web corpora."""
+    """Give the default share of documents for validation, which is smaller for hub datasets."""
     return 0.001 if source in {"fineweb-edu", "openwebtext"} or source.startswith("hf://") else 0.1
 
 
@@ -117,7 +117,7 @@ def _check_finished(out: Path, preparation: Preparation) -> None:
 
 
 def is_remote(preparation: Preparation) -> bool:
-    """Tell whether the source is on the hub; it was pinned at first, and isn't listed again."""
+    """Tell whether the source is on the hub; the files of such a source are listed only once."""
     return named_dataset(preparation.source, preparation.sample or None) is not None
 
 
@@ -151,14 +151,14 @@ def _check_disk(out: Path, plan: Plan) -> None:
 
 @contextmanager
 def runner(workers: int, ray: str) -> Iterator[Runner]:
-    """Choose what works off the calls, and end it afterwards.
+    """Choose what makes the function calls of a preparation, and end its processes afterwards.
 
     Args:
-        workers: The number of processes; 0 takes the cores there are.
-        ray: The address of a cluster; empty works on this machine.
+        workers: The number of processes; 0 takes one for each usable core.
+        ray: The address of a Ray cluster; empty works on this machine.
 
     Yields:
-        What takes calls and gives results.
+        A function that takes function calls and yields their results.
 
     Raises:
         GroundupError: There is no such cluster, or no such number of processes.
@@ -191,10 +191,10 @@ def _prepare(out: Path, plan: Plan, run: Runner) -> None:
 
 
 def plan_in(out: Path, preparation: Preparation, run: Runner) -> Plan:
-    """Read the plan that was begun, if it is of this preparation; else make one.
+    """Read the plan in the output folder, or make the plan if there is none.
 
     Raises:
-        GroundupError: The source can't be used, or isn't what it was.
+        GroundupError: The source can't be used, or the plan there is of something else.
     """
     if not (out / WORK / PLAN).is_file():
         _one(run, ("make_plan", {"out": str(out), "preparation": asdict(preparation)}))
@@ -216,7 +216,7 @@ def _one(run: Runner, call: Call) -> None:
 
 
 def encode_parts(out: Path, plan: Plan, run: Runner, progress: Progress) -> int:
-    """Encode as many parts as it takes; the last ends with the document that reaches the limit.
+    """Encode parts up to the limit of tokens; the last ends with the document that reaches it.
 
     Returns:
         The number of parts that were encoded, from the first on.

@@ -1,4 +1,4 @@
-"""The plan of a preparation: what there is to read, by which tokenizer, into how many shards."""
+"""The plan of a preparation: what to read, by which tokenizer, and into how many shards."""
 
 import hashlib
 import json
@@ -33,10 +33,10 @@ class Preparation:
         tokenizer: A name or a path; `characters` makes one of the characters of the source.
         sample: The sample of FineWeb-Edu; empty takes the smallest.
         column: The column of rows that holds the text.
-        replace_errors: Bytes that aren't UTF-8 become U+FFFD; else they are refused.
+        replace_errors: Whether bytes that aren't UTF-8 become U+FFFD; otherwise they are an error.
         seed: Decides the order of the documents.
         validation: The share of the documents that is kept for validation, in [0, 1).
-        deduplicate: Keep one of documents that are equal.
+        deduplicate: Whether to keep only one of several equal documents.
         limit: The number of tokens after which to stop; 0 takes all.
     """
 
@@ -61,22 +61,22 @@ class Preparation:
             raise CorpusError(f"--tokens {self.limit} must be {need}")
 
     def reading(self, out: Path) -> Reading:
-        """Say how its documents are read; files of the hub come to a folder below `out`."""
+        """Return how to read the documents; files of the hub are downloaded below `out`."""
         return Reading(self.column, self.replace_errors, out / WORK / DOWNLOADS)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A preparation worked out.
+    """How a preparation is to be carried out.
 
     Args:
         preparation: What was asked for.
-        inputs: SHA-256 of what there is to read.
+        inputs: SHA-256 of the list of parts.
         layout: How documents are spread over the shards.
-        tokens_per_byte: What the first documents have.
-        vocab_size: Tokens in the tokenizer's vocabulary.
+        tokens_per_byte: The mean number of tokens per byte in the first documents.
+        vocab_size: The number of tokens in the tokenizer's vocabulary.
         made_by: SHA-256 of the tokenizer.
-        parts: What each call reads.
+        parts: The parts of the source.
     """
 
     preparation: Preparation
@@ -89,7 +89,7 @@ class Plan:
 
     @property
     def expected_tokens(self) -> float:
-        """About the number of tokens of both splits."""
+        """The expected number of tokens of both splits together."""
         expected = sum(part.size for part in self.parts) * self.tokens_per_byte
         return min(expected, self.preparation.limit or expected)
 
@@ -107,7 +107,7 @@ class Plan:
 
 
 def make_plan(out: str, preparation: dict[str, Any]) -> dict[str, Any]:
-    """Leave the plan of a preparation in its folder, and its tokenizer.
+    """Make the plan of a preparation, and save it and the tokenizer in the output folder.
 
     Args:
         out: The output folder.

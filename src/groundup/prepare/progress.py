@@ -16,7 +16,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """A context that shows a line on stderr: renewed in a terminal, every ten seconds elsewhere."""
+    """A context manager that shows progress on stderr, outside a terminal every ten seconds."""
 
     def __init__(self, plan: Plan) -> None:
         self.source, self.limit = plan.preparation.source, plan.preparation.limit

@@ -1,4 +1,4 @@
-"""The calls of a preparation on a Ray cluster whose machines share the disk."""
+"""Makes the function calls of a preparation on a Ray cluster whose machines share the disk."""
 
 import json
 import logging
@@ -40,7 +40,7 @@ def join_cluster(address: str) -> None:
 
 
 def run_on_cluster(calls: Iterable[Call]) -> Results:
-    """Work off calls as rows of a Ray Dataset, a few at a time for every core of the cluster.
+    """Make function calls as rows of a Ray Dataset, four at a time for every core of the cluster.
 
     Yields:
         Each call and its result.
@@ -75,7 +75,7 @@ def _rows_of(results: Any) -> Iterator[dict[str, str]]:
 
 
 def run_row(row: dict[str, str]) -> dict[str, str]:
-    """Run the call of a row; what a user did wrong travels as text, because Ray would wrap it."""
+    """Make the function call of a row; a GroundupError becomes text, because Ray would wrap it."""
     name, arguments = json.loads(row["call"])
     try:
         result = CALLS[name](**arguments)

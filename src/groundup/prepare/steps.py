@@ -1,8 +1,8 @@
-"""What a preparation does, call by call: encode a part, write a shard, write the index.
+"""The steps of a preparation: encode a part, write a shard, write the index.
 
-Each call may be repeated, anywhere: it leaves a file of its own name when it is done, and does
-nothing if that file is there. The folder of the work lies in the output folder until the index is
-written.
+Each step may be repeated, in any process on any machine that shares the disk. A step that encodes a
+part or writes a shard saves its result in a file, and isn't done again if that file is there. The
+result files lie in a folder of the output folder until the preparation is finished.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ WAITING = 500  # documents that are gathered before they are written
 
 @dataclass(frozen=True)
 class Job:
-    """What every call needs: the output folder, its plan and its tokenizer."""
+    """What every step of a preparation needs: the output folder, the plan and the tokenizer."""
 
     out: Path
     plan: Plan
@@ -41,7 +41,7 @@ class Job:
 
     @property
     def work(self) -> Path:
-        """The folder of what isn't finished."""
+        """The folder of unfinished work in the output folder."""
         return self.out / WORK
 
     @property
@@ -50,18 +50,18 @@ class Job:
         return token_dtype(self.plan.vocab_size)
 
     def result_of(self, name: str) -> dict[str, Any] | None:
-        """Read what a call left; None if it isn't done."""
+        """Read the saved result of a step, or return None if the step isn't done."""
         path = self.work / f"{name}.json"
         return json.loads(path.read_text("utf-8")) if path.is_file() else None
 
     def keep(self, name: str, result: dict[str, Any]) -> dict[str, Any]:
-        """Leave the result of a call, so that it is done."""
+        """Save the result of a step, which marks the step as done."""
         write_json(self.work / f"{name}.json", result, indent=1, apart=self.work)
         return result
 
 
 def open_job(out: str) -> Job:
-    """Open the job in a folder; a process reads its plan and its tokenizer once."""
+    """Read the plan and the tokenizer in an output folder; a process keeps them for later steps."""
     return _open_job(out, (Path(out) / WORK / PLAN).stat().st_mtime_ns)
 
 
@@ -74,7 +74,7 @@ def _open_job(out: str, _written: int) -> Job:
 
 
 def encode_part(out: str, number: int, limit: int) -> dict[str, Any]:
-    """Encode the documents of a part into runs.
+    """Encode the documents of a part into run files.
 
     Args:
         out: The output folder.
@@ -82,7 +82,8 @@ def encode_part(out: str, number: int, limit: int) -> dict[str, Any]:
         limit: The number of tokens after which to stop; 0 takes all documents.
 
     Returns:
-        What was done, in numbers; the names of the runs; the statistics of both splits.
+        The numbers of documents, tokens and bytes, the names of the run files, and the statistics
+        of both splits.
 
     Raises:
         CorpusError: The part can't be read, or a file can't be written.
@@ -117,18 +118,18 @@ def encode_part(out: str, number: int, limit: int) -> dict[str, Any]:
 
 
 def write_shard(out: str, number: int, parts: int) -> dict[str, Any]:
-    """Gather a shard's documents from the runs, and write them in their order.
+    """Gather a shard's documents from the run files, and write the shard.
 
     Args:
         out: The output folder.
-        number: The shard's number among those of both splits.
+        number: The shard's number among the shards of both splits.
         parts: How many parts, from the first on, were encoded.
 
     Returns:
         The shard's entry in the index, with its split and its counts.
 
     Raises:
-        CorpusError: A run ends early, or a file can't be written.
+        CorpusError: A run file ends early, or a file can't be written.
     """
     job, name = open_job(out), f"shard-{number:06d}"
     if (done := job.result_of(name)) is not None:
@@ -164,7 +165,7 @@ def write_shard(out: str, number: int, parts: int) -> dict[str, Any]:
 
 
 def write_index(out: str, parts: int) -> dict[str, Any]:
-    """Leave `index.json`, which depends on nothing like time, place or the number of workers.
+    """Write `index.json`, which doesn't depend on the time or on the number of workers.
 
     Args:
         out: The output folder.

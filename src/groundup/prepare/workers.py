@@ -1,7 +1,8 @@
-"""The calls of a preparation, worked off here or by several processes of this machine.
+"""Makes the function calls of a preparation, in this process or in several of this machine.
 
 The processes are started as commands, so that no script needs a main guard: a worker never imports
-the script or notebook that began the work. It ends when that process does, however it ends.
+the script or notebook that began the work. When the process that started a worker ends, for any
+reason, the worker ends too.
 """
 
 import json
@@ -30,7 +31,7 @@ CALLS: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 def run_here(calls: Iterable[Call]) -> Results:
-    """Work off calls one after the other in this process.
+    """Make function calls one after the other in this process.
 
     Yields:
         Each call and its result.
@@ -40,16 +41,16 @@ def run_here(calls: Iterable[Call]) -> Results:
 
 
 class Workers:
-    """Worker processes that work off calls, and that the end of a `with` block kills."""
+    """Worker processes that make function calls; the end of a `with` block kills them."""
 
     def __init__(self, count: int) -> None:
         self.processes = [_start() for _ in range(count)]
 
     def run(self, calls: Iterable[Call]) -> Results:
-        """Work off calls, and take each call only when a worker is free.
+        """Make function calls, and take each from `calls` only when a worker is free.
 
         Yields:
-            Each call and its result, as they come.
+            Each call and its result, in the order in which the calls end.
 
         Raises:
             CorpusError: A worker died.
@@ -124,7 +125,7 @@ def _ask(process: subprocess.Popen[bytes], call: Call) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Be a worker, which reads calls as lines of JSON and writes results in the same way.
+    """Work as a worker process, which reads function calls and writes results as lines of JSON.
 
     The end of the input ends the worker at once.
     """

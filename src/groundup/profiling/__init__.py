@@ -1,1 +1,1 @@
-"""What a recipe costs: measured here, predicted for here, estimated for GPUs elsewhere."""
+"""What a recipe costs: measured or predicted on this machine, or estimated for other GPUs."""

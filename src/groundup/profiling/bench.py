@@ -18,19 +18,19 @@ PHASES = ("data", "forward", "backward", "optimizer", "rest")
 
 @dataclass(frozen=True)
 class Bench:
-    """What was measured. Times are medians over the steps.
+    """What `bench` measured. Times are medians over the steps.
 
     Attributes:
         model: The model in words.
-        parameters: Its parameters, without adapters.
-        device, precision, compiled, threads: What it was measured on.
-        tokens_per_step: Tokens of an optimizer step.
-        step_seconds: Seconds of an optimizer step.
-        tokens_per_second: Tokens that training learns from in a second.
-        operations_per_token: By the formula in `operations_per_token`.
-        matmul_peak: Operations a second in matrix products alone.
+        parameters: The number of its parameters, without adapters.
+        device, precision, compiled, threads: The machine and the settings of the measurement.
+        tokens_per_step: The number of tokens of an optimizer step.
+        step_seconds: The seconds of an optimizer step.
+        tokens_per_second: The number of tokens that training learns from in a second.
+        operations_per_token: The number of operations by the formula in `operations_per_token`.
+        matmul_peak: The number of operations a second in matrix products alone.
         mfu: The share of that peak which the formula's operations reach.
-        peak_memory: Bytes at the highest.
+        peak_memory: The largest number of bytes in use at once.
         phases: Seconds of a step by phase. `data`: waiting for the next batch. `forward`,
             `backward`: of all micro-steps. `optimizer`: reading the loss, clipping and the
             updates. `rest`: schedule and record.
@@ -56,8 +56,8 @@ def bench(trainer: Trainer, steps: int) -> Bench:
     """Train some steps and time them: first whole, then phase by phase.
 
     Args:
-        trainer: A trainer for this alone.
-        steps: How many steps are measured, each time.
+        trainer: A trainer for this measurement alone.
+        steps: The number of steps that are measured, each time.
     """
     recipe, machine = trainer.recipe, trainer.machine
     for step in range(WARMUP_STEPS):
@@ -90,7 +90,7 @@ def bench(trainer: Trainer, steps: int) -> Bench:
 
 
 def describe_model(trainer: Trainer) -> str:
-    """The model in words: `gpt2 4 x 4 x 128, context 64`."""
+    """Describe the model in words: `gpt2 4 x 4 x 128, context 64`."""
     model = trainer.recipe.model
     if model.architecture == "bigram":
         return f"bigram of {trainer.model.config.vocab_size} tokens"
@@ -100,14 +100,14 @@ def describe_model(trainer: Trainer) -> str:
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds until some work is done, on the device too."""
+    """Measure the seconds until some work is done, on the device too."""
     started = now(device)
     work()
     return now(device) - started
 
 
 def now(device: torch.device) -> float:
-    """Seconds of a monotonic clock, once a device has done all that it was given."""
+    """Read a monotonic clock in seconds, once a device has done all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -116,7 +116,7 @@ def now(device: torch.device) -> float:
 
 
 class Stopwatch(PhaseClock):
-    """Adds up the seconds of each phase. It waits for the device wherever a phase begins."""
+    """A clock that adds up the seconds of each phase, and waits for the device before each one."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -124,7 +124,7 @@ class Stopwatch(PhaseClock):
         self.phase, self.since = "rest", now(device)
 
     def begin(self, phase: str) -> None:
-        """End the phase before and begin this one."""
+        """End the present phase, and begin another one."""
         moment = now(self.device)
         self.seconds[self.phase] += moment - self.since
         self.phase, self.since = phase, moment

@@ -18,8 +18,8 @@ class Gpu:
     """A GPU by its maker's data sheet.
 
     Attributes:
-        operations: Operations a second in dense bfloat16.
-        memory: Bytes.
+        operations: The number of operations a second in dense bfloat16.
+        memory: The memory in bytes.
     """
 
     operations: float
@@ -43,17 +43,17 @@ class Estimate:
 
     Attributes:
         gpu: The name of the GPU.
-        gpus: How many there are.
-        parameters: The parameters of the model, without adapters.
-        operations_per_token: By the formula in `operations_per_token`.
-        tokens: Tokens of all steps.
+        gpus: The number of GPUs.
+        parameters: The number of parameters of the model, without adapters.
+        operations_per_token: The number of operations by the formula in `operations_per_token`.
+        tokens: The number of tokens of all steps.
         seconds: The time of all steps; None for a recipe whose length isn't in steps.
-        fixed_memory: Bytes of weights, gradients and optimizer states.
-        memory_each: Bytes that every sequence of a forward pass adds.
-        micro_batch_size: Sequences of a forward pass.
-        peak_memory: Bytes at the highest.
-        largest_micro_batch: The largest micro-batch that fits; 0: not even one sequence.
-        assumptions: What all this rests on, in sentences.
+        fixed_memory: The bytes of weights, gradients and optimizer states.
+        memory_each: The bytes that every sequence of a forward pass adds.
+        micro_batch_size: The number of sequences of a forward pass.
+        peak_memory: The largest number of bytes in use at once.
+        largest_micro_batch: The largest micro-batch that fits, 0 if not even one sequence does.
+        assumptions: The assumptions of the estimate, in sentences.
     """
 
     gpu: str
@@ -71,13 +71,13 @@ class Estimate:
 
 
 def estimate(recipe: Recipe, vocab_size: int, gpu: str, gpus: int) -> Estimate:
-    """Divide operations by the GPUs' peak, and add up bytes of weights, gradients and states.
+    """Estimate time by operations and the GPUs' peak, and memory by what a step must hold.
 
     Args:
         recipe: The recipe.
         vocab_size: The size of the vocabulary; 0 takes what the recipe expects of its corpus.
-        gpu: A key of `GPUS`, in any case.
-        gpus: How many.
+        gpu: A key of `GPUS`, in small or capital letters.
+        gpus: The number of GPUs.
 
     Raises:
         RecipeError: The GPU or the vocabulary isn't known, or the batch can't be divided.
@@ -110,10 +110,10 @@ def estimate(recipe: Recipe, vocab_size: int, gpu: str, gpus: int) -> Estimate:
 
 
 def check(recipe: Recipe, vocab_size: int, gpu: str, gpus: int) -> None:
-    """Check that there is something to estimate.
+    """Check the arguments of `estimate`.
 
     Raises:
-        RecipeError: As `estimate` says.
+        RecipeError: The GPU or the vocabulary isn't known, or the batch can't be divided.
     """
     if gpu not in GPUS:
         raise RecipeError(f"--gpu {gpu} isn't in the table. Known: {', '.join(GPUS)}.")
@@ -130,11 +130,11 @@ def check(recipe: Recipe, vocab_size: int, gpu: str, gpus: int) -> None:
 
 
 def assumptions_of(gpu: str, gpus: int, adapters: int) -> list[str]:
-    """What an estimate rests on, in sentences.
+    """State the assumptions of an estimate, in sentences.
 
     Args:
         gpu: A key of `GPUS`.
-        gpus: How many.
+        gpus: The number of GPUs.
         adapters: The number of parameters of adapters, 0 where the whole model trains.
     """
     alone = f"; gradients and states of {adapters:,} parameters of adapters alone"
@@ -152,6 +152,6 @@ def assumptions_of(gpu: str, gpus: int, adapters: int) -> list[str]:
 
 
 def activation_bytes(config: ModelConfig, recipe: Recipe) -> int:
-    """Bytes of one sequence that the backward pass needs from the forward pass."""
+    """Compute the bytes of a sequence that its backward pass needs from the forward pass."""
     layers = 0 if recipe.model.architecture == "bigram" else config.n_layer
     return ACTIVATION_BYTES * config.block_size * config.n_embd * (layers + 1)

@@ -20,7 +20,7 @@ GPU_PEAK_SIZE, GPU_PEAK_PRODUCTS = 8192, 20  # so long that starting them doesn'
 def operations_per_token(architecture: str, config: ModelConfig, lora_rank: int = 0) -> float:
     """Count the floating-point operations that a token needs, forward and backward.
 
-    They are 6 N + 12 n_layer width block_size (Chowdhery et al. 2022, appendix B). N are the
+    Their number is 6 N + 12 n_layer width block_size (Chowdhery et al. 2022, appendix B). N are the
     parameters in matrix products: all but norms, biases and the tables that are only looked up; a
     tied table counts once, as the head. The width is that of all heads together. The bigram has the
     one product of its head. With adapters (Hu et al. 2021) their parameters take 6 operations each,
@@ -59,8 +59,8 @@ def product_parameters(architecture: str, config: ModelConfig) -> int:
 def matmul_peak(dtype: torch.dtype, device: torch.device) -> float:
     """Measure the operations a second of matrix products alone.
 
-    The products are square, of 2048 on a CPU and 8192 on a GPU. The fastest of several counts,
-    after one to warm up.
+    The matrices are square, 2048 wide on a CPU and 8192 on a GPU. After one measurement to warm up,
+    the fastest of several counts.
     """
     size, products = (PEAK_SIZE, 1) if device.type == "cpu" else (GPU_PEAK_SIZE, GPU_PEAK_PRODUCTS)
     square = torch.rand(size, size, device=device).to(dtype)

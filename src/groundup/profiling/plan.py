@@ -29,11 +29,12 @@ class Memory:
     """Bytes of the process (on a CPU) or of its tensors (on a GPU) while it trains.
 
     Attributes:
-        fixed: Weights, gradients, optimizer states and the libraries.
-        each: What every sequence of a forward pass adds.
-        peak: All together, at the highest.
-        available: What this process could have in all.
-        largest_micro_batch: The largest that fits, up to the whole batch; 0: not even one.
+        fixed: The bytes of weights, gradients, optimizer states and the libraries.
+        each: The bytes that every sequence of a forward pass adds.
+        peak: The largest number of bytes in use at once.
+        available: The bytes that this process could have in all.
+        largest_micro_batch: The largest micro-batch that fits, up to the whole batch; 0 if not even
+            one sequence does.
     """
 
     fixed: int
@@ -45,13 +46,13 @@ class Memory:
 
 @dataclass(frozen=True)
 class Time:
-    """Seconds, without start-up and compilation.
+    """Times in seconds, without start-up and compilation.
 
     Attributes:
-        step: Of an optimizer step.
-        evaluation: Of an evaluation.
-        training: Of all steps.
-        total: Of all steps and evaluations.
+        step: The time of an optimizer step.
+        evaluation: The time of an evaluation.
+        training: The time of all steps.
+        total: The time of all steps and evaluations.
     """
 
     step: float
@@ -66,15 +67,15 @@ class Plan:
 
     Attributes:
         model: The model in words.
-        parameters: Its parameters, without adapters.
-        operations_per_token: By the formula in `operations_per_token`.
+        parameters: The number of its parameters, without adapters.
+        operations_per_token: The number of operations by the formula in `operations_per_token`.
         machine: Device, precision, threads and compilation in words.
-        micro_batch_size: Sequences of a forward pass.
-        micro_steps: Forward passes of an optimizer step.
-        tokens_per_step: Tokens of an optimizer step.
-        steps: The length in steps; 0 for a length in minutes that nobody can know.
-        memory: The memory that it needs.
-        time: The time that it takes; None where the run doesn't fit into the memory.
+        micro_batch_size: The number of sequences of a forward pass.
+        micro_steps: The number of forward passes of an optimizer step.
+        tokens_per_step: The number of tokens of an optimizer step.
+        steps: The length in steps; 0 for a length in minutes where the times aren't known.
+        memory: The memory that the run needs.
+        time: The time that the run takes; None where the run doesn't fit into the memory.
     """
 
     model: str
@@ -90,11 +91,11 @@ class Plan:
 
 
 def plan(recipe: Recipe, dataset: Dataset) -> Plan:
-    """Measure one sequence and a few; then, if all should fit, some steps and an evaluation.
+    """Measure memory with one sequence and a few; if all should fit, measure the time as well.
 
     Args:
         recipe: The recipe.
-        dataset: What it learns from, or random tokens.
+        dataset: What the recipe's model learns from, or random tokens.
 
     Raises:
         GroundupError: The recipe can't be trained here.
@@ -135,7 +136,7 @@ def plan(recipe: Recipe, dataset: Dataset) -> Plan:
 
 
 def one_pass(recipe: Recipe, dataset: Dataset, rows: int, compiled: str) -> Trainer:
-    """Build the recipe's trainer with one forward pass of `rows` sequences as a whole step."""
+    """Build a trainer of the recipe whose steps are one forward pass of `rows` sequences each."""
     train = replace(recipe.train, batch_size=rows, micro_batch_size=rows, compile=compiled)
     recipe = replace(recipe, train=train)
     return build_trainer(recipe, dataset, Session(), measures_minutes=False)
@@ -148,7 +149,7 @@ def _quiet_pass(recipe: Recipe, dataset: Dataset, rows: int) -> Trainer:
 
 
 def probe(recipe: Recipe, dataset: Dataset, rows: int, device: torch.device) -> Memory:
-    """Predict the memory of `rows` sequences from that of one and of a few, not compiled."""
+    """Predict the memory of `rows` sequences from that of one and of a few, without compiling."""
     available, few = memory.available(device), min(rows, FEW)
     one = peak_of_steps(_quiet_pass(recipe, dataset, 1))  # gone before the next one is built
     more = peak_of_steps(_quiet_pass(recipe, dataset, few)) if few > 1 else one
@@ -158,7 +159,10 @@ def probe(recipe: Recipe, dataset: Dataset, rows: int, device: torch.device) -> 
 
 
 def peak_of_steps(trainer: Trainer) -> int:
-    """Bytes at the highest of two steps: the second has optimizer states from its start."""
+    """Measure the largest number of bytes in use at once in a trainer's first two steps.
+
+    The second step has optimizer states from its start.
+    """
     gc.collect()
     machines.give_back_memory()
     memory.forget_peak(trainer.machine.device)
@@ -168,20 +172,20 @@ def peak_of_steps(trainer: Trainer) -> int:
 
 
 def memory_of(recipe: Recipe, fixed: int, each: int, peak: int, available: int) -> Memory:
-    """Bring numbers of bytes together with the largest micro-batch that fits."""
+    """Make a `Memory` from numbers of bytes, and find the largest micro-batch that fits."""
     fitting = (HEADROOM * available - fixed) / max(1, each)
     return Memory(fixed, each, peak, available, largest_divisor(recipe.train.batch_size, fitting))
 
 
 def largest_divisor(number: int, limit: float) -> int:
-    """The largest divisor of a number that isn't above the limit, 0 where there is none."""
+    """Return the largest divisor of a number that isn't above the limit, or 0 without one."""
     return max((n for n in range(1, number + 1) if number % n == 0 and n <= limit), default=0)
 
 
 def time_of(recipe: Recipe, trainer: Trainer, measured: Bench, evaluation: float) -> Time:
     """Predict the times of a run from a step of one forward pass.
 
-    Every further micro-step repeats all of a step but the update.
+    Every further micro-step repeats all parts of a step except the update.
     """
     further = recipe.train.batch_size // trainer.recipe.train.batch_size - 1
     repeated = sum(measured.phases[phase] for phase in ("data", "forward", "backward"))
@@ -193,7 +197,7 @@ def time_of(recipe: Recipe, trainer: Trainer, measured: Bench, evaluation: float
 
 
 def steps_of(recipe: Recipe, trainer: Trainer, time: Time | None) -> int:
-    """The length in steps; 0 for a length in minutes where the times aren't known."""
+    """Return the length in steps; 0 for a length in minutes where the times aren't known."""
     section = recipe.train
     if section.epochs:
         return steps_of_epochs(recipe, trainer.loader.sampler.windows_per_epoch)

@@ -17,10 +17,10 @@ def synthetic_dataset(recipe: Recipe, vocab_size: int) -> Dataset:
 
     Args:
         recipe: The recipe, which gives the seed and the context.
-        vocab_size: How many different tokens; 0 takes what the recipe expects of its corpus.
+        vocab_size: The number of different tokens; 0 takes what the recipe expects of its corpus.
 
     Raises:
-        RecipeError: There is no such vocabulary, or the recipe doesn't state its own.
+        RecipeError: The number is out of range, or is 0 and the recipe expects none.
     """
     vocab_size = vocab_size or recipe.about.vocab_size
     if not 1 <= vocab_size <= TOKENS:

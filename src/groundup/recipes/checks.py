@@ -1,4 +1,4 @@
-"""Checks of a recipe whose types are right: what contradicts itself, or is out of bounds."""
+"""Checks of a recipe of the right types: values that are out of bounds or contradict others."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,7 +14,7 @@ class Fault(NamedTuple):
     Attributes:
         section: The section of the field.
         key: The field.
-        complaint: The field, its value and what it can't be.
+        complaint: The field, its value, and what is wrong with the value.
         remedy: What to do about it.
     """
 

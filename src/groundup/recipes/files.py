@@ -30,8 +30,8 @@ class Layer:
     Attributes:
         tables: The values by section and key.
         source: The place in words; empty for the command line.
-        text: The TOML that they were read from, or nothing.
-        older: The older names of fields of the section `eval`, where these were given.
+        text: The TOML that the values were read from, or an empty text.
+        older: The older name of each field of the section `eval` that was given by an older name.
     """
 
     tables: Tables
@@ -40,7 +40,7 @@ class Layer:
     older: dict[str, str] = field(default_factory=dict)
 
     def place(self, section: str, key: str) -> str:
-        """Where a key stands, for an error: `my.toml:7`, or the flag."""
+        """Say where a key stands, for an error: `my.toml:7`, or the flag."""
         key = self.older.get(key, key) if section == "eval" else key
         if not self.text:
             return f"--{section}.{key}".replace("_", "-") if not self.source else self.source
@@ -61,7 +61,7 @@ def parse_toml(text: str, source: str) -> Layer:
         source: Where it is from, in words.
 
     Raises:
-        RecipeError: The text isn't TOML, or a key isn't known or not of its type.
+        RecipeError: The text isn't TOML, a key isn't known, or a value has the wrong type.
     """
     try:
         tables = tomllib.loads(text)
@@ -88,10 +88,11 @@ def parse_toml(text: str, source: str) -> Layer:
 
 
 def overrides(tables: Tables) -> Layer:
-    """Take values from the command line, whose parser saw to their types, as the topmost layer.
+    """Make a layer of values from the command line, whose parser has checked their types.
 
     Raises:
-        RecipeError: A field was given by its older name and by its own.
+        RecipeError: A field was given by its older name and its present one, or an older name was
+            given with another task than HellaSwag.
     """
     return _with_current_names(Layer(tables, source=""))
 
@@ -116,7 +117,7 @@ def _with_current_names(layer: Layer) -> Layer:
 
 
 def load_recipe(*layers: Layer | str | Path) -> Recipe:
-    """Lay the layers over the defaults, the later ones on top, and check what they say together.
+    """Combine layers, whose values override those of earlier layers and defaults, and check all.
 
     Args:
         layers: Each a packaged recipe by its name, a file by its path (a `Path`, or a name that
@@ -154,7 +155,7 @@ def _combined(layers: list[Layer]) -> Recipe:
 
 
 def model_to_start_from(*layers: Layer) -> str:
-    """The `train.init` of the topmost layer that has one; empty where none has."""
+    """Return `train.init` of the last layer that states it, or an empty text if none does."""
     given = (layer.tables.get("train", {}).get("init") for layer in reversed(layers))
     return next((name for name in given if name is not None), "")
 
@@ -170,7 +171,7 @@ def _outdated(section: str, values: dict[str, Any]) -> Iterator[tuple[str, str]]
 
 
 def packaged_names() -> list[str]:
-    """The recipes that ship with the package, smallest first as the README introduces them."""
+    """List the packaged recipes: the README's first examples, and after them the rest by name."""
     order = ["quickstart", "bigram", "shakespeare-fast", "shakespeare-cpu", "shakespeare-best"]
     folder = resources.files("groundup.recipes")
     found = {Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".toml")}

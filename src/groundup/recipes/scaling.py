@@ -1,4 +1,4 @@
-"""One dial for size: a recipe of so many layers becomes one of more or fewer, by stated rules."""
+"""Scales a recipe by its number of layers: width, heads, batch and learning rates go with it."""
 
 import math
 from typing import Any
@@ -10,18 +10,18 @@ from groundup.recipes.schema import Recipe, Tables
 def scaled(recipe: Recipe, n_layer: int) -> Tables:
     """Scale a recipe to another depth.
 
-    Width and heads grow with the depth; the width of a head stays. The batch grows with it too: a
-    larger model goes on learning where a smaller one has stopped, and there larger batches pay.
-    AdamW's learning rate goes with the square root of the batch (Malladi et al. 2022) and against
-    that of the width; Muon's with the square root of the batch alone, because its steps have the
-    length that they are told at any width. A limit to the micro-batch was for the recipe's own
-    size, and is lifted: `groundup plan` says the next one.
+    Width and heads grow with the depth; the width of a head stays. The batch grows with the depth
+    too: a larger model still learns when a smaller one has stopped, and then larger batches pay.
+    AdamW's learning rate is multiplied by the square root of the batch's growth (Malladi et al.
+    2022) and divided by that of the width's growth. Muon's is multiplied by the former alone,
+    because the length of its steps doesn't depend on the width. The recipe's limit to the
+    micro-batch was for its own size, and is removed: `groundup plan` finds a new one.
 
     Returns:
         The fields that change.
 
     Raises:
-        RecipeError: The depth is below 1, or the model has none.
+        RecipeError: The depth is below 1, or the model has no layers.
     """
     if n_layer < 1:
         raise RecipeError(f"--size {n_layer} is below 1. Give a number of layers.")

@@ -109,7 +109,7 @@ class LoraSection:
 
 @dataclass(frozen=True)
 class TrainSection:
-    """How long, how much at once, and on what."""
+    """The length of training, the size of its batches, and the machine to train on."""
 
     steps: Annotated[int, "length in optimizer steps"] = 0
     epochs: Annotated[float, "length in passes over the training text"] = 0.0
@@ -139,7 +139,7 @@ class TrainSection:
 
 @dataclass(frozen=True)
 class EvalSection:
-    """Measuring and sampling on the way."""
+    """Measurements and samples while a run trains."""
 
     every: Annotated[
         int, "steps between evaluations, samples and checkpoints; 0 only at the end"
@@ -166,7 +166,10 @@ class EvalSection:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A complete run. The same recipe and corpus give the same weights, whatever interrupts it."""
+    """All settings of a run.
+
+    On a CPU the same recipe and corpus give the same weights, even if the run was interrupted.
+    """
 
     about: About = field(default_factory=About)
     model: ModelSection = field(default_factory=ModelSection)
@@ -185,7 +188,7 @@ class Recipe:
         """Make the model's config, once the size of its vocabulary is known.
 
         Raises:
-            ConfigError: There is no such model.
+            ConfigError: A value of the model's shape is out of range or contradicts another.
         """
         section = self.model
         shape = {
@@ -214,7 +217,7 @@ class Recipe:
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens that an optimizer step learns from, over all processes."""
+        """The number of tokens that an optimizer step learns from, over all processes."""
         return self.train.batch_size * self.model.block_size
 
     def with_steps(self, steps: int) -> "Recipe":
@@ -225,7 +228,7 @@ class Recipe:
 def shape_of(architecture: str, config: ModelConfig) -> dict[str, Any]:
     """State a model's shape as the section `model` does, the inverse of `Recipe.model_config`.
 
-    Dropout is left to training.
+    Dropout, which isn't part of the shape, is left out.
     """
     if architecture == "bigram":
         return {"architecture": architecture, "block_size": config.block_size}

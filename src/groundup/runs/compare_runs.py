@@ -87,11 +87,11 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class EqualPoint:
-    """The losses of two runs at one place of an axis: where the shorter one was last measured.
+    """The losses of two runs at one value of an axis: the last measurement of the shorter run.
 
     Args:
         axis: `tokens` or `seconds`.
-        at: The place.
+        at: The number of tokens or seconds.
         losses: The loss of each run, or None before its first evaluation.
         interpolated: For each run, whether its loss is a straight line's value between two
             evaluations.
@@ -109,7 +109,7 @@ class EqualPoint:
         return None if first is None or second is None else second - first
 
     def to_json(self) -> dict[str, Any]:
-        """State the losses, their difference, and whether they were measured right there."""
+        """State the losses, their difference, and whether the losses are interpolated."""
         return {
             "at": self.at,
             "losses": list(self.losses),
@@ -123,12 +123,12 @@ class RunComparison:
     """Two runs, side by side.
 
     Args:
-        names: What the user called them.
-        runs: What they left behind.
-        same_vocabulary: Whether their losses in nats a token compare.
-        at_equal: Their losses at equal tokens and at equal time.
-        recipe_differences: The fields in which their recipes differ.
-        picture: Where their curves are drawn.
+        names: The names that the user gave for the runs.
+        runs: What the runs left behind.
+        same_vocabulary: Whether the runs' losses in nats a token can be compared.
+        at_equal: The runs' losses at equal tokens and at equal time.
+        recipe_differences: The fields in which the runs' recipes differ.
+        picture: The picture in which both curves are drawn.
     """
 
     names: tuple[str, str]
@@ -216,7 +216,7 @@ def draw(comparison: RunComparison, field: str) -> None:
 
 
 def run_named(name: str) -> RunFolder | None:
-    """Find the run that a name means, or return None for any other model."""
+    """Find the run that a name means, or return None if the name means no run."""
     path = run_or_path(name)
     return RunFolder(path) if (path / RECIPE_FILE).is_file() else None
 
@@ -240,7 +240,7 @@ def at_equal(first: RunRecord, second: RunRecord, axis: str, field: str) -> Equa
 
     Args:
         first: A run.
-        second: Another.
+        second: The other run.
         axis: `tokens` or `seconds`.
         field: Which loss: `validation_loss` or `bits_per_byte`.
     """
@@ -254,9 +254,9 @@ def at_equal(first: RunRecord, second: RunRecord, axis: str, field: str) -> Equa
 
 
 def value_at(evaluations: Lines, axis: str, place: float, field: str) -> float | None:
-    """Read a value at a place of the axis, on a straight line between the evaluations around it.
+    """Interpolate a value at a place on the axis, linearly between the evaluations around it.
 
-    It is None before the first evaluation and after the last.
+    The result is None before the first evaluation and after the last.
     """
     before = [line for line in evaluations if line[axis] <= place]
     after = [line for line in evaluations if line[axis] >= place]

@@ -39,7 +39,7 @@ class RunFolder:
         Args:
             recipe: The recipe, in which everything that was automatic is resolved.
             facts: What the recipe can't know (fingerprints, parameters, versions, the machine), or
-                None to leave what is written.
+                None to keep the facts that are there.
         """
         text = recipe.to_toml()
         if facts is not None:
@@ -51,7 +51,7 @@ class RunFolder:
 
         Raises:
             RunError: There is no such file.
-            RecipeError: It isn't a recipe.
+            RecipeError: The file isn't a recipe.
         """
         file = self.path / RECIPE_FILE
         try:
@@ -65,7 +65,7 @@ class RunFolder:
         """Read the facts that `write` wrote.
 
         Raises:
-            RunError: There is no such file, or it isn't what groundup wrote.
+            RunError: There is no such file, or the file isn't what groundup wrote.
         """
         file = self.path / "run.json"
         try:
@@ -84,7 +84,7 @@ class RunFolder:
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Read all lines of metrics.jsonl, but a last one that a kill cut short."""
+        """Read all lines of metrics.jsonl, except a last line that a killed process left cut."""
         file = self.path / "metrics.jsonl"
         text = file.read_text("utf-8", errors="replace") if file.is_file() else ""
         return list(_json_lines(text))
@@ -102,7 +102,7 @@ class RunFolder:
             write_whole(samples, complete + end)
 
     def append_sample(self, step: int, loss: float, text: str) -> None:
-        """Add a text to samples.txt, under its step and loss."""
+        """Add a text to samples.txt, below a line with its step and loss."""
         with (self.path / "samples.txt").open("a", encoding="utf-8") as file:
             file.write(f"{_SAMPLE_MARK}{step} (validation loss {loss:.4f})\n{text}\n\n")
 
@@ -131,10 +131,10 @@ def check_new_name(name: str | None) -> None:
 
 
 def create_run(recipe_name: str, name: str | None) -> RunFolder:
-    """Make a new folder, `RECIPE-N` with the first free N unless it is named.
+    """Make the folder of a new run: `name`, or else `RECIPE-N` with the first free N.
 
     Raises:
-        RunError: The named one exists, or no folder can be made.
+        RunError: The name is taken or is no plain name, or the folder can't be made.
     """
     check_new_name(name)
     numbered = (f"{recipe_name}-{number}" for number in itertools.count(1))
@@ -154,7 +154,7 @@ def find_run(name: str) -> RunFolder:
     """Find the run of that name or path.
 
     Raises:
-        RunError: There is none; the error lists the runs that there are.
+        RunError: There is no such run; the message lists the runs that there are.
     """
     path = run_or_path(name)
     if (path / RECIPE_FILE).is_file():
@@ -164,7 +164,7 @@ def find_run(name: str) -> RunFolder:
 
 
 def all_runs() -> list[RunFolder]:
-    """List the runs in this folder, by name."""
+    """List the runs in the folder `runs/`, by name."""
     return [RunFolder(path.parent) for path in sorted(RUNS.glob(f"*/{RECIPE_FILE}"))]
 
 
@@ -183,5 +183,5 @@ RUNS = Path("runs")
 
 
 def run_or_path(name: str) -> Path:
-    """Find the path that somebody means: a run's, by its name in `runs/`, or any other."""
+    """Return the path of the run `name` in `runs/`, or if there is none `name` as a path."""
     return RUNS / name if (RUNS / name).is_dir() else Path(name)

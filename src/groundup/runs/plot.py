@@ -1,4 +1,4 @@
-"""The picture of a run: its losses, a task's accuracy, the learning rate; and that of two runs."""
+"""Draws a run's losses, accuracy at a task and learning rate, or the losses of two runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Lines = list[dict[str, Any]]  # of metrics.jsonl
 def plot_losses(lines: Lines, path: Path, title: str, tasks: Mapping[str, str]) -> None:
     """Draw what a run measured to a PNG file, replaced in one step.
 
-    Nothing is drawn, and no file is left, where there is no step yet.
+    Nothing is drawn where no step is recorded yet.
 
     Args:
         lines: The lines of metrics.jsonl.
@@ -105,11 +105,11 @@ def plot_two(
 
     Args:
         first: A run.
-        second: Another.
+        second: The other run.
         path: The PNG file, replaced in one step.
         field: Which loss: `validation_loss` or `bits_per_byte`.
         unit: The unit of that loss.
-        marks: For either axis, where both runs are compared.
+        marks: For each axis, the value at which both runs are compared.
 
     Raises:
         OSError: The file can't be written.

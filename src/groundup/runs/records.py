@@ -10,7 +10,7 @@ class StepRecord:
 
     Args:
         step: The number of completed steps.
-        tokens: The tokens that the model was trained on.
+        tokens: The number of tokens that the model was trained on.
         loss: The loss of the step's batch, in nats a token.
         learning_rate: The learning rate of the update.
         gradient_norm: The gradient's norm before it was clipped.
@@ -29,7 +29,7 @@ class StepRecord:
     batch_hash: int
 
     def to_json(self) -> dict[str, Any]:
-        """A line of metrics.jsonl."""
+        """Return the record as a line of metrics.jsonl."""
         return {"kind": "step", **asdict(self)}
 
 
@@ -39,10 +39,10 @@ class EvaluationRecord:
 
     Args:
         step: The number of completed steps.
-        tokens: The tokens that the model was trained on.
+        tokens: The number of tokens that the model was trained on.
         train_loss: The loss on training text; None where none is measured.
         validation_loss: The loss on the validation text.
-        bits_per_byte: The same in bits a byte of that text.
+        bits_per_byte: The validation loss in bits a byte of the text.
         seconds: The time of training so far.
         validation_losses: For a mixture, the loss on each corpus, by its name.
     """
@@ -56,7 +56,7 @@ class EvaluationRecord:
     validation_losses: dict[str, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """A line of metrics.jsonl."""
+        """Return the record as a line of metrics.jsonl."""
         fields = asdict(self)
         if self.validation_losses is None:
             del fields["validation_losses"]
@@ -65,21 +65,22 @@ class EvaluationRecord:
 
 @dataclass(frozen=True)
 class TaskRecord:
-    """The share of a task's items that the model chose rightly, evaluated on the way.
+    """The share of a task's items that a model chose rightly, measured while it trained.
 
     Args:
         task: The task's name, which is the kind of the line in metrics.jsonl.
         step: The number of completed steps.
-        tokens: The tokens that the model was trained on.
-        convention: How items were put to the model.
-        measure: What decided its choice.
+        tokens: The number of tokens that the model was trained on.
+        convention: The convention by which items were put to the model.
+        measure: The score that decided the model's choices.
         accuracy: The share of right choices.
-        interval: Its 95% interval.
+        interval: The 95% interval of the accuracy.
         right: The number of right choices.
         items: The number of items.
-        official: Whether the items are those of published figures; None where there are none.
+        official: Whether the items are those of published figures; None for a task without such
+            figures.
         seconds: The time of training so far.
-        chance: The accuracy of guessing; None leaves it out, and stands for a quarter.
+        chance: The accuracy of guessing; None stands for a quarter.
     """
 
     task: str
@@ -96,7 +97,7 @@ class TaskRecord:
     chance: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """A line of metrics.jsonl."""
+        """Return the record as a line of metrics.jsonl."""
         fields = {key: value for key, value in asdict(self).items() if value is not None}
         return {"kind": fields.pop("task"), **fields}
 
@@ -117,7 +118,7 @@ def steps_within(seconds: float, step_seconds: float, evaluation_seconds: float,
         seconds: The time.
         step_seconds: The time of a step.
         evaluation_seconds: The time of an evaluation.
-        every: The steps from one evaluation to the next; 0 evaluates at the ends alone.
+        every: The number of steps between evaluations; 0 evaluates at the ends alone.
     """
     left = seconds - 2 * evaluation_seconds
     share = evaluation_seconds / every if every else 0.0

@@ -1,4 +1,4 @@
-"""What every tokenizer can do, and the files that it is saved in."""
+"""What every tokenizer can do, and the files that a tokenizer is saved in."""
 
 import hashlib
 import json
@@ -31,12 +31,12 @@ class Tokenizer(Protocol):
 
     @property
     def special_tokens(self) -> Mapping[str, int]:
-        """The names and ids of the special tokens, of which `<|endoftext|>` is one."""
+        """The names and ids of the special tokens, such as `<|endoftext|>`."""
         ...
 
     @property
     def identity(self) -> object:
-        """What decides the ids: tokenizers whose identities are equal are the same."""
+        """What decides the ids: tokenizers whose identities are equal give equal ids."""
         ...
 
     def encode(self, text: str) -> np.ndarray:
@@ -59,7 +59,7 @@ class Tokenizer(Protocol):
         ...
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Give the bytes that ids stand for, because a token may end within a character.
+        """Give the bytes that ids stand for, which may begin or end in the middle of a character.
 
         Raises:
             TokenizerError: An id is out of range.

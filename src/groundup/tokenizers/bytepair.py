@@ -130,7 +130,8 @@ class BytePairTokenizer(ByteLevelTokenizer):
             [tokens] int64.
 
         Raises:
-            TokenizerError: The text has a lone surrogate, or a run that is too long.
+            TokenizerError: The text has a lone surrogate, or a sequence of like characters that is
+                too long to be cut into words.
         """
         base.check_text(text)
         if self.normal_form:
@@ -146,7 +147,7 @@ class BytePairTokenizer(ByteLevelTokenizer):
 def contents_of(
     vocabulary: dict[str, int], merges: list[list[str]], special_tokens: dict[str, int]
 ) -> Contents:
-    """Give the `tokenizer.json` of GPT-2's kind.
+    """Give the contents of a `tokenizer.json` for a tokenizer like GPT-2's.
 
     Args:
         vocabulary: The tokens and their ids. Bytes are written as `byte_letters` writes them.
@@ -193,7 +194,7 @@ def to_bytes(letters: str) -> bytes:
 
 
 def is_byte_level(contents: Contents) -> bool:
-    """Tell whether these are the contents of a byte-level BPE tokenizer."""
+    """Tell whether the contents of a `tokenizer.json` are those of byte-level BPE."""
     parts = [contents.get("pre_tokenizer"), contents.get("decoder")]
     kinds = [step.get("type") for part in parts for step in _steps(part)]
     return contents["model"].get("type") == "BPE" and "ByteLevel" in kinds
@@ -234,7 +235,7 @@ def special_tokens_of(contents: Contents) -> dict[str, int]:
     """Give the names and ids of the special tokens that were added to what was learned.
 
     Raises:
-        UnicodeEncodeError: A name is no text.
+        UnicodeEncodeError: A name has a lone surrogate.
     """
     added = contents.get("added_tokens") or ()
     special = {token["content"]: token["id"] for token in added if token.get("special")}
@@ -261,7 +262,7 @@ def _line_of(error: Exception) -> str:
 
 
 def pattern_of(contents: Contents, path: Path | str) -> tuple[str, bool]:
-    """Take out how a text is cut into words.
+    """Find in the contents the pattern by which a text is cut into words.
 
     Returns:
         The pattern of a word, and whether a text is brought into NFC before.
@@ -331,7 +332,7 @@ def check_merges(merges: list[Merge], ranks: dict[bytes, int], path: Path | str)
 
     Args:
         merges: The pairs in the order in which they were learned.
-        ranks: The place of each token in that order.
+        ranks: The rank of each token: first the 256 bytes, then the merged tokens in that order.
         path: Where the merges came from, for messages.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The tokenizer of characters: each is a token, and transformers reads its files."""
+"""The tokenizer of characters: each character is a token, and transformers reads the files."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from groundup.tokenizers import base
 
 
 class CharacterTokenizer:
-    """A tokenizer of characters, whose ids are their places in the order of code points."""
+    """A tokenizer of characters, which are numbered from 0 in the order of their code points."""
 
     special_tokens: Mapping[str, int] = MappingProxyType({})
 
@@ -91,10 +91,10 @@ class CharacterTokenizer:
 
     @classmethod
     def from_contents(cls, contents: base.Contents, path: Path) -> "CharacterTokenizer":
-        """Make the tokenizer of what was read from `path`.
+        """Make the tokenizer from the contents of the file at `path`.
 
         Raises:
-            ForeignTokenizerError: It is another kind of tokenizer.
+            ForeignTokenizerError: The contents are those of another kind of tokenizer.
         """
         kind, vocabulary = contents["model"].get("type"), contents["model"]["vocab"]
         entries = vocabulary if isinstance(vocabulary, dict) else {}  # a Unigram model has a list

@@ -1,4 +1,4 @@
-"""Byte-level BPE that tiktoken can't do alike: `tokenizers` encodes it, more slowly."""
+"""Byte-level BPE for which tiktoken would give other ids: the slower `tokenizers` encodes texts."""
 
 import json
 from pathlib import Path
@@ -12,11 +12,11 @@ from groundup.tokenizers.bytepair import ByteLevelTokenizer, parse
 
 
 class ForeignTokenizer(ByteLevelTokenizer):
-    """A `tokenizer.json` as `tokenizers` runs it; no text becomes a special token here either.
+    """A tokenizer that the library `tokenizers` runs; no text becomes a special token.
 
     Args:
         contents: What a `tokenizer.json` says.
-        path: Where it came from, for messages.
+        path: Where the contents came from, for messages.
 
     Raises:
         TokenizerError: `tokenizers` refuses the contents.

@@ -1,6 +1,6 @@
 """Byte-level BPE from first principles: how it is learned, how a text is encoded and read back.
 
-The oracle of the fast tokenizers: same pairs in the same order, same ids.
+The tests of the fast tokenizers require the same pairs in the same order and the same ids.
 """
 
 from collections import Counter
@@ -38,15 +38,16 @@ class ReadableBytePair:
     def train(cls, text: str, vocab_size: int) -> "ReadableBytePair":
         """Learn the most frequent pair, merge it everywhere, and repeat.
 
-        Of equally frequent pairs the one with the lower left token is taken, then the one with the
-        lower right one.
+        Of equally frequent pairs the pair whose left token has the lowest id is merged; if the left
+        tokens are equal too, the pair whose right token has the lowest id.
 
         Args:
             text: What the pairs are learned from.
-            vocab_size: Where to stop; it ends earlier where no word is longer than a token.
+            vocab_size: The number of tokens to reach. Learning stops earlier when every word is a
+                single token.
 
         Raises:
-            TokenizerError: There should be fewer than 256 tokens.
+            TokenizerError: `vocab_size` is less than 256.
         """
         if vocab_size < 256:
             need = "at least 256: a token for each byte"
@@ -98,7 +99,7 @@ def split_words(text: str) -> list[bytes]:
 
 
 def count_pairs(words: Words) -> Counter[Pair]:
-    """Count each pair of neighbours."""
+    """Count each pair of neighbouring tokens in the words."""
     counts: Counter[Pair] = Counter()
     for tokens, number in words.items():
         for pair in pairwise(tokens):

@@ -16,11 +16,13 @@ def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> BytePairTokenizer:
     """Learn the pairs of texts that are cut into GPT-2's words, and add `<|endoftext|>` last.
 
     Args:
-        texts: They pass by once; a pair never crosses from one to the next.
-        vocab_size: The size of the result, which is smaller where the texts have no more pairs.
+        texts: The texts, which are read once. A pair never crosses from one text to the next.
+        vocab_size: The size of the vocabulary, which becomes smaller if the texts have too few
+            pairs.
 
     Raises:
-        TokenizerError: There should be fewer than 257 tokens, or a text has a lone surrogate.
+        TokenizerError: `vocab_size` is less than 257 or more than 2^24, or a text has a lone
+            surrogate.
     """
     if not 257 <= vocab_size <= LARGEST:
         need = f"at least 257, for each byte and {END_OF_TEXT}, and at most {LARGEST:,}"

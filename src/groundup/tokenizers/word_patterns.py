@@ -1,8 +1,9 @@
-"""Patterns by which a `tokenizer.json` cuts words: a file may bring some that never come to an end.
+"""Refuses a `tokenizer.json` whose patterns could take for ever to cut a text into words.
 
-The engines of patterns go back and try again where a choice didn't lead on. What is repeated
-without limit and has choices inside doubles the ways with each character, so that forty letters
-take for ever; the patterns in use have no such thing.
+A pattern is a regular expression. Where a choice doesn't lead to a match, its engine goes back and
+tries the next choice. If a part with choices is repeated without limit, each character can double
+the number of ways to try, so that forty letters take practically for ever. The tokenizers in use
+have no such pattern.
 """
 
 from collections.abc import Iterator
@@ -36,9 +37,9 @@ class Extent:
     """What a pattern or a part of one matches.
 
     Args:
-        least: The fewest characters.
-        size: The number of parts, what is counted as often as it comes.
-        has_choices: Whether it may match in several ways.
+        least: The least number of characters that match.
+        size: The number of parts; a part that is repeated n times counts n times.
+        has_choices: Whether the pattern may match in several ways.
     """
 
     least: int = 0
@@ -46,20 +47,20 @@ class Extent:
     has_choices: bool = False
 
     def then(self, other: "Extent") -> "Extent":
-        """Join this and what comes after it."""
+        """Return the extent of this part followed by the other."""
         return Extent(
             self.least + other.least, self.size + other.size, self.has_choices or other.has_choices
         )
 
     def instead_of(self, other: "Extent") -> "Extent":
-        """Join this and what may stand in its place."""
+        """Return the extent of a choice between this part and the other."""
         return Extent(min(self.least, other.least), self.size + other.size, True)
 
     def repeated(self, least: int, most: float) -> "Extent":
-        """Repeat this as often as a quantifier says.
+        """Return the extent of this part repeated as often as a quantifier says.
 
         Raises:
-            ValueError: It may never come to an end.
+            ValueError: The part has choices and is repeated without limit.
         """
         if self.has_choices and most == UNLIMITED:
             raise ValueError(
@@ -73,7 +74,7 @@ def check_patterns(contents: Contents, path: Path | str) -> None:
     """Check that the patterns in all steps of a `tokenizer.json` are safe to run.
 
     Raises:
-        ForeignTokenizerError: A pattern isn't.
+        ForeignTokenizerError: A pattern isn't safe to run.
     """
     for pattern in _patterns(
         [value for part, value in contents.items() if part not in ("model", "added_tokens")]

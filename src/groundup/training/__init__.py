@@ -1,1 +1,1 @@
-"""The trainer's room: the story in `trainer.py`, and what it needs, a file each."""
+"""Training: the loop in `trainer.py`, and a file for each thing that the loop needs."""

@@ -1,4 +1,4 @@
-"""Checks of what must hold before a run starts or goes on."""
+"""Checks of what must hold before a run starts or is resumed."""
 
 import logging
 import platform
@@ -29,7 +29,7 @@ def check_division(recipe: Recipe, world: World) -> None:
     """Check that every process gets the same share of every batch.
 
     Raises:
-        RecipeError: The batch can't be divided so.
+        RecipeError: The batch can't be divided by the processes and the micro-batches.
     """
     batch, micro = recipe.train.batch_size, recipe.train.micro_batch_size
     if batch % ((micro or 1) * world.size):
@@ -40,7 +40,7 @@ def check_division(recipe: Recipe, world: World) -> None:
 
 
 def agreed_config(recipe: Recipe, tokenizer: Tokenizer, initial: LoadedModel | None) -> ModelConfig:
-    """Make the config of the model that trains, which a model to start from must have already.
+    """Make the config of the model that trains, and compare it with a model to start from.
 
     Args:
         recipe: The recipe.
@@ -77,7 +77,7 @@ def agreed_config(recipe: Recipe, tokenizer: Tokenizer, initial: LoadedModel | N
 def check_same_text(
     name: str, corpora: list[Corpus], facts: dict[str, Any], may_differ: bool
 ) -> None:
-    """Check that a resumed run goes on with the text that it began with.
+    """Check that a resumed run has the text that it began with.
 
     Args:
         name: What the recipe calls the text.
@@ -123,10 +123,10 @@ def check_same_weights(base: Base | None, facts: dict[str, Any], recipe: Recipe)
 def check_same_items(
     evaluations: list[PeriodicEvaluation], facts: dict[str, Any], may_differ: bool
 ) -> None:
-    """Check that a resumed run is scored by the items that it began with.
+    """Check that a resumed run is scored on the items that it began with.
 
     Raises:
-        RunError: The items are others, and the user doesn't accept that.
+        RunError: The items have changed, and the user doesn't accept that.
     """
     for task in (evaluation.task for evaluation in evaluations):
         recorded, found = (facts.get(task.name) or {}).get("sha256"), task.file.sha256
@@ -144,12 +144,12 @@ def check_same_items(
 
 
 def check_same_processes(recipe: Recipe, facts: dict[str, Any], world: World) -> None:
-    """Check that the number of processes changes nothing but the last bits.
+    """Check that a resumed run has as many processes as before, or a model without dropout.
 
-    Another number sees the same tokens in the same order, but draws other dropout.
+    Other processes see the same tokens in the same order, but draw other dropout.
 
     Raises:
-        RunError: The number is another one, and there is dropout.
+        RunError: The number of processes has changed, and there is dropout.
     """
     if (before := facts["processes"]) == world.size:
         return
@@ -165,7 +165,7 @@ def check_same_processes(recipe: Recipe, facts: dict[str, Any], world: World) ->
 
 
 def check_same_versions(facts: dict[str, Any]) -> None:
-    """Say what may keep a resumed run from being bit for bit the unbroken one."""
+    """Log each changed version, because of which numbers may differ in their last bits."""
     for name, now in versions().items():
         if (then := facts["versions"].get(name)) != now:
             logger.info(
@@ -175,7 +175,7 @@ def check_same_versions(facts: dict[str, Any]) -> None:
 
 
 def versions() -> dict[str, str]:
-    """What decides a run's last bits besides its recipe and text."""
+    """Return what decides the last bits of a run's numbers besides its recipe and text."""
     return {
         "groundup": groundup.__version__,
         "torch": torch.__version__,

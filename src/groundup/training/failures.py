@@ -1,4 +1,4 @@
-"""What a machine lacks while a run trains, said in one line with what to do about it."""
+"""Explains in one line what a machine lacks while a run trains, and what to do about it."""
 
 import errno
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ FULL = {
 
 @contextmanager
 def explain_full_disk() -> Iterator[None]:
-    """Say where training found no room, whatever it was writing: metrics, pictures, checkpoints.
+    """Explain a full disk in one line, whether metrics, pictures or checkpoints were written.
 
     Raises:
         TrainingError: The disk is full, or the file or the quota is at its limit.
@@ -36,7 +36,7 @@ def explain_full_disk() -> Iterator[None]:
 
 @contextmanager
 def explain_out_of_memory(recipe: Recipe) -> Iterator[None]:
-    """Say by which fields of the recipe memory ran out, while a run is set up or trains.
+    """Explain by which fields of the recipe memory ran out, while a run is set up or trains.
 
     Raises:
         OutOfMemoryError: Memory ran out, on a GPU or a CPU.

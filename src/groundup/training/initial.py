@@ -1,4 +1,4 @@
-"""The model that a run starts from or goes on with, and the shape that it gives the recipe."""
+"""Loads the model that a run starts from or is resumed with, and reads its shape."""
 
 import logging
 from dataclasses import replace
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def shape_layer(name: str) -> Layer:
-    """Return the shape of the model that `train.init` names, for below all other layers.
+    """Return the shape of the model that `train.init` names, as a layer of the recipe.
 
     Raises:
         GroundupError: There is no such model.
@@ -31,8 +31,8 @@ def initial_model(recipe: Recipe) -> LoadedModel | None:
     The context and the dropout are the recipe's; a context longer than the model's is refused.
 
     Returns:
-        The model. Its `base` says what adapters of the run would be for; it is None for a model
-        that consists of adapters itself.
+        The model. Its `base` records it as the base of adapters that the run may train; the base
+        is None for a model that consists of adapters itself.
 
     Raises:
         GroundupError: There is no such model, or the recipe can't start from it.

@@ -1,6 +1,6 @@
 """The journal: records what a run measures as it goes, and shows it.
 
-The main process keeps one that writes and shows; those of the others do nothing.
+The main process has a journal that writes and shows; the journals of other processes do nothing.
 """
 
 import sys
@@ -46,15 +46,15 @@ class Journal:
 
         Args:
             run: The folder that records go to.
-            done: The steps that are done.
-            steps: The steps that there will be.
+            done: The number of completed steps.
+            steps: The number of all steps.
             tensorboard: Whether TensorBoard's event file is written too.
         """
         yield
 
 
 class MainJournal(Journal):
-    """Writes into the run's folder and shows a progress bar on a terminal, or lines elsewhere."""
+    """A journal that writes into the run's folder, and shows a progress bar or lines."""
 
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
@@ -92,7 +92,7 @@ class MainJournal(Journal):
         self.close(run)
 
     def close(self, run: RunFolder) -> None:
-        """Finish TensorBoard's file, and draw the picture."""
+        """Finish TensorBoard's file, and draw the picture of the losses."""
         if self.tensorboard is not None:
             self.tensorboard.close()
         plot_losses(run.read_metrics(), run.path / "loss.png", run.name, TITLES)

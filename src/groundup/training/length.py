@@ -1,4 +1,4 @@
-"""A run's length in steps, whatever the recipe gives it in."""
+"""The length of a run in steps, where the recipe states the length in epochs or minutes."""
 
 import logging
 import statistics
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def steps_of_epochs(recipe: Recipe, windows_per_epoch: int) -> int:
-    """The optimizer steps that come nearest to the recipe's number of epochs, at least one."""
+    """Return the number of steps nearest to the recipe's number of epochs, at least one."""
     return max(1, round(recipe.train.epochs * windows_per_epoch / recipe.train.batch_size))
 
 
@@ -24,11 +24,12 @@ def measure_steps(trainer: Trainer, minutes: float) -> int:
     """Measure how many steps fit into some minutes, and leave no trace in weights and optimizers.
 
     Args:
-        trainer: A trainer for this alone. Its model and its optimizers are put back as they were.
+        trainer: A trainer for this measurement alone. Its model and its optimizers are put back as
+            they were.
         minutes: The time that all steps, evaluations and tasks together may take.
 
     Returns:
-        The steps, the same on every process.
+        The number of steps, the same on every process.
     """
     before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
     times = [
@@ -56,7 +57,7 @@ def measure_steps(trainer: Trainer, minutes: float) -> int:
 
 
 def seconds_of(work: Callable[[], object]) -> float:
-    """Seconds of a monotonic clock that some work takes."""
+    """Measure the seconds that some work takes, by a monotonic clock."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

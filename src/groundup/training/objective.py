@@ -18,7 +18,7 @@ LOGITS_AT_ONCE = 2**23
 
 
 class NextTokenLoss(nn.Module):
-    """The mean cross entropy of the next token, in nats, without all logits held at once."""
+    """The mean cross entropy of the next token, in nats, computed without large logits whole."""
 
     def __init__(self, model: Model, precision: str) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class NextTokenLoss(nn.Module):
             targets: [batch, time] int64; a target of -100 doesn't count.
 
         Returns:
-            A scalar; not a number where no target counts.
+            A scalar, NaN where no target counts.
         """
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self.in_bfloat16):
             hidden = self.model.hidden(tokens)
@@ -45,9 +45,9 @@ class NextTokenLoss(nn.Module):
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Compute the mean cross entropy of the logits `hidden @ weight.T`.
 
-    With a vocabulary larger than the width the logits aren't held whole. On a GPU torch's chunked
-    kernel (2.13) does it, on a CPU chunks of our own, which take an eighth of the kernel's time
-    (50,257 tokens, width 128, bfloat16).
+    With a vocabulary larger than the width the logits are never held whole. On a GPU torch's
+    chunked kernel (2.13) computes the loss, on a CPU `chunked_cross_entropy`, which takes an eighth
+    of the kernel's time there (50,257 tokens, width 128, bfloat16).
 
     Args:
         hidden: [n, width].
@@ -65,7 +65,10 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
 
 
 def chunked_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Compute the same from the logits of some tokens at a time, and once more going backward."""
+    """Compute the loss of `linear_cross_entropy` from the logits of some tokens at a time.
+
+    The backward pass computes these logits again.
+    """
     rows = max(1, LOGITS_AT_ONCE // len(weight))
 
     def loss_of(hidden: Tensor, targets: Tensor) -> Tensor:
@@ -87,7 +90,7 @@ def compile_in_place(objective: NextTokenLoss, tokens: Tensor) -> bool:
         tokens: Sequences of the shape that training has, [rows, block_size + 1] int64.
 
     Returns:
-        Whether it works. If it doesn't, nothing is compiled, and a message says why.
+        Whether compiling works. If not, nothing is compiled, and a message says why.
     """
     parts = compiled_parts(objective.model) or [objective]
     logger.info("compiling, which takes some seconds; --train.compile off goes without")
@@ -112,9 +115,9 @@ def compile_in_place(objective: NextTokenLoss, tokens: Tensor) -> bool:
 
 
 def compiled_parts(model: nn.Module) -> list[nn.Module]:
-    """The transformer blocks, whatever the model calls them, and an RMSNorm after them.
+    """Return the transformer blocks, whatever the model calls them, and an RMSNorm after them.
 
-    A bigram has none.
+    For a bigram, which has no blocks, the list is empty.
     """
     name, blocks = next(
         ((name, part) for name, part in model.named_modules() if isinstance(part, nn.ModuleList)),

@@ -1,6 +1,6 @@
-"""Evaluation while a run trains: a fixed part of a task's items, put to the model as it stands.
+"""Evaluation of the model while a run trains, on a fixed part of a task's items.
 
-It changes nothing of the run.
+The evaluation changes nothing in the run.
 """
 
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ ITEMS_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class PeriodicEvaluation:
-    """A task that a run's model is put to on the way, each time with the same requests.
+    """A task on which a model is scored while it trains, each time with the same requests.
 
     Args:
         task: The task, with its items.
-        requests: The items as the task's periodic convention puts them.
-        every: The steps from one evaluation to the next.
+        requests: The requests that the task's periodic convention makes of the items.
+        every: The number of steps from one evaluation to the next.
     """
 
     task: MultipleChoice
@@ -38,7 +38,7 @@ class PeriodicEvaluation:
     every: int
 
     def is_due(self, step: int, finished: bool) -> bool:
-        """Whether an evaluation is due after `step` steps: also before the first and at the end."""
+        """Return whether to evaluate after `step` steps: also before the first and at the end."""
         return finished or step % self.every == 0
 
     def run(
@@ -56,10 +56,10 @@ class PeriodicEvaluation:
         Args:
             model: The model, on every process.
             world: The processes.
-            device: Where they add up what they found.
-            step: The steps that the model has been trained for.
-            tokens: The tokens that it has been trained on.
-            seconds: The time that this took.
+            device: The device on which the processes add up what they found.
+            step: The number of steps that the model has been trained for.
+            tokens: The number of tokens that the model has been trained on.
+            seconds: The seconds of training so far.
         """
         was_training = model.training
         model.eval()
@@ -81,18 +81,18 @@ class PeriodicEvaluation:
 def open_evaluations(
     recipe: Recipe, tokenizer: Tokenizer, folder: Path, world: World
 ) -> list[PeriodicEvaluation]:
-    """Open the evaluations that the recipe asks for; the main process first, for downloads.
+    """Open the evaluations that the recipe asks for, first in the main process, which downloads.
 
     Args:
         recipe: The recipe, whose section `eval` says what and how often.
         tokenizer: The tokenizer of the run.
-        folder: What relative paths are relative to.
+        folder: The folder that relative paths are relative to.
         world: The processes.
 
     Raises:
-        RecipeError: There is no such task.
+        RecipeError: `eval.task` is no task that can score a run while it trains.
         CorpusError: The items can't be had.
-        EvaluationError: This tokenizer or this context has no room for an item.
+        EvaluationError: There are too few items, or the tokenizer or the context can't take one.
     """
     section = recipe.eval
     if not section.task_every:
@@ -124,6 +124,6 @@ def open_evaluations(
 
 
 def settings_of(section: EvalSection, folder: Path) -> Settings:
-    """What a recipe asks of the task, paths relative to `folder`."""
+    """Return the settings that a recipe has for its task, with paths relative to `folder`."""
     file = folder / section.task_file if section.task_file else None
     return Settings(limit=section.task_items, file=file, flag="--eval.task-file")

@@ -1,4 +1,4 @@
-"""The session: what surrounds a run. The command line opens it and hands it on."""
+"""The session: the context of a run, which the command line opens."""
 
 from dataclasses import dataclass, field
 

@@ -1,8 +1,8 @@
-"""Sets up a run: from a recipe, or from a run to resume, to a trainer before its next step.
+"""Sets up a trainer, from a recipe or from a run to resume.
 
-All that can be wrong is found here. The way is the same for a run that starts, for one that goes on
-and for what `plan` and `bench` measure: the model to begin with, the dataset, what is scored on the
-way, and `build_trainer`.
+Whatever is wrong with a run is found here, before its first step. New and resumed runs are set up
+in the same order: the model to begin with, the dataset, the evaluations on the way, and
+`build_trainer`, which also builds what `plan` and `bench` measure.
 """
 
 import logging
@@ -61,12 +61,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a run that goes on has left behind.
+    """What a run to resume has left behind.
 
     Attributes:
-        facts: Its `run.json`.
-        checkpoint: Where it goes on from, or None where it begins again.
-        data_may_differ: Whether the user accepts another text than it began with.
+        facts: The run's `run.json`.
+        checkpoint: The checkpoint to resume from, or None for a run that begins again.
+        data_may_differ: Whether the user accepts another text than the run began with.
     """
 
     facts: dict[str, Any]
@@ -82,11 +82,11 @@ class Recorded:
 def start(
     recipe: Recipe, recipe_name: str, name: str | None, session: Session
 ) -> tuple[Trainer, RunFolder]:
-    """Set up a new run. Its folder is made last, when nothing can be wrong with it any more.
+    """Set up a new run. Its folder is made last, after everything else has been checked.
 
     Args:
         recipe: What to train.
-        recipe_name: What a run without a name is called after.
+        recipe_name: The recipe's name, after which a run without a name is called.
         name: The name of the run, or None.
         session: The processes, the journal and the request to stop.
 
@@ -122,11 +122,11 @@ def resume(
         session: The processes, the journal and the request to stop.
 
     Returns:
-        The trainer, and the checkpoint that it goes on from; None for a run that has none yet, and
-        begins again.
+        The trainer, and the checkpoint that it resumes from; None for a run that has no checkpoint
+        yet and begins again.
 
     Raises:
-        GroundupError: The run can't go on as it began.
+        GroundupError: The run can't be resumed as it began.
     """
     check_division(recipe, session.world)
     saved, facts = steps(run.checkpoints), run.read_facts()
@@ -170,13 +170,13 @@ def _roll_back(run: RunFolder, trainer: Trainer, checkpoint: Path | None) -> Non
 def open_dataset(
     recipe: Recipe, initial: LoadedModel | None, world: World, recorded: Recorded | None = None
 ) -> Dataset:
-    """Open what the recipe says that a run learns from, tokenized.
+    """Open the text that a run of the recipe learns from, as tokens.
 
     Args:
         recipe: The recipe, with paths relative to the current folder or to the recorded one.
         initial: The model that the run begins with; its tokenizer is the run's.
         world: The processes: the main one reads first, because it may have to download.
-        recorded: What a run that is resumed must find again.
+        recorded: What a run to resume has left behind; its text must be the same.
 
     Raises:
         GroundupError: Text and tokenizer can't be had, don't fit each other, or have changed.
@@ -210,9 +210,9 @@ def choose_tokenizer(
         The tokenizer, or None where it is to be made of the characters of the texts.
 
     Raises:
-        RecipeError: Two are given that differ.
-        TokenizerError: The one that is named can't be loaded.
-        CorpusError: The one of the shards has changed.
+        RecipeError: Two tokenizers are given that differ.
+        TokenizerError: The tokenizer that the recipe names can't be loaded.
+        CorpusError: The tokenizer of shards has changed, or two corpora of shards have two.
     """
     name = recipe.data.tokenizer
     of_shards = tokenizer_of_shards(corpora)
@@ -254,9 +254,9 @@ def build_trainer(
         dataset: What the model learns from.
         session: The processes, the journal and the request to stop.
         initial: The model to begin with; None for random weights.
-        evaluations: The tasks that the model is put to on the way.
-        checkpoint: The folder with the state of the run to go on with.
-        measures_minutes: Whether a length in minutes is measured and becomes one in steps.
+        evaluations: The tasks on which the model is scored while it trains.
+        checkpoint: The checkpoint of a run to resume, or None.
+        measures_minutes: Whether a length in minutes is turned into steps, by timing some.
 
     Raises:
         GroundupError: The recipe can't be trained on this machine, or doesn't fit the model.
@@ -312,10 +312,10 @@ def choose_machine(recipe: Recipe, dataset: Dataset, world: World) -> tuple[Reci
     """Choose device, precision, compilation and threads.
 
     Returns:
-        The recipe with all that resolved, and the machine that it means.
+        The recipe with these four resolved, and its device and precision as a `Machine`.
 
     Raises:
-        MachineError: The recipe asks for what isn't here.
+        MachineError: The recipe asks for a device or a precision that this machine doesn't have.
     """
     section = recipe.train
     tokens = recipe.tokens_per_step * section.steps or section.epochs * dataset.training_tokens
@@ -335,8 +335,8 @@ def choose_machine(recipe: Recipe, dataset: Dataset, world: World) -> tuple[Reci
 def parameter_counts(model: Model) -> dict[str, int]:
     """Count a model's parameters and those that train.
 
-    With adapters only the adapters train. They aren't counted among the model's parameters, because
-    a model into which they are merged has no more parameters than before.
+    With adapters only the adapters train. Adapters aren't counted among the model's parameters,
+    because a model into which they are merged has no more parameters than before.
     """
     everything = count_parameters(model)
     adapters = sum(tensor.numel() for tensor in adapter_of(model).values())
@@ -344,11 +344,11 @@ def parameter_counts(model: Model) -> dict[str, int]:
 
 
 def facts_of(trainer: Trainer, began_with: Base | None) -> dict[str, Any]:
-    """State for `run.json` what the recipe can't know.
+    """Collect what `run.json` states of a run because the recipe can't know it.
 
     Args:
         trainer: The trainer of a run that starts.
-        began_with: The model that it starts from, or None.
+        began_with: The model that the run starts from, or None.
     """
     dataset = trainer.dataset
     facts: dict[str, Any] = {

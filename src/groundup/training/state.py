@@ -1,4 +1,4 @@
-"""Writes and reads what a run needs to go on.
+"""Writes and reads what is needed to resume a run.
 
 That is the model folder, and in it the folder `training/` with the state of the optimizers and the
 progress of the run.
@@ -34,8 +34,8 @@ class Progress:
         best_loss: The lowest validation loss after the first step; None before there is one.
         best_step: The step after which the best loss was measured.
         evaluations_since_best: The number of evaluations after the best one.
-        stopped_early: The planned length in steps of the run that `eval.patience` ended, 0 where
-            it ended none. A run that is resumed with a longer plan goes on.
+        stopped_early: The planned number of steps of a run that `eval.patience` ended, else 0. A
+            run that is resumed with more planned steps trains further.
     """
 
     step: int = 0
@@ -46,20 +46,20 @@ class Progress:
     stopped_early: int = 0
 
     def is_stopped_early(self, planned_steps: int) -> bool:
-        """Whether `eval.patience` ended the run when it was planned to have so many steps."""
+        """Return whether `eval.patience` ended the run when it had that planned number of steps."""
         return self.stopped_early == planned_steps
 
     def is_finished(self, planned_steps: int) -> bool:
-        """Whether a run of so many planned steps is over."""
+        """Return whether a run with that planned number of steps is over."""
         return self.step == planned_steps or self.is_stopped_early(planned_steps)
 
     def note_loss(self, loss: float, patience: int, planned_steps: int) -> None:
-        """Compare a validation loss with the best one so far, and stop early without a better one.
+        """Note a validation loss, and stop early after `patience` evaluations without a better one.
 
         Args:
             loss: The loss after `step` completed steps.
-            patience: How many evaluations without a better loss end the run; 0 never ends it.
-            planned_steps: The planned length of the run.
+            patience: The number of evaluations without a better loss that ends a run; 0 never does.
+            planned_steps: The planned number of steps of the run.
         """
         if self.best_loss is None or loss < self.best_loss:
             self.best_loss, self.best_step, self.evaluations_since_best = loss, self.step, 0
@@ -74,8 +74,8 @@ class StateWriter:
     """Writes the state of a run into a folder.
 
     Attributes:
-        dataset: What the run learns from: its tokenizer lies beside the model.
-        base: The model that adapters are for, where only these train; None for a whole model.
+        dataset: What the run learns from; its tokenizer is saved beside the model.
+        base: The model that adapters are for, if only adapters train; None for a whole model.
     """
 
     dataset: Dataset
@@ -101,10 +101,10 @@ class StateWriter:
 
 
 def read_state(folder: Path) -> tuple[Progress, dict[str, Tensor]]:
-    """Read what a checkpoint has beside the model.
+    """Read what a checkpoint has besides the model.
 
     Returns:
-        The progress that was made until then, and the tensors of the optimizers, which
+        The progress of the run, and the tensors of the optimizers, which
         `load_optimizer_state` puts back.
 
     Raises:

@@ -15,7 +15,7 @@ class StopRequest:
         self.signal = 0
 
     def ask(self, number: int) -> None:
-        """Take note of a signal. A second Ctrl-C ends the process at once, without more writing."""
+        """Take note of a signal. A second Ctrl-C ends the process at once, without saving."""
         if self.signal and number == signal.SIGINT:
             os._exit(130)
         self.signal = number

@@ -1,4 +1,4 @@
-"""TensorBoard's event files, which a recipe can ask for where the extra is installed."""
+"""TensorBoard's event files, which a recipe can ask for if TensorBoard is installed."""
 
 from pathlib import Path
 
@@ -20,11 +20,11 @@ class TensorBoard:
 
     Args:
         folder: The run's folder.
-        done: The steps that are done; what an earlier, killed process wrote of later ones is
-            purged.
+        done: The number of completed steps; what an earlier, killed process wrote of later steps
+            is purged.
 
     Raises:
-        MachineError: The extra is missing.
+        MachineError: TensorBoard isn't installed.
     """
 
     def __init__(self, folder: Path, done: int) -> None:
@@ -49,10 +49,10 @@ class TensorBoard:
 
 
 def check_installed() -> None:
-    """Check that the extra is installed.
+    """Check that TensorBoard is installed.
 
     Raises:
-        MachineError: It is missing.
+        MachineError: TensorBoard isn't installed.
     """
     try:
         import tensorboard as _  # noqa: F401

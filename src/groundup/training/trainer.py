@@ -31,7 +31,7 @@ from groundup.training.state import Progress, StateWriter
 
 
 class PhaseClock:
-    """Is told when a phase of a step begins. This one measures nothing and costs nothing."""
+    """A clock that is told when each phase of a step begins. This class measures nothing."""
 
     def begin(self, phase: str) -> None:
         """Take note that `data`, `forward`, `backward`, `optimizer` or `rest` begins."""
@@ -52,11 +52,11 @@ class Trainer:
         loader: The batches of this process.
         model: The model. Its weights are saved, it writes samples and it is scored.
         objective: The model and its loss as one module, spread over the processes.
-        optimizers: They hold every parameter that trains, each once.
-        evaluations: The tasks that the model is put to on the way.
+        optimizers: The optimizers, in which every parameter that trains is once.
+        evaluations: The tasks on which the model is scored while it trains.
         writer: Writes the state of the run into a checkpoint.
         progress: How far the run has come.
-        schedule: The learning rate by the step.
+        schedule: The learning rate as a function of the step.
         asked_to_stop: Whether any process was asked to stop, as of the newest step.
     """
 
@@ -82,7 +82,7 @@ class Trainer:
 
         Args:
             checkpoints: The folder of the run's checkpoints.
-            resumed_from: The checkpoint that the run goes on from, which is never removed.
+            resumed_from: The checkpoint that the run was resumed from, which is never removed.
 
         Raises:
             TrainingError: A loss or a gradient isn't a number, or a checkpoint can't be written.
@@ -146,12 +146,12 @@ class Trainer:
         return world.sum(totals)
 
     def clip_gradients(self) -> Tensor:
-        """Scale the gradients down to the recipe's norm, and give the norm that they had."""
+        """Scale the gradients down to the recipe's largest norm, and return the norm before."""
         limit = self.recipe.optim.clip_norm or float("inf")
         return torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
 
     def evaluate(self) -> EvaluationRecord:
-        """Measure the losses and take note of the best one; here a run without progress ends."""
+        """Measure and record the losses, note the best one, and stop a run that doesn't improve."""
         progress, recipe = self.progress, self.recipe
         with self.uncompiled():
             training, validation, by_corpus = self.measure_losses()
@@ -173,8 +173,8 @@ class Trainer:
     def measure_losses(self) -> tuple[float | None, float, dict[str, float]]:
         """Measure the losses of the model as it stands, in nats a token.
 
-        Those of a mixture are means by the shares of its corpora, of which each has its share of
-        a sample.
+        The losses of a mixture are means over its corpora, weighted by their shares. Of the tokens
+        to measure, each corpus has its share.
 
         Returns:
             The training loss, None where the recipe wants none, the validation loss, and the
@@ -203,7 +203,7 @@ class Trainer:
         return training, self.dataset.mean(losses), by_corpus
 
     def sample(self, evaluation: EvaluationRecord) -> None:
-        """Have the model write a short text, drawn from a generator of its own."""
+        """Let the model write a short text, with a random generator for this text alone."""
         length, seed = self.recipe.eval.sample_length, self.recipe.train.seed
         if length and self.session.world.is_main:
             settings = SamplingSettings(length=length, seed=seed)
@@ -213,7 +213,7 @@ class Trainer:
             self.session.journal.sample(evaluation, text)
 
     def evaluate_tasks(self) -> None:
-        """Put the model to the tasks that are due, each of them at both ends too."""
+        """Score the model on the tasks that are due; at both ends of the run all of them are."""
         step, world, device = self.progress.step, self.session.world, self.machine.reduction_device
         for evaluation in self.evaluations:
             if evaluation.is_due(step, self.is_finished()):
@@ -238,25 +238,25 @@ class Trainer:
         self.session.world.barrier()
 
     def uncompiled(self) -> AbstractContextManager[None]:
-        """Measure and sample without the compiler: other shapes and modes, each too rare for it."""
+        """Return a context without the compiler, for shapes and modes too rare to compile for."""
         compiles = self.recipe.train.compile == "on"
         return torch.compiler.set_stance("force_eager") if compiles else nullcontext()
 
     def is_due(self) -> bool:
-        """Whether to evaluate after this step: each `eval.every` steps, and after the last."""
+        """Return whether to evaluate now: every `eval.every` steps, and after the last step."""
         step, every = self.progress.step, self.recipe.eval.every
         return step == self.recipe.train.steps or (every > 0 and step % every == 0)
 
     def is_finished(self) -> bool:
-        """Whether the last step is done, or patience has run out."""
+        """Return whether the last step is done, or the run was stopped early."""
         return self.progress.is_finished(self.recipe.train.steps)
 
 
 def check_finite(step: int, loss: float, gradient_norm: float, learning_rate: float) -> None:
-    """Check that the loss and the gradient of a step are numbers, before the weights are updated.
+    """Check that the loss and the gradient norm of a step are finite, before the weights change.
 
     Raises:
-        TrainingError: One of them is infinite or not a number.
+        TrainingError: The loss or the norm is infinite or NaN.
     """
     for name, value in (("loss", loss), ("gradient norm", gradient_norm)):
         if not np.isfinite(value):
@@ -269,10 +269,10 @@ def check_finite(step: int, loss: float, gradient_norm: float, learning_rate: fl
 
 
 def check_losses(step: int, training: float | None, validation: float) -> None:
-    """Check that the losses that were measured after `step` steps are numbers.
+    """Check that the losses that were measured after `step` steps are finite.
 
     Raises:
-        TrainingError: One of them isn't: the last update made the weights useless.
+        TrainingError: A loss is infinite or NaN: the last update made the weights useless.
     """
     for name, value in (("training", training), ("validation", validation)):
         if value is not None and not np.isfinite(value):
@@ -284,6 +284,6 @@ def check_losses(step: int, training: float | None, validation: float) -> None:
 
 
 def dropout_seed(seed: int, step: int, micro_step: int, rank: int) -> int:
-    """The seed of one forward pass, however often the run was stopped: a number in [0, 2^63)."""
+    """Derive the seed of a forward pass, in [0, 2^63), however often the run was resumed."""
     digest = hashlib.blake2b(f"{seed} {step} {micro_step} {rank}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

@@ -1,7 +1,7 @@
-"""What groundup claims of a model: a function for each claim measures how far it is from true here.
+"""The claims about a model: a function for each claim measures how far it is from true here.
 
-A claim yields an error and its bound for each of its parts. Where it can't be measured it raises
-`Skipped` with the reason; any other exception means that it doesn't hold.
+A function yields an error and its bound for each part of its claim. It raises `Skipped` with the
+reason where the claim can't be measured; any other exception means that the claim doesn't hold.
 """
 
 import importlib.util
@@ -55,7 +55,7 @@ class TrainStep(Outcome):
 
 
 def readable_is_fused(tested: ModelUnderTest) -> Iterator[Measurement]:
-    """Compare `readable.py` and `gpt2.py` with mapped weights, in a clipped step of AdamW."""
+    """Compare `readable.py` and `gpt2.py`, with the same weights, in a clipped step of AdamW."""
     tested.check_memory(8)
     gpt2, readable = _twins(tested.copied(torch.float64, CPU))
     expected, found = _train_step(readable, tested.tokens()), _train_step(gpt2, tested.tokens())
@@ -97,7 +97,7 @@ def _train_step(model: GPT2 | ReadableGPT, tokens: Tensor) -> TrainStep:
 def loss_is_its_definition(tested: ModelUnderTest) -> Iterator[Measurement]:
     """Compare the model's loss and that of training with the mean of -log p(next token).
 
-    All are taken in float64.
+    All losses are computed in float64.
     """
     tested.check_memory(2)
     model, tokens = tested.copied(torch.float64, CPU), tested.tokens()
@@ -110,7 +110,7 @@ def loss_is_its_definition(tested: ModelUnderTest) -> Iterator[Measurement]:
 
 
 def causality(tested: ModelUnderTest) -> Iterator[Measurement]:
-    """Change a token: the logits before it must stay the same, to the last bit."""
+    """Change a token, and measure how much the logits before it change, which must be 0."""
     if tested.model.config.vocab_size == 1:
         raise Skipped("a vocabulary of one token has no other")
     model, rows = tested.copied(), min(8, tested.model.block_size - 1)
@@ -131,8 +131,8 @@ def causality(tested: ModelUnderTest) -> Iterator[Measurement]:
 def cached_is_uncached(tested: ModelUnderTest) -> Iterator[Measurement]:
     """Count the tokens in which `groundup generate` differs from the model's plain loop.
 
-    The streaming model begins in training mode: generation has to switch dropout off, and on again.
-    Where a model has a cache, the logits of a text that it reads in pieces are compared too.
+    The model begins in training mode, because generation has to switch dropout off, and on again.
+    For a model with a cache, the logits of a text that is read in pieces are compared too.
     """
     model = tested.copied()
     slides = model.block_size <= SHORT_CONTEXT
@@ -187,7 +187,7 @@ def _error_of_pieces(model: Model, tokens: Tensor) -> float | None:
 
 
 def batch_is_alone(tested: ModelUnderTest) -> Iterator[Measurement]:
-    """Compare a text's logits among other texts, among still others, and alone."""
+    """Compare a text's logits in a batch, in a batch with other neighbours, and alone."""
     batch, others = tested.tokens(seed=0)[:, :-1], tested.tokens(seed=1)[:, :-1]
     others[1] = batch[1]
     for name, model, bound in _in_each_precision(tested):
@@ -209,7 +209,7 @@ def _in_float32(found: Outcome, expected: Outcome) -> Iterator[Measurement]:
 
 
 def bfloat16_is_within_its_bound(tested: ModelUnderTest) -> Iterator[Measurement]:
-    """Compare products in bfloat16, as training has them, with float64 by norms of vectors.
+    """Compare logits and gradients by bfloat16 products, as in training, with those in float64.
 
     The model's normalisations must stay in float32.
     """
@@ -244,7 +244,7 @@ def _error_of_norm(norm: nn.Module, inputs: tuple[Tensor], output: Tensor) -> fl
 
 
 def compiled_is_eager(tested: ModelUnderTest) -> Iterator[Measurement]:
-    """Compare logits and gradients in float32, compiled part by part as in training, with eager."""
+    """Compare the model's logits and gradients, compiled as in training, with the uncompiled."""
     if tested.device.type != "cuda" and not has_compiler():
         reason = "this machine has no C++ compiler (g++ or clang++): training isn't compiled here"
         raise Skipped(reason)
@@ -264,7 +264,7 @@ def compiled_is_eager(tested: ModelUnderTest) -> Iterator[Measurement]:
 
 
 def saved_is_loaded(tested: ModelUnderTest) -> Iterator[Measurement]:
-    """Save and load the model: its tensors must stay bit for bit, and its logits as they are."""
+    """Save and load the model, and compare its tensors and its logits with those before."""
     with tested.saved() as folder:
         loaded = model_folder.load_model(folder).model
     yield Measurement("tensors", count_unequal(loaded.state_dict(), tested.model.state_dict()), 0.0)
@@ -287,7 +287,7 @@ def _installed_transformers() -> Any:
 
 
 def ours_is_transformers(tested: ModelUnderTest) -> Iterator[Measurement]:
-    """Compare with Hugging Face's own model, loaded from our folder, in float32 on the CPU."""
+    """Compare logits with those of Hugging Face's own model, loaded from our folder, on the CPU."""
     transformers = _installed_transformers()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

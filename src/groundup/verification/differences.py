@@ -1,4 +1,4 @@
-"""How far two results are apart, as one number that a bound can be held against."""
+"""How far two results are apart, as one number to compare with a bound."""
 
 from collections.abc import Iterator
 
@@ -10,14 +10,14 @@ Values = Tensor | Tensors  # one, or several by name
 
 
 def relative(found: Values, expected: Values) -> float:
-    """Return the largest difference in any tensor, relative to the largest number in all expected.
+    """Return the largest difference in any tensor, divided by the largest absolute expected value.
 
     Args:
         found: A tensor, or several by name.
-        expected: As many.
+        expected: A tensor, or several by the same names.
 
     Returns:
-        The quotient; NaN where any tensor has one.
+        The quotient, or NaN if a tensor has a NaN.
 
     Raises:
         AssertionError: The names or the shapes differ.
@@ -35,9 +35,9 @@ def relative(found: Values, expected: Values) -> float:
 
 
 def relative_of_norms(found: Values, expected: Values) -> float:
-    """Return the norm of the difference, relative to the norm expected.
+    """Return the norm of the difference, divided by the expected norm.
 
-    Each set of tensors is taken as one long vector. Where the norm expected is 0, the norm of the
+    Each set of tensors is taken as one long vector. Where the expected norm is 0, the norm of the
     difference is returned.
 
     Raises:

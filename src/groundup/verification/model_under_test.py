@@ -1,4 +1,4 @@
-"""The model that claims are made about, on a device, and how it is run to be measured."""
+"""The model that claims are made about, and how its logits and gradients are computed."""
 
 import copy
 from collections.abc import Iterator
@@ -30,12 +30,18 @@ CPU = torch.device("cpu")
 
 
 class Skipped(Exception):  # noqa: N818
-    """Says why a claim can't be measured here, in a text that is shown."""
+    """A claim can't be measured here; the message tells the user why."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """An error, the bound that it is held against, and the part of the claim that it belongs to."""
+    """The measured error of one part of a claim.
+
+    Args:
+        part: The name of the part; empty for a claim of one part.
+        error: The error.
+        bound: The largest error with which the claim holds.
+    """
 
     part: str
     error: float
@@ -55,11 +61,11 @@ class ModelUnderTest:
     """A model that claims are made about.
 
     Args:
-        name: What the table calls it.
+        name: The model in the printed table.
         model: The model in eval mode, on the CPU, in the precision in which it is kept.
         tokenizer: Its tokenizer, or None.
         device: Where it is measured.
-        without: The names of claims that aren't made of it.
+        without: The names of claims that aren't measured for it.
     """
 
     name: str
@@ -80,16 +86,17 @@ class ModelUnderTest:
     def copied(
         self, dtype: torch.dtype = torch.float32, device: torch.device | None = None
     ) -> Model:
-        """Return a copy of the model, to be changed freely: on its device, or another."""
+        """Return a copy of the model to change freely, on the model's device or another."""
         return copy.deepcopy(self.model).to(device or self.device, dtype).eval()
 
     def tokens(self, rows: int = ROWS, seed: int = 0, time: int | None = None) -> Tensor:
         """Draw random tokens: [rows, time + 1] int64, on the CPU.
 
         Args:
-            rows: How many rows.
+            rows: The number of rows.
             seed: The same seed gives the same tokens.
-            time: The tokens of a row, cut to the model's context; by the model's size if left out.
+            time: The length of a row, cut to the model's context. Left out, it depends on the
+                model's size.
         """
         time = time or (TIME if count_parameters(self.model) < LARGE else TIME_OF_LARGE)
         shape = rows, min(self.model.block_size, time) + 1
@@ -98,7 +105,7 @@ class ModelUnderTest:
 
     @cached_property
     def exact(self) -> Outcome:
-        """The outcome on the CPU in float64, which other precisions and devices are held against.
+        """The outcome on the CPU in float64, with which other precisions and devices are compared.
 
         Raises:
             Skipped: The machine has too little memory.
@@ -153,10 +160,10 @@ def gradients_of(model: nn.Module) -> Tensors:
 
 @torch.no_grad()
 def logits_of(model: Model, tokens: Tensor, in_bfloat16: bool = False) -> Tensor:
-    """Compute logits by the products that training and generation use.
+    """Compute logits as training and generation do.
 
     Args:
-        model: The model, where and in which mode it is.
+        model: The model, whose device and mode stay as they are.
         tokens: [rows, time] int64.
         in_bfloat16: Whether products are taken in bfloat16, as in training.
 
@@ -171,13 +178,13 @@ def logits_of(model: Model, tokens: Tensor, in_bfloat16: bool = False) -> Tensor
 def outcome(
     model: Model, tokens: Tensor, in_bfloat16: bool = False, objective: NextTokenLoss | None = None
 ) -> Outcome:
-    """Go forward and backward as in training, but with the model in the mode in which it is.
+    """Do the forward and the backward pass of training, but leave the model in its mode.
 
     Args:
-        model: The model; its gradients are those of this pass afterwards.
+        model: The model, which keeps the gradients of this pass.
         tokens: [rows, time + 1] int64.
         in_bfloat16: Whether products are taken in bfloat16.
-        objective: The training objective of the model, if it is already there.
+        objective: The training objective of the model, or None to make one.
     """
     device = next(model.parameters()).device
     objective = objective or NextTokenLoss(model, "bfloat16" if in_bfloat16 else "float32")

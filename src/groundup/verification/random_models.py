@@ -8,10 +8,10 @@ from groundup.models.registry import Model, build
 
 
 def model_of(architecture: str, config: GPTConfig) -> Model:
-    """Build a model of that shape.
+    """Build a random model of an architecture, with the shape that a GPT-2's config states.
 
-    The modern model shares a head of keys between two of queries where these are even in number,
-    and its head_dim is even.
+    In the modern model, two heads of queries share a head of keys if the number of heads is even,
+    and head_dim is even.
     """
     if architecture != "modern":
         return build(architecture, config)
@@ -25,7 +25,7 @@ def model_of(architecture: str, config: GPTConfig) -> Model:
 def perturb(model: torch.nn.Module, seed: int = 0, scale: float = 0.1) -> None:
     """Add normal noise to every tensor of a model, biases and norms included.
 
-    At initialisation a wrong bias or norm would change nothing.
+    At initialisation biases are 0 and norms 1, so that a model that omits them gives equal results.
 
     Args:
         model: The model to change.

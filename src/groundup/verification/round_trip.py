@@ -25,7 +25,7 @@ RANDOM_CHARACTERS = 500
 
 
 def tokenizer_round_trip(tested: ModelUnderTest) -> Iterator[Measurement]:
-    """Count the characters that don't come back: whole, in pieces, and from a saved tokenizer."""
+    """Count the errors of a round trip: of the whole text, by tokens, and of a saved tokenizer."""
     tokenizer = tested.tokenizer
     if tokenizer is None:
         raise Skipped("the model has no tokenizer that groundup knows")
@@ -46,7 +46,7 @@ def tokenizer_round_trip(tested: ModelUnderTest) -> Iterator[Measurement]:
 def sample_for(tokenizer: Tokenizer) -> str:
     """Return a hard text that the tokenizer promises to give back.
 
-    The text has the tokenizer's own characters alone, or is in its normal form.
+    The text has only characters that the tokenizer knows, and is in the tokenizer's normal form.
     """
     text = HARD + random_characters()
     if isinstance(tokenizer, CharacterTokenizer):

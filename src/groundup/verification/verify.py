@@ -1,4 +1,4 @@
-"""`groundup verify`: measures every claim about a model, and gives a row of the table for each."""
+"""What `groundup verify` measures: each claim about each model, with a finding for each part."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -32,10 +32,10 @@ class Claim:
     """Something that groundup claims of its models.
 
     Args:
-        name: What the table calls it.
+        name: The claim in the printed table.
         measure: Yields an error and its bound for each part of the claim.
         meaning: What it means for the user if the claim doesn't hold.
-        architectures: The models that the claim is made of.
+        architectures: The architectures that the claim is about.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Finding:
-    """A row of the table.
+    """A row of the printed table, about one part of a claim and one model.
 
     Args:
         status: Whether the part of the claim holds, or wasn't measured.
@@ -136,7 +136,7 @@ def models_to_test(name: str | None, device: torch.device) -> list[ModelUnderTes
     """Load the model of a name, or make small random models where no name is given.
 
     Raises:
-        GroundupError: The name leads to no model.
+        GroundupError: There is no model of that name.
     """
     if name is None:
         return random_models(device)
@@ -145,7 +145,7 @@ def models_to_test(name: str | None, device: torch.device) -> list[ModelUnderTes
 
 
 def random_models(device: torch.device) -> list[ModelUnderTest]:
-    """Make a perturbed model of every architecture, with dropout that mustn't be noticed."""
+    """Make perturbed models of every architecture, with a dropout that eval mode must ignore."""
     characters, pairs = CharacterTokenizer(HARD), learn_tokenizer([HARD] * 2, 257 + MERGED)
     # a vocabulary below the width: the objective has a way of its own for it
     narrow = GPTConfig(vocab_size=24, **SHAPE)
@@ -166,7 +166,7 @@ def random_models(device: torch.device) -> list[ModelUnderTest]:
 
 
 def verify_all(models: Iterable[ModelUnderTest]) -> Iterator[Finding]:
-    """Verify every claim that is made of each model."""
+    """Verify every claim that is made about each model."""
     for tested in models:
         for claim in CLAIMS:
             if tested.architecture in claim.architectures and claim.name not in tested.without:
@@ -174,9 +174,10 @@ def verify_all(models: Iterable[ModelUnderTest]) -> Iterator[Finding]:
 
 
 def verify(claim: Claim, tested: ModelUnderTest) -> Iterator[Finding]:
-    """Verify a claim: yield a row for each of its parts.
+    """Verify a claim about a model: yield a finding for each part of the claim.
 
-    An exception is a failure, and its text is in the note; being out of memory is a reason to skip.
+    An exception makes the claim fail, with its text in the note. Without enough memory the claim is
+    skipped.
     """
     try:
         for measured in claim.measure(tested):

@@ -1,4 +1,4 @@
-"""How models are written in Hugging Face's folders: what a layout is, and a file a family."""
+"""The layouts of Hugging Face's model folders: their base class, and a module for each layout."""
 
 from abc import ABC, abstractmethod
 from contextlib import suppress
@@ -18,30 +18,30 @@ Fixed = dict[str, tuple[Any, ...]]  # the accepted values of each key, first the
 
 
 class Layout(ABC):
-    """How a family of Hugging Face's models names and turns its weights, and writes its config."""
+    """How an architecture of transformers names and orients weights, and writes its config."""
 
     # our names of the models that are written in it; the first reads folders that name none
     architectures: ClassVar[tuple[str, ...]]
     embedding: ClassVar[str]  # the family's name of the table of tokens, which a tied head shares
 
     def spelled(self, name: str) -> str | None:
-        """Return what `to_hugging_face` calls a tensor of a file; None if it computes nothing."""
+        """Return `to_hugging_face`'s name of a tensor in a file, or None for an unused tensor."""
         return name
 
     @abstractmethod
     def to_hugging_face(self, model: Model) -> Weights:
-        """Return the weights in the family's names and orientation, without a tied head.
+        """Return the weights by the architecture's names and orientation, without a tied head.
 
-        Where a tensor is one of the model's own, turned or not, it is a view: what is written there
-        is in the model.
+        A tensor of the model, transposed or not, is returned as a view, so that writing to the view
+        changes the model.
         """
 
     @abstractmethod
     def from_hugging_face(self, model: Model, tensors: Weights, path: Path) -> Weights:
-        """Return what `to_hugging_face` gave as the model's own state dict.
+        """Turn what `to_hugging_face` returned into the model's own state dict again.
 
         Raises:
-            CheckpointError: The tensors, which come from `path`, are no longer such a model's.
+            CheckpointError: The tensors, read from `path`, can't be those of such a model.
         """
 
     @abstractmethod
@@ -53,8 +53,8 @@ class Layout(ABC):
         """Return the shape that the `config.json` at `path` states.
 
         Raises:
-            CheckpointError: It states something that our model doesn't compute.
-            ConfigError: Its values contradict each other.
+            CheckpointError: The config states something that our model doesn't compute.
+            ConfigError: The config's values contradict each other.
         """
 
 
@@ -75,11 +75,11 @@ def read_stated(path: Path) -> Any:
 
 
 def whole_numbers(settings: Settings, names: dict[str, str], path: Path) -> dict[str, int]:
-    """Return the values of whole numbers by our names of them.
+    """Return whole numbers of a `config.json` by our names of the fields.
 
     Args:
         settings: What a `config.json` states.
-        names: Our name of each field, and its key there.
+        names: Our name of each field, and its key in the settings.
         path: The file, for messages.
 
     Raises:
@@ -97,7 +97,7 @@ def number(value: object, key: str, path: Path) -> float:
     """Return the value of a key of the file at `path`, which must be a number.
 
     Raises:
-        CheckpointError: It isn't one, or is too large for one.
+        CheckpointError: The value isn't a number, or is too large for a float.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         with suppress(OverflowError):
@@ -106,7 +106,7 @@ def number(value: object, key: str, path: Path) -> float:
 
 
 def check_fixed(settings: Settings, fixed: Fixed, family: str, path: Path) -> None:
-    """Refuse settings that a family could vary and our model doesn't.
+    """Check that settings which our model can't vary have the values that it computes with.
 
     Args:
         settings: What a `config.json` states.

@@ -1,4 +1,4 @@
-"""`config.json` of a model folder: its layout, the model of ours that it describes, its shape."""
+"""Reads and writes the `config.json` of a model folder: layout, architecture and shape."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ LAYOUTS: dict[str, Layout] = {"gpt2": GPT2Layout(), "qwen3": Qwen3Layout()}
 
 
 def layout_of(architecture: str) -> Layout:
-    """Return the layout that writes models of that name."""
+    """Return the layout that writes models of an architecture."""
     return next(layout for layout in LAYOUTS.values() if architecture in layout.architectures)
 
 
@@ -71,7 +71,7 @@ def read_settings(path: Path) -> Settings:
     """Read a `config.json`, whose model_type must be one that groundup loads.
 
     Raises:
-        CheckpointError: There is no such file, or it is damaged or of another family.
+        CheckpointError: There is no such file, it is damaged, or its model_type is another one.
     """
     settings = read_stated(path)
     found = settings.get("model_type") if isinstance(settings, dict) else type(settings).__name__

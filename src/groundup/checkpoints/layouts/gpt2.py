@@ -32,7 +32,7 @@ DROPOUTS = ("embd_pdrop", "attn_pdrop", "resid_pdrop")
 
 
 class GPT2Layout(Layout):
-    """The layout of `gpt2.py`, of the readable model and of the bigram, which are GPT-2s too."""
+    """The layout of `gpt2.py`, the readable model and the bigram, all written as a GPT-2."""
 
     architectures = ("gpt2", "readable", "bigram")
     embedding = "transformer.wte.weight"
@@ -57,10 +57,10 @@ class GPT2Layout(Layout):
         return _turned(weights)
 
     def from_hugging_face(self, model: Model, tensors: Weights, path: Path) -> Weights:
-        """Return what `to_hugging_face` gave as the model's own state dict.
+        """Turn what `to_hugging_face` returned into the model's own state dict again.
 
         Raises:
-            CheckpointError: A bigram's embedding or norm was changed: it is none any more.
+            CheckpointError: A bigram's embedding or norm was changed, so it is no bigram any more.
         """
         if isinstance(model, Bigram):
             table = tensors["lm_head.weight"]
@@ -80,8 +80,8 @@ class GPT2Layout(Layout):
     def settings_of(self, model: Model) -> Settings:
         """Return the `config.json` of a model.
 
-        Without the null token ids and all three dropouts transformers would warn, or drop out at
-        0.1.
+        Token ids are null, and all three dropouts are stated: without them transformers would warn,
+        or apply a dropout of 0.1.
         """
         config, is_bigram = model.config, isinstance(model, Bigram)
         assert isinstance(config, GPTConfig)
@@ -103,7 +103,7 @@ class GPT2Layout(Layout):
         }
 
     def config_of(self, settings: Settings, architecture: str, path: Path) -> GPTConfig:
-        """Return the shape of a GPT-2, refusing what ours doesn't compute."""
+        """Return the shape of a GPT-2, and refuse settings that our GPT-2 doesn't compute."""
         layouts.check_fixed(settings, FIXED, "GPT-2", path)
         is_bigram = architecture == "bigram"
         if settings.get("tie_word_embeddings", True) is is_bigram:

@@ -41,7 +41,7 @@ class AdapterSettings:
         base: The folder, or the model of the hub, that the adapters are for.
         revision: The model's revision on the hub, if it is stated.
         rank: The rank of the adapters.
-        scale: What the product of the two factors is multiplied with.
+        scale: The number by which the product of the two factors is multiplied.
     """
 
     base: str
@@ -77,7 +77,7 @@ def read_adapter_settings(path: Path) -> AdapterSettings:
     """Read what an `adapter_config.json` states.
 
     Raises:
-        CheckpointError: It is damaged, or describes another kind of adapter than plain LoRA.
+        CheckpointError: The file is damaged, or describes other adapters than plain LoRA.
     """
     settings = read_stated(path)
     found = settings.get("peft_type") if isinstance(settings, dict) else type(settings).__name__
@@ -111,9 +111,9 @@ def read_adapter_settings(path: Path) -> AdapterSettings:
 
 
 def matrix_of(name: str, layout: Layout) -> str | None:
-    """Return the family's name of the matrix that a tensor of an adapter's file is for.
+    """Return the layout's name of the matrix that a tensor of an adapter's file is for.
 
-    It is None for a tensor that isn't LoRA's.
+    For a tensor that isn't LoRA's the result is None.
     """
     factor = next((factor for factor in FACTORS if name.endswith(factor)), None)
     if factor is None or not name.startswith(PREFIX):

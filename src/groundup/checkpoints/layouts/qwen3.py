@@ -1,4 +1,4 @@
-"""Qwen3's layout, `Qwen3ForCausalLM`: `modern.py` has its names, so only the config differs."""
+"""Qwen3's layout, `Qwen3ForCausalLM`: `modern.py` has Qwen3's names, so only configs differ."""
 
 from pathlib import Path
 
@@ -53,7 +53,7 @@ class Qwen3Layout(Layout):
     def settings_of(self, model: Model) -> Settings:
         """Return the `config.json` of a model, with the base of the rotations written twice.
 
-        transformers 5 reads the one, vLLM and transformers 4 the other.
+        transformers 5 reads `rope_parameters`, vLLM and transformers 4 read `rope_theta`.
         """
         assert isinstance(model, Modern)
         config = model.config
@@ -72,7 +72,7 @@ class Qwen3Layout(Layout):
         }
 
     def config_of(self, settings: Settings, architecture: str, path: Path) -> ModernConfig:
-        """Return the shape of a Qwen3, refusing what ours doesn't compute."""
+        """Return the shape of a Qwen3, and refuse settings that `modern.py` doesn't compute."""
         layouts.check_fixed(settings, FIXED, "modern model", path)
         kinds = settings.get("layer_types") or []
         if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):

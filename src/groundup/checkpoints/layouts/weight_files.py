@@ -1,8 +1,8 @@
-"""The tensors of a model folder: checked by name first, then read into place.
+"""The tensors of a model folder: checked by name first, then read into the model's memory.
 
 A tensor is read piece by piece into memory that the model has already, so that loading needs little
-more than the weights. safetensors checks the files; its own readers give whole tensors, or map the
-file into the process's memory.
+more memory than the weights. The library safetensors checks the files. Its own readers aren't used,
+because they return whole tensors or map the file into the process's memory.
 """
 
 import re
@@ -38,8 +38,8 @@ class Stored:
         path: The file.
         name: The tensor's name there.
         shape: Its shape.
-        numbers: The kind of its numbers, as safetensors calls it.
-        position: Where its first byte is.
+        numbers: The dtype of its numbers, by safetensors' name.
+        position: The position of its first byte in the file.
     """
 
     path: Path
@@ -57,7 +57,7 @@ Tensors = dict[str, Stored]
 
 
 def write(path: Path, weights: Weights, beside: Path) -> None:
-    """Write tensors as safetensors, for the same people to read as the file `beside`."""
+    """Write tensors as safetensors, with the permissions of the file `beside`."""
     weights = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
     save_file(weights, path, metadata={"format": "pt"})
     path.chmod(beside.stat().st_mode)  # safetensors lets nobody else read it
@@ -66,8 +66,7 @@ def write(path: Path, weights: Weights, beside: Path) -> None:
 def stored_tensors(folder: Path) -> Tensors:
     """Return every tensor of a folder's `model.safetensors`, or of the files in its index.
 
-    Only headers are read. A folder that has nothing but pickles is refused, and none of them is
-    opened.
+    Only headers are read. A folder whose weights are pickles is refused, and no pickle is opened.
 
     Raises:
         CheckpointError: There are no weights, or a file is damaged.
@@ -92,10 +91,10 @@ def refuse_pickle(path: object) -> CheckpointError:
 
 
 def read_index(path: Path) -> dict[str, str]:
-    """Return the file beside the index for each tensor that it names.
+    """Return the name of each tensor's file, as an index states it.
 
     Raises:
-        CheckpointError: The index is damaged, or names anything but safetensors beside it.
+        CheckpointError: The index is damaged, or names a file that isn't safetensors beside it.
     """
     index = read_stated(path)
     files = index.get("weight_map") if isinstance(index, dict) else None
@@ -111,12 +110,12 @@ def read_index(path: Path) -> dict[str, str]:
 
 
 def match(stored: Tensors, expected: Weights, layout: Layout, folder: Path) -> Tensors:
-    """Return where each of the expected tensors lies, and a tied head that is stored nevertheless.
+    """Find each expected tensor in the files, and a tied head where the files store one as well.
 
     Args:
         stored: The tensors of the files, by their names there.
-        expected: The tensors of the model, by the family's names.
-        layout: The family, which knows older spellings and tensors that compute nothing.
+        expected: The tensors of the model, by the layout's names.
+        layout: The layout, which knows older names of tensors, and tensors that nothing uses.
         folder: The model folder, for messages.
 
     Raises:
@@ -145,7 +144,7 @@ def match(stored: Tensors, expected: Weights, layout: Layout, folder: Path) -> T
 
 
 def fill(targets: Weights, stored: Tensors, layout: Layout) -> None:
-    """Read each tensor into its target; a stored head that is tied must equal the embedding.
+    """Read each tensor into its target, and check that a stored tied head equals the embedding.
 
     Raises:
         CheckpointError: A file is damaged, or a tied head differs from the embedding.
@@ -163,7 +162,7 @@ def fill(targets: Weights, stored: Tensors, layout: Layout) -> None:
 
 
 def read_into(targets: Weights, stored: Tensors) -> None:
-    """Read each tensor into its target; one that has fewer rows takes the first.
+    """Read each tensor into its target; a target with fewer rows gets the first rows.
 
     Raises:
         CheckpointError: A file is damaged.
@@ -196,7 +195,7 @@ def _of_several(index: Path) -> Tensors:
 
 
 def tensors_in(path: Path) -> Tensors:
-    """Return the tensors of one file, after safetensors has found no contradiction among them.
+    """Return the tensors of one file, once safetensors has checked the file.
 
     Raises:
         CheckpointError: The file is damaged.
@@ -243,16 +242,16 @@ def _pieces(file: BufferedReader, tensor: Stored, rows: int) -> Iterator[tuple[s
 
 
 def check(tensor: Stored, name: str, shape: torch.Size, states: str = "config.json") -> None:
-    """Refuse a tensor of a kind that groundup doesn't read, or of another shape than is stated.
+    """Check that groundup reads the dtype of a tensor, and that its shape is the stated one.
 
     Args:
         tensor: The tensor as it is stored.
-        name: What the message calls it.
+        name: The tensor's name in the message.
         shape: The shape that it should have.
         states: The file that states this shape.
 
     Raises:
-        CheckpointError: The kind or the shape is wrong.
+        CheckpointError: groundup doesn't read the dtype, or the shape is another one.
     """
     place, known = f"{tensor.path}: tensor {name}", ", ".join(NUMBERS)
     if tensor.numbers not in NUMBERS:
