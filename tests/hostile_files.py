@@ -115,6 +115,15 @@ PATTERNS += [
     r"\u{41}",
     r"\K",
 ]
+PATTERNS += [
+    r"\w*" * 40 + "!",
+    r"(?:\w{1,40}){1,40}!",
+    r"[a-z]*[a-z]*[a-z]*!|\s|\S",
+    r"(?:\s?\p{L}+)+\d|\s|\S",
+    r"(?:a|aa)+$|.",
+    r"^\s+|\S+|\s",
+    r" ?\p{L}+| ?[^\s\p{L}]+|\s+",
+]
 DTYPES = ["F64", "F16", "BF16", "I8", "I32", "U32", "BOOL", "C64", "F4", "F33", "f32", ""]
 PLACES = [16, 80, 2**63, 2**64 - 1]
 DEPTHS = [5, 90, 130, 400, 900, 1100, 100_000]
@@ -258,11 +267,26 @@ def hostile_json(content: bytes, chosen: random.Random) -> bytes:
     return hurt(text, chosen) if chosen.random() < 0.15 else text
 
 
+def doubling(contents: dict[str, Any], chosen: random.Random) -> bytes:
+    """A `tokenizer.json` whose merges double a letter again and again, deep or wide."""
+    letters, merges = dict(list(contents["model"]["vocab"].items())[:256]), []
+    deep = chosen.choice([3, 8, 14])
+    for letter in list(letters)[: chosen.choice([1, 1, 40])]:
+        for power in range(min(deep, 14 if letter == next(iter(letters)) else 8)):
+            merges.append([letter * 2**power] * 2)
+            letters[letter * 2 ** (power + 1)] = len(letters)
+    contents["model"] |= {"vocab": letters, "merges": merges}
+    contents["added_tokens"] = []
+    return json.dumps(contents).encode("utf-8")
+
+
 def hostile_tokenizer(content: bytes, chosen: random.Random) -> bytes:
     """A `tokenizer.json` that was changed: in a quarter of them, the pattern that cuts words, where
-    there is one.
+    there is one; in some, the merges.
     """
-    if chosen.random() < 0.25:
+    if (kind := chosen.random()) < 0.05 and b'"BPE"' in content:
+        return doubling(json.loads(content), chosen)
+    if kind < 0.25:
         contents = json.loads(content)
         pattern = (
             {"Regex": chosen.choice(PATTERNS)}

@@ -14,7 +14,6 @@ from groundup import GPT2, Bigram, GPTConfig, Modern, ModernConfig
 from groundup.checkpoints.model_folder import load, save
 from groundup.errors import CheckpointError, ForeignTokenizerError, TokenizerError
 from groundup.tokenizers import CharacterTokenizer, load_tokenizer
-from groundup.tokenizers.word_patterns import extent_of
 from shard_files import learned
 
 GPT, QWEN = GPTConfig(8, 5, 1, 2, 4), ModernConfig(8, 5, 1, 2, 1, 4, 2, 4)
@@ -155,19 +154,14 @@ def with_pattern(folder: Path, pattern: str) -> Path:
 @pytest.mark.parametrize(
     ("pattern", "said"),
     [
-        ("(a+)+b", "repeats without limit what has choices"),
-        ("(?:a|a)*c", "repeats without limit what has choices"),
-        ("(?:a?b?)+c", "repeats without limit what has choices"),
-        ("(?:a{1000}){1000}", "more than 2,000 parts"),
-        ("a{999999999999}", "more than 2,000 parts"),
-        ("(" * 500 + "a" + ")" * 500, "groups within more than 16"),
+        ("(a+)+b$", "retry-limit"),
+        (r"[a-z]*[a-z]*[a-z]*!|\s|\S", "takes too long"),
+        (r"(?:\w{1,40}){1,40}\s", "retry-limit"),
         ("a" * 5000, "more than 4,000 characters"),
-        (r"(a)\1", "nothing that groundup understands"),
-        (r"a\K", "nothing that groundup understands"),
-        ("(a", "never ends"),
-        ("[a", "never ends"),
-        ("a)", "nothing that groundup understands"),
-        ("+a", "nothing that groundup understands"),
+        ("^a|.", "looks back"),
+        (r"(?<=b)a|.", "looks back"),
+        ("(a", "tokenizers` refuses it"),
+        ("[a", "tokenizers` refuses it"),
     ],
 )
 def test_a_pattern_that_may_never_come_to_an_end(tmp_path: Path, pattern: str, said: str) -> None:
@@ -186,27 +180,3 @@ def test_a_pattern_of_nothing_loses_no_text(
     assert tokenizer.decode(tokenizer.encode("banana aa")) == "banana aa"
     (said,) = caplog.messages
     assert "pre_tokenizer Split" in said
-
-
-@pytest.mark.parametrize(
-    ("pattern", "least"),
-    [
-        (
-            r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}"
-            r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s+(?!\S)|\s+",
-            1,
-        ),
-        (r"\p{N}{1,3}(?=(?:\p{N}{3})*(?:\P{N}|$))", 1),
-        (r"[!\[\\\]^][A-Za-z]+|[^(\s|[.,!])]+", 1),
-        ("ab{2}(?:cd){2,}|efgh?", 3),
-        ("x*", 0),
-        ("(?=abc)", 0),
-        ("a|", 0),
-        ("", 0),
-    ],
-)
-def test_patterns_in_use_are_understood(pattern: str, least: int) -> None:
-    """Of cl100k, of numbers cut from the right, of classes within classes; and how few characters
-    each can match.
-    """
-    assert extent_of(pattern).least == least

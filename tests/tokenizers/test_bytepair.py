@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiktoken
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
@@ -24,16 +24,13 @@ from groundup.tokenizers.bytepair import contents_of
 from groundup.tokenizers.foreign import ForeignTokenizer
 from groundup.tokenizers.gpt2 import MERGES, VOCABULARY, gpt2_tokenizer
 from groundup.tokenizers.train import learn_tokenizer
+from groundup.tokenizers.word_patterns import KNOWN, QWEN2, SHOWN
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 ODD = (
     "  Hello,\t world's\n\n 123 naïve “quotes” 日本語 🙂🙂🏽 "
     "e\u0301\u00e9 \u2028 don't DON'T I'll\r\n"
     "   \x00 <|endoftext|> x"
-)
-QWEN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=300)
 
@@ -134,9 +131,10 @@ def test_a_long_run_of_one_kind_is_encoded(gpt2: BytePairTokenizer) -> None:
 
 
 def test_a_run_too_long_for_the_pattern_is_refused_in_one_line(gpt2: BytePairTokenizer) -> None:
-    with pytest.raises(TokenizerError, match="too long to be cut into words") as refusal:
-        gpt2.encode(" " * 1_500_000 + "x")
-    assert "\n" not in str(refusal.value)
+    for tokenizer in (gpt2.encode, lambda text: learn_tokenizer([text], 300)):
+        with pytest.raises(TokenizerError, match="too many to be cut into words") as refusal:
+            tokenizer(" " * 1_500_000 + "x")
+        assert "\n" not in str(refusal.value)
 
 
 def hugging_face(
@@ -172,9 +170,7 @@ def contents(tokenizer: tokenizers.Tokenizer) -> dict[str, Any]:
 SHAPES: dict[str, dict[str, Any]] = {
     "GPT-2's words": {"special": [END_OF_TEXT]},
     "special tokens first": {"special": ["<pad>", "<s>", END_OF_TEXT]},
-    "Qwen's words and NFC": {"special": [], "pattern": QWEN, "normal_form": True},
-    "words and what lies between": {"special": [], "pattern": r"\p{L}+"},
-    "words as longest runs": {"special": [], "pattern": r" ?\p{L}++|[^\p{L}]"},
+    "Qwen's words and NFC": {"special": [], "pattern": QWEN2, "normal_form": True},
 }
 
 
@@ -191,6 +187,66 @@ def test_a_tokenizer_of_hugging_face_gives_the_same_ids_through_tiktoken(
     assert ours.decode(ours.encode(ODD)) == (
         ODD if "normal_form" not in SHAPES[shape] else peer.normalizer.normalize_str(ODD)
     )
+
+
+@pytest.mark.parametrize("pattern", sorted(KNOWN))
+def test_both_libraries_cut_by_a_known_pattern_alike(pattern: str, shakespeare: str) -> None:
+    split = pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
+    ranks = {bytes([byte]): byte for byte in range(256)}
+
+    @settings(max_examples=50)
+    @given(texts)
+    @example(ODD)
+    @example(shakespeare[:5000])
+    def check(text: str) -> None:
+        words = [word.encode("utf-8") for word, _ in split.pre_tokenize_str(text)]
+        assert b"".join(words) == text.encode("utf-8")
+        whole = ranks | {word: 256 + at for at, word in enumerate({*words} - {*ranks})}
+        words_alone = tiktoken.Encoding(
+            "words", pat_str=pattern, mergeable_ranks=whole, special_tokens={}
+        )
+        found = words_alone.encode(text)
+        assert [words_alone.decode_single_token_bytes(token) for token in found] == words
+
+    check()
+
+
+def test_a_pattern_that_is_not_known_sees_a_text_in_pieces(
+    shakespeare: str, tmp_path: Path
+) -> None:
+    """With the ids of `tokenizers`, which sees it whole; but no word of thousands of letters."""
+    made = contents(hugging_face(600, shakespeare[:20_000], [], r" ?\p{L}+(?!\d)|\s+(?!\S)|."))
+    (tmp_path / TOKENIZER_FILE).write_text(json.dumps(made), "utf-8")
+    ours, peer = load_tokenizer(tmp_path), tokenizers.Tokenizer.from_str(json.dumps(made))
+    for text in (shakespeare[: 20 * SHOWN], (ODD + " \n  x1") * 300, "ab " * SHOWN):
+        assert ours.encode(text).tolist() == peer.encode(text).ids
+    with pytest.raises(TokenizerError, match="a word of more than 1,800 characters"):
+        ours.encode("a" * 3 * SHOWN)
+
+
+def test_dropout_is_for_learning_alone(shakespeare: str, tmp_path: Path) -> None:
+    made = contents(hugging_face(600, shakespeare[:20_000], []))
+    plain = BytePairTokenizer(made, "plain").encode(shakespeare[:2000]).tolist()
+    made["model"] |= {"dropout": 0.5, "ignore_merges": True}  # what `tokenizers` alone does
+    (tmp_path / TOKENIZER_FILE).write_text(json.dumps(made), "utf-8")
+    ours = load_tokenizer(tmp_path)
+    assert isinstance(ours, ForeignTokenizer)
+    assert ours.encode(shakespeare[:2000]).tolist() == plain
+
+
+def test_merges_that_double_a_letter_load_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The longest token has 16,384 letters: 14 merges that took 38 s."""
+    vocabulary, merges = dict(learn_tokenizer([""], 257).contents["model"]["vocab"]), []
+    for power in range(14):
+        merges.append(["a" * 2**power] * 2)
+        vocabulary["a" * 2 ** (power + 1)] = len(vocabulary)
+    made = contents_of(vocabulary, merges, {})
+    (tmp_path / TOKENIZER_FILE).write_text(json.dumps(made), "utf-8")
+    ours = load_tokenizer(tmp_path)
+    assert "too long to be compared" in caplog.text
+    assert ours.encode("a" * 2**15).tolist() == [len(vocabulary) - 1] * 2
 
 
 def add_ordinary_token(contents: dict[str, Any]) -> None:
@@ -227,8 +283,8 @@ def cut_by(pattern: str) -> Callable[[dict[str, Any]], object]:
 CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "the token 'the ' wherever a text has it": add_ordinary_token,
     "pre_tokenizer Split": cut_by(r"\p{L}*"),
-    " pre_tokenizer Split,": cut_by(r"^\p{L}+|.+"),
-    "Split, which": cut_by(r"\p{N}{1,3}+|\D+"),
+    " pre_tokenizer Split,": cut_by(r"\p{L}+$|.+"),
+    "Split, which": cut_by(r"\p{N}{1,3}+|\p{L}+|\s+"),
     "model.ignore_merges": lambda contents: contents["model"].update(ignore_merges=True),
     "normalizer Lowercase": lambda contents: contents.update(normalizer={"type": "Lowercase"}),
     "ByteLevel.add_prefix_space": lambda contents: contents["pre_tokenizer"].update(

@@ -9,6 +9,7 @@ from groundup.tokenizers.base import END_OF_TEXT, Contents, Tokenizer
 from groundup.tokenizers.bytepair import BytePairTokenizer
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.foreign import ForeignTokenizer
+from groundup.tokenizers.word_patterns import GPT2, LLAMA3, QWEN2
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -16,14 +17,8 @@ if TYPE_CHECKING:
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's types of tokens
 
 # How llama.cpp calls the ways to cut a text into words that it knows, by their patterns.
-_AFTER_NUMBERS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_BEFORE_NUMBERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
 GPT2_WORDS = "gpt-2"
-WORDS = {
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": GPT2_WORDS,
-    f"{_BEFORE_NUMBERS}{_AFTER_NUMBERS}": "qwen2",
-    f"{_BEFORE_NUMBERS}{{1,3}}{_AFTER_NUMBERS}": "llama-bpe",
-}
+WORDS = {GPT2: GPT2_WORDS, QWEN2: "qwen2", LLAMA3: "llama-bpe"}
 SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False}
 CHANGES_IDS = (
     *("ignore_merges", "dropout", "byte_fallback"),

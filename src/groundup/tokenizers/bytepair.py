@@ -11,23 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import regex
 import tiktoken
 
 from groundup.errors import ForeignTokenizerError, SlowTokenizerError, TokenizerError
 from groundup.tokenizers import base
 from groundup.tokenizers.base import END_OF_TEXT, Contents
-from groundup.tokenizers.word_patterns import check_patterns, extent_of
+from groundup.tokenizers.word_patterns import KNOWN, check_stretches, explained
 
 # GPT-2's words: contractions, then letters, numbers or signs with at most one space before them,
 # then white space. The possessive form (++) finds the same and can't run out of stack on a long run
 # of one kind.
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 
-OTHER_DIALECT = regex.compile(
-    r"(?<!\[)\^|\$|\(\?[a-z]*m|\{[\d,]+\}\+|\\[wWbBAzZG]|\(\?P?<(?![=!])|\(\?'"
-)
-OTHER_MERGING = ("ignore_merges", "dropout", "byte_fallback", "unk_token")
+OTHER_MERGING = ("ignore_merges", "byte_fallback", "unk_token")
+COMPARED = 1_000_000  # pairs of bytes, besides 100 for each merge: GPT-2's merges have 50 each
 OTHER_MARKS = ("continuing_subword_prefix", "end_of_word_suffix")
 
 Merge = tuple[bytes, bytes]
@@ -134,13 +131,11 @@ class BytePairTokenizer(ByteLevelTokenizer):
                 too long to be cut into words.
         """
         base.check_text(text)
+        check_stretches(text)
         if self.normal_form:
             text = unicodedata.normalize("NFC", text)
-        try:
+        with explained("a stretch of this text is too long to be cut into words"):
             ranks = self._encoding.encode_to_numpy(text, disallowed_special=())
-        except ValueError as error:  # about a million spaces before a word
-            what = "a run in this text is too long to be cut into words"
-            raise TokenizerError(f"{what}: {_line_of(error)}") from error
         return ranks.astype(np.int64) if self._in_order else self._ids[ranks]
 
 
@@ -214,7 +209,6 @@ def parse(contents: Contents, path: Path | str) -> Learned:
         kind = contents["model"].get("type")
         raise ForeignTokenizerError(f"{path} is a {kind} tokenizer, not byte-level BPE")
     try:
-        check_patterns(contents, path)
         special = special_tokens_of(contents)
         added = {token["content"] for token in contents.get("added_tokens") or ()}
         vocabulary = contents["model"]["vocab"]
@@ -295,22 +289,11 @@ def pattern_of(contents: Contents, path: Path | str) -> tuple[str, bool]:
 
 
 def _split_pattern(split: dict[str, Any]) -> str:
-    """The words of a `Split`, matches and what lies between, as one pattern; empty if it can't be.
-
-    `tokenizers` reads a pattern by other rules than tiktoken where it has anchors, dots, words of
-    the dialect or groups with names, and a match of nothing would lose what comes after it.
-    """
+    """The words of a `Split`, matches and what lies between; empty if the pattern isn't known."""
     pattern = split.get("pattern")
-    pattern = pattern.get("Regex", "") if isinstance(pattern, dict) else ""
+    pattern = pattern.get("Regex") if isinstance(pattern, dict) else None
     kind = split.get("type"), split.get("behavior"), bool(split.get("invert"))
-    is_usable = kind == ("Split", "Isolated", False) and isinstance(pattern, str) and pattern
-    if not is_usable or OTHER_DIALECT.search(pattern):
-        return ""
-    try:
-        regex.compile(pattern)
-        return rf"{pattern}|(?:(?!{pattern})[\s\S])+" if extent_of(pattern).least else ""
-    except regex.error:
-        return ""
+    return pattern if kind == ("Split", "Isolated", False) and pattern in KNOWN else ""
 
 
 def _steps(part: Any) -> Iterator[dict[str, Any]]:
@@ -336,10 +319,13 @@ def check_merges(merges: list[Merge], ranks: dict[bytes, int], path: Path | str)
         path: Where the merges came from, for messages.
 
     Raises:
-        SlowTokenizerError: tiktoken would apply other merges.
+        SlowTokenizerError: tiktoken would apply other merges, or the tokens are so long that this
+            can't be found out in time.
     """
     if len(ranks) < 256 + len(merges):
         raise SlowTokenizerError(f"{path} lists two merges for one token")
+    if sum(len(left + right) ** 2 for left, right in merges) > COMPARED + 100 * len(merges):
+        raise SlowTokenizerError(f"{path} merges tokens that are too long to be compared")
     for left, right in merges:
         if merged(left + right, ranks, ranks[left + right]) != [left, right]:
             order = "in another order than tiktoken would"

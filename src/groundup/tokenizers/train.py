@@ -8,6 +8,7 @@ from groundup.errors import TokenizerError
 from groundup.tokenizers import bytepair
 from groundup.tokenizers.base import END_OF_TEXT, check_text
 from groundup.tokenizers.bytepair import BytePairTokenizer, merged, to_letters
+from groundup.tokenizers.word_patterns import check_stretches, explained
 
 LARGEST = 2**24
 
@@ -28,7 +29,9 @@ def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> BytePairTokenizer:
         need = f"at least 257, for each byte and {END_OF_TEXT}, and at most {LARGEST:,}"
         raise TokenizerError(f"vocab_size = {vocab_size} must be {need}")
     learner = rustbpe.Tokenizer()  # pyright: ignore[reportAttributeAccessIssue]
-    learner.train_from_iterator(map(_checked, texts), vocab_size - 1, pattern=bytepair.GPT2_PATTERN)
+    with explained("a text can't be cut into words"):
+        words = bytepair.GPT2_PATTERN
+        learner.train_from_iterator(map(_checked, texts), vocab_size - 1, pattern=words)
     ranks = {bytes(token): rank for token, rank in learner.get_mergeable_ranks()}
     pairs = [merged(token, ranks, rank) for token, rank in ranks.items() if rank >= 256]
     vocabulary = {to_letters(token): rank for token, rank in ranks.items()}
@@ -39,4 +42,5 @@ def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> BytePairTokenizer:
 
 def _checked(text: str) -> str:
     check_text(text)
+    check_stretches(text)
     return text

@@ -1,90 +1,125 @@
-"""Refuses a `tokenizer.json` whose patterns could take for ever to cut a text into words.
+r"""The patterns by which a `tokenizer.json` cuts a text into words: known ones, and others.
 
-A pattern is a regular expression. Where a choice doesn't lead to a match, its engine goes back and
-tries the next choice. If a part with choices is repeated without limit, each character can double
-the number of ways to try, so that forty letters take practically for ever. The tokenizers in use
-have no such pattern.
+Engines of patterns try again where a choice led nowhere, so that a hostile pattern takes for ever
+on a few letters. Whole texts are shown to the patterns of published tokenizers alone. Any other
+pattern is tried when its file is loaded, in a process whose time is limited, and is then shown a
+few characters of a text at a time.
 """
 
+import json
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import regex
-
-from groundup.errors import ForeignTokenizerError
+from groundup.errors import ForeignTokenizerError, TokenizerError
 from groundup.tokenizers.base import Contents
 
-LONGEST = 4000  # characters
-DEEPEST = 16  # groups within groups
-LARGEST = 2000  # parts, what is counted as often as it comes
-UNLIMITED = float("inf")
+SHOWN = 2000  # characters of a text that a pattern that isn't known is shown at a time
+LONGEST = 4000  # characters of a pattern
+STRETCH = 500_000  # of one white space character; engines give up on a million
+PATIENCE = 20  # seconds on a clock, where a process's time can't be limited
 
-OPENING = regex.compile(r"\((?:\?(?:[ims-]*:|>|P?<\w+>|<?[=!]))?(?![?*])")
-LOOKING = ("(?=", "(?!", "(?<=", "(?<!")
-NOWHERE = regex.compile(r"[\^$]|\\[bBAzZ]|\(\?[ims-]+\)")  # a place between characters, or a flag
-TIMES = regex.compile(r"(?:([*+?])|\{(?=\d|,\d)(\d*)(?:(,)(\d*))?\})[+?]?")
-ONE = regex.compile(
-    r"\\(?:[pP](?:\{[^{}]*\}|\w)|x(?:\{\w*\}|\w\w)|u(?:\{\w*\}|\w{4})|[sSdDwWhHnrtfv]|\W)"
-    r"|[^\\\[()*+?|]",
-    regex.DOTALL,
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+_LATER = (
+    rf"{_ENDINGS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}%s| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_SPACES}"
+)
+QWEN2, LLAMA3 = _LATER % "", _LATER % "{1,3}"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_BY_CASE = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+%s|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*%s"
+    rf"|\p{{N}}%s| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}"
 )
 
+# Taken to whole texts by tiktoken and by `tokenizers` alike.
+KNOWN = frozenset(
+    {
+        GPT2,
+        QWEN2,  # Qwen 2, 2.5 and 3
+        LLAMA3,  # Llama 3, OLMo 2, Phi 4, SmolLM 3
+        rf"{_ENDINGS}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}"
+        rf"| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{_SPACES}",  # Qwen 3.5
+        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*"
+        r"|\s*[\r\n]|\s+(?!\S)|\s+",  # nanochat
+        _BY_CASE % (f"{_ENDINGS}?", f"{_ENDINGS}?", "{1,3}"),  # gpt-oss, Llama 4
+        _BY_CASE % ("", "", ""),  # Mistral's Tekken
+    }
+)
+# Of tokenizers with several patterns one after the other, which `tokenizers` alone encodes.
+KNOWN_STEPS = frozenset(
+    {
+        r"\p{N}{1,3}",  # DeepSeek's three
+        r"[一-龥぀-ゟ゠-ヿ]+",
+        r'[!"#$%&'
+        r"'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+        r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        r"[0-9][0-9][0-9]",  # Falcon's
+        r" ?[^(\s|[.,!?…。，、।۔،])]+",  # BLOOM's
+    }
+)
 
-@dataclass(frozen=True)
-class Extent:
-    """What a pattern or a part of one matches.
+TOO_LONG = f"it takes too long on {SHOWN:,} characters"
+
+# What may look at what stands before a piece of text: anchors, words' edges, looking behind.
+LOOKS_BACK = re.compile(r"\\[AbBGKyY]|\(\?<[=!]|(?<![\[\\])\^")
+# Steps whose result doesn't depend on where a piece of text begins.
+STEPS = {"Sequence", "Split", "ByteLevel", "Digits", "NFC", "NFD", "NFKC", "NFKD", "Lowercase"}
+
+# Between half a second and one and a half of a processor, after the library is loaded.
+TRIAL = """
+import json, sys
+from tokenizers import Regex
+from tokenizers.pre_tokenizers import Split
+patterns, texts = json.load(sys.stdin)
+try:
+    import resource
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    most = int(used.ru_utime + used.ru_stime + 0.5) + 1
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (most, most))
+except ImportError:  # on Windows
+    pass
+for pattern in patterns:
+    split = Split(Regex(pattern), "isolated")
+    for text in texts:
+        split.pre_tokenize_str(text)
+"""
+
+
+def unknown_patterns(contents: Contents, path: Path | str) -> tuple[str, ...]:
+    """Find the patterns of a `tokenizer.json` that aren't known, and try them.
 
     Args:
-        least: The least number of characters that match.
-        size: The number of parts; a part that is repeated n times counts n times.
-        has_choices: Whether the pattern may match in several ways.
-    """
+        contents: What the file says.
+        path: Where the contents came from, for messages.
 
-    least: int = 0
-    size: int = 0
-    has_choices: bool = False
-
-    def then(self, other: "Extent") -> "Extent":
-        """Return the extent of this part followed by the other."""
-        return Extent(
-            self.least + other.least, self.size + other.size, self.has_choices or other.has_choices
-        )
-
-    def instead_of(self, other: "Extent") -> "Extent":
-        """Return the extent of a choice between this part and the other."""
-        return Extent(min(self.least, other.least), self.size + other.size, True)
-
-    def repeated(self, least: int, most: float) -> "Extent":
-        """Return the extent of this part repeated as often as a quantifier says.
-
-        Raises:
-            ValueError: The part has choices and is repeated without limit.
-        """
-        if self.has_choices and most == UNLIMITED:
-            raise ValueError(
-                "it repeats without limit what has choices inside, which may never come to an end"
-            )
-        times = max(1, least if most == UNLIMITED else int(most))
-        return Extent(self.least * least, self.size * times, self.has_choices or least != most)
-
-
-def check_patterns(contents: Contents, path: Path | str) -> None:
-    """Check that the patterns in all steps of a `tokenizer.json` are safe to run.
+    Returns:
+        The patterns. With any, texts must be shown in pieces.
 
     Raises:
-        ForeignTokenizerError: A pattern isn't safe to run.
+        ForeignTokenizerError: A pattern takes too long, isn't understood by `tokenizers`, or
+            belongs to a file whose other steps depend on where a piece of text begins.
     """
-    for pattern in _patterns(
-        [value for part, value in contents.items() if part not in ("model", "added_tokens")]
-    ):
-        try:
-            extent_of(pattern)
-        except ValueError as error:
+    parts = [value for part, value in contents.items() if part not in ("model", "added_tokens")]
+    found = dict.fromkeys(_patterns(parts))
+    unknown = tuple(pattern for pattern in found if pattern not in KNOWN | KNOWN_STEPS)
+    if unknown:
+        steps = [*_steps(contents.get("normalizer")), *_steps(contents.get("pre_tokenizer"))]
+        others = {str(step.get("type")) for step in steps} - STEPS
+        others |= {"add_prefix_space" for step in steps if step.get("add_prefix_space")}
+        problem = f"it asks for {', '.join(sorted(others))} besides" if others else _try(unknown)
+        if problem is not None:
             raise ForeignTokenizerError(
-                f"{path} has the pattern {pattern[:200]!r}, but {error}"
-            ) from error
+                f"{path} cuts words by {unknown[0][:200]!r}, which isn't a pattern that groundup "
+                f"knows, and {problem}"
+            )
+    return unknown
 
 
 def _patterns(steps: Any) -> Iterator[str]:
@@ -96,95 +131,76 @@ def _patterns(steps: Any) -> Iterator[str]:
         yield from _patterns(inner)
 
 
-def extent_of(pattern: str) -> Extent:
-    """Find out what a pattern matches.
+def _steps(part: Any) -> Iterator[dict[str, Any]]:
+    """A part of the pipeline and all steps inside it."""
+    if isinstance(part, dict):
+        yield part
+        for value in part.values():
+            if isinstance(value, list):
+                for step in value:
+                    yield from _steps(step)
+
+
+@lru_cache(maxsize=256)
+def _try(patterns: tuple[str, ...]) -> str | None:
+    """What is wrong with patterns, found out by a process of limited time; None if nothing is."""
+    if any(len(pattern) > LONGEST for pattern in patterns):
+        return f"it has more than {LONGEST:,} characters"
+    if any(map(LOOKS_BACK.search, patterns)):
+        return "it looks back, beyond the piece of a text that it may be shown"
+    letters = [*"aA0 \n!_é中", *sorted(set("".join(patterns)))[-20:]]
+    texts = [letter * (SHOWN - 1) + "\0" for letter in dict.fromkeys(letters)]
+    task = json.dumps([patterns, [*texts, "aA0 !\n" * (SHOWN // 6)]])
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-c", TRIAL],
+            input=task,
+            text=True,
+            errors="replace",
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return TOO_LONG
+    except OSError as error:
+        return f"it can't be tried: {error}"
+    if tried.returncode > 0:
+        said = (tried.stderr.strip().splitlines() or ["it failed"])[-1]
+        return f"`tokenizers` refuses it: {said[:200]}"
+    return None if tried.returncode == 0 else TOO_LONG
+
+
+def check_stretches(text: str) -> None:
+    """Check that no white space is so long that a pattern can't cut it into words.
 
     Raises:
-        ValueError: The pattern isn't safe to run, or isn't understood.
+        TokenizerError: A white space character stands there too often in a row.
     """
-    if len(pattern) > LONGEST:
-        raise ValueError(f"it has more than {LONGEST:,} characters")
-    reader = _Reader(pattern)
-    whole = reader.alternatives(0)
-    if reader.place < len(pattern):
-        raise ValueError(
-            f"{pattern[reader.place : reader.place + 9]!r} in it is nothing that groundup "
-            "understands"
-        )
-    if whole.size > LARGEST:
-        raise ValueError(f"it has more than {LARGEST:,} parts")
-    return whole
+    if len(text) < STRETCH:
+        return
+    for space, name in ((" ", "spaces"), ("\n", "line ends"), ("\t", "tabs"), ("\r", "returns")):
+        if space * STRETCH in text:
+            raise TokenizerError(
+                f"a text has {STRETCH:,} or more {name} in a row, too many to be cut into words. "
+                "Shorten them"
+            )
 
 
-class _Reader:
-    """Goes through a pattern; `place` is how far it is."""
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn whatever a library in Rust raises while the body runs into an error of one line.
 
-    def __init__(self, pattern: str) -> None:
-        self.pattern, self.place = pattern, 0
+    Args:
+        what: What the library refuses, as the beginning of a sentence.
 
-    def take(self, what: "regex.Pattern[str]") -> "regex.Match[str] | None":
-        """What stands here, passed by if it is that."""
-        if match := what.match(self.pattern, self.place):
-            self.place = match.end()
-        return match
-
-    def alternatives(self, depth: int) -> Extent:
-        """Sequences with `|` between them."""
-        if depth > DEEPEST:
-            raise ValueError(f"it has groups within more than {DEEPEST} others")
-        found = self.sequence(depth)
-        while self.pattern.startswith("|", self.place):
-            self.place += 1
-            found = found.instead_of(self.sequence(depth))
-        return found
-
-    def sequence(self, depth: int) -> Extent:
-        """Parts one after the other, each as often as its quantifier says."""
-        found = Extent()
-        while (part := self.part(depth)) is not None:
-            while times := self.take(TIMES):
-                part = part.repeated(*_least_and_most(times))
-            found = found.then(part)
-        return found
-
-    def part(self, depth: int) -> Extent | None:
-        """A character, a class, a group or a place; None where there is none of them."""
-        if self.pattern.startswith("[", self.place):
-            self.place = _end_of_class(self.pattern, self.place)
-            return Extent(1, 1)
-        if self.take(NOWHERE):
-            return Extent(0, 1)
-        if group := self.take(OPENING):
-            inner = self.alternatives(depth + 1)
-            if not self.pattern.startswith(")", self.place):
-                raise ValueError("a group in it never ends")
-            self.place += 1
-            return Extent(0, inner.size, inner.has_choices) if group[0] in LOOKING else inner
-        return Extent(1, 1) if self.take(ONE) else None
-
-
-def _least_and_most(times: "regex.Match[str]") -> tuple[int, float]:
-    """How often a quantifier lets its part come."""
-    sign, least, comma, most = times.groups()
-    if sign:
-        return int(sign == "+"), 1 if sign == "?" else UNLIMITED
-    return int(least or 0), int(most) if most else UNLIMITED if comma else int(least)
-
-
-def _end_of_class(pattern: str, place: int) -> int:
-    """The place behind the `]` that ends the class beginning here; classes stand in classes."""
-    depth = 0
-    while place < len(pattern):
-        character = pattern[place]
-        if character == "\\":
-            place += 1
-        elif character == "[":
-            depth += 1
-            place += pattern.startswith("^", place + 1)
-            place += pattern.startswith("]", place + 1)  # the first in a class is itself
-        elif character == "]":
-            depth -= 1
-            if not depth:
-                return place + 1
-        place += 1
-    raise ValueError("a class in it never ends")
+    Raises:
+        TokenizerError: The library raised an error or panicked. A panic isn't an `Exception`.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        said = (str(error).splitlines() or [""])[0][:200]
+        raise TokenizerError(f"{what}: {type(error).__name__}: {said}") from error
