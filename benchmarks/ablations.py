@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common import recipe_with, result_line
+from common import conclude, recipe_with
 from groundup.models.modern import Modern, Rotation
 from groundup.models.registry import Model
 from groundup.recipes.schema import Recipe
@@ -135,7 +135,7 @@ def main(words: list[str] | None = None) -> None:
         "one)"
     )
     peer = min(medians.values())
-    print(result_line(claim, ours=ours, peer=peer, ratio=peer / ours, unit="nats a token"))
+    conclude(claim, ours=ours, peer=peer, ratio=peer / ours, unit="nats a token")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common import result_line
+from common import conclude
 from groundup.machine.device import keep_freed_memory
 from groundup.models.attention import attention_by_products
 
@@ -88,7 +88,7 @@ def main(words: list[str] | None = None) -> None:
         "compiled attention over 256 characters in a bfloat16 model is faster by products than by "
         "the kernel"
     )
-    print(result_line(claim, ours=ours, peer=peer, ratio=peer / ours, unit="milliseconds"))
+    conclude(claim, ours=ours, peer=peer, ratio=peer / ours, unit="milliseconds")
 
 
 if __name__ == "__main__":

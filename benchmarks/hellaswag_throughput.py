@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from common import result_line
+from common import conclude
 from groundup.checkpoints import model_folder
 from groundup.data.choice_items import Item
 from groundup.data.hellaswag_items import OFFICIAL, read_items
@@ -157,18 +157,17 @@ def main(words: list[str] | None = None) -> None:
     assert difference < AGREE, "they scored different things"
     mine, *peers = (len(chosen) / sum(contender.seconds) for contender in contenders)
     claim = (
-        "HellaSwag at 124M parameters is scored at least 2.0 times as fast as by "
+        "HellaSwag at 124M parameters is scored faster than by "
         f"lm-evaluation-harness, at its best batch size of {', '.join(map(str, BATCHES))}"
     )
     peer = max(peers)
-    print(
-        result_line(
-            claim,
-            ours=mine,
-            peer=2.0 * peer,
-            ratio=mine / (2.0 * peer),
-            unit="items/s, the peer's doubled",
-        )
+    conclude(
+        claim,
+        ours=mine,
+        peer=peer,
+        ratio=mine / peer,
+        unit="items/s",
+        script="hellaswag_throughput",
     )
 
 

@@ -13,7 +13,7 @@ import time
 
 import torch
 
-from common import result_line
+from common import conclude
 from groundup.models.config import ModernConfig
 from groundup.models.modern import Modern
 from groundup.optim.groups import RULES, group_parameters, matrices_of
@@ -71,7 +71,7 @@ def main(words: list[str] | None = None) -> None:
         "the batched Muon is faster than torch's at 0.8M and at 124M parameters (the closer of "
         "both)"
     )
-    print(result_line(claim, ours=ours, peer=theirs, ratio=ratio, unit="seconds a step"))
+    conclude(claim, ours=ours, peer=theirs, ratio=ratio, unit="seconds a step")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from common import recipe_with, result_line
+from common import conclude, recipe_with
 from trained import Variant, compare, markdown, text_of
 
 SOURCE_CHARACTERS = 2_000_000
@@ -59,7 +59,7 @@ def main(words: list[str] | None = None) -> None:
         "the settings of shakespeare-best beat the classic recipe on other texts at equal time "
         "(the closer of both)"
     )
-    print(result_line(claim, ours=best, peer=classic, ratio=ratio, unit="nats a character"))
+    conclude(claim, ours=best, peer=classic, ratio=ratio, unit="nats a character")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from common import result_line
+from common import conclude
 
 MODERN = ["--model.architecture", "modern", "--optim.optimizer", "muon", "--model.dropout", "0.0"]
 FLOAT32, BFLOAT16 = ["--train.precision", "float32"], ["--train.precision", "bfloat16"]
@@ -121,7 +121,7 @@ def main(words: list[str] | None = None) -> None:
         "what is allowed)"
     )
     worst = max(worst_memory / 0.10, worst_time / 0.15)
-    print(result_line(claim, ours=worst, peer=1.0, ratio=1.0 / worst, unit="of the allowed error"))
+    conclude(claim, ours=worst, peer=1.0, ratio=1.0 / worst, unit="of the allowed error")
 
 
 if __name__ == "__main__":

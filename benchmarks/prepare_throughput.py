@@ -26,7 +26,7 @@ import pyarrow
 import pyarrow.parquet
 import tiktoken
 
-from common import result_line
+from common import conclude
 from groundup.data.corpora import load_corpus
 from groundup.prepare.documents import Reading, read_documents
 from groundup.prepare.inputs import find_parts
@@ -187,11 +187,7 @@ def measure_memory(folder: Path, gigabytes: float, workers: int) -> None:
             "processes together"
         )
         most = max(most, found)
-    print(
-        result_line(
-            "prepare takes under 600 MB", ours=most, peer=600.0, ratio=600.0 / most, unit="MB"
-        )
-    )
+    conclude("prepare takes under 600 MB", ours=most, peer=600.0, ratio=600.0 / most, unit="MB")
 
 
 def measure_speed(folder: Path, megabytes: float, workers: int, rounds: int) -> None:
@@ -216,14 +212,13 @@ def measure_speed(folder: Path, megabytes: float, workers: int, rounds: int) -> 
         f"{workers} workers, their start included: {together:.2f} MB/s, {together / peer:.2f} of it"
     )
     speed = statistics.median(ours[".jsonl"])
-    print(
-        result_line(
-            "prepare encodes at raw tiktoken's speed",
-            ours=speed,
-            peer=peer,
-            ratio=speed / peer,
-            unit="MB/s",
-        )
+    conclude(
+        "prepare encodes at raw tiktoken's speed",
+        ours=speed,
+        peer=peer,
+        ratio=speed / peer,
+        unit="MB/s",
+        script="prepare_throughput",
     )
 
 

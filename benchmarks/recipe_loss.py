@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import result_line
+from common import conclude
 from groundup.recipes.files import load_recipe, packaged
 
 
@@ -66,7 +66,7 @@ def main(words: list[str] | None = None) -> None:
         f"{stated:g}"
     )
     claim = f"the recipe {given.recipe} reaches the validation loss that it states"
-    print(result_line(claim, ours=median, peer=stated, ratio=stated / median, unit="nats a token"))
+    conclude(claim, ours=median, peer=stated, ratio=stated / median, unit="nats a token")
 
 
 if __name__ == "__main__":

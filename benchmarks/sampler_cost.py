@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import recipe_with, result_line
+from common import conclude, recipe_with
 from groundup.data.sampler import Sampler
 from groundup.data.shard_file import DTYPES, HEADER, MAGIC, open_shard, write_shard_file
 from groundup.data.shard_folder import FORMAT, INDEX, VERSION, open_folder
@@ -132,14 +132,10 @@ def main(words: list[str] | None = None) -> None:
     )
     if 0.02 / (batch / step) <= 1.0 / seconds:
         claim = f"a sampler batch costs under 2% of a step of {given.recipe}"
-        print(
-            result_line(
-                claim, ours=batch / step, peer=0.02, ratio=0.02 / (batch / step), unit="of a step"
-            )
-        )
+        conclude(claim, ours=batch / step, peer=0.02, ratio=0.02 / (batch / step), unit="of a step")
     else:
         claim = f"{given.tokens:,} tokens open in under a second"
-        print(result_line(claim, ours=seconds, peer=1.0, ratio=1.0 / seconds, unit="seconds"))
+        conclude(claim, ours=seconds, peer=1.0, ratio=1.0 / seconds, unit="seconds")
 
 
 if __name__ == "__main__":

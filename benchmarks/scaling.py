@@ -12,7 +12,7 @@ AdamW: the plainest training there is.
 import argparse
 import math
 
-from common import recipe_with, result_line
+from common import conclude, recipe_with
 from groundup.profiling.bench import bench
 from groundup.profiling.synthetic import synthetic_dataset
 from groundup.training.session import Session
@@ -81,9 +81,7 @@ def main(words: list[str] | None = None) -> None:
         "the cost of a step grows no faster than its operations (largest exponent over the "
         "theory's)"
     )
-    print(
-        result_line(claim, ours=worst, peer=1.0, ratio=1.0 / worst, unit="exponent over exponent")
-    )
+    conclude(claim, ours=worst, peer=1.0, ratio=1.0 / worst, unit="exponent over exponent")
 
 
 if __name__ == "__main__":

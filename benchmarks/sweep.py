@@ -11,7 +11,7 @@ import argparse
 import shlex
 import statistics
 
-from common import recipe_with, result_line
+from common import conclude, recipe_with
 from trained import Variant, compare, markdown, text_of
 
 
@@ -37,7 +37,7 @@ def main(words: list[str] | None = None) -> None:
     ours = medians.pop("the recipe")
     best = min(medians.values(), default=ours)
     claim = f"the settings of {given.recipe} are no worse than their neighbours"
-    print(result_line(claim, ours=ours, peer=best, ratio=best / ours, unit="nats a token"))
+    conclude(claim, ours=ours, peer=best, ratio=best / ours, unit="nats a token")
 
 
 if __name__ == "__main__":

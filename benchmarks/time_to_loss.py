@@ -23,7 +23,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from common import result_line
+from common import conclude
 
 STEPS, WARMUP_STEPS, BATCH, CONTEXT = 2000, 100, 12, 64
 PEAK, FLOOR = 1e-3, 1e-4
@@ -194,10 +194,13 @@ def main(words: list[str] | None = None) -> None:
         "than the peer"
     )
     ratio = other.training / one.training
-    print(
-        result_line(
-            claim, ours=one.training, peer=other.training, ratio=ratio, unit="seconds of training"
-        )
+    conclude(
+        claim,
+        ours=one.training,
+        peer=other.training,
+        ratio=ratio,
+        unit="seconds of training",
+        script="time_to_loss",
     )
 
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from common import result_line
+from common import conclude
 from groundup.tokenizers.base import END_OF_TEXT
 from groundup.tokenizers.train import learn_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -99,7 +99,7 @@ def main(words: list[str] | None = None) -> None:
         f"learning {given.vocab_size:,} tokens from {given.megabytes:g} MB is at least as fast as "
         "with `tokenizers`"
     )
-    print(result_line(claim, ours=ours, peer=peer, ratio=peer / ours, unit="seconds"))
+    conclude(claim, ours=ours, peer=peer, ratio=peer / ours, unit="seconds")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import torch
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from common import result_line
+from common import conclude
 from groundup.checkpoints.model_folder import to_hugging_face
 from groundup.data.dataset import Dataset
 from groundup.machine.device import make_deterministic
@@ -212,14 +212,13 @@ def main(words: list[str] | None = None) -> None:
     contenders, trainer = compare(recipe, given.steps, given.rounds)
     report(contenders, trainer)
     mine, theirs = contenders[0], contenders[-1]
-    print(
-        result_line(
-            f"training {given.recipe} is at least as fast as a GPT2LMHeadModel of its size",
-            ours=statistics.median(mine.blocks),
-            peer=statistics.median(theirs.blocks),
-            ratio=paired_ratio(mine, theirs),
-            unit="tokens/s",
-        )
+    conclude(
+        f"training {given.recipe} is at least as fast as a GPT2LMHeadModel of its size",
+        ours=statistics.median(mine.blocks),
+        peer=statistics.median(theirs.blocks),
+        ratio=paired_ratio(mine, theirs),
+        unit="tokens/s",
+        script="train_throughput",
     )
 
 

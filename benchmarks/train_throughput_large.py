@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from common import recipe_with, result_line
+from common import conclude, recipe_with
 from groundup.profiling.operations import matmul_peak, operations_per_token
 from train_throughput import WARMUP_STEPS, assemble, ours, paired_ratio, peer, take_turns
 from trained import text_of
@@ -62,7 +62,9 @@ def main(words: list[str] | None = None) -> None:
         "eager float32"
     )
     ratio = paired_ratio(*contenders)
-    print(result_line(claim, ours=mine, peer=theirs, ratio=ratio, unit="tokens/s"))
+    conclude(
+        claim, ours=mine, peer=theirs, ratio=ratio, unit="tokens/s", script="train_throughput_large"
+    )
 
 
 if __name__ == "__main__":

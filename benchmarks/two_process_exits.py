@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from common import result_line
+from common import conclude
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 TINY = (
@@ -66,7 +66,7 @@ def main(words: list[str] | None = None) -> None:
                 print(finished.stderr)
     print(f"{clean} of {given.runs} runs exited with 0")
     claim = "two-process runs end with exit status 0"
-    print(result_line(claim, ours=clean, peer=given.runs, ratio=clean / given.runs, unit="runs"))
+    conclude(claim, ours=clean, peer=given.runs, ratio=clean / given.runs, unit="runs")
 
 
 if __name__ == "__main__":

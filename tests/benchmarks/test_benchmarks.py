@@ -3,6 +3,8 @@ read.
 """
 
 import json
+import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -173,3 +175,37 @@ def test_an_exponent_is_a_slope(monkeypatch: pytest.MonkeyPatch) -> None:
     import scaling
 
     assert scaling.slope((1, 10, 100), [3.0, 300.0, 30_000.0]) == pytest.approx(2.0)
+
+
+def test_a_script_that_falls_short_of_the_readme_exits_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import common
+
+    kinds = tomllib.loads((BENCHMARKS / "figures.toml").read_text("utf-8"))
+    said = {"claim": "it is fast", "ours": 1.0, "peer": 1.0, "unit": "s"}
+    monkeypatch.setattr(common, "figures", lambda: kinds["zen4"])
+    common.conclude(**said, ratio=1.84, script="hellaswag_throughput")
+    with pytest.raises(SystemExit) as ended:
+        common.conclude(**said, ratio=1.6, script="hellaswag_throughput")
+    assert ended.value.code == 1
+    *_, says, line = capsys.readouterr().out.splitlines()
+    assert says == "README.md says 1.85 of AMD EPYC, Zen 4; this is 1.6"
+    assert list(json.loads(line)) == KEYS
+    assert re.search(r"peaks float32 [\d,]+, bfloat16 [\d,]+ GFLOP/s", json.loads(line)["machine"])
+    monkeypatch.setattr(common, "figures", lambda: None)
+    common.conclude(**said, ratio=0.1, script="hellaswag_throughput")
+    assert "no figure of this kind of CPU" in capsys.readouterr().out
+
+
+def test_the_readme_quotes_the_figures_of_each_kind() -> None:
+    readme = (BENCHMARKS.parent / "README.md").read_text("utf-8")
+    rows = [line for line in readme.splitlines() if line.startswith("| `")]
+    kinds = tomllib.loads((BENCHMARKS / "figures.toml").read_text("utf-8"))
+    for place, kind in enumerate(kinds.values()):
+        scripts = {name: value for name, value in kind.items() if isinstance(value, float)}
+        for script, value in scripts.items():
+            (row,) = [row for row in rows if row.startswith(f"| `{script}.py`")]
+            assert f"{value:g}" in row.split("|")[2 + place], (script, kind["title"])
+        assert f"{kind['title'].partition(', ')[2]} ({kind['peaks']})" in readme
