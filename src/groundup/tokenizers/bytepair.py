@@ -293,7 +293,8 @@ def _split_pattern(split: dict[str, Any]) -> str:
     pattern = split.get("pattern")
     pattern = pattern.get("Regex") if isinstance(pattern, dict) else None
     kind = split.get("type"), split.get("behavior"), bool(split.get("invert"))
-    return pattern if kind == ("Split", "Isolated", False) and pattern in KNOWN else ""
+    is_known = isinstance(pattern, str) and pattern in KNOWN
+    return pattern if kind == ("Split", "Isolated", False) and is_known else ""
 
 
 def _steps(part: Any) -> Iterator[dict[str, Any]]:
