@@ -37,6 +37,11 @@ PROBES = Path(__file__).with_name("client_probes.py")
 TEXT = "the quick brown fox jumps over the lazy dog and then goes home.\n" * 20
 PROMPT, GREEDY = "the lazy fox", 12
 BPE = ("bpe-gpt2", "bpe-modern")
+# of torch and of what it needs: what would be downloaded for each reader
+BORROWED = {
+    *("torch", "torchgen", "functorch", "numpy", "numpy.libs", "sympy", "mpmath", "networkx"),
+    *("jinja2", "markupsafe", "filelock", "fsspec", "typing_extensions", "setuptools"),
+}
 FOLDERS = (*BPE, "characters-gpt2", "characters-modern")
 
 
@@ -137,7 +142,11 @@ def environment(home: Path, title: str, reader: Reader) -> Path:
             capture_output=True,
             text=True,
         )
-        borrowed = sysconfig.get_path("purelib")
+        borrowed = place / "borrowed"
+        borrowed.mkdir()
+        for path in Path(sysconfig.get_path("purelib")).iterdir():
+            if path.name.partition("-")[0].removesuffix(".py") in BORROWED:
+                (borrowed / path.name).symlink_to(path)
         Path(found.stdout.strip(), "borrowed.pth").write_text(f"{borrowed}\n", "utf-8")
         install = [python, "-m", "pip", "install", "--quiet", *reader.needs]
         installed = subprocess.run(install, capture_output=True, text=True, check=False)
