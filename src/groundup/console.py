@@ -37,7 +37,7 @@ def print_json(result: dict[str, Any]) -> None:
 
 
 def short_count(number: int) -> str:
-    """Give a count as people say it: 803 thousand is 803K, 10.7 million is 10.7M."""
+    """Write a count as people say it: 803 thousand is 803K, 10.7 million is 10.7M."""
     for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
         if number >= size:
             return f"{number / size:.3g}{letter}"
@@ -45,7 +45,7 @@ def short_count(number: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Give a time as people say it: 12.3 s, 4 min 10 s, 3 h 20 min, 2 d 5 h."""
+    """Write a time as people say it: 12.3 s, 4 min 10 s, 3 h 20 min, 2 d 5 h."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     for size, unit, small, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
@@ -55,7 +55,7 @@ def duration(seconds: float) -> str:
 
 
 def mebibytes(size: int) -> str:
-    """Give a number of bytes as people say it: 1,234 MiB."""
+    """Write a number of bytes as people say it: 1,234 MiB."""
     return f"{size / 2**20:,.0f} MiB"
 
 
@@ -65,7 +65,7 @@ def report(text: str) -> None:
 
 
 def show(result: Any, table: Table, as_json: bool) -> None:
-    """Print a dataclass, as one line of JSON if `as_json` is set, or else its table."""
+    """Print a result: the dataclass as one line of JSON if `as_json` is set, else its table."""
     if as_json:
         sys.stdout.write(json.dumps(asdict(result)) + "\n")
     else:
@@ -85,7 +85,7 @@ class _Lines(logging.Handler):
 
 @contextmanager
 def messages_to(write: Callable[[str], None]) -> Iterator[None]:
-    """Give every message of groundup's loggers to `write`, and to nobody else, while the body runs.
+    """Give the messages of groundup's loggers to `write` alone, as long as a `with` block runs.
 
     Args:
         write: Takes one message, without a line's end.

@@ -1,4 +1,4 @@
-"""The errors that a user can cause, each said in one line: what is wrong, its value, the remedy."""
+"""The errors that a user can cause, each said in one line: what is wrong, the value, the remedy."""
 
 LONGEST = 2000  # characters of a message
 
@@ -29,7 +29,7 @@ class RecipeError(GroundupError):
 
 
 class CorpusError(GroundupError):
-    """A text that is missing, empty, too short, damaged or has changed."""
+    """A text or a download that is missing, empty, too short, damaged or has changed."""
 
 
 class TokenizerError(GroundupError):
@@ -57,7 +57,7 @@ class EvaluationError(GroundupError):
 
 
 class ExportError(GroundupError):
-    """A model that a format can't express, or a place that an export can't go to."""
+    """A model that a format can't express, or a path that an export can't be written to."""
 
 
 class MachineError(GroundupError):
@@ -65,7 +65,7 @@ class MachineError(GroundupError):
 
 
 class OutOfMemoryError(GroundupError):
-    """The recipe needs more memory than the machine gives."""
+    """A recipe that needs more memory than the machine has."""
 
 
 class RunError(GroundupError):

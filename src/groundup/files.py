@@ -13,7 +13,7 @@ from uuid import uuid4
 
 @contextmanager
 def open_whole(path: Path, apart: Path | None = None) -> Iterator[BinaryIO]:
-    """Open a file for writing that gets its name when the body ends and its bytes are on the disk.
+    """Open a file that gets its name when the `with` block ends and its bytes are on the disk.
 
     Args:
         path: The name that the file gets; a file of that name is replaced.
@@ -37,7 +37,17 @@ def open_whole(path: Path, apart: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def write_whole(path: Path, text: str, apart: Path | None = None) -> None:
-    """Write a text in UTF-8 as `open_whole` does."""
+    """Write a text in UTF-8 to a file that appears whole or not at all.
+
+    Args:
+        path: The name that the file gets; a file of that name is replaced.
+        text: The text.
+        apart: The folder, on the same disk, in which the file lies until it is whole; if left out,
+            the folder of `path`.
+
+    Raises:
+        OSError: The file can't be written.
+    """
     content = text.encode("utf-8")
     with open_whole(path, apart) as file:
         file.write(content)
@@ -46,7 +56,19 @@ def write_whole(path: Path, text: str, apart: Path | None = None) -> None:
 def write_json(
     path: Path, value: Any, *, ensure_ascii: bool = True, indent: int = 2, apart: Path | None = None
 ) -> None:
-    """Write a value as indented JSON as `open_whole` does."""
+    """Write a value as indented JSON to a file that appears whole or not at all.
+
+    Args:
+        path: The name that the file gets; a file of that name is replaced.
+        value: The value.
+        ensure_ascii: Whether characters beyond ASCII are escaped.
+        indent: The number of spaces of a level.
+        apart: The folder, on the same disk, in which the file lies until it is whole; if left out,
+            the folder of `path`.
+
+    Raises:
+        OSError: The file can't be written.
+    """
     write_whole(path, json.dumps(value, ensure_ascii=ensure_ascii, indent=indent) + "\n", apart)
 
 
@@ -90,6 +112,6 @@ def read_json(path: Path) -> Any:
 
     Raises:
         OSError: The file can't be read.
-        ValueError: The file isn't JSON in UTF-8, or its values are nested too deeply.
+        ValueError: The file isn't JSON in UTF-8, or its values are nested more than 64 levels deep.
     """
     return parse_json(path.read_text("utf-8"))

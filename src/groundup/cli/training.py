@@ -188,7 +188,7 @@ def describe(trainer: Trainer, run: RunFolder) -> str:
 
 
 def describe_adapters(recipe: Recipe, facts: dict[str, Any]) -> str:
-    """Say how few parameters train, where only adapters do: a line, or nothing."""
+    """Return a line that says how few parameters adapters train, or an empty text without any."""
     if not recipe.lora.rank:
         return ""
     trained = facts["trained_parameters"]

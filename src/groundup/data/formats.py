@@ -36,7 +36,7 @@ class Source:
 
     @property
     def exists(self) -> bool:
-        """Whether there is such a corpus, file or folder."""
+        """Whether the corpus, file or folder that the name stands for exists."""
         return self.kind == "named" or self.path.exists()
 
     @property

@@ -63,11 +63,11 @@ def find_overlap(
     """Look in the training split for n-grams of the validation split and of HellaSwag's items.
 
     Args:
-        folder: The open shards.
+        folder: The open folder of shards.
         n: The number of tokens of an n-gram.
         separator: The token between documents, if there is one.
         tokenizer: The tokenizer of the shards. Without a tokenizer items can't be looked for.
-        hellaswag: The file of HellaSwag's items, if there is one.
+        hellaswag: A file of HellaSwag's validation items, if there is one.
 
     Returns:
         The overlap of the documents, and that of the items, or None if no items were looked for.

@@ -28,7 +28,7 @@ Level = Literal["ok", "note", "warning"]
 
 @dataclass(frozen=True)
 class Finding:
-    """A line of the report.
+    """A line of the report on a folder of shards.
 
     Args:
         level: `ok`, `note` for what is worth knowing, or `warning`.
@@ -47,7 +47,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Split:
-    """A split's figures, with None for each that isn't known."""
+    """The figures of the training or the validation split; None for each that isn't known."""
 
     name: str
     tokens: int

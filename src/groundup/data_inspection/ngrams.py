@@ -1,4 +1,4 @@
-"""Finds n-grams of the texts that a model is measured on in the training split.
+"""Looks in the training split for n-grams of the texts that a model is measured on.
 
 Brown et al. (2020, appendix C) compare n-grams of 13 words. Here an n-gram is 13 tokens, which are
 about ten words, so that shards needn't be decoded. This works because the same tokenizer cuts the
@@ -108,7 +108,7 @@ class NgramTable:
         np.bitwise_or.at(self._filter, places >> 3, np.left_shift(1, places & 7).astype(np.uint8))
 
     def mark(self, hashes: np.ndarray, found: np.ndarray) -> None:
-        """Set found[i] where self.hashes[i] is one of `hashes`."""
+        """Set found[i] to True where self.hashes[i] is one of `hashes`."""
         places = (hashes >> self._shift).view(np.int64)
         candidates = (self._filter.take(places >> 3) >> (places & 7).astype(np.uint8)) & 1
         found[self._places(np.sort(hashes[candidates.view(bool)]))] = True
@@ -122,7 +122,7 @@ class NgramTable:
         return places[self.hashes[places] == hashes]
 
     def search(self, shards: Iterable[Shard], hasher: NgramHash) -> np.ndarray:
-        """Tell which of the n-grams occur in the shards: [n-grams] bool.
+        """Tell which n-grams of the table occur in some shards: [n-grams] bool.
 
         The shards are read once, in constant memory.
         """
@@ -162,11 +162,11 @@ class DocumentNgrams:
         return cls(np.concatenate(hashes), counts, tokens, whole)
 
     def shares(self, table: NgramTable, found: np.ndarray) -> np.ndarray:
-        """Give the share of each document's n-grams that was found.
+        """Return the share of each document's n-grams that a search in a table found.
 
         Args:
-            table: A table that has all of these n-grams.
-            found: What the table's `search` gave.
+            table: A table that has all n-grams of the documents.
+            found: For each n-gram of the table whether it was found, as `search` returned it.
 
         Returns:
             [documents]; NaN for a document that is too short to have an n-gram.
@@ -182,7 +182,7 @@ class DocumentNgrams:
 def sample(
     shards: list[Shard], separator: int | None, hasher: NgramHash, most: int = SAMPLE
 ) -> DocumentNgrams:
-    """Hash the documents of a split: all of them, or a sample of about `most` tokens.
+    """Hash the n-grams of a split's documents: of all, or of a sample of about `most` tokens.
 
     A sample is made of evenly spread stretches of 2^14 tokens; a document that continues beyond the
     end of a stretch is cut there. Where no separator is found, 1,024 tokens count as a document.

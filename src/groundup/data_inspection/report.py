@@ -34,7 +34,7 @@ class Report:
         return sum(finding.level == "warning" for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the report as values that JSON knows."""
+        """Return the report as values that JSON knows."""
         rows = [vars(row) for row in self.findings]
         return {"folder": str(self.path), "warnings": self.warnings, "findings": rows}
 
@@ -46,8 +46,8 @@ def report_on(
 
     Args:
         path: The folder.
-        hellaswag: A file of HellaSwag's validation items; left out, the one in the cache if it is
-            there.
+        hellaswag: A file of HellaSwag's validation items; left out, the one in groundup's cache if
+            it is there.
         tokenizer: The tokenizer that made the shards, for shards without an index.
         thorough: Whether to read every shard and verify it.
 
@@ -76,13 +76,15 @@ def inspect(
     hellaswag: Path | None = None,
     thorough: bool = False,
 ) -> Report:
-    """Inspect an open folder.
+    """Inspect a folder of shards that `open_folder` opened, and return the findings.
 
     Args:
-        folder: The open shards.
+        folder: The open folder.
         tokenizer: The tokenizer that made the shards, if it is known.
-        hellaswag: As for `report_on`.
-        thorough: As for `report_on`.
+        hellaswag: A file of HellaSwag's validation items; left out, the one in groundup's cache if
+            it is there.
+        thorough: Whether to read every shard and verify it. Shards without an index are verified
+            anyway if their tokenizer is known.
 
     Raises:
         CorpusError: A shard or the index is damaged.

@@ -21,7 +21,7 @@ def verify(folder: ShardFolder, vocab_size: int | None, separator: int | None) -
     """Check that shards are what their headers, their index and their tokenizer say.
 
     Args:
-        folder: The open shards.
+        folder: The open folder of shards.
         vocab_size: The size of the tokenizer's vocabulary, if it is known.
         separator: The tokenizer's token before each document, if there is one.
 

@@ -77,7 +77,7 @@ class Statistics:
         self._learn(given)
 
     def examine(self, text: str, data: bytes, origin: str) -> None:
-        """Take a document into account.
+        """Add a document to the statistics.
 
         Args:
             text: The document's text as it was read, lone surrogates included.
@@ -163,7 +163,7 @@ class Statistics:
         self._learn(later.characters)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the statistics as values that JSON knows, the same for equal statistics."""
+        """Return the statistics as values that JSON knows, the same for equal statistics."""
         return {
             "documents": self.documents,
             "bytes": self.size,
@@ -174,11 +174,11 @@ class Statistics:
 
     @classmethod
     def from_json(cls, value: Any, where: str = "statistics") -> "Statistics":
-        """Read what `to_json` gave.
+        """Make the statistics from values that `to_json` returned.
 
         Args:
             value: A value from JSON.
-            where: Where the value stands, for the message.
+            where: Where the value stands, for the error's message.
 
         Raises:
             CorpusError: The value is something else.

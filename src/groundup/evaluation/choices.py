@@ -11,9 +11,10 @@ from groundup.evaluation.task import Settings
 
 
 class Choices(MultipleChoice):
-    """Items with a `context`, two or more `endings` and the `label` of the right one, from 0.
+    """The task of choosing the right ending of each context, on items of the user's own.
 
-    A space joins the context and an ending, and an item's number is the number of its line.
+    An item has a `context`, two or more `endings`, and as `label` the index of the right ending,
+    from 0. A space joins the context and an ending. An item's number is the number of its line.
     """
 
     name: ClassVar = "choices"
@@ -22,14 +23,19 @@ class Choices(MultipleChoice):
 
     @classmethod
     def read(cls, settings: Settings) -> ItemsFile:
-        """Read the file that the settings name."""
+        """Read the file of items that the settings name.
+
+        Raises:
+            CorpusError: The file can't be read, or a line is no item.
+            EvaluationError: The settings name no file.
+        """
         if settings.file is None:
             raise EvaluationError(f"the task choices needs items: {settings.flag} ITEMS.jsonl")
         return open_file(settings.file, read_items)
 
 
 def read_items(path: Path) -> list[Item]:
-    """Read a file of JSON lines with `context`, `endings` and `label`.
+    """Read items from a file of JSON lines with `context`, `endings` and `label`.
 
     Raises:
         CorpusError: A line is no item; the error names file and line.

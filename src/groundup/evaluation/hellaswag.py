@@ -20,13 +20,14 @@ from groundup.tokenizers.base import Tokenizer
 
 
 def harness(item: Item, tokenizer: Tokenizer) -> Request:
-    """Make the request of an item: the preprocessed context, then a space and each ending.
+    """Make the request that scores an item: the preprocessed context, then a space and each ending.
 
-    As in lm-evaluation-harness 0.4, acc compares the sums of the log-probabilities of the endings,
-    acc_norm divides each sum by the ending's number of characters, acc_bytes by that of bytes.
+    As in lm-evaluation-harness 0.4, the measure acc compares the sums of the log-probabilities of
+    the endings, acc_norm divides each sum by the ending's number of characters, and acc_bytes by
+    its number of bytes.
 
     Raises:
-        EvaluationError: The item has no activity, or can't be encoded.
+        EvaluationError: The item has no activity label, or can't be encoded.
     """
     if item.activity is None:
         raise EvaluationError(
@@ -47,9 +48,16 @@ def harness(item: Item, tokenizer: Tokenizer) -> Request:
 def encode_pair(
     item: Item, context: str, ending: str, tokenizer: Tokenizer
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Encode context and ending together, and cut after as many tokens as the context alone has.
+    """Encode an item's context and one of its endings together, and cut them apart.
 
-    White space at the end of the context goes to the ending.
+    The cut is after as many tokens as the context alone has. White space at the end of the context
+    goes to the ending.
+
+    Returns:
+        The tokens of the context, and those of the ending.
+
+    Raises:
+        EvaluationError: A text can't be encoded, or has no tokens.
     """
     context_alone = context.rstrip()
     alone = encode(item, context_alone, tokenizer)
@@ -81,7 +89,7 @@ CONVENTIONS = {
 
 
 class HellaSwag(MultipleChoice):
-    """HellaSwag's validation items, the official ones unless the user names a file of others."""
+    """The task HellaSwag on its validation items: the official ones, or a file of the user's."""
 
     name = "hellaswag"
     flags = ("file", "per-item", "convention")

@@ -1,6 +1,6 @@
 """Multiple choice: how often a model finds the right ending of an item the most probable.
 
-All tasks of items with endings to choose from share this.
+All tasks of items with endings to choose from share this module.
 """
 
 import time
@@ -28,7 +28,7 @@ from groundup.evaluation.task import (
 
 @dataclass(frozen=True)
 class Scores:
-    """All items, scored by one convention.
+    """The scores of all items of a task, by one convention of putting items to a model.
 
     Args:
         convention: The convention's name.
@@ -43,18 +43,18 @@ class Scores:
     seconds: float
 
     def right(self, measure: str) -> list[bool]:
-        """Tell for each item whether the choice by that measure is the right one."""
+        """Tell for each item whether the ending that a measure chooses is the right one."""
         return [scored.choices[measure] == scored.request.item.label for scored in self.items]
 
     @property
     def measures(self) -> list[str]:
-        """The measures of the convention."""
+        """The names of the measures, by each of which the convention chooses endings."""
         return list(self.items[0].choices)
 
 
 @dataclass(frozen=True)
 class ChoiceResult(Result):
-    """What a model chose, by one or several conventions."""
+    """The endings that a model chose for the items of a task, by one or several conventions."""
 
     identity: ClassVar = ("task", "file", "official", "items", "of")
     task: "MultipleChoice"
@@ -62,7 +62,7 @@ class ChoiceResult(Result):
     scores: list[Scores]
 
     def to_json(self) -> dict[str, Any]:
-        """State the accuracies, and how they were found."""
+        """Return the accuracies and how they were found, as `--json` prints them."""
         seconds = {scores.convention: scores.seconds for scores in self.scores}
         items = len(self.task.items)
         return {
@@ -87,7 +87,7 @@ class ChoiceResult(Result):
         return row if self.task.is_official is None else row | {"published_percent": published}
 
     def report(self) -> Iterator[str | Table]:
-        """Give a table of the accuracies, then what a reader must know to compare accuracies."""
+        """Yield a table of the accuracies, then lines that a reader needs to compare accuracies."""
         result = self.to_json()
         published = list(result["results"][0].get("published_percent", ()))
         table = Table(("convention", "measure", "decides"), ("right", "95% interval", *published))
@@ -114,7 +114,7 @@ class ChoiceResult(Result):
         yield f"items a second: {', '.join(speeds)}"
 
     def items(self) -> list[dict[str, Any]]:
-        """Return each item with its scores and choices by each convention."""
+        """Return each item with the scores and the choices of its endings by each convention."""
         return [
             {"ind": item.number, "label": item.label}
             | {scores.convention: scores.items[place].to_json() for scores in self.scores}
@@ -124,14 +124,14 @@ class ChoiceResult(Result):
 
 @dataclass(frozen=True)
 class ChoiceComparison(Finding):
-    """What two models chose for the same items."""
+    """The endings that two models chose for the same items of a task."""
 
     task: "MultipleChoice"
     models: tuple[str, str]
     scores: tuple[list[Scores], list[Scores]]
 
     def to_json(self) -> dict[str, Any]:
-        """State both accuracies of each measure, and their difference."""
+        """Return both models' accuracy by each measure, and the difference of the two."""
         return {
             **self.task.facts(models=list(self.models)),
             "results": [
@@ -145,7 +145,7 @@ class ChoiceComparison(Finding):
         }
 
     def report(self) -> Iterator[str | Table]:
-        """Give a table with a row for each measure, then say which items were asked, and how."""
+        """Yield a table with a row for each measure, then lines on the items and the statistics."""
         result = self.to_json()
         counts = ("both right", "only A", "only B", "neither")
         table = Table(("convention", "measure"), ("A", "B", "B - A", "95% interval", "p", *counts))
@@ -176,7 +176,7 @@ class ChoiceComparison(Finding):
 
 @dataclass(frozen=True)
 class MultipleChoice(Task):
-    """A task of items with endings to choose from: what such tasks share.
+    """The base of tasks in which a model chooses one of the endings of each item.
 
     `conventions` are the ways to put an item to a model; `periodic` is the convention and the
     measure by which a model is scored during training.
@@ -190,10 +190,10 @@ class MultipleChoice(Task):
     @classmethod
     @abstractmethod
     def read(cls, settings: Settings) -> ItemsFile:
-        """Read the items.
+        """Read the task's items.
 
         Raises:
-            CorpusError: The items can't be read or downloaded, or a line is no item.
+            CorpusError: The items can't be read or downloaded, or a line of their file is no item.
             EvaluationError: The settings name no items, and the task has none of its own.
         """
 
@@ -203,12 +203,12 @@ class MultipleChoice(Task):
 
     @cached_property
     def items(self) -> list[Item]:
-        """The items that are asked, evenly spread over the file."""
+        """The items that are put to models: all, or `settings.limit` spread over the file."""
         return spread(self.file.items, self.settings.limit)
 
     @property
     def is_official(self) -> bool | None:
-        """Whether published accuracies are of the task's file, or None if there are none."""
+        """Whether published accuracies were measured on the task's file; None if there are none."""
         return None
 
     @property
@@ -217,14 +217,14 @@ class MultipleChoice(Task):
         return sum(1 / len(item.endings) for item in self.items) / len(self.items)
 
     def facts(self, **models: Any) -> dict[str, Any]:
-        """Return what every finding states first: the task, the models, and the items' file."""
+        """Return what all JSON of findings states first: the task, the models, the items' file."""
         stated = {"task": self.name, **models, "file": str(self.file.path)}
         if self.is_official is not None:
             stated["official"] = self.is_official
         return stated | {"items": len(self.items), "of": len(self.file.items)}
 
     def said_of_items(self) -> str:
-        """Say in a line which items were asked."""
+        """Return a line that says which items are put to models."""
         items, of = len(self.items), len(self.file.items)
         first = "all" if items == of else f"{items:,}, evenly spread, of the"
         label = {
@@ -235,17 +235,29 @@ class MultipleChoice(Task):
         return f"{first} {of:,} items of {self.file.path}{label}"
 
     def said_of_guessing(self) -> str:
-        """Say in a line what the accuracies may be compared with."""
+        """Return a line that says what the accuracies may be compared with."""
         return f"guessing is right in {self.chance:.1%}"
 
     def evaluate(self, named: NamedModel, progress: Progress) -> ChoiceResult:
-        """Score the items by a model, if the model can be asked all of them."""
+        """Let a model choose an ending for each item, and return its choices.
+
+        Raises:
+            EvaluationError: An item can't be encoded, an ending is longer than the model's context,
+                or a score isn't finite.
+        """
         return ChoiceResult(self, named.name, self._score(named, self._requests(named), progress))
 
     def compare(
         self, first: NamedModel, second: NamedModel, progress: Progress
     ) -> ChoiceComparison:
-        """Score the items by both models, if both can be asked all of them."""
+        """Let two models choose an ending for each item, and return the choices of both.
+
+        The items of both models are encoded and checked before the first is scored.
+
+        Raises:
+            EvaluationError: An item can't be encoded, an ending is longer than a model's context,
+                or a score isn't finite. The error names the model.
+        """
         scores, requests = [], []
         for named in (first, second):  # before the other has worked for an hour
             with naming(named.name):

@@ -1,4 +1,4 @@
-"""Cuts a text into the same passages for two tokenizers, so that two losses can be paired."""
+"""Cuts a text into the same passages for two tokenizers, so that two models can be compared."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,16 @@ class Reading:
         return np.cumsum(self.sizes)
 
     def sums(self, cuts: np.ndarray) -> np.ndarray:
-        """Sum the losses, in nats, of the tokens that end after each cut and up to the next cut."""
+        """Sum the losses, in nats, of the tokens between each cut of the text and the next cut.
+
+        A token that ends exactly at a cut counts to the passage before the cut.
+
+        Args:
+            cuts: The number of bytes before each cut, [cuts].
+
+        Returns:
+            [cuts - 1].
+        """
         last = np.searchsorted(self.ends, cuts, side="right") - 1  # the last token before each cut
         total = np.concatenate([[0.0], np.cumsum(self.losses, dtype=np.float64)])
         return np.diff(total[last])
@@ -47,7 +56,7 @@ class Passages:
 
     @classmethod
     def joined(cls, several: list["Passages"]) -> "Passages":
-        """Join the passages of several streams."""
+        """Join the passages of several streams of tokens, in their order."""
         return cls(
             np.concatenate([some.sizes for some in several]),
             np.concatenate([some.nats for some in several], axis=1),
@@ -59,11 +68,11 @@ class Passages:
 
 
 def common_passages(readings: tuple[Reading, Reading], size: int = SIZE) -> Passages:
-    """Cut a text where a token of both readings ends, `size` bytes apart or a little more.
+    """Cut a text that two models read where a token of both ends, after `size` bytes or more.
 
-    Both readings are of the same bytes. The first passage begins where for the first time a token
-    ends in both readings, because no model predicts its first token. What is left at the end goes
-    to the last passage.
+    The models read the same bytes. The first passage begins where for the first time a token ends
+    in both readings, because no model predicts its first token. What is left at the end of the
+    text goes to the last passage.
     """
     cuts = _cuts(np.intersect1d(readings[0].ends, readings[1].ends), size)
     counted = [

@@ -27,7 +27,7 @@ from groundup.tokenizers.base import Tokenizer
 
 @dataclass(frozen=True)
 class Request:
-    """An item as a convention puts it to a model.
+    """An item of a multiple-choice task, as a convention puts it to a model.
 
     Args:
         item: The item.
@@ -41,7 +41,14 @@ class Request:
     lengths: dict[str, tuple[int, ...]]
 
     def choices(self, sums: Sequence[float]) -> dict[str, int]:
-        """Choose the best ending by each measure, or the first of several that are equally good."""
+        """Choose the best ending by each measure, or the first of several that are equally good.
+
+        Args:
+            sums: The sum of each ending's log-probabilities, in nats.
+
+        Returns:
+            The index of the chosen ending, by the name of the measure.
+        """
         return {measure: _largest(sums, lengths) for measure, lengths in self.lengths.items()}
 
 
@@ -55,9 +62,9 @@ class Convention:
     """A way to put items to a model.
 
     Args:
-        request: Makes the request of an item, or raises EvaluationError if that is impossible.
+        request: Makes the `Request` of an item, or raises EvaluationError if that is impossible.
         decides: For each measure, in words, the score by which the chosen ending is the best.
-        published: For each known model the accuracy of each measure, in percent.
+        published: For each model with published results, the accuracy by each measure, in percent.
     """
 
     request: Callable[[Item, Tokenizer], Request]
@@ -78,10 +85,11 @@ class Convention:
 
 
 def completion(item: Item, tokenizer: Tokenizer) -> Request:
-    """Make the request of an item: the raw context, then a space and each raw ending.
+    """Make the request that scores an item: the raw context, then a space and each raw ending.
 
-    Context and ending are encoded separately, as in build-nanogpt's `hellaswag.py`. acc compares
-    the sums of the log-probabilities of the endings, acc_norm the means per token.
+    Context and ending are encoded separately, as in build-nanogpt's `hellaswag.py`. The
+    measure acc compares the sums of the log-probabilities of the endings, acc_norm the means per
+    token.
     """
     context = encode(item, item.context, tokenizer)
     endings = tuple(encode(item, f" {ending}", tokenizer) for ending in item.endings)
@@ -116,7 +124,7 @@ class ScoredItem:
     Args:
         request: The request.
         sums: The sum of each ending's log-probabilities, in nats.
-        choices: The ending that each measure chooses.
+        choices: The index of the ending that each measure chooses, by the measure's name.
     """
 
     request: Request
@@ -124,7 +132,7 @@ class ScoredItem:
     choices: dict[str, int]
 
     def to_json(self) -> dict[str, Any]:
-        """State all that decided the choices."""
+        """Return the endings' scores and lengths, and the choices that follow from them."""
         tokens = [len(ending) for ending in self.request.continuations.endings]
         lengths = {
             f"{measure}_lengths": lengths
@@ -140,7 +148,13 @@ def score_requests(
     batch_size: int,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[ScoredItem]:
-    """Score requests by a model in evaluation mode.
+    """Let a model score the endings of requests, and return the scores in the same order.
+
+    Args:
+        model: A model in evaluation mode.
+        requests: The requests.
+        batch_size: How many requests are computed together at the most.
+        progress: Is told after each batch how many requests are done.
 
     Raises:
         EvaluationError: A log-probability isn't finite.
@@ -163,10 +177,10 @@ def score_requests(
 def score_share(
     model: Model, requests: Sequence[Request], batch_size: int, world: World
 ) -> list[ScoredItem]:
-    """Score this process's share of the requests, with equally many passes in every process.
+    """Score this process's share of the requests, with equally many passes in all processes.
 
-    The share that needs the most forward passes decides the number. The other processes add passes
-    over ignored tokens.
+    The share that needs the most forward passes decides their number. The other processes add
+    passes over a token whose scores nobody uses.
     """
     shares = [requests[rank :: world.size] for rank in range(world.size)]
     scored = score_requests(model, shares[world.rank], batch_size)

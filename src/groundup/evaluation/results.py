@@ -1,4 +1,4 @@
-"""Saves the results of a run's checkpoints in the run's folder, for the model card."""
+"""Saves the evaluation results of a run's checkpoints in the run's folder, for the model card."""
 
 import hashlib
 import json
@@ -18,10 +18,15 @@ NOT_SAVED = {"seconds", "items_per_second", "tokens_per_second", "worst", "best"
 
 
 def save_result(result: Result, checkpoint: Path) -> Path | None:
-    """Save a result in a checkpoint's run, in place of an earlier result of the same question.
+    """Save what a task measured of a checkpoint in the folder of the checkpoint's run.
 
-    The result names the weights by their SHA-256, because a step may have other weights after a run
-    was resumed from an earlier checkpoint.
+    An earlier file is replaced if the same was measured: the same task on the same items or text,
+    with the same settings and the same weights. The file states the SHA-256 of the weights, because
+    a run that is resumed from an earlier checkpoint may reach the same step with different weights.
+
+    Args:
+        result: What the task found out about the model.
+        checkpoint: The folder of the checkpoint.
 
     Returns:
         The file, or None for a folder that is no run's checkpoint.
@@ -51,7 +56,7 @@ def save_result(result: Result, checkpoint: Path) -> Path | None:
 
 
 def saved_results(checkpoint: Path) -> list[dict[str, Any]]:
-    """Read the results that were saved of a checkpoint's weights, in the order of their files.
+    """Read the evaluation results that were saved of a checkpoint's weights, sorted by file name.
 
     Raises:
         EvaluationError: A file isn't what groundup saved.

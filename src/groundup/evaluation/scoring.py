@@ -55,7 +55,7 @@ def sums_of_endings(
         For each context the sums of its endings, in the order of `asked`.
 
     Raises:
-        EvaluationError: An ending is longer than block_size.
+        EvaluationError: An ending is longer than the model's block_size.
     """
     sums = [[0.0] * len(continuations.endings) for continuations in asked]
     done = 0.0
@@ -68,7 +68,7 @@ def sums_of_endings(
 
 
 def check_endings(asked: Sequence[Continuations], block_size: int) -> None:
-    """Check that every ending fits the model's context.
+    """Check that every ending fits into a model's context of `block_size` tokens.
 
     Raises:
         EvaluationError: An ending is longer than `block_size`.
@@ -83,7 +83,7 @@ def check_endings(asked: Sequence[Continuations], block_size: int) -> None:
 
 
 def is_cut(continuations: Continuations, block_size: int) -> bool:
-    """Tell whether the context loses its beginning, so that the longest ending fits after it.
+    """Tell whether a context must lose its beginning, so that its longest ending fits after it.
 
     The last token of an ending is only predicted, so the model needs no room for it.
     """
@@ -145,10 +145,17 @@ class Batch:
 
 
 def plan_batches(asked: Sequence[Continuations], model: Model, batch_size: int) -> Iterator[Batch]:
-    """Plan a model's batches, the longest first, so that a lack of memory shows at once.
+    """Divide contexts and their endings into a model's batches, the longest contexts first.
+
+    So a lack of memory shows at once.
+
+    Args:
+        asked: The contexts and their endings.
+        model: The model.
+        batch_size: How many contexts a batch has at the most.
 
     Raises:
-        EvaluationError: An ending is longer than block_size.
+        EvaluationError: An ending is longer than the model's block_size.
     """
     check_endings(asked, model.block_size)
     has_cache = cache_for(model, room=0) is not None
@@ -170,7 +177,7 @@ def plan_batches(asked: Sequence[Continuations], model: Model, batch_size: int) 
 
 
 def count_passes(model: Model, asked: Sequence[Continuations], batch_size: int) -> int:
-    """Count how often `sums_of_endings` calls the model."""
+    """Count the forward passes that `sums_of_endings` makes with the same arguments."""
     return sum(batch.passes for batch in plan_batches(asked, model, batch_size))
 
 
@@ -210,12 +217,12 @@ def _batch(pieces: list[Piece], has_cache: bool) -> Batch:
 
 
 def cheapest_groups(rows: list[Row]) -> list[list[Row]]:
-    """Divide rows into groups of about one length, so that passes and padding cost the least.
+    """Divide rows of forward passes into groups, so that passes and padding cost the least.
 
-    A pass over n rows costs COST_OF_A_PASS plus n times the longest row, in tokens. A pass has at
-    most ROWS_AT_ONCE rows. The rows are sorted, the longest first, and cut by dynamic programming:
-    the least cost of the first `end` rows is the least, over the beginnings of the last group, of
-    that group's cost and the least cost of all rows before it.
+    A group is one pass. A pass over n rows costs COST_OF_A_PASS plus n times the longest row, in
+    tokens, and has at most ROWS_AT_ONCE rows. The rows are sorted, the longest first, and cut into
+    groups by dynamic programming: the least cost of the first `end` rows is the least, over the
+    beginnings of the last group, of that group's cost and the least cost of all rows before it.
     """
     ordered = sorted(rows, key=lambda row: len(row.tokens), reverse=True)
     lengths = [len(row.tokens) for row in ordered]

@@ -40,6 +40,13 @@ def losses_of(
 ) -> np.ndarray:
     """Compute the loss in nats of each token but the first: [tokens] -> [tokens - 1] float32.
 
+    Args:
+        model: A model in evaluation mode.
+        stream: The tokens, [tokens].
+        stride: The number of tokens from one window of the model to the next.
+        batch_size: How many windows are computed together.
+        progress: Is told after each batch how many losses are computed.
+
     Raises:
         EvaluationError: A loss isn't finite.
     """
@@ -86,10 +93,15 @@ def sliding_losses(
 def passages_of(
     name: str, stream: np.ndarray, losses: np.ndarray, tokenizer: Tokenizer
 ) -> list[Passage]:
-    """Find the stream's passages of highest and of lowest loss, cut every PASSAGE tokens.
+    """Find the passages of highest and of lowest loss in a stream, cut every PASSAGE tokens.
 
-    A shorter passage at the end is left out. `losses`, [tokens - 1], begins with the loss of the
-    second token.
+    A shorter passage at the end is left out.
+
+    Args:
+        name: The name of the stream.
+        stream: The stream's tokens, [tokens].
+        losses: The loss of each token but the first, in nats, [tokens - 1].
+        tokenizer: The tokenizer that decodes the passages.
     """
     length = min(PASSAGE, len(losses))
     if not length:

@@ -14,12 +14,12 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Difference:
-    """The second model's figure minus the first's, with its interval and a p-value.
+    """The difference between two models in one figure, with its interval and a p-value.
 
     Args:
-        value: The difference.
-        low: The lower end of its 95% interval.
-        high: The upper end.
+        value: The second model's figure minus the first's.
+        low: The lower end of the 95% interval of the difference.
+        high: The upper end of that interval.
         p_value: The probability of a difference at least as large if the models are equally good.
     """
 
@@ -36,7 +36,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class PairedItems:
-    """How many items both models got right, the first alone, the second alone, and neither."""
+    """Counts of items by which of two models got them right.
+
+    Args:
+        both: The number of items that both models got right.
+        only_a: The number of items that only the first model got right.
+        only_b: The number of items that only the second model got right.
+        neither: The number of items that neither model got right.
+    """
 
     both: int
     only_a: int
@@ -45,7 +52,12 @@ class PairedItems:
 
     @classmethod
     def of(cls, right_a: Sequence[bool], right_b: Sequence[bool]) -> "PairedItems":
-        """Count the pairs: item by item, whether the first model was right, and the second."""
+        """Count items by which of two models got them right.
+
+        Args:
+            right_a: Whether the first model was right, for each item.
+            right_b: Whether the second model was right, for each item.
+        """
         pairs = list(zip(right_a, right_b, strict=True))
         kinds = ((True, True), (True, False), (False, True), (False, False))
         return cls(*map(pairs.count, kinds))
@@ -62,7 +74,7 @@ class PairedItems:
 
     @property
     def difference(self) -> Difference:
-        """The difference of the accuracies, (only_b - only_a) / items.
+        """The second model's accuracy minus the first's, (only_b - only_a) / items.
 
         It has Bonett and Price's interval and the p-value of McNemar's exact test.
         """
@@ -76,10 +88,15 @@ class PairedItems:
 
 
 def wilson(right: int, items: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Compute the interval of a share, right / items (Wilson 1927).
+    """Compute the confidence interval of an accuracy, right / items (Wilson 1927).
 
     The interval holds every p with |right / items - p| <= z sqrt(p (1 - p) / items), where z is the
     quantile of the normal distribution for the confidence.
+
+    Args:
+        right: The number of items that a model got right.
+        items: The number of all items.
+        confidence: The share of such intervals that hold the true accuracy.
     """
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     share, weight = right / items, z * z / items
@@ -94,6 +111,10 @@ def mcnemar(only_a: int, only_b: int) -> float:
     Of the n = only_a + only_b items that a single model got right, equally good models have half
     each on average: p = min(1, 2 P(X <= min(only_a, only_b))), X ~ Binomial(n, 1/2). All is
     computed in integers until the one division at the end.
+
+    Args:
+        only_a: The number of items that only the first of two models got right.
+        only_b: The number of items that only the second model got right.
     """
     n, fewer = only_a + only_b, min(only_a, only_b)
     ways, tail = 1, 0  # C(n, k), and the sum of those up to k
@@ -106,12 +127,19 @@ def mcnemar(only_a: int, only_b: int) -> float:
 def bonett_price(
     only_a: int, only_b: int, items: int, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
-    """Compute the interval of a difference of paired shares (Bonett and Price 2012).
+    """Compute the confidence interval of two models' difference in accuracy on the same items.
 
-    The difference is (only_b - only_a) / items. The interval is Wald's after one item is added to
-    `only_a` and one to `only_b`: p = (only + 1) / (items + 2) for both, d = p_b - p_a, and
-    d -+ z sqrt((p_a + p_b - d^2) / (items + 2)). So the interval has a width even where the models
-    never disagree.
+    The difference is (only_b - only_a) / items. The interval (Bonett and Price 2012) is Wald's
+    after one item is added to `only_a` and one to `only_b`: p_a = (only_a + 1) / (items + 2),
+    p_b = (only_b + 1) / (items + 2), d = p_b - p_a, and the ends of the interval are
+    d -+ z sqrt((p_a + p_b - d^2) / (items + 2)), where z is the quantile of the normal distribution
+    for the confidence. So the interval has a width even where both models get the same items right.
+
+    Args:
+        only_a: The number of items that only the first model got right.
+        only_b: The number of items that only the second model got right.
+        items: The number of all items.
+        confidence: The share of such intervals that hold the true difference.
     """
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     share_a, share_b = (only_a + 1) / (items + 2), (only_b + 1) / (items + 2)
@@ -123,16 +151,17 @@ def bonett_price(
 def paired_rate(
     differences: np.ndarray, sizes: np.ndarray, confidence: float = CONFIDENCE
 ) -> Difference:
-    """Compute the rate sum(differences) / sum(sizes) over passages, with interval and p-value.
+    """Compute the rate sum(differences) / sum(sizes) over a text's passages, with its interval.
 
-    The interval and the p-value follow from Student's distribution.
+    The interval and a p-value follow from Student's distribution.
 
     The standard error is that of a ratio (Cochran 1977, section 6.3): with e = differences - rate *
     sizes and n passages, sqrt(n / (n - 1) sum(e^2)) / sum(sizes); over passages of one size it is
     the paired t-test's, with n - 1 degrees of freedom. Passages count as independent of each other.
 
     Args:
-        differences: The second model's figure minus the first's, [passages], at least 2.
+        differences: The second model's figure minus the first's on each passage, [passages], at
+            least 2.
         sizes: The size of each passage, [passages].
         confidence: The share of such intervals that hold the true rate.
     """
@@ -147,7 +176,7 @@ def paired_rate(
 
 
 def student_tails(t: float, degrees: int) -> float:
-    """Compute P(|T| >= |t|) of Student's distribution.
+    """Compute P(|T| >= |t|) for T of Student's distribution with `degrees` degrees of freedom.
 
     The probability is I_x(degrees / 2, 1 / 2) at x = degrees / (degrees + t^2), where I is the
     regularized incomplete beta function.
@@ -162,7 +191,7 @@ def student_tails(t: float, degrees: int) -> float:
 
 @cache
 def student_quantile(confidence: float, degrees: int) -> float:
-    """Find the t with P(|T| <= t) = confidence, by bisection."""
+    """Find by bisection the t with P(|T| <= t) = confidence, for T of Student's distribution."""
     low, high = 0.0, 1.0
     while student_tails(high, degrees) > 1 - confidence:
         low, high = high, 2 * high
@@ -201,5 +230,5 @@ def _beta_share(a: float, b: float, x: float, rest: float) -> float:
 
 
 def p_text(p_value: float, equals: str = "") -> str:
-    """Write a p-value with two digits, or as a bound if it is less than 1e-12."""
+    """Write a p-value with two digits after `equals`, or as a bound if it is less than 1e-12."""
     return "< 1e-12" if p_value < 1e-12 else f"{equals}{p_value:.2g}"

@@ -60,7 +60,7 @@ TITLES = {name: registered.title for name, registered in TASKS.items()}
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user asks of a task, which reads only the fields that its flags belong to.
+    """The settings that a user gives for a task, each of which only some tasks read.
 
     Args:
         limit: How many items, tokens or characters are read at most; None and 0 read all.
@@ -93,7 +93,11 @@ class NamedModel:
 
     @classmethod
     def of(cls, loaded: "LoadedModel", name: str) -> Self:
-        """Name a model that was loaded.
+        """Make a `NamedModel` of a loaded model, its tokenizer and its folder.
+
+        Args:
+            loaded: The model, as `load_model` returned it.
+            name: The name under which results and errors mention the model.
 
         Raises:
             CheckpointError: The model has no tokenizer.
@@ -103,7 +107,7 @@ class NamedModel:
 
 @dataclass(frozen=True)
 class Table:
-    """Figures for people: columns of words, after them columns of numbers, and the rows."""
+    """A table to print: the headings of columns of words, those of columns of numbers, and rows."""
 
     words: tuple[str, ...]
     numbers: tuple[str, ...]
@@ -125,14 +129,14 @@ class Finding(ABC):
 class Result(Finding):
     """What a task found out about one model.
 
-    `identity` names the values of `to_json` that tell the task's question from other questions. A
-    result that is saved replaces an earlier result of the same question.
+    `identity` names the values of `to_json` that say what was measured. A result that is saved
+    replaces an earlier result in which these values are the same.
     """
 
     identity: ClassVar[tuple[str, ...]]
 
     def items(self) -> list[dict[str, Any]]:
-        """Return what was found of each item, as JSON knows it; a task may have no items."""
+        """Return what was found of each item as values that JSON knows, or [] without items."""
         return []
 
 
@@ -149,7 +153,7 @@ class Task(ABC):
     @classmethod
     @abstractmethod
     def open(cls, settings: Settings) -> Self:
-        """Find what the task asks: items or a text, which may have to be downloaded.
+        """Open the task on the items or the text that the settings name, which may be downloaded.
 
         Raises:
             CorpusError: The items or the text can't be had.
@@ -158,26 +162,36 @@ class Task(ABC):
 
     @abstractmethod
     def evaluate(self, named: NamedModel, progress: Progress) -> Result:
-        """Put the task to a model.
+        """Measure a model by the task.
+
+        Args:
+            named: The model, its name and its tokenizer.
+            progress: Is told what is counted and how many there will be, and returns a function
+                that is told how many are done.
 
         Raises:
-            EvaluationError: The model can't be asked, or a score or loss isn't finite.
+            EvaluationError: The task can't be put to the model, or a score or loss isn't finite.
         """
 
     @abstractmethod
     def compare(self, first: NamedModel, second: NamedModel, progress: Progress) -> Finding:
-        """Put the task to both models, and pair their results item by item or passage by passage.
+        """Measure two models by the task, and pair the results item by item or passage by passage.
 
-        If one model can't be asked, neither is.
+        If the task can't be put to one of them, neither is measured.
 
         Raises:
-            EvaluationError: A model can't be asked, or a score or loss isn't finite. The error
-                names the model.
+            EvaluationError: The task can't be put to a model, or a score or loss isn't finite. The
+                error names the model.
         """
 
 
 def open_task(name: str, settings: Settings) -> Task:
-    """Open the task of that name. Raises what `Task.open` raises."""
+    """Open the task that `--task` calls `name`.
+
+    Raises:
+        CorpusError: The items or the text can't be had.
+        EvaluationError: A setting is missing or has no meaning.
+    """
     return TASKS[name].load().open(settings)
 
 
@@ -193,7 +207,7 @@ def evaluate(
     """Score a model at a task, as `groundup evaluate` does.
 
     Args:
-        loaded: What `load_model` gives, on the device where it is to be scored.
+        loaded: The model, as `load_model` returns it, on the device that computes.
         task: hellaswag, loss or choices.
         corpus: For the loss, the name of a text.
         file: A file of items, where a task has items.
@@ -217,7 +231,11 @@ def evaluate(
 
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """Put a model's name before the message of an error, to tell which of two models failed."""
+    """Put a model's name before the message of an error of a `with` block.
+
+    Raises:
+        EvaluationError: The block raised an error of evaluation or of a tokenizer.
+    """
     try:
         yield
     except (EvaluationError, TokenizerError) as error:

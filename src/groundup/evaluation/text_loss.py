@@ -38,7 +38,10 @@ from groundup.tokenizers.base import Tokenizer
 
 @dataclass(frozen=True)
 class TextLoss(Result):
-    """The loss over all tokens of a text but each stream's first.
+    """The mean loss of a model over the tokens of a text.
+
+    A text is one stream of tokens, or one for each of its shards. The first token of a stream isn't
+    predicted.
 
     Args:
         model: The model's name.
@@ -70,11 +73,11 @@ class TextLoss(Result):
 
     @property
     def bits_per_byte(self) -> float:
-        """Bits a byte, comparable over tokenizers, or NaN where the tokens stand for no text."""
+        """The loss in bits a byte, comparable over tokenizers; NaN if the tokens have no text."""
         return bits_per_byte(self.loss, self.size / self.tokens) if self.size else math.nan
 
     def to_json(self) -> dict[str, Any]:
-        """State all fields, the loss in other units, and the speed.
+        """Return all fields, the loss in other units, and the speed.
 
         A unit in which the loss is no finite number is None.
         """
@@ -84,7 +87,7 @@ class TextLoss(Result):
         return {"task": "loss"} | asdict(self) | stated | speed
 
     def report(self) -> Iterator[str | Table]:
-        """Say the loss in its units, how it was measured, and the worst and best passages."""
+        """Yield lines: the loss in its units, how it was measured, the worst and best passages."""
         yield ", ".join(loss_in_units(self.to_json()))
         yield (
             f"{self.tokens:,} tokens, {self.size:,} bytes: {self.part} of {self.corpus}. What the "
@@ -104,7 +107,7 @@ class TextLoss(Result):
 
 
 class Scope(NamedTuple):
-    """What a model reads of a text: which part, in words, its tokens, and the windows' stride."""
+    """What a model reads of a text: the part in words, its tokens, and the windows' stride."""
 
     part: str
     tokens: Tokens
@@ -112,7 +115,7 @@ class Scope(NamedTuple):
 
     @property
     def targets(self) -> int:
-        """How many tokens are predicted: all but each stream's first."""
+        """The number of tokens that are predicted: all but the first of each stream of tokens."""
         return sum(max(0, len(stream) - 1) for stream in self.tokens.streams)
 
 
@@ -127,7 +130,7 @@ class LossComparison(Finding):
     seconds: list[float]
 
     def to_json(self) -> dict[str, Any]:
-        """State both losses over all passages, and their difference in bits a byte."""
+        """Return both models' losses over all passages, and the difference in bits a byte."""
         passages = self.passages
         bits = passages.nats / math.log(2)
         return {
@@ -148,7 +151,7 @@ class LossComparison(Finding):
         }
 
     def report(self) -> Iterator[str | Table]:
-        """Give a table with a row for each model, then the difference and how it was measured."""
+        """Yield a table with a row for each model, then the difference and how it was measured."""
         result = self.to_json()
         columns = ("bits a byte", "nats a token", "tokens", "context", "stride", "better in")
         table = Table(("",), columns)
@@ -177,7 +180,7 @@ class LossComparison(Finding):
 
 @dataclass(frozen=True)
 class TextLossTask(Task):
-    """The loss on a text, or on the validation split of shards."""
+    """The task that measures the loss on a text, or on the validation split of shards."""
 
     name: ClassVar = "loss"
     flags: ClassVar = ("corpus", "stride")
@@ -192,7 +195,7 @@ class TextLossTask(Task):
         return cls(only_corpus(settings.corpus), settings)
 
     def evaluate(self, named: NamedModel, progress: Progress) -> TextLoss:
-        """Measure the loss on the text, or on its first tokens."""
+        """Measure a model's loss on the text, or on its first tokens if the settings limit them."""
         scope = self._scope(named)
         if not scope.targets:
             raise EvaluationError(
@@ -262,7 +265,7 @@ class TextLossTask(Task):
 
 
 def only_corpus(name: str) -> Corpus:
-    """Open the one corpus that a name means.
+    """Open the corpus of that name, which must be a single one.
 
     Raises:
         CorpusError: There is no such corpus.
@@ -277,7 +280,7 @@ def only_corpus(name: str) -> Corpus:
 
 
 def shard_tokens(corpus: Corpus, named: NamedModel) -> Tokens:
-    """Read the validation split of shards.
+    """Return the tokens of the validation split of a corpus that is stored in shards.
 
     Raises:
         CorpusError: A shard is damaged, or has a token that the model doesn't know.
@@ -308,7 +311,7 @@ def encode_unchanged(text: str, tokenizer: Tokenizer) -> np.ndarray:
 
 
 def first_tokens(tokens: Tokens, limit: int) -> Tokens:
-    """Keep the first `limit` tokens, over the streams in their order."""
+    """Return the first `limit` tokens of a text, whose streams are counted one after the other."""
     streams = []
     for stream in tokens.streams:
         streams.append(stream[:limit])
@@ -323,7 +326,14 @@ def text_loss(
     batch_size: int,
     progress: Callable[[int], None] = lambda _: None,
 ) -> TextLoss:
-    """Score all tokens but the first of every stream, each stream separately.
+    """Measure a model's loss on all tokens but the first of every stream of a text.
+
+    Args:
+        named: The model and its tokenizer.
+        corpus: The name of the text.
+        scope: What the model reads of the text; each stream is read separately.
+        batch_size: How many windows are computed together.
+        progress: Is told how many tokens are done in all.
 
     Raises:
         EvaluationError: A loss isn't finite.
@@ -350,7 +360,7 @@ def text_loss(
 def read_streams(
     named: NamedModel, scope: Scope, batch_size: int, progress: Callable[[int], None]
 ) -> Iterator[Reading]:
-    """Read one stream after the other; `progress` is told how many tokens are done in all.
+    """Yield how a model reads each stream of a text; `progress` is told how many tokens are done.
 
     Raises:
         EvaluationError: A loss isn't finite.

@@ -24,7 +24,7 @@ def bits_per_byte(loss: float, bytes_per_token: float) -> float:
 
 
 def loss_in_units(result: dict[str, Any]) -> list[str]:
-    """State the loss that `groundup evaluate` found, in each unit in which it is a number."""
+    """Write the loss that `groundup evaluate` found in each unit in which the loss is a number."""
     stated = [f"{result['loss']:.4f} nats a token"]
     if result["bits_per_byte"] is not None:
         stated.append(f"{result['bits_per_byte']:.4f} bits a byte")

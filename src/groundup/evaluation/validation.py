@@ -55,10 +55,10 @@ def mean_loss(
 
 
 def share_of(batches: Iterable[Tensor], world: World) -> Iterator[Tensor]:
-    """Give this process every `world.size`-th batch, and every process equally many.
+    """Yield this process's share of some batches, which is equally large in every process.
 
     A distributed model computes in all processes at once, so all need equally many forward passes.
-    Where the batches don't suffice, a process gets a batch in which every token is IGNORED.
+    Where the batches don't suffice, a process gets one of IGNORED tokens, which count in no loss.
 
     Args:
         batches: All batches, of one shape, the same in every process.

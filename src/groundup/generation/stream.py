@@ -77,7 +77,7 @@ def encode_prompt(prompt: str, tokenizer: Tokenizer, document_start: int | None 
 
 
 def fit_prompt(tokens: Tensor, block_size: int, strict: bool) -> Tensor:
-    """Keep the newest `block_size` tokens of a prompt, and say so if some had to go.
+    """Keep the newest `block_size` tokens of a prompt, and warn if the others are left out.
 
     Args:
         tokens: [1, time] int64.
@@ -108,9 +108,9 @@ def stream_tokens(
 ) -> Iterator[int]:
     """Yield the tokens that continue a text, as `model.generate` would draw them.
 
-    What was read is cached until the context is full. From then on each new token pushes the oldest
-    one out, so that every position changes, and the whole context is read again, as
-    `model.generate` always does.
+    The keys and values of tokens that were read are cached until the context is full. From then on
+    each new token pushes the oldest one out, so that every position changes, and the whole context
+    is read again, as `model.generate` always does.
 
     Args:
         model: Any model; while tokens are drawn it is in eval mode.
@@ -153,10 +153,10 @@ def stream_text(
     """Yield the text that continues `tokens` in pieces of whole characters, as they are made.
 
     Args:
-        model: As in `stream_tokens`.
-        tokenizer: The model's tokenizer, whose end-of-text ends a text.
+        model: Any model; while tokens are drawn it is in eval mode.
+        tokenizer: The model's tokenizer, whose token `<|endoftext|>` ends a text.
         tokens: [1, time] int64.
-        settings: As in `stream_tokens`.
+        settings: The number of tokens to draw, and how to draw them.
         ends: Other tokens that end a text.
     """
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -177,11 +177,12 @@ def write_text(
     """Return the whole text that follows a prompt.
 
     Args:
-        model: As in `stream_tokens`.
+        model: Any model; while tokens are drawn it is in eval mode.
         tokenizer: The model's tokenizer.
-        settings: As in `stream_tokens`.
-        prompt: As in `encode_prompt`.
-        document_start: As in `encode_prompt`.
+        settings: The number of tokens to draw, and how to draw them.
+        prompt: The prompt. An empty one stands for `document_start`, or without that for a new
+            line, or for token 0 if the vocabulary has no new line.
+        document_start: The token that documents begin with, or None.
 
     Raises:
         TokenizerError: The vocabulary lacks a character of the prompt.

@@ -28,7 +28,7 @@ MOST_PAGES = 10_000  # of a thousand files each
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository at a revision: a branch, a tag or a commit."""
+    """A repository of Hugging Face's hub at a revision: a branch, a tag or a commit."""
 
     kind: Literal["datasets", "models"]
     name: str
@@ -47,8 +47,8 @@ class Repository:
     def file(self, path: str, size: int, **digest: Any) -> RemoteFile:
         """Describe a file of the repository, so that it can be downloaded and verified.
 
-        The digest is given as `sha256` or as `git_sha1`. The hub may redirect the file's address
-        to another server.
+        The digest of its content is given as `sha256` or as `git_sha1`. The hub may redirect the
+        file's address to another server.
         """
         revision = quote(self.revision, safe="")
         url = f"{endpoint()}/{self.page}/resolve/{revision}/{quote(path)}"
@@ -56,7 +56,7 @@ class Repository:
 
 
 def endpoint() -> str:
-    """Return the address of the hub: `HF_ENDPOINT` as it is now, or else https://huggingface.co.
+    """Return the hub's address: the variable `HF_ENDPOINT`, or else https://huggingface.co.
 
     Raises:
         CorpusError: `HF_ENDPOINT` isn't an address.
@@ -70,7 +70,10 @@ def endpoint() -> str:
 
 
 def token() -> str | None:
-    """Return the account's token, from HF_TOKEN or `hf auth login`, or None without one."""
+    """Return the token of the user's account on the hub, or None without one.
+
+    It is what HF_TOKEN holds or `hf auth login` stored.
+    """
     from huggingface_hub import get_token  # takes 0.1 s
 
     return get_token()
@@ -91,10 +94,10 @@ def refuse_offline(what: object) -> None:
 
 
 def commit_of(repository: Repository) -> str:
-    """Return the commit that the repository's revision is now.
+    """Return the commit that a repository's revision stands for now.
 
     Raises:
-        CorpusError: The hub can't be reached, or has no such revision.
+        CorpusError: The hub can't be reached, or doesn't have the revision.
     """
     url = f"{_api(repository)}/revision/{quote(repository.revision, safe='')}"
     answer, _ = _json(url, repository)
@@ -105,10 +108,10 @@ def commit_of(repository: Repository) -> str:
 
 
 def files_below(repository: Repository, folder: str = "") -> Iterator[RemoteFile]:
-    """List every file below a folder of the repository, page by page.
+    """List every file below a folder of a repository, page by page.
 
     Raises:
-        CorpusError: The hub can't be reached, or has no such folder.
+        CorpusError: The hub can't be reached, or doesn't have the folder.
     """
     place = f"/{quote(folder, safe='')}" if folder else ""
     url = f"{_api(repository)}/tree/{quote(repository.revision, safe='')}{place}?recursive=true"
@@ -129,7 +132,7 @@ def download(
 ) -> Path:
     """Download a file of a repository to `path`, which exists only when it is whole and verified.
 
-    Each try resumes where the one before ended. Five failed tries in a row end the download.
+    After a failure the download is resumed from where it ended, up to four times in a row.
 
     Args:
         repository: The file's repository, for messages.

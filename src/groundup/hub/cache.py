@@ -37,8 +37,8 @@ def fetch(remote: RemoteFile, timeout: float | None = None, deadline: float = 60
     Args:
         remote: The file.
         timeout: Seconds without a byte before giving up, `network_timeout()` if left out.
-        deadline: Seconds in all before giving up. What has come is kept, and the next call resumes
-            from there.
+        deadline: Seconds in all before giving up. The bytes that came are kept, and the next call
+            downloads only the missing ones.
 
     Raises:
         CorpusError: The file can't be had, or isn't what it should be.
@@ -74,11 +74,11 @@ def cached(repository: Repository) -> Path | None:
 
 
 def kept_by_hugging_face(repository: Repository, path: str) -> Path | bool:
-    """Ask Hugging Face's own cache for a file of a repository.
+    """Look for a file of a repository in the cache of Hugging Face's own programs.
 
     Returns:
-        The file's path; if it isn't there, whether the cache knows that the repository has no such
-        file.
+        The file's path; if the file isn't there, whether the cache knows that the repository lacks
+        the file.
     """
     from huggingface_hub import try_to_load_from_cache  # takes 0.1 s
 
@@ -92,12 +92,13 @@ def kept_by_hugging_face(repository: Repository, path: str) -> Path | bool:
 def fetch_repository(repository: Repository, bring: Callable[[Repository, Path], None]) -> Path:
     """Return the folder of a repository in the cache, and download what isn't there.
 
-    Of several processes one downloads. What came before a failure of the network waits for the next
-    try.
+    Of several processes one downloads. The bytes that came before a failure of the network are kept
+    for the next call.
 
     Args:
         repository: The repository, at any revision.
-        bring: Takes the repository at a commit and a folder, and downloads what is wanted into it.
+        bring: Takes the repository at a commit and a folder, and downloads the wanted files into
+            the folder.
 
     Raises:
         CheckpointError: `bring` refused the repository.
@@ -127,7 +128,7 @@ def fetch_repository(repository: Repository, bring: Callable[[Repository, Path],
 
 
 def repository_of(folder: Path) -> str | None:
-    """Return OWNER/NAME of a model folder in our cache or in Hugging Face's; None for any other."""
+    """Return OWNER/NAME of a model folder in groundup's cache or Hugging Face's, else None."""
     folder, home = folder.resolve(), cache_folder().resolve() / "hub"
     theirs = re.fullmatch(r"models--(.+?)--(.+)", folder.parent.parent.name)
     if theirs and folder.parent.name == "snapshots":

@@ -19,13 +19,13 @@ Progress = Callable[[int], None] | None  # takes the number of bytes that have c
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file somewhere else, known by its content.
+    """A file on a server, described so that its content can be verified.
 
     Args:
-        url: Where it is.
+        url: The file's address.
         path: Its path in the cache or in its repository.
         size: Its size in bytes.
-        sha256: Its SHA-256 in hexadecimal digits, or None where nobody states it.
+        sha256: Its SHA-256 in hexadecimal digits, or None where it isn't known.
         instead: What a user can do without the file, for messages.
         git_sha1: git's hash of its content, SHA-1 over its size and its bytes; used where there is
             no SHA-256.

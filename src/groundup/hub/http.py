@@ -56,8 +56,8 @@ class RetryPolicy:
 
     Args:
         timeout: Seconds without a byte after which a try has failed.
-        tries: The number of failed tries in a row that ends the work. The waits between tries begin
-            at a fortieth of the timeout and double, unless the server asks for another wait.
+        tries: The number of failed tries in a row after which none follows. The waits between tries
+            begin at a fortieth of the timeout and double, unless the server asks for another wait.
         deadline: Seconds for one try at a file; left out, what the size takes at 20 kB/s, but at
             least ten minutes.
     """
@@ -67,7 +67,12 @@ class RetryPolicy:
     deadline: float | None = None
 
     def wait(self, failures: int, error: Exception) -> float:
-        """Return the seconds until the next try after a number of failures in a row."""
+        """Return the seconds until the next try after a number of failures in a row.
+
+        Args:
+            failures: The number of failures.
+            error: The last failure; an HTTP error may ask for a wait.
+        """
         asked = asked_wait(error.headers) if isinstance(error, HTTPError) else None
         return self.timeout / 40 * 2 ** (failures - 1) if asked is None else asked
 
@@ -118,7 +123,7 @@ def passes(error: Exception) -> bool:
 
 
 def is_of_network(error: Exception) -> bool:
-    """Return whether the network failed, and not the disk."""
+    """Return whether an error says that the network failed, and not the disk."""
     kinds = (URLError, TransferError, TimeoutError, ConnectionError, ssl.SSLError)
     return isinstance(error, (*kinds, http.client.HTTPException))
 
@@ -134,7 +139,7 @@ def reason(error: Exception) -> str:
 
 
 def read_all(response: Any, timeout: float) -> bytes:
-    """Return the body of a short answer.
+    """Return the body of a server's short answer.
 
     Args:
         response: The open answer.
@@ -160,8 +165,8 @@ def read_all(response: Any, timeout: float) -> bytes:
 def asked_wait(headers: Message) -> float | None:
     """Return the seconds that a server asks its client to wait, or None.
 
-    The seconds stand in `Retry-After`, as a number or a date, or in the hub's header
-    `RateLimit: "api";r=0;t=55`.
+    The seconds stand in `Retry-After`, as a number or a date, or in the header of
+    Hugging Face's hub, `RateLimit: "api";r=0;t=55`.
     """
     if after := headers.get("Retry-After"):
         if re.fullmatch(r"\d{1,9}", after.strip()):
@@ -189,7 +194,7 @@ def open_url(url: str, timeout: float, token: str | None, start: int = 0) -> Any
     """Return the answer to a GET, an open `http.client.HTTPResponse`.
 
     Args:
-        url: What is asked for.
+        url: The address that is asked for.
         timeout: Seconds that the server may be silent.
         token: An account's token, which goes to the server of `url` alone.
         start: The position of the first byte that is asked for.

@@ -29,8 +29,8 @@ class Machine:
     """The device and the precision of a run.
 
     Attributes:
-        device: Where it computes.
-        precision: float32, bfloat16 or float64.
+        device: The device that computes.
+        precision: The dtype of matrix products: float32, bfloat16 or float64.
     """
 
     device: torch.device
@@ -43,7 +43,7 @@ class Machine:
 
     @property
     def reduction_device(self) -> torch.device:
-        """Where float64 numbers are added up: on a CUDA GPU without waiting, or else on the CPU."""
+        """The device that adds up float64 numbers: the run's CUDA GPU, or else the CPU."""
         return self.device if self.device.type == "cuda" else torch.device("cpu")
 
     @property
@@ -99,7 +99,7 @@ def _problem_with(name: str) -> str | None:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """Choose the dtype of products: `auto` takes bfloat16 where the hardware multiplies it faster.
+    """Choose the dtype of matrix products: `auto` takes bfloat16 on hardware with units for it.
 
     Raises:
         MachineError: The device doesn't have the precision that is named.
@@ -127,7 +127,9 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def choose_compile(name: str, device: torch.device, expected_seconds: float) -> bool:
-    """Choose whether to compile: `auto` does on CUDA, and on a CPU if a long run saves time by it.
+    """Choose whether a run compiles its model.
+
+    `auto` compiles on CUDA, and on a CPU if the run is long enough to save time by it.
 
     Args:
         name: auto, on or off.
@@ -160,7 +162,7 @@ def set_threads(requested: int, world: World) -> int:
 
 
 def warning_about_cpu(threads: int) -> str | None:
-    """Return a warning if the threads of all processes can't have a core each, or else None."""
+    """Return a warning if `threads` threads can't have a free core each, or else None."""
     cores, usable = os.cpu_count() or 1, usable_cores()
     if threads > usable:
         return (
@@ -181,8 +183,8 @@ def warning_about_cpu(threads: int) -> str | None:
 def keep_freed_memory() -> None:
     """Keep freed memory in the process, for tensors of up to 32 MB.
 
-    Otherwise glibc returns the memory to the system after a step, and the next step pays for every
-    page again. With another C library nothing changes.
+    Otherwise glibc returns the memory to the system after a training step, and the next step pays
+    for every page again. With another C library nothing changes.
     """
     if platform.libc_ver()[0] == "glibc":
         allocator = ctypes.CDLL(None)
@@ -191,7 +193,7 @@ def keep_freed_memory() -> None:
 
 
 def give_back_memory() -> None:
-    """Return freed memory to the system, so that the next measurement starts low."""
+    """Return freed memory to the system, so that a measurement of memory doesn't count it."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -228,7 +230,7 @@ def prepare(device: torch.device, threads: int) -> None:
 
 
 def make_deterministic(device: torch.device) -> None:
-    """Make runs on a CPU repeatable bit for bit.
+    """Make training on a CPU repeatable bit for bit.
 
     Otherwise threads of the compiled embedding's backward pass would race.
     """

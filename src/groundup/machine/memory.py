@@ -12,7 +12,10 @@ UNIFIED, LIMIT = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
 
 
 def forget_peak(device: torch.device) -> None:
-    """Make `peak` count from now on. On a CPU without Linux's /proc nothing changes."""
+    """Begin a new measurement of the largest memory in use, which `peak` returns.
+
+    On a CPU without Linux's /proc nothing changes.
+    """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
@@ -21,7 +24,7 @@ def forget_peak(device: torch.device) -> None:
 
 
 def peak(device: torch.device) -> int:
-    """Return the largest number of bytes that were in use at once."""
+    """Return the largest number of bytes in use at once since `forget_peak` was called."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device)

@@ -10,10 +10,10 @@ QUERIES_AT_ONCE = 128  # as measured: benchmarks/cpu_attention.py
 
 
 def causal_attention(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
-    """Compute softmax(Q K^T / sqrt(head_dim)) V, where each token sees itself and its past.
+    """Compute softmax(Q K^T / sqrt(head_dim)) V, where a token sees itself and those before.
 
     The formula is that of Vaswani et al. 2017, section 3.2.1. Each head of keys and values serves
-    n_head / n_kv_head heads of queries in a row.
+    n_head / n_kv_head consecutive heads of queries.
 
     Args:
         query: [batch, n_head, time, head_dim].
@@ -43,9 +43,10 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, dropout: float) 
 def attention_by_products(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
     """Compute causal attention by batched products in the dtype of `value`.
 
-    Exponentials and sums are taken in float32. Queries are taken some at a time, with the keys that
-    they may see. The weighted sums of values are divided by the sum of the weights, and the weights
-    themselves aren't: that saves two passes over the scores forward, and two backward.
+    Exponentials and sums are taken in float32. The queries are taken in groups, each with only the
+    keys that it may see. The weighted sums of values are divided by the sum of the
+    weights, instead of the weights themselves, which saves two passes over the scores forward and
+    two backward.
 
     Args:
         query: [batch, n_head, time, head_dim].

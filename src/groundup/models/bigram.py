@@ -1,4 +1,4 @@
-"""The bigram: a table that says, for each token, what follows it. Every GPT must beat it."""
+"""The bigram: a table of what follows each token. A GPT must predict better than this model."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,9 +10,9 @@ from groundup.models.config import GPTConfig
 class Bigram(nn.Module):
     """Next-token logits that depend on the current token alone (Shannon 1948, section 3).
 
-    The table is the weight of a linear layer whose input is the one-hot token: column t holds the
-    logits after token t. Of the config the model uses `vocab_size`, and `block_size` as the
-    length of a training window.
+    The model is one table, the weight of a linear layer whose input is the one-hot token: column t
+    holds the logits after token t. Of the config the model uses `vocab_size`, and `block_size` as
+    the length of a training window.
     """
 
     def __init__(self, config: GPTConfig) -> None:

@@ -1,7 +1,7 @@
-"""The cache of keys and values: what a model has read already, so that it computes only the rest.
+"""The cache of keys and values of the tokens that a model has read, to compute only new ones.
 
-A model asks its cache for two things: the positions of the tokens that it reads, and the attention
-of each layer. So the model's own code is the same with a cache and without one.
+A model asks its cache for two things: the positions of the tokens that the model reads, and the
+attention of each layer. So the model's own code is the same with a cache and without one.
 """
 
 from collections.abc import Callable
@@ -22,11 +22,11 @@ class Cache(Protocol):
     """What a model asks of a cache while it reads tokens."""
 
     def positions(self, tokens: Tensor, block_size: int) -> Tensor:
-        """Begin a step and return the positions of its tokens.
+        """Begin to read new tokens, and return their positions.
 
         Args:
-            tokens: [batch, time] int64, which follow what each row has read before.
-            block_size: The model's context, into which all tokens of a row must fit.
+            tokens: [batch, time] int64, the new tokens, which follow those that each row has read.
+            block_size: The largest number of tokens of a row, the model's context.
 
         Returns:
             [batch, time] int64, or [1, time] where all rows have the same positions.
@@ -34,14 +34,22 @@ class Cache(Protocol):
         ...
 
     def attention(self, layer: int) -> Attend:
-        """Return the attention of a layer, from this step's tokens to all tokens of their rows."""
+        """Return a layer's attention, in which new tokens see all tokens of their rows so far.
+
+        Args:
+            layer: The index of the layer.
+
+        Returns:
+            A function of the new tokens' queries, keys and values and of the dropout. The new
+            tokens are those that were last given to `positions`.
+        """
         ...
 
 
 class NoCache(Cache):
     """The cache of a model that reads whole texts: each begins at position 0, and nothing is kept.
 
-    Its positions are [1, time].
+    `positions` returns [1, time].
     """
 
     def positions(self, tokens: Tensor, block_size: int) -> Tensor:
@@ -56,10 +64,11 @@ NO_CACHE = NoCache()
 
 
 class KVCache(Cache):
-    """The keys and values of a prefix, layer by layer; `hidden(tokens, cache)` adds to them.
+    """The keys and values of all tokens that a model has read, layer by layer.
 
-    All rows of a batch have read equally many tokens. Memory is written in place, so no gradient
-    goes through a cache.
+    The model's method `hidden` takes the cache, and adds those of its new tokens. All rows of a
+    batch have read equally many tokens. Memory is written in place, so no gradient goes through a
+    cache.
 
     Args:
         n_layer: The number of layers of the model.
@@ -87,11 +96,11 @@ class KVCache(Cache):
         return partial(self._attend, layer)
 
     def rows(self, numbers: Tensor, room: int = 0) -> "KVCache":
-        """Copy rows of the batch, once or many times each, to continue a prefix in several ways.
+        """Copy rows of the cache, each once or many times, to continue a text in several ways.
 
         Args:
             numbers: [n] int64, the rows to copy, on the device of the model.
-            room: The number of tokens of a row that will follow.
+            room: The number of tokens to expect in a row after those that are copied.
 
         Returns:
             A cache of n rows in memory of its own.
@@ -127,7 +136,7 @@ class KVCache(Cache):
 
 
 def check_fits(time: int, block_size: int) -> None:
-    """Assert that so many tokens fit into a model's context."""
+    """Assert that `time` tokens fit into a context of `block_size` tokens."""
     assert time <= block_size, f"{time} tokens are more than block_size = {block_size}"
 
 

@@ -53,7 +53,7 @@ class ModernConfig:
         head_dim: The width of a head, an even number.
         n_inner: The width of the MLP.
         rope_theta: The base of the rotary frequencies.
-        tied: Whether one table reads tokens and writes them.
+        tied: Whether the embedding of tokens and the head, which gives logits, are one matrix.
         dropout: The probability with which a unit is zeroed in training, in [0, 1).
 
     Raises:
@@ -126,7 +126,7 @@ def parameter_count(architecture: str, config: ModelConfig) -> int:
 
     Args:
         architecture: bigram, readable, gpt2 or modern.
-        config: A config of that model's class.
+        config: A `ModernConfig` for modern, a `GPTConfig` for any other architecture.
     """
     if architecture == "bigram":
         return config.vocab_size**2
@@ -136,9 +136,10 @@ def parameter_count(architecture: str, config: ModelConfig) -> int:
 
 
 def gpt_parameter_count(config: GPTConfig) -> int:
-    """Compute the number of parameters of a GPT-2 of width C with a tied head.
+    """Compute the number of parameters of a GPT-2 of width C.
 
-    The parameters are the embeddings, 12 C^2 + 13 C in each block, and the last norm.
+    The parameters are the embeddings of tokens, which are the head too, and of positions,
+    12 C^2 + 13 C in each block, and the last norm.
     """
     width = config.n_embd
     embeddings = (config.vocab_size + config.block_size) * width
@@ -160,9 +161,9 @@ def modern_parameter_count(config: ModernConfig) -> int:
 
 
 def adapted_matrices(config: ModelConfig) -> list[tuple[int, int]]:
-    """Return (inputs, outputs) of each matrix in one block that gets an adapter.
+    """Return the size, (inputs, outputs), of each matrix of a block that gets a LoRA adapter.
 
-    All matrices of attention and of the MLP get one.
+    All matrices of attention and of the MLP get an adapter.
     """
     width = config.n_embd
     if isinstance(config, GPTConfig):
@@ -174,6 +175,9 @@ def adapted_matrices(config: ModelConfig) -> list[tuple[int, int]]:
 
 
 def adapter_parameter_count(config: ModelConfig, rank: int) -> int:
-    """Compute the number of parameters of adapters: rank (inputs + outputs) for each matrix."""
+    """Compute the number of parameters of LoRA adapters on a model.
+
+    Each adapted matrix needs rank * (inputs + outputs).
+    """
     sizes = sum(inputs + outputs for inputs, outputs in adapted_matrices(config))
     return config.n_layer * rank * sizes

@@ -47,7 +47,7 @@ def gpt2_from_readable(weights: Weights, n_layer: int, n_head: int) -> Weights:
     """Map the state dict of a `ReadableGPT` to that of the `GPT2` that computes the same.
 
     Args:
-        weights: The state dict; gradients by the same names are mapped as well.
+        weights: The state dict, or gradients by the same names.
         n_layer: The number of blocks of the model.
         n_head: The number of attention heads in a block.
     """
@@ -63,7 +63,7 @@ def readable_from_gpt2(weights: Weights, n_layer: int, n_head: int) -> Weights:
     """Map the state dict of a `GPT2` to that of the `ReadableGPT` that computes the same.
 
     Args:
-        weights: The state dict; gradients by the same names are mapped as well.
+        weights: The state dict, or gradients by the same names.
         n_layer: The number of blocks of the model.
         n_head: The number of attention heads in a block.
     """

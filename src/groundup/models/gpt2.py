@@ -14,8 +14,8 @@ from groundup.models.config import GPTConfig
 class Attention(nn.Module):
     """This layer computes all heads of causal self-attention at once (Vaswani et al. 2017, 3.2).
 
-    It maps [batch, time, n_embd] to the same shape. `attend` is `causal_attention`, or the
-    attention of a cache.
+    It maps [batch, time, n_embd] to the same shape. `forward` takes the function that computes
+    attention: `causal_attention`, or that of a cache.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -36,9 +36,10 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Widen four times, apply GELU by its tanh formula (Hendrycks & Gimpel 2016), come back.
+    """A network that widens vectors four times, applies GELU, and narrows them again.
 
-    It maps [..., n_embd] to the same shape.
+    GELU is computed by its tanh formula (Hendrycks & Gimpel 2016). The network maps
+    [..., n_embd] to the same shape.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -103,12 +104,12 @@ class GPT2(nn.Module):
         """Load a published GPT-2, in eval mode.
 
         Args:
-            name: gpt2, gpt2-medium, gpt2-large, gpt2-xl, any OWNER/NAME[@REVISION] of the hub, a
-                run or a model folder.
+            name: gpt2, gpt2-medium, gpt2-large, gpt2-xl, any OWNER/NAME[@REVISION] of Hugging
+                Face's hub, a run's name, or the path of a run or a model folder.
 
         Raises:
             CheckpointError: There is no intact GPT-2 of that name.
-            CorpusError: The model can't be had from the hub.
+            CorpusError: The model can't be downloaded from the hub.
         """
         # a door upwards: models know no files otherwise
         from groundup.checkpoints.model_folder import load_as
@@ -121,9 +122,10 @@ class GPT2(nn.Module):
         return self.lm_head
 
     def initialise(self) -> None:
-        """Draw weights with deviation 0.02, or 0.02/sqrt(2 n_layer) for residual projections.
+        """Draw the matrices from normal distributions, and set the biases to zero.
 
-        Residual projections are those that write to the residual stream. Biases are zero.
+        The standard deviation is 0.02/sqrt(2 n_layer) for projections that write to the residual
+        stream, and 0.02 for the other matrices.
         """
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
@@ -134,11 +136,11 @@ class GPT2(nn.Module):
                 nn.init.zeros_(parameter)
 
     def hidden(self, tokens: Tensor, cache: Cache = NO_CACHE) -> Tensor:
-        """Return the states before the head: [batch, time] -> [batch, time, n_embd].
+        """Return the hidden states that the head reads: [batch, time] -> [batch, time, n_embd].
 
         Args:
-            tokens: [batch, time] int64, at most block_size of them with those in the cache.
-            cache: What the model has read before; these tokens are added to it.
+            tokens: [batch, time] int64; a row has at most block_size tokens with those in `cache`.
+            cache: The cache of what the model has read before, to which `tokens` are added.
         """
         return self.transformer(tokens, cache)
 

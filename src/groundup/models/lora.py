@@ -1,6 +1,7 @@
 """LoRA: a model's matrices are frozen, and beside each a product of two thin matrices learns.
 
-The models know nothing of it: their blocks' linear layers are exchanged after they were built.
+The models' own code doesn't know LoRA: the linear layers of a model's blocks are replaced once the
+model is built.
 """
 
 import torch
@@ -13,10 +14,11 @@ Adapter = dict[str, Tensor]  # `transformer.h.0.attn.c_attn.lora_A.weight` and s
 
 
 class LoRALinear(nn.Module):
-    """W + alpha / rank B A in the place of W, which is frozen with its bias (Hu et al. 2021, 4.1).
+    """A linear layer that is frozen, to whose matrix W the product alpha / rank B A is added.
 
-    A [rank, in] is uniform in +-1/sqrt(in), as in the authors' code, and B [out, rank] is zero, so
-    the layer begins as W alone. It maps [..., in] to [..., out].
+    The source is Hu et al. (2021, section 4.1). A [rank, in] is uniform in +-1/sqrt(in), as in the
+    authors' code, and B [out, rank] is zero, so at first nothing is added. The layer maps
+    [..., in] to [..., out].
     """
 
     def __init__(self, linear: nn.Linear, rank: int, alpha: float) -> None:
@@ -35,10 +37,10 @@ class LoRALinear(nn.Module):
 
 
 def adaptable_layers(model: Model) -> dict[str, nn.Linear]:
-    """Return the linear layers that get adapters, by name: attention's and the MLP's in all blocks.
+    """Return by name the linear layers that get LoRA adapters.
 
-    Adapters on attention's layers alone fell short of full fine-tuning (Dettmers et al. 2023,
-    section 4). The head gets none.
+    They are all layers of attention and of the MLP in all blocks. Adapters on attention's layers
+    alone fell short of full fine-tuning (Dettmers et al. 2023, section 4). The head gets none.
     """
     return {
         name: layer
@@ -48,10 +50,10 @@ def adaptable_layers(model: Model) -> dict[str, nn.Linear]:
 
 
 def adapt(model: Model, rank: int, alpha: float) -> None:
-    """Freeze a model and put adapters on its blocks; from then on only the adapters train.
+    """Freeze a model and put LoRA adapters on its blocks; then only the adapters train.
 
     Args:
-        model: The model, changed in place. The adapters' A is drawn by torch's seed.
+        model: The model, changed in place. The adapters' first weights are drawn by torch's seed.
         rank: The rank of the adapters.
         alpha: The adapters are scaled by alpha / rank.
     """
@@ -62,18 +64,18 @@ def adapt(model: Model, rank: int, alpha: float) -> None:
 
 
 def adapter_of(model: Model) -> Adapter:
-    """Return a model's adapters by name, without copies; an empty dict if there are none."""
+    """Return a model's LoRA weights by name, without copies; an empty dict if there are none."""
     return {name: weight for name, weight in model.state_dict().items() if ".lora_" in name}
 
 
 @torch.no_grad()
 def merge(model: Model, adapter: Adapter, scale: float) -> None:
-    """Add adapters into the matrices of a model that has none: W + scale B A.
+    """Add the product of each LoRA adapter's B and A to its matrix W: W + scale B A.
 
     Args:
-        model: The model, changed in place.
-        adapter: Its adapters by name.
-        scale: alpha / rank. Products are taken in float32 at least.
+        model: The model without adapters, changed in place.
+        adapter: The weights of the adapters by name.
+        scale: alpha / rank of the adapters. Products are taken in float32 at least.
     """
     for name in sorted({name.rpartition(".lora_")[0] for name in adapter}):
         weight = model.get_parameter(f"{name}.weight")

@@ -15,7 +15,10 @@ Rotation = tuple[Tensor, Tensor]  # cosine and sine, each [batch, 1, time, head_
 
 
 class RMSNorm(nn.RMSNorm):
-    """Root mean square 1 for every vector, then a learned scale (Zhang & Sennrich 2019, eq. 4)."""
+    """Scales vectors to root mean square 1, then by learned factors.
+
+    The source is Zhang & Sennrich (2019, equation 4).
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__(width, eps=1e-6)
@@ -43,7 +46,10 @@ class Rotary(nn.Module):
         self.fill()
 
     def fill(self) -> None:
-        """Compute cosines and sines, each [block_size, head_dim], in float64 for any dtype."""
+        """Compute the cosines and sines of all positions, each [block_size, head_dim].
+
+        They are computed in float64 and then rounded to the module's dtype.
+        """
         block_size, head_dim = self.shape
         exponents = torch.arange(0, head_dim, 2, dtype=torch.float64, device="cpu") / head_dim
         positions = torch.arange(block_size, dtype=torch.float64, device="cpu")
@@ -62,7 +68,7 @@ class Rotary(nn.Module):
 
 
 def rotate(vectors: Tensor, rotation: Rotation) -> Tensor:
-    """Rotate queries or keys, [batch, heads, time, head_dim], as their positions require."""
+    """Rotate queries or keys, [batch, heads, time, head_dim], by the angles of their positions."""
     cosine, sine = rotation
     first, second = vectors.chunk(2, dim=-1)
     quarter_turn = torch.cat([-second, first], dim=-1)
@@ -73,8 +79,8 @@ class Attention(nn.Module):
     """Causal self-attention whose queries share keys and values in groups (Ainslie et al. 2023).
 
     Queries and keys are normalised by head before they are rotated (Dehghani et al. 2023). The
-    layer maps [batch, time, n_embd] to the same shape. `attend` is `causal_attention`, or the
-    attention of a cache.
+    layer maps [batch, time, n_embd] to the same shape. `forward` takes the function that computes
+    attention: `causal_attention`, or that of a cache.
     """
 
     def __init__(self, config: ModernConfig) -> None:
@@ -171,7 +177,7 @@ class Transformer(nn.Module):
 
 
 class Modern(nn.Module):
-    """A Qwen3 dense model (Yang et al. 2025), in names and in maths."""
+    """A Qwen3 dense model (Yang et al. 2025), with Qwen3's formulas and names of weights."""
 
     def __init__(self, config: ModernConfig) -> None:
         super().__init__()
@@ -188,11 +194,12 @@ class Modern(nn.Module):
         """Load a published Qwen3 dense model, in eval mode.
 
         Args:
-            name: Qwen/Qwen3-0.6B, any OWNER/NAME[@REVISION] of the hub, a run or a model folder.
+            name: Qwen/Qwen3-0.6B, any OWNER/NAME[@REVISION] of Hugging Face's hub, a run's name, or
+                the path of a run or a model folder.
 
         Raises:
             CheckpointError: There is no intact Qwen3 of that name.
-            CorpusError: The model can't be had from the hub.
+            CorpusError: The model can't be downloaded from the hub.
         """
         # a door upwards: models know no files otherwise
         from groundup.checkpoints.model_folder import load_as
@@ -205,9 +212,10 @@ class Modern(nn.Module):
         return self.lm_head
 
     def initialise(self) -> None:
-        """Draw weights with deviation 0.02, but zero what writes to the residual stream.
+        """Draw the matrices, and set those that write to the residual stream to zero.
 
-        So at first each block adds nothing to the residual stream.
+        The drawn matrices are normal with standard deviation 0.02. Because of the zeros each block
+        adds nothing to the residual stream at first.
         """
         for name, parameter in self.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):
@@ -216,11 +224,11 @@ class Modern(nn.Module):
                 nn.init.normal_(parameter, std=0.02)
 
     def hidden(self, tokens: Tensor, cache: Cache = NO_CACHE) -> Tensor:
-        """Return the states before the head: [batch, time] -> [batch, time, n_embd].
+        """Return the hidden states that the head reads: [batch, time] -> [batch, time, n_embd].
 
         Args:
-            tokens: [batch, time] int64, at most block_size of them with those in the cache.
-            cache: What the model has read before; these tokens are added to it.
+            tokens: [batch, time] int64; a row has at most block_size tokens with those in `cache`.
+            cache: The cache of what the model has read before, to which `tokens` are added.
         """
         return self.model(tokens, cache)
 

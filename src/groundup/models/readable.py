@@ -1,7 +1,8 @@
-"""The readable GPT: a module for every head, and a line of the paper for every step of attention.
+"""The readable GPT: a module for every head, and a line for every step of attention.
 
-It computes exactly what `gpt2.py` computes; `correspondence.py` maps the weights of one onto the
-other. It imports nothing but torch and its config, so that it is the oracle of the fast model.
+It computes exactly what the fast model in `gpt2.py` computes; `correspondence.py` maps the weights
+of each to those of the other. The tests take this model as the reference of the fast one, so this
+file imports nothing but torch and the config.
 """
 
 import math
@@ -17,7 +18,7 @@ def future_of(scores: Tensor) -> Tensor:
     """Return [time, time] bool: where the key (column) comes after the query (row).
 
     Args:
-        scores: [..., time, time].
+        scores: The scores of attention, [..., time, time].
     """
     time = scores.size(-1)
     positions = torch.arange(time, device=scores.device)
@@ -65,7 +66,7 @@ class MultiHeadAttention(nn.Module):
 class GELU(nn.Module):
     """x times the probability that a normal variable is below x (Hendrycks & Gimpel 2016).
 
-    The probability is taken by their tanh formula.
+    The probability is computed by the tanh formula of that paper.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,7 +74,7 @@ class GELU(nn.Module):
 
 
 class MLP(nn.Module):
-    """A network that reads each token alone: widen four times, apply GELU, come back.
+    """A network that reads each token alone: widen four times, apply GELU, narrow again.
 
     It maps [batch, time, n_embd] to the same shape.
     """
@@ -140,9 +141,10 @@ class ReadableGPT(nn.Module):
         self.initialise()
 
     def initialise(self) -> None:
-        """Draw weights with deviation 0.02, or 0.02/sqrt(2 n_layer) for residual projections.
+        """Draw the matrices from normal distributions, and set the biases to zero.
 
-        Residual projections are those that write to the residual stream. Biases are zero.
+        The standard deviation is 0.02/sqrt(2 n_layer) for projections that write to the residual
+        stream, and 0.02 for the other matrices.
         """
         for name, parameter in self.named_parameters():
             if name.endswith(("projection.weight", "contract.weight")):
@@ -153,7 +155,7 @@ class ReadableGPT(nn.Module):
                 nn.init.zeros_(parameter)
 
     def hidden(self, tokens: Tensor) -> Tensor:
-        """Return the states before the head: [batch, time] -> [batch, time, n_embd].
+        """Return the hidden states that the head reads: [batch, time] -> [batch, time, n_embd].
 
         Args:
             tokens: [batch, time] int64, time <= block_size.
@@ -195,15 +197,16 @@ class ReadableGPT(nn.Module):
         top_p: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Predict, draw, append, repeat; temperature 0 is greedy.
+        """Append drawn tokens to each row, each predicted from the newest `block_size` ones.
 
         Args:
             tokens: [batch, time] int64, time >= 1.
             max_new_tokens: The number of tokens that are appended to each row.
-            temperature: Divides the logits.
+            temperature: Divides the logits; 0 takes the most probable token.
             top_k: The number of most probable tokens to draw from; 0 keeps all.
-            top_p: Draw from the most probable tokens that reach this probability together.
-            generator: Where random numbers come from; torch's own if left out.
+            top_p: Draw from the most probable tokens that reach this probability together; 1
+                keeps all.
+            generator: Where random numbers come from; torch's default generator if left out.
 
         Returns:
             [batch, time + max_new_tokens] int64.

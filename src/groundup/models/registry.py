@@ -19,7 +19,7 @@ MODELS = {"bigram": Bigram, "readable": ReadableGPT, "gpt2": GPT2, "modern": Mod
 
 
 def build(architecture: str, config: ModelConfig) -> Model:
-    """Build a new model of an architecture, from a config of the class that it takes."""
+    """Build a new model, from a `ModernConfig` for modern, else from a `GPTConfig`."""
     return MODELS[architecture](config)  # pyright: ignore[reportArgumentType]
 
 
@@ -59,7 +59,7 @@ def allocated(model: Model, dtype: torch.dtype) -> Model:
 
 
 def architecture_of(model: Model) -> str:
-    """Return the name under which the model's class is saved."""
+    """Return the name of a model's architecture, as recipes and model folders state it."""
     return next(name for name, model_class in MODELS.items() if type(model) is model_class)
 
 
@@ -82,9 +82,9 @@ def hidden_states(model: Model, tokens: Tensor, cache: KVCache | None) -> Tensor
     """Return the hidden states of tokens, which follow the tokens of a cache if there is one.
 
     Args:
-        model: Any model without a cache; with one, a model that `cache_for` makes a cache for.
+        model: Any model; with a cache, a model for which `cache_for` makes a cache.
         tokens: [batch, time] int64.
-        cache: What the model has read before; these tokens are added to it.
+        cache: The cache of what the model has read before, to which `tokens` are added; or None.
 
     Returns:
         [batch, time, width].

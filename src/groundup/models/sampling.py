@@ -87,8 +87,8 @@ def next_token(
         logits: [batch, vocab].
         uniform: [batch] in [0, 1), a random number for each row.
         temperature: Divides the logits; 0 takes the most probable token.
-        top_k: As in `keep_top_k`.
-        top_p: As in `keep_top_p`, of what `top_k` keeps.
+        top_k: The number of most probable tokens to draw from; 0 keeps all.
+        top_p: Draw from the most probable tokens that reach this probability together; 1 keeps all.
 
     Returns:
         [batch] int64.
@@ -114,16 +114,16 @@ def generate(
 ) -> Tensor:
     """Append sampled tokens, each drawn after the newest `block_size` ones, without a cache.
 
-    Faster loops are tested against this plain one.
+    The tests compare faster ways to generate with this plain loop.
 
     Args:
         model: The model, whose mode (training or eval) stays as it is.
         tokens: [batch, time] int64, time >= 1.
         max_new_tokens: The number of tokens that are appended to each row.
-        temperature: As in `next_token`.
-        top_k: As in `next_token`.
-        top_p: As in `next_token`.
-        generator: Where random numbers come from, on the CPU; torch's own if left out.
+        temperature: Divides the logits; 0 takes the most probable token.
+        top_k: The number of most probable tokens to draw from; 0 keeps all.
+        top_p: Draw from the most probable tokens that reach this probability together; 1 keeps all.
+        generator: Where random numbers come from, on the CPU; torch's default one if left out.
 
     Returns:
         [batch, time + max_new_tokens] int64.

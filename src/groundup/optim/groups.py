@@ -13,11 +13,13 @@ from groundup.recipes.schema import OptimSection, Recipe
 
 @dataclass(frozen=True)
 class Rule:
-    """How parameters whose names match a pattern are optimized. The first rule that matches counts.
+    """How parameters whose names match a pattern are optimized.
+
+    Of several rules the first whose pattern matches counts.
 
     Attributes:
         pattern: A regular expression for the whole name.
-        decays: Whether the parameters decay.
+        decays: Whether weight decay shrinks the parameters.
         matrices: The number of matrices that one parameter holds, each below the one before, for
             Muon. With 0 the parameter is left to AdamW.
         joined: What replaces the pattern in a name. Parameters that then have one name are rows of
@@ -62,7 +64,10 @@ LORA_RULES = (Rule(r".*\.lora_[AB]\.weight", decays=True),)
 
 
 def rules_of(recipe: Recipe) -> tuple[Rule, ...]:
-    """Return the rules for what the recipe trains: a model, or adapters on a model."""
+    """Return the rules that say how each parameter that a recipe trains is optimized.
+
+    A recipe trains a whole model, or LoRA adapters on a model.
+    """
     return LORA_RULES if recipe.lora.rank else RULES[recipe.model.architecture]
 
 
@@ -76,9 +81,10 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 def group_parameters(
     model: nn.Module, rules: tuple[Rule, ...]
 ) -> list[tuple[Rule, dict[str, nn.Parameter]]]:
-    """Give each rule its parameters by name, so that each parameter that trains has one rule.
+    """Pair each rule with the parameters that it is the first to match, by their names.
 
-    A rule that matches nothing and a parameter that no rule matches fail an assertion.
+    Frozen parameters are left out. A rule without a parameter fails an assertion, as does a
+    parameter without a rule.
     """
     groups: list[tuple[Rule, dict[str, nn.Parameter]]] = [(rule, {}) for rule in rules]
     for name, parameter in trained_parameters(model).items():
@@ -98,15 +104,19 @@ def build_optimizers(
     section: OptimSection,
     precision: torch.dtype = torch.float32,
 ) -> list[torch.optim.Optimizer]:
-    """Build AdamW (Loshchilov & Hutter 2019), and before it Muon for the matrices of the blocks.
+    """Build AdamW (Loshchilov & Hutter 2019), and Muon for the blocks' matrices if it is asked for.
 
-    Every group keeps its peak learning rate as `initial_lr`; the schedule changes `lr`.
+    Each parameter group of an optimizer keeps its highest learning rate as `initial_lr`, while the
+    learning rate's schedule changes `lr`.
 
     Args:
-        model: The model, already distributed.
+        model: The model, once `distribute` has spread it over the processes.
         rules: The rules that say which parameter goes to which optimizer.
         section: The recipe's section with the optimizer and its settings.
-        precision: The dtype of Muon's products.
+        precision: The dtype of Muon's matrix products.
+
+    Returns:
+        Muon, if the section asks for it, and AdamW.
     """
     rate, decay = section.learning_rate, section.weight_decay
     uses_muon = section.optimizer == "muon"
@@ -130,6 +140,10 @@ def matrices_of(rule: Rule, members: dict[str, nn.Parameter]) -> list[Matrix]:
     """Find the matrices that Muon orthogonalises.
 
     A matrix is a part of a parameter, a whole parameter, or several parameters one below another.
+
+    Args:
+        rule: The rule, which says how parameters are cut or joined.
+        members: The parameters that the rule is for, by name.
     """
     joined: dict[str, list[Matrix]] = {}
     for name, parameter in members.items():

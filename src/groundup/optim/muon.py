@@ -50,8 +50,9 @@ def split_rows(parameter: nn.Parameter, parts: int) -> list[Matrix]:
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised (Jordan et al. 2024, "Muon: an optimizer for hidden layers ...").
 
-    Its step is that of `torch.optim.Muon` with other coefficients. Matrices of one shape, tall ones
-    transposed, share one batched product, and a matrix need not be a parameter.
+    A step is that of `torch.optim.Muon`, but `orthogonalise` has coefficients of its own. Matrices
+    of one shape, tall ones transposed, are multiplied together in one batch, except large ones on a
+    CPU. A matrix is a whole parameter, some rows of a parameter, or rows of several parameters.
     """
 
     def __init__(
@@ -62,15 +63,15 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float,
         precision: torch.dtype,
     ) -> None:
-        """Take the matrices, and the numbers for all of them.
+        """Take the matrices, and the settings that hold for all of them.
 
         Args:
             matrices: The matrices, whose rows are rows of parameters.
-            learning_rate: The length of a step in units of a matrix's spectral norm, times
-                sqrt(height / width) for a tall one.
+            learning_rate: About the spectral norm of a matrix's update, which for a tall matrix is
+                sqrt(height / width) times as large.
             momentum: The weight of the past in the running mean of gradients.
             weight_decay: A step shrinks each weight by this share times the learning rate.
-            precision: The dtype of the products.
+            precision: The dtype of the matrix products.
         """
         parameters = {id(rows.parameter): rows.parameter for matrix in matrices for rows in matrix}
         rates = {"lr": learning_rate, "initial_lr": learning_rate}
@@ -114,9 +115,9 @@ class Muon(torch.optim.Optimizer):
 def orthogonalise(matrices: Tensor) -> Tensor:
     """Bring every singular value of each matrix near 1, and keep the singular vectors.
 
-    This is roughly the nearest orthogonal matrix, by a Newton-Schulz iteration whose coefficients
-    are chosen for each step (Amsel et al. 2025, "The Polar Express"). Its four steps bring the
-    values nearer to 1 than five steps that all have the same coefficients.
+    The result is roughly the nearest orthogonal matrix. It is found by four steps of a
+    Newton-Schulz iteration, each with coefficients of its own (Amsel et al. 2025, "The Polar
+    Express"), which bring the values nearer to 1 than five steps with the same coefficients.
 
     Args:
         matrices: [n, height, width], height <= width.

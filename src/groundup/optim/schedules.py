@@ -13,13 +13,14 @@ class Schedule:
     """Linear warm-up to a peak, then a decay that reaches a floor when all steps are done.
 
     The rate is never negative and never above the peak. It is exactly the peak from the end of the
-    warm-up to the beginning of the decay, and exactly the floor at `steps`.
+    warm-up to the beginning of the decay, and exactly the floor at `steps`. A constant schedule has
+    no decay.
 
     Attributes:
-        shape: cosine (Loshchilov & Hutter 2017), linear, wsd (Hu et al. 2024, section 4.1) or
-            constant.
-        peak: The highest rate.
-        floor: The rate at the end.
+        shape: cosine (Loshchilov & Hutter 2017), linear, wsd (warm-up, stable, decay: Hu et al.
+            2024, section 4.1) or constant.
+        peak: The highest learning rate.
+        floor: The learning rate at the end.
         warmup_steps: The number of steps of the warm-up.
         steps: The number of all steps.
         decay_share: For wsd, the share of all steps in which the rate decays.
@@ -34,14 +35,18 @@ class Schedule:
 
     @classmethod
     def of(cls, section: OptimSection, steps: int) -> "Schedule":
-        """Make the schedule of a recipe over `steps` steps, which may all be warm-up."""
+        """Make the schedule that a recipe asks for over `steps` steps, which may all be warm-up."""
         rates = section.learning_rate, section.min_learning_rate
         warmup_steps = min(section.warmup_steps, steps)
         return cls(section.schedule, *rates, warmup_steps, steps, section.decay_share)
 
     @property
     def decay_begins(self) -> int:
-        """The step until which the peak is held: the warm-up's end, or where wsd's decay begins."""
+        """The step at which the learning rate begins to decay from its highest value.
+
+        It is the end of the warm-up, except for the shape wsd (warm-up, stable, decay), which first
+        holds the highest value.
+        """
         if self.shape != "wsd":
             return self.warmup_steps
         return max(self.warmup_steps, self.steps - max(1, round(self.decay_share * self.steps)))
@@ -61,7 +66,11 @@ class Schedule:
         return min(self.peak, self.floor + (self.peak - self.floor) * remaining)
 
     def apply(self, optimizers: list[torch.optim.Optimizer], step: int) -> float:
-        """Set the learning rates of this step, each group's in proportion to its own peak.
+        """Set each parameter group's learning rate for a step, in proportion to its highest rate.
+
+        Args:
+            optimizers: The optimizers, one of which is AdamW.
+            step: The number of completed steps.
 
         Returns:
             The learning rate of AdamW.

@@ -11,7 +11,11 @@ from groundup.parallel.world import World
 def distribute(objective: nn.Module, world: World) -> nn.Module:
     """Spread an objective over the processes, so that its gradients are means over all of them.
 
-    Optimizers are built after this, because a way of sharding may replace the parameters.
+    Optimizers must be built afterwards, because a way of sharding may replace the parameters.
+
+    Args:
+        objective: The model with its loss.
+        world: The processes.
 
     Returns:
         The objective to call; with one process the objective itself.
@@ -22,7 +26,12 @@ def distribute(objective: nn.Module, world: World) -> nn.Module:
 
 
 def synchronise_only_if(last: bool, objective: nn.Module) -> AbstractContextManager[None]:
-    """Return a context for a micro-step, in which gradients are exchanged only at the last one."""
+    """Return a context for a micro-step, in which processes exchange gradients only if `last`.
+
+    Args:
+        last: Whether the micro-step is the last one of its optimizer step.
+        objective: What `distribute` returned.
+    """
     if isinstance(objective, DistributedDataParallel) and not last:
         return objective.no_sync()
     return nullcontext()

@@ -58,7 +58,7 @@ class World:
 
 
 def main_first(world: World, work: Callable[[], Result]) -> Result:
-    """Do some work in the main process, then in the others, which find what it has downloaded.
+    """Do some work in the main process, then in the others, which needn't download again.
 
     If the work fails in the main process, the others still try it, and fail for themselves.
     """
@@ -75,8 +75,8 @@ def main_first(world: World, work: Callable[[], Result]) -> Result:
 def join_world(uses_cuda: bool) -> Iterator[World]:
     """Join the world that torchrun's environment describes, else a world of one.
 
-    At the end the process group can't be used any more, but stays in memory. Freeing it would hold
-    Python's global lock and wait for gloo's threads, which may wait for that lock themselves.
+    At the end torch's process group can't be used any more, but stays in memory. Freeing it would
+    hold Python's global lock and wait for gloo's threads, which may wait for that lock themselves.
 
     Args:
         uses_cuda: Whether the processes compute on GPUs, one each.

@@ -22,14 +22,14 @@ class Bench:
 
     Attributes:
         model: The model in words.
-        parameters: The number of its parameters, without adapters.
+        parameters: The number of the model's parameters, without adapters.
         device, precision, compiled, threads: The machine and the settings of the measurement.
         tokens_per_step: The number of tokens of an optimizer step.
         step_seconds: The seconds of an optimizer step.
         tokens_per_second: The number of tokens that training learns from in a second.
-        operations_per_token: The number of operations by the formula in `operations_per_token`.
-        matmul_peak: The number of operations a second in matrix products alone.
-        mfu: The share of that peak which the formula's operations reach.
+        operations_per_token: The number of floating-point operations that a token needs.
+        matmul_peak: The number of operations a second that the machine does in matrix products.
+        mfu: The share of `matmul_peak` that training reaches (model FLOPs utilisation).
         peak_memory: The largest number of bytes in use at once.
         phases: Seconds of a step by phase. `data`: waiting for the next batch. `forward`,
             `backward`: of all micro-steps. `optimizer`: reading the loss, clipping and the
@@ -57,7 +57,7 @@ def bench(trainer: Trainer, steps: int) -> Bench:
 
     Args:
         trainer: A trainer for this measurement alone.
-        steps: The number of steps that are measured, each time.
+        steps: The number of steps that are timed whole, and again phase by phase.
     """
     recipe, machine = trainer.recipe, trainer.machine
     for step in range(WARMUP_STEPS):
@@ -100,7 +100,7 @@ def describe_model(trainer: Trainer) -> str:
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
-    """Measure the seconds until some work is done, on the device too."""
+    """Do some work, and return the seconds until it is done, on the device too."""
     started = now(device)
     work()
     return now(device) - started
@@ -131,7 +131,7 @@ class Stopwatch(PhaseClock):
 
 
 def time_of_phases(trainer: Trainer, steps: int) -> dict[str, float]:
-    """Measure the median of each phase's seconds over some steps."""
+    """Train some steps, and return the median seconds of each phase of a step."""
     measured = []
     for step in range(steps):
         stopwatch = Stopwatch(trainer.machine.device)

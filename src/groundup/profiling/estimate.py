@@ -39,13 +39,13 @@ GPUS = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a recipe would need. Bytes are those of one GPU.
+    """The time and memory that training by a recipe would need. Bytes are those of one GPU.
 
     Attributes:
         gpu: The name of the GPU.
         gpus: The number of GPUs.
         parameters: The number of parameters of the model, without adapters.
-        operations_per_token: The number of operations by the formula in `operations_per_token`.
+        operations_per_token: The number of floating-point operations that a token needs.
         tokens: The number of tokens of all steps.
         seconds: The time of all steps; None for a recipe whose length isn't in steps.
         fixed_memory: The bytes of weights, gradients and optimizer states.
@@ -71,7 +71,10 @@ class Estimate:
 
 
 def estimate(recipe: Recipe, vocab_size: int, gpu: str, gpus: int) -> Estimate:
-    """Estimate time by operations and the GPUs' peak, and memory by what a step must hold.
+    """Estimate the time and memory that training by a recipe needs on GPUs that aren't here.
+
+    The time follows from the number of operations and the GPUs' peak, and the memory from what a
+    training step must hold.
 
     Args:
         recipe: The recipe.
@@ -80,7 +83,7 @@ def estimate(recipe: Recipe, vocab_size: int, gpu: str, gpus: int) -> Estimate:
         gpus: The number of GPUs.
 
     Raises:
-        RecipeError: The GPU or the vocabulary isn't known, or the batch can't be divided.
+        RecipeError: The GPU or the vocabulary isn't known, or the GPUs can't share the batch.
     """
     gpu, vocab_size = gpu.lower(), vocab_size or recipe.about.vocab_size
     check(recipe, vocab_size, gpu, gpus)
@@ -110,10 +113,10 @@ def estimate(recipe: Recipe, vocab_size: int, gpu: str, gpus: int) -> Estimate:
 
 
 def check(recipe: Recipe, vocab_size: int, gpu: str, gpus: int) -> None:
-    """Check the arguments of `estimate`.
+    """Check that the GPU and the vocabulary are known, and that the GPUs can share the batch.
 
     Raises:
-        RecipeError: The GPU or the vocabulary isn't known, or the batch can't be divided.
+        RecipeError: The GPU or the vocabulary isn't known, or the GPUs can't share the batch.
     """
     if gpu not in GPUS:
         raise RecipeError(f"--gpu {gpu} isn't in the table. Known: {', '.join(GPUS)}.")
@@ -152,6 +155,6 @@ def assumptions_of(gpu: str, gpus: int, adapters: int) -> list[str]:
 
 
 def activation_bytes(config: ModelConfig, recipe: Recipe) -> int:
-    """Compute the bytes of a sequence that its backward pass needs from the forward pass."""
+    """Compute the bytes that the backward pass of one sequence needs from its forward pass."""
     layers = 0 if recipe.model.architecture == "bigram" else config.n_layer
     return ACTIVATION_BYTES * config.block_size * config.n_embd * (layers + 1)

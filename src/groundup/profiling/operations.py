@@ -22,10 +22,10 @@ def operations_per_token(architecture: str, config: ModelConfig, lora_rank: int 
 
     Their number is 6 N + 12 n_layer width block_size (Chowdhery et al. 2022, appendix B). N are the
     parameters in matrix products: all but norms, biases and the tables that are only looked up; a
-    tied table counts once, as the head. The width is that of all heads together. The bigram has the
-    one product of its head. With adapters (Hu et al. 2021) their parameters take 6 operations each,
-    and the frozen ones 4, because their gradients aren't computed; nor is the gradient of the first
-    block's input.
+    tied table counts once, as the head. The width is that of all heads together. For the bigram
+    only the product with its head counts. With LoRA adapters (Hu et al. 2021) the adapters'
+    parameters take 6 operations each, and the frozen ones 4, because their gradients aren't
+    computed; nor is the gradient of the first block's input.
 
     Args:
         architecture: The name of the architecture.
@@ -47,7 +47,7 @@ def operations_per_token(architecture: str, config: ModelConfig, lora_rank: int 
 
 
 def product_parameters(architecture: str, config: ModelConfig) -> int:
-    """Count the parameters that take part in matrix products: N of `operations_per_token`."""
+    """Count the parameters of a model that take part in matrix products."""
     everything, width = parameter_count(architecture, config), config.n_embd
     if isinstance(config, GPTConfig):
         vectors = config.n_layer * 13 * width + 2 * width
@@ -57,7 +57,7 @@ def product_parameters(architecture: str, config: ModelConfig) -> int:
 
 
 def matmul_peak(dtype: torch.dtype, device: torch.device) -> float:
-    """Measure the operations a second of matrix products alone.
+    """Measure how many floating-point operations a second a device does in matrix products.
 
     The matrices are square, 2048 wide on a CPU and 8192 on a GPU. After one measurement to warm up,
     the fastest of several counts.

@@ -26,7 +26,7 @@ HEADROOM = 0.9  # of the available memory, that a run may fill
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of the process (on a CPU) or of its tensors (on a GPU) while it trains.
+    """The bytes that training takes: those of the process on a CPU, of its tensors on a GPU.
 
     Attributes:
         fixed: The bytes of weights, gradients, optimizer states and the libraries.
@@ -63,17 +63,17 @@ class Time:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will need.
+    """The time and memory that a run will need, and what they depend on.
 
     Attributes:
         model: The model in words.
-        parameters: The number of its parameters, without adapters.
-        operations_per_token: The number of operations by the formula in `operations_per_token`.
+        parameters: The number of the model's parameters, without adapters.
+        operations_per_token: The number of floating-point operations that a token needs.
         machine: Device, precision, threads and compilation in words.
         micro_batch_size: The number of sequences of a forward pass.
         micro_steps: The number of forward passes of an optimizer step.
         tokens_per_step: The number of tokens of an optimizer step.
-        steps: The length in steps; 0 for a length in minutes where the times aren't known.
+        steps: The length of the run in steps; 0 for one in minutes where the times aren't known.
         memory: The memory that the run needs.
         time: The time that the run takes; None where the run doesn't fit into the memory.
     """
@@ -91,7 +91,11 @@ class Plan:
 
 
 def plan(recipe: Recipe, dataset: Dataset) -> Plan:
-    """Measure memory with one sequence and a few; if all should fit, measure the time as well.
+    """Predict the memory and the time that a recipe needs on this machine from a few steps.
+
+    First steps with one sequence and with up to four are trained, which tell how the memory grows
+    with the number of sequences. Then steps with a whole micro-batch are trained to measure the
+    time, unless a micro-batch isn't expected to fit into the memory.
 
     Args:
         recipe: The recipe.
@@ -149,7 +153,7 @@ def _quiet_pass(recipe: Recipe, dataset: Dataset, rows: int) -> Trainer:
 
 
 def probe(recipe: Recipe, dataset: Dataset, rows: int, device: torch.device) -> Memory:
-    """Predict the memory of `rows` sequences from that of one and of a few, without compiling."""
+    """Predict the memory of `rows` sequences at once from that of one and of up to four."""
     available, few = memory.available(device), min(rows, FEW)
     one = peak_of_steps(_quiet_pass(recipe, dataset, 1))  # gone before the next one is built
     more = peak_of_steps(_quiet_pass(recipe, dataset, few)) if few > 1 else one
@@ -178,14 +182,20 @@ def memory_of(recipe: Recipe, fixed: int, each: int, peak: int, available: int) 
 
 
 def largest_divisor(number: int, limit: float) -> int:
-    """Return the largest divisor of a number that isn't above the limit, or 0 without one."""
+    """Return the largest divisor of a number that isn't above the limit, or 0 if there is none."""
     return max((n for n in range(1, number + 1) if number % n == 0 and n <= limit), default=0)
 
 
 def time_of(recipe: Recipe, trainer: Trainer, measured: Bench, evaluation: float) -> Time:
-    """Predict the times of a run from a step of one forward pass.
+    """Predict the times of a run from those of a step with a single forward pass.
 
     Every further micro-step repeats all parts of a step except the update.
+
+    Args:
+        recipe: The recipe of the run.
+        trainer: The trainer that was measured, whose steps are one forward pass each.
+        measured: The times of the trainer's steps.
+        evaluation: The seconds of an evaluation.
     """
     further = recipe.train.batch_size // trainer.recipe.train.batch_size - 1
     repeated = sum(measured.phases[phase] for phase in ("data", "forward", "backward"))
@@ -197,7 +207,7 @@ def time_of(recipe: Recipe, trainer: Trainer, measured: Bench, evaluation: float
 
 
 def steps_of(recipe: Recipe, trainer: Trainer, time: Time | None) -> int:
-    """Return the length in steps; 0 for a length in minutes where the times aren't known."""
+    """Return a run's length in steps; 0 for a length in minutes if the times aren't known."""
     section = recipe.train
     if section.epochs:
         return steps_of_epochs(recipe, trainer.loader.sampler.windows_per_epoch)

@@ -20,7 +20,7 @@ def synthetic_dataset(recipe: Recipe, vocab_size: int) -> Dataset:
         vocab_size: The number of different tokens; 0 takes what the recipe expects of its corpus.
 
     Raises:
-        RecipeError: The number is out of range, or is 0 and the recipe expects none.
+        RecipeError: `vocab_size` is out of range, or is 0 and the recipe doesn't state one.
     """
     vocab_size = vocab_size or recipe.about.vocab_size
     if not 1 <= vocab_size <= TOKENS:

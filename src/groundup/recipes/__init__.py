@@ -1,1 +1,1 @@
-"""The packaged recipes: complete, commented runs. `groundup recipes` lists them."""
+"""The packaged recipes of complete runs, with comments. `groundup recipes` lists them."""

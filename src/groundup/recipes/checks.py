@@ -1,4 +1,4 @@
-"""Checks of a recipe of the right types: values that are out of bounds or contradict others."""
+"""Checks whether values of a recipe, which have the right types, are out of bounds or disagree."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -12,10 +12,10 @@ class Fault(NamedTuple):
     """What is wrong with a field, in words for the user.
 
     Attributes:
-        section: The section of the field.
-        key: The field.
+        section: The name of the field's section.
+        key: The field's name.
         complaint: The field, its value, and what is wrong with the value.
-        remedy: What to do about it.
+        remedy: What the user can do.
     """
 
     section: str

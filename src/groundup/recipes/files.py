@@ -1,4 +1,7 @@
-"""Recipes from TOML and flags, layer over layer. An error names key, place and remedy."""
+"""Reads recipes from TOML and from flags, where later values override earlier ones.
+
+An error names the key, where the key stands, and a remedy.
+"""
 
 import difflib
 import re
@@ -25,11 +28,11 @@ from groundup.recipes.schema import (
 
 @dataclass(frozen=True)
 class Layer:
-    """Values from one place: a packaged recipe, a file or the command line.
+    """Values of a recipe from one source: a packaged recipe, a file or the command line.
 
     Attributes:
         tables: The values by section and key.
-        source: The place in words; empty for the command line.
+        source: The source in words; empty for the command line.
         text: The TOML that the values were read from, or an empty text.
         older: The older name of each field of the section `eval` that was given by an older name.
     """
@@ -88,7 +91,7 @@ def parse_toml(text: str, source: str) -> Layer:
 
 
 def overrides(tables: Tables) -> Layer:
-    """Make a layer of values from the command line, whose parser has checked their types.
+    """Make a `Layer` of values from the command line, whose parser has checked their types.
 
     Raises:
         RecipeError: A field was given by its older name and its present one, or an older name was
@@ -117,11 +120,11 @@ def _with_current_names(layer: Layer) -> Layer:
 
 
 def load_recipe(*layers: Layer | str | Path) -> Recipe:
-    """Combine layers, whose values override those of earlier layers and defaults, and check all.
+    """Make a recipe from values, of which later ones override earlier ones and defaults.
 
     Args:
-        layers: Each a packaged recipe by its name, a file by its path (a `Path`, or a name that
-            ends in .toml), or a layer.
+        layers: The sources of the values in their order, each a packaged recipe by its name, a file
+            by its path (a `Path`, or a name that ends in .toml), or a `Layer`.
 
     Raises:
         RecipeError: A recipe is missing, or a value is wrong or contradicts another.
@@ -155,7 +158,7 @@ def _combined(layers: list[Layer]) -> Recipe:
 
 
 def model_to_start_from(*layers: Layer) -> str:
-    """Return `train.init` of the last layer that states it, or an empty text if none does."""
+    """Return the last `train.init` that a recipe's layers state, or an empty text without one."""
     given = (layer.tables.get("train", {}).get("init") for layer in reversed(layers))
     return next((name for name in given if name is not None), "")
 

@@ -8,17 +8,17 @@ from groundup.recipes.schema import Recipe, Tables
 
 
 def scaled(recipe: Recipe, n_layer: int) -> Tables:
-    """Scale a recipe to another depth.
+    """Scale a recipe to another depth, which is the number of layers.
 
     Width and heads grow with the depth; the width of a head stays. The batch grows with the depth
     too: a larger model still learns when a smaller one has stopped, and then larger batches pay.
     AdamW's learning rate is multiplied by the square root of the batch's growth (Malladi et al.
-    2022) and divided by that of the width's growth. Muon's is multiplied by the former alone,
-    because the length of its steps doesn't depend on the width. The recipe's limit to the
-    micro-batch was for its own size, and is removed: `groundup plan` finds a new one.
+    2022) and divided by that of the width's growth. Muon's is multiplied by the first of these
+    roots alone, because the length of its steps doesn't depend on the width. The recipe's limit to
+    the micro-batch was for the unscaled model, and is removed: `groundup plan` finds a new one.
 
     Returns:
-        The fields that change.
+        The new values of the fields that change, by section and key.
 
     Raises:
         RecipeError: The depth is below 1, or the model has no layers.

@@ -24,7 +24,7 @@ class About:
 
 @dataclass(frozen=True)
 class ModelSection:
-    """The architecture and its shape."""
+    """The architecture of the model, and its shape."""
 
     architecture: Annotated[
         Literal["bigram", "readable", "gpt2", "modern"], "the file in groundup/models"
@@ -49,7 +49,7 @@ class ModelSection:
 
 @dataclass(frozen=True)
 class DataSection:
-    """The text, its tokenizer, and how it is cut."""
+    """The text to train on, its tokenizer, and how the text is cut."""
 
     corpus: Annotated[
         str,
@@ -211,7 +211,7 @@ class Recipe:
         )
 
     def parameter_count(self, vocab_size: int) -> int:
-        """Count the parameters of the model with that vocabulary, without adapters."""
+        """Count the model's parameters with a vocabulary of that size, without adapters."""
         config = self.model_config(vocab_size)
         return parameter_count(self.model.architecture, config)
 
@@ -226,9 +226,9 @@ class Recipe:
 
 
 def shape_of(architecture: str, config: ModelConfig) -> dict[str, Any]:
-    """State a model's shape as the section `model` does, the inverse of `Recipe.model_config`.
+    """Return a model's shape as a recipe's section `model` states it.
 
-    Dropout, which isn't part of the shape, is left out.
+    It is the inverse of `Recipe.model_config`. Dropout isn't part of the shape and is left out.
     """
     if architecture == "bigram":
         return {"architecture": architecture, "block_size": config.block_size}

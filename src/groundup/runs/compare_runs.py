@@ -1,4 +1,4 @@
-"""Compares two runs by their records: at equal tokens, at equal time, and in one picture."""
+"""Compares the losses of two runs: at equal tokens, at equal time, and in one picture."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +18,15 @@ Lines = list[dict[str, Any]]  # of metrics.jsonl
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run left behind.
+    """What a run recorded in its folder.
 
     Args:
         folder: The run's folder.
-        recipe: Its recipe.
-        facts: Its `run.json`.
-        last: The last line of its metrics.
-        evaluations: The lines of its metrics that are evaluations. At least one is after the first
-            step.
+        recipe: The run's recipe.
+        facts: The contents of its `run.json`.
+        last: The last line of its `metrics.jsonl`.
+        evaluations: The lines of its `metrics.jsonl` that are evaluations, at least one of them
+            after the first step.
     """
 
     folder: RunFolder
@@ -37,11 +37,11 @@ class RunRecord:
 
     @classmethod
     def of(cls, folder: RunFolder) -> "RunRecord":
-        """Read a run.
+        """Read what a run recorded.
 
         Raises:
-            RunError: The run was never measured, or is damaged.
-            RecipeError: Its recipe is damaged.
+            RunError: The run has no evaluation after its first step, or is damaged.
+            RecipeError: The run's recipe is damaged.
         """
         recipe, facts, lines = folder.read_recipe(), folder.read_facts(), folder.read_metrics()
         evaluations = [
@@ -64,12 +64,12 @@ class RunRecord:
 
     @property
     def tokenizer(self) -> tuple[int, bytes]:
-        """What tells vocabularies apart: the size, and the newest checkpoint's tokenizer if any."""
+        """What tells vocabularies apart: the size, and the newest checkpoint's tokenizer file."""
         file = self.folder.checkpoints / "latest" / TOKENIZER_FILE
         return self.facts["vocab_size"], file.read_bytes() if file.is_file() else b""
 
     def to_json(self) -> dict[str, Any]:
-        """State the run in numbers."""
+        """Return the figures of the run as `groundup compare --json` prints them."""
         best, corpus = self.best, self.facts["corpus"]
         return {
             "run": self.folder.name,
@@ -87,11 +87,11 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class EqualPoint:
-    """The losses of two runs at one value of an axis: the last measurement of the shorter run.
+    """The losses of two runs where the shorter one was last measured, by tokens or by seconds.
 
     Args:
         axis: `tokens` or `seconds`.
-        at: The number of tokens or seconds.
+        at: The number of tokens or seconds at that point.
         losses: The loss of each run, or None before its first evaluation.
         interpolated: For each run, whether its loss is a straight line's value between two
             evaluations.
@@ -104,12 +104,12 @@ class EqualPoint:
 
     @property
     def difference(self) -> float | None:
-        """The second run's loss minus the first's."""
+        """The second run's loss minus the first's; None if a loss is None."""
         first, second = self.losses
         return None if first is None or second is None else second - first
 
     def to_json(self) -> dict[str, Any]:
-        """State the losses, their difference, and whether the losses are interpolated."""
+        """Return the losses, their difference, and whether the losses are interpolated."""
         return {
             "at": self.at,
             "losses": list(self.losses),
@@ -120,15 +120,15 @@ class EqualPoint:
 
 @dataclass(frozen=True)
 class RunComparison:
-    """Two runs, side by side.
+    """The comparison of two runs by what they recorded.
 
     Args:
         names: The names that the user gave for the runs.
-        runs: What the runs left behind.
+        runs: What the runs recorded.
         same_vocabulary: Whether the runs' losses in nats a token can be compared.
         at_equal: The runs' losses at equal tokens and at equal time.
         recipe_differences: The fields in which the runs' recipes differ.
-        picture: The picture in which both curves are drawn.
+        picture: The file of the picture, in which the losses of both runs are drawn.
     """
 
     names: tuple[str, str]
@@ -153,7 +153,7 @@ class RunComparison:
         return first == second
 
     def to_json(self) -> dict[str, Any]:
-        """State the comparison as `groundup compare --json` prints it."""
+        """Return the comparison as `groundup compare --json` prints it."""
         return {
             "task": None,
             "models": list(self.names),
@@ -168,14 +168,15 @@ class RunComparison:
 
 
 def compare_runs(names: tuple[str, str], out: Path | None = None) -> RunComparison:
-    """Compare two runs by what they recorded, and draw both curves.
+    """Compare two runs by what they recorded, and draw the losses of both.
 
     Args:
         names: The runs' names or paths.
         out: Where the picture goes; `compare-A-B.png` where it is left out.
 
     Raises:
-        RunError: A name is no run's, a run has no curve, or the picture can't be written.
+        RunError: A name is no run's, a run has no evaluation after its first step, or the picture
+            can't be written.
         RecipeError: A run's recipe is damaged.
     """
     for name in names:
@@ -199,7 +200,11 @@ def compare_runs(names: tuple[str, str], out: Path | None = None) -> RunComparis
 
 
 def draw(comparison: RunComparison, field: str) -> None:
-    """Draw both curves in one picture.
+    """Draw the losses of both runs in one picture.
+
+    Args:
+        comparison: The comparison, which names the file of the picture.
+        field: Which loss: `validation_loss` or `bits_per_byte`.
 
     Raises:
         RunError: The picture can't be written.
@@ -222,7 +227,7 @@ def run_named(name: str) -> RunFolder | None:
 
 
 def recipe_differences(names: tuple[str, str]) -> list[dict[str, Any]] | None:
-    """List the fields in which two runs' recipes differ, or return None where one is no run.
+    """List the fields in which two runs' recipes differ, or return None if a name means no run.
 
     Raises:
         RunError: A recipe can't be read.
@@ -254,9 +259,15 @@ def at_equal(first: RunRecord, second: RunRecord, axis: str, field: str) -> Equa
 
 
 def value_at(evaluations: Lines, axis: str, place: float, field: str) -> float | None:
-    """Interpolate a value at a place on the axis, linearly between the evaluations around it.
+    """Interpolate a run's loss linearly between its evaluations before and after a point.
 
     The result is None before the first evaluation and after the last.
+
+    Args:
+        evaluations: The run's evaluations.
+        axis: `tokens` or `seconds`.
+        place: The point, a number of tokens or seconds.
+        field: Which loss: `validation_loss` or `bits_per_byte`.
     """
     before = [line for line in evaluations if line[axis] <= place]
     after = [line for line in evaluations if line[axis] >= place]

@@ -47,10 +47,10 @@ class RunFolder:
         write_whole(self.path / RECIPE_FILE, text)
 
     def read_recipe(self) -> Recipe:
-        """Read the recipe that `write` wrote.
+        """Read the recipe of the run.
 
         Raises:
-            RunError: There is no such file.
+            RunError: The file `recipe.toml` can't be read.
             RecipeError: The file isn't a recipe.
         """
         file = self.path / RECIPE_FILE
@@ -62,10 +62,10 @@ class RunFolder:
             ) from error
 
     def read_facts(self) -> dict[str, Any]:
-        """Read the facts that `write` wrote.
+        """Read the facts of the run that its recipe can't know.
 
         Raises:
-            RunError: There is no such file, or the file isn't what groundup wrote.
+            RunError: The file `run.json` can't be read, or isn't what groundup wrote.
         """
         file = self.path / "run.json"
         try:
@@ -90,7 +90,7 @@ class RunFolder:
         return list(_json_lines(text))
 
     def forget_after(self, step: int) -> None:
-        """Drop the metrics and samples of steps that a resumed run will do again."""
+        """Drop the metrics and samples of steps after `step`, which a resumed run will do again."""
         kept = [line for line in self.read_metrics() if line["step"] <= step]
         write_whole(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
         samples = self.path / "samples.txt"
@@ -115,7 +115,7 @@ def check_new_name(name: str | None) -> None:
     """Check that a name can be a new run's.
 
     Raises:
-        RunError: The name is no plain name, or a run has it already.
+        RunError: The name isn't a plain name of a folder, or a run has that name already.
     """
     if name is None:
         return
@@ -131,10 +131,10 @@ def check_new_name(name: str | None) -> None:
 
 
 def create_run(recipe_name: str, name: str | None) -> RunFolder:
-    """Make the folder of a new run: `name`, or else `RECIPE-N` with the first free N.
+    """Make the folder of a new run, called `name`, or else after its recipe with a free number.
 
     Raises:
-        RunError: The name is taken or is no plain name, or the folder can't be made.
+        RunError: The name is taken or isn't a plain name of a folder, or the folder can't be made.
     """
     check_new_name(name)
     numbered = (f"{recipe_name}-{number}" for number in itertools.count(1))

@@ -12,15 +12,15 @@ Lines = list[dict[str, Any]]  # of metrics.jsonl
 
 
 def plot_losses(lines: Lines, path: Path, title: str, tasks: Mapping[str, str]) -> None:
-    """Draw what a run measured to a PNG file, replaced in one step.
+    """Draw what a run measured to a PNG file, which is replaced atomically.
 
     Nothing is drawn where no step is recorded yet.
 
     Args:
         lines: The lines of metrics.jsonl.
         path: The file.
-        title: What stands above the picture.
-        tasks: The title of each task that a run can be scored by, by its name.
+        title: The title of the picture.
+        tasks: The title of each task that can score a run, by the task's name.
     """
     steps = [line for line in lines if line["kind"] == "step"]
     if not steps:
@@ -86,7 +86,7 @@ def _plot_accuracy(scored: Lines, title: str, axes: Any) -> None:
 
 @dataclass(frozen=True)
 class Curve:
-    """A run to draw: its name and its evaluations, of which one comes after its first step."""
+    """A run to draw: its name, and its evaluations, at least one of them after the first step."""
 
     name: str
     evaluations: Lines
@@ -106,10 +106,10 @@ def plot_two(
     Args:
         first: A run.
         second: The other run.
-        path: The PNG file, replaced in one step.
+        path: The PNG file, which is replaced atomically.
         field: Which loss: `validation_loss` or `bits_per_byte`.
         unit: The unit of that loss.
-        marks: For each axis, the value at which both runs are compared.
+        marks: For `tokens` and `seconds`, the number at which both runs are compared, or None.
 
     Raises:
         OSError: The file can't be written.

@@ -59,7 +59,7 @@ class Tokenizer(Protocol):
         ...
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Give the bytes that ids stand for, which may begin or end in the middle of a character.
+        """Return the bytes that ids stand for, which may begin or end in the middle of a character.
 
         Raises:
             TokenizerError: An id is out of range.
@@ -76,7 +76,7 @@ class Tokenizer(Protocol):
 
 
 def tokenizer_sha256(tokenizer: Tokenizer) -> str:
-    """Hash what decides the ids, so that equal tokenizers have equal hashes on any machine."""
+    """Return the SHA-256 of what decides a tokenizer's ids, which is the same on any machine."""
     canonical = json.dumps(_json_form(tokenizer.identity), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
@@ -157,7 +157,7 @@ def check_text(text: str) -> None:
 
 
 def check_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
-    """Give the ids as numbers.
+    """Check ids, and return them as Python's integers.
 
     Raises:
         TokenizerError: An id is outside the vocabulary.

@@ -48,7 +48,7 @@ class ByteLevelTokenizer:
         self._by_id, self.vocab_size = by_id, max(by_id) + 1
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Give the bytes that ids stand for, which for a special token are those of its name.
+        """Return the bytes that ids stand for, which for a special token are those of its name.
 
         Raises:
             TokenizerError: An id is out of range.
@@ -142,7 +142,7 @@ class BytePairTokenizer(ByteLevelTokenizer):
 def contents_of(
     vocabulary: dict[str, int], merges: list[list[str]], special_tokens: dict[str, int]
 ) -> Contents:
-    """Give the contents of a `tokenizer.json` for a tokenizer like GPT-2's.
+    """Return the contents of a `tokenizer.json` for a tokenizer like GPT-2's.
 
     Args:
         vocabulary: The tokens and their ids. Bytes are written as `byte_letters` writes them.
@@ -160,7 +160,7 @@ def contents_of(
 
 @cache
 def byte_letters() -> tuple[dict[int, str], dict[str, int]]:
-    """Give each byte's letter in a `tokenizer.json`, and each letter's byte.
+    """Return each byte's letter in a `tokenizer.json`, and each letter's byte.
 
     A byte that can be seen is its own letter. Each other byte gets the next letter from U+0100 on.
     """
@@ -196,7 +196,11 @@ def is_byte_level(contents: Contents) -> bool:
 
 
 def parse(contents: Contents, path: Path | str) -> Learned:
-    """Take the vocabulary, the merges and the special tokens out of the contents.
+    """Return the vocabulary, the merges and the special tokens of a `tokenizer.json`.
+
+    Args:
+        contents: What the file says.
+        path: Where the contents came from, for messages.
 
     Returns:
         Tokens and their ids; the merges in their order; the special tokens' ids.
@@ -226,7 +230,7 @@ def parse(contents: Contents, path: Path | str) -> Learned:
 
 
 def special_tokens_of(contents: Contents) -> dict[str, int]:
-    """Give the names and ids of the special tokens that were added to what was learned.
+    """Return the names and ids of the special tokens of a `tokenizer.json`.
 
     Raises:
         UnicodeEncodeError: A name has a lone surrogate.
@@ -241,7 +245,7 @@ def check_numbers(ids: list[int]) -> None:
     """Check that ids are whole numbers from 0, each once, and that few are left out.
 
     Raises:
-        ValueError: The ids aren't such numbers.
+        ValueError: An id isn't a whole number from 0 or stands twice, or too many are left out.
     """
     for number in ids:
         if type(number) is not int or not 0 <= number < 2 * len(ids) + 1000:
@@ -256,10 +260,15 @@ def _line_of(error: Exception) -> str:
 
 
 def pattern_of(contents: Contents, path: Path | str) -> tuple[str, bool]:
-    """Find in the contents the pattern by which a text is cut into words.
+    """Find the pattern by which a `tokenizer.json` cuts a text into words.
+
+    Args:
+        contents: What the file says.
+        path: Where the contents came from, for messages.
 
     Returns:
-        The pattern of a word, and whether a text is brought into NFC before.
+        The pattern of a word, and whether a text is brought into Unicode's form NFC before it is
+        cut.
 
     Raises:
         SlowTokenizerError: The contents ask for what tiktoken doesn't do.
@@ -307,7 +316,7 @@ def _steps(part: Any) -> Iterator[dict[str, Any]]:
 
 
 def check_merges(merges: list[Merge], ranks: dict[bytes, int], path: Path | str) -> None:
-    """Check that tiktoken would apply the same merges as the file.
+    """Check that tiktoken would apply the same merges as a `tokenizer.json` lists.
 
     tiktoken doesn't read the list of merges: it joins any two neighbouring tokens whose bytes
     together are a token. The result is the same if each token can be made in one way only. So for
@@ -334,7 +343,10 @@ def check_merges(merges: list[Merge], ranks: dict[bytes, int], path: Path | str)
 
 
 def merged(word: bytes, ranks: dict[bytes, int], below: int) -> list[bytes]:
-    """Merge a word's bytes, lowest rank first, as long as there is a rank lower than `below`."""
+    """Merge the bytes of a word pair by pair, in the order of the ranks of the merged tokens.
+
+    Merging ends when two parts are left, or no merged token would have a rank lower than `below`.
+    """
     parts = [word[place : place + 1] for place in range(len(word))]
     while len(parts) > 2:
         pairs = enumerate(pairwise(parts))

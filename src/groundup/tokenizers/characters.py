@@ -21,7 +21,7 @@ class CharacterTokenizer:
 
     @property
     def identity(self) -> object:
-        """The characters decide the ids."""
+        """What decides the ids: the characters."""
         return self.characters
 
     @property
@@ -59,7 +59,7 @@ class CharacterTokenizer:
         return "".join(self.characters[token] for token in base.check_ids(ids, self.vocab_size))
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Give the UTF-8 bytes of the characters.
+        """Return the bytes in UTF-8 of the characters that ids stand for.
 
         Raises:
             TokenizerError: An id is out of range.
@@ -81,7 +81,7 @@ class CharacterTokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path) -> "CharacterTokenizer":
-        """Read what `save` wrote.
+        """Read the tokenizer that `save` wrote into a folder.
 
         Raises:
             TokenizerError: The folder has no tokenizer of characters.

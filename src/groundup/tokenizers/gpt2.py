@@ -19,7 +19,7 @@ def gpt2_tokenizer() -> BytePairTokenizer:
     """Make GPT-2's tokenizer of 50,257 tokens (Radford et al. 2019, section 2.2).
 
     Raises:
-        CorpusError: The files can't be had.
+        CorpusError: OpenAI's two files can't be downloaded.
     """
     vocabulary = json.loads(fetch(VOCABULARY).read_text("utf-8"))
     special = {END_OF_TEXT: vocabulary.pop(END_OF_TEXT)}

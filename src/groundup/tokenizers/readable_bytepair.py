@@ -36,7 +36,7 @@ class ReadableBytePair:
 
     @classmethod
     def train(cls, text: str, vocab_size: int) -> "ReadableBytePair":
-        """Learn the most frequent pair, merge it everywhere, and repeat.
+        """Learn the most frequent pair of tokens, merge it in the whole text, and repeat.
 
         Of equally frequent pairs the pair whose left token has the lowest id is merged; if the left
         tokens are equal too, the pair whose right token has the lowest id.
@@ -76,7 +76,7 @@ class ReadableBytePair:
         return tokens
 
     def decode_bytes(self, tokens: list[int]) -> bytes:
-        """Give the bytes that tokens stand for."""
+        """Return the bytes that tokens stand for."""
         return b"".join(self.bytes_of[token] for token in tokens)
 
     def decode(self, tokens: list[int]) -> str:
@@ -99,7 +99,7 @@ def split_words(text: str) -> list[bytes]:
 
 
 def count_pairs(words: Words) -> Counter[Pair]:
-    """Count each pair of neighbouring tokens in the words."""
+    """Count each pair of neighbouring tokens in words, as often as the words occur."""
     counts: Counter[Pair] = Counter()
     for tokens, number in words.items():
         for pair in pairwise(tokens):
@@ -108,12 +108,12 @@ def count_pairs(words: Words) -> Counter[Pair]:
 
 
 def merge_in_all(words: Words, pair: Pair, token: int) -> Words:
-    """Replace the pair in all words by its token."""
+    """Replace a pair of neighbouring tokens in all words by one token."""
     return Counter({merge(tokens, pair, token): number for tokens, number in words.items()})
 
 
 def merge(tokens: tuple[int, ...], pair: Pair, token: int) -> tuple[int, ...]:
-    """Replace each occurrence of the pair, from left to right, by one token."""
+    """Replace each occurrence of a pair of tokens, from left to right, by one token."""
     merged, place = [], 0
     while place < len(tokens):
         is_pair = tokens[place : place + 2] == pair

@@ -14,12 +14,14 @@ LARGEST = 2**24
 
 
 def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> BytePairTokenizer:
-    """Learn the pairs of texts that are cut into GPT-2's words, and add `<|endoftext|>` last.
+    """Learn byte-level BPE from texts, which are cut into words as GPT-2's tokenizer does.
+
+    The last token of the vocabulary is `<|endoftext|>`.
 
     Args:
-        texts: The texts, which are read once. A pair never crosses from one text to the next.
+        texts: The texts, which are read once. Bytes of two texts are never merged.
         vocab_size: The size of the vocabulary, which becomes smaller if the texts have too few
-            pairs.
+            pairs of bytes to merge.
 
     Raises:
         TokenizerError: `vocab_size` is less than 257 or more than 2^24, or a text has a lone

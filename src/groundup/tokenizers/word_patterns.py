@@ -1,7 +1,7 @@
 r"""The patterns by which a `tokenizer.json` cuts a text into words: known ones, and others.
 
-Engines of patterns try again where a choice led nowhere, so that a hostile pattern takes for ever
-on a few letters. Whole texts are shown to the patterns of published tokenizers alone. Any other
+Engines of regular expressions backtrack, so that a hostile pattern takes for ever on a few
+letters. Whole texts are shown to the patterns of published tokenizers alone. Any other
 pattern is tried when its file is loaded, in a process whose time is limited, and is then shown a
 few characters of a text at a time.
 """
@@ -93,14 +93,14 @@ for pattern in patterns:
 
 
 def unknown_patterns(contents: Contents, path: Path | str) -> tuple[str, ...]:
-    """Find the patterns of a `tokenizer.json` that aren't known, and try them.
+    """Find the patterns of a `tokenizer.json` that groundup doesn't know, and try them.
 
     Args:
         contents: What the file says.
         path: Where the contents came from, for messages.
 
     Returns:
-        The patterns. With any, texts must be shown in pieces.
+        These patterns. If there are any, texts must be shown to them in pieces.
 
     Raises:
         ForeignTokenizerError: A pattern takes too long, isn't understood by `tokenizers`, or
@@ -172,10 +172,10 @@ def _try(patterns: tuple[str, ...]) -> str | None:
 
 
 def check_stretches(text: str) -> None:
-    """Check that no white space is so long that a pattern can't cut it into words.
+    """Check that a text has no white space that is too long for a pattern to cut it into words.
 
     Raises:
-        TokenizerError: A white space character stands there too often in a row.
+        TokenizerError: A white space character stands 500,000 times or more in a row.
     """
     if len(text) < STRETCH:
         return
@@ -189,7 +189,7 @@ def check_stretches(text: str) -> None:
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Turn whatever a library in Rust raises while the body runs into an error of one line.
+    """Turn whatever a library in Rust raises in a `with` block into an error of one line.
 
     Args:
         what: What the library refuses, as the beginning of a sentence.

@@ -146,7 +146,8 @@ def check_same_items(
 def check_same_processes(recipe: Recipe, facts: dict[str, Any], world: World) -> None:
     """Check that a resumed run has as many processes as before, or a model without dropout.
 
-    Other processes see the same tokens in the same order, but draw other dropout.
+    With another number of processes the tokens and their order stay the same, but dropout is drawn
+    from other random numbers.
 
     Raises:
         RunError: The number of processes has changed, and there is dropout.

@@ -88,7 +88,17 @@ class StateWriter:
         optimizers: list[torch.optim.Optimizer],
         progress: Progress,
     ) -> None:
-        """Write all that `read_state` and `groundup.load` need."""
+        """Write what is needed to use the model and to resume the run.
+
+        That is the model, or its adapters alone if only they train, the tokenizer, the state of the
+        optimizers, and the progress of the run.
+
+        Args:
+            folder: Where the files go.
+            model: The model.
+            optimizers: The optimizers of its parameters.
+            progress: How far the run has come.
+        """
         start = self.dataset.document_start
         if self.base is None:
             save(folder, model, self.dataset.tokenizer, start)

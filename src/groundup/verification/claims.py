@@ -55,7 +55,7 @@ class TrainStep(Outcome):
 
 
 def readable_is_fused(tested: ModelUnderTest) -> Iterator[Measurement]:
-    """Compare `readable.py` and `gpt2.py`, with the same weights, in a clipped step of AdamW."""
+    """Compare `readable.py` and `gpt2.py`, with the same weights, in one step of training."""
     tested.check_memory(8)
     gpt2, readable = _twins(tested.copied(torch.float64, CPU))
     expected, found = _train_step(readable, tested.tokens()), _train_step(gpt2, tested.tokens())
@@ -129,7 +129,7 @@ def causality(tested: ModelUnderTest) -> Iterator[Measurement]:
 
 
 def cached_is_uncached(tested: ModelUnderTest) -> Iterator[Measurement]:
-    """Count the tokens in which `groundup generate` differs from the model's plain loop.
+    """Count the tokens in which `groundup generate` differs from the model without a cache.
 
     The model begins in training mode, because generation has to switch dropout off, and on again.
     For a model with a cache, the logits of a text that is read in pieces are compared too.
@@ -187,7 +187,7 @@ def _error_of_pieces(model: Model, tokens: Tensor) -> float | None:
 
 
 def batch_is_alone(tested: ModelUnderTest) -> Iterator[Measurement]:
-    """Compare a text's logits in a batch, in a batch with other neighbours, and alone."""
+    """Compare a text's logits in a batch, in a batch with different neighbours, and alone."""
     batch, others = tested.tokens(seed=0)[:, :-1], tested.tokens(seed=1)[:, :-1]
     others[1] = batch[1]
     for name, model, bound in _in_each_precision(tested):
@@ -198,7 +198,7 @@ def batch_is_alone(tested: ModelUnderTest) -> Iterator[Measurement]:
 
 
 def device_is_cpu_float64(tested: ModelUnderTest) -> Iterator[Measurement]:
-    """Compare logits and gradients in float32 on the device with the CPU's in float64."""
+    """Compare logits and gradients in float32 on the tested device with the CPU's in float64."""
     yield from _in_float32(outcome(tested.copied(), tested.tokens()), tested.exact)
 
 
@@ -244,7 +244,7 @@ def _error_of_norm(norm: nn.Module, inputs: tuple[Tensor], output: Tensor) -> fl
 
 
 def compiled_is_eager(tested: ModelUnderTest) -> Iterator[Measurement]:
-    """Compare the model's logits and gradients, compiled as in training, with the uncompiled."""
+    """Compare the model's logits and gradients, compiled as in training, with uncompiled ones."""
     if tested.device.type != "cuda" and not has_compiler():
         reason = "this machine has no C++ compiler (g++ or clang++): training isn't compiled here"
         raise Skipped(reason)
@@ -287,7 +287,7 @@ def _installed_transformers() -> Any:
 
 
 def ours_is_transformers(tested: ModelUnderTest) -> Iterator[Measurement]:
-    """Compare logits with those of Hugging Face's own model, loaded from our folder, on the CPU."""
+    """Compare logits on the CPU with those of Hugging Face's own model from a saved folder."""
     transformers = _installed_transformers()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

@@ -35,10 +35,14 @@ def relative(found: Values, expected: Values) -> float:
 
 
 def relative_of_norms(found: Values, expected: Values) -> float:
-    """Return the norm of the difference, divided by the expected norm.
+    """Return the norm of the difference, divided by the norm of the expected values.
 
-    Each set of tensors is taken as one long vector. Where the expected norm is 0, the norm of the
-    difference is returned.
+    Each set of tensors is taken as one long vector. Where the expected values are all 0, the norm
+    of the difference is returned.
+
+    Args:
+        found: A tensor, or several by name.
+        expected: A tensor, or several by the same names.
 
     Raises:
         AssertionError: The names differ.
@@ -58,7 +62,7 @@ def count_unequal(found: Tensors, expected: Tensors) -> int:
 
 
 def same_bits(found: Tensor, expected: Tensor) -> bool:
-    """Return whether dtype, shape and every bit are the same, where a NaN equals itself."""
+    """Return whether two tensors have the same dtype, shape and bits, those of NaNs included."""
     if found.dtype != expected.dtype or found.shape != expected.shape:
         return False
     whole = (tensor.detach().cpu().contiguous().flatten() for tensor in (found, expected))

@@ -1,4 +1,4 @@
-"""The model that claims are made about, and how its logits and gradients are computed."""
+"""The model that groundup's claims are tested on, and its logits and gradients."""
 
 import copy
 from collections.abc import Iterator
@@ -30,12 +30,12 @@ CPU = torch.device("cpu")
 
 
 class Skipped(Exception):  # noqa: N818
-    """A claim can't be measured here; the message tells the user why."""
+    """A claim about a model can't be measured on this machine; the message tells the user why."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """The measured error of one part of a claim.
+    """The measured error of one part of a claim about a model.
 
     Args:
         part: The name of the part; empty for a claim of one part.
@@ -58,14 +58,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class ModelUnderTest:
-    """A model that claims are made about.
+    """A model on which groundup's claims are tested.
 
     Args:
-        name: The model in the printed table.
+        name: What the printed table calls the model.
         model: The model in eval mode, on the CPU, in the precision in which it is kept.
-        tokenizer: Its tokenizer, or None.
-        device: Where it is measured.
-        without: The names of claims that aren't measured for it.
+        tokenizer: The model's tokenizer, or None.
+        device: The device on which the model is tested.
+        without: The names of claims that aren't tested on this model.
     """
 
     name: str
@@ -86,7 +86,7 @@ class ModelUnderTest:
     def copied(
         self, dtype: torch.dtype = torch.float32, device: torch.device | None = None
     ) -> Model:
-        """Return a copy of the model to change freely, on the model's device or another."""
+        """Return a copy of the model to change freely, on the tested device or another one."""
         return copy.deepcopy(self.model).to(device or self.device, dtype).eval()
 
     def tokens(self, rows: int = ROWS, seed: int = 0, time: int | None = None) -> Tensor:
@@ -105,7 +105,7 @@ class ModelUnderTest:
 
     @cached_property
     def exact(self) -> Outcome:
-        """The outcome on the CPU in float64, with which other precisions and devices are compared.
+        """The logits and gradients on the CPU in float64, to compare others with.
 
         Raises:
             Skipped: The machine has too little memory.
@@ -135,7 +135,7 @@ class ModelUnderTest:
             The folder, which is gone afterwards.
 
         Raises:
-            Skipped: The model is a bigram that no folder can hold.
+            Skipped: The model is a bigram of more tokens than can be saved.
             CheckpointError: There is no room to save the model.
         """
         if isinstance(self.model, Bigram) and self.model.config.vocab_size > LARGEST_BIGRAM:
@@ -178,7 +178,9 @@ def logits_of(model: Model, tokens: Tensor, in_bfloat16: bool = False) -> Tensor
 def outcome(
     model: Model, tokens: Tensor, in_bfloat16: bool = False, objective: NextTokenLoss | None = None
 ) -> Outcome:
-    """Do the forward and the backward pass of training, but leave the model in its mode.
+    """Return the logits and gradients of a forward and a backward pass as in training.
+
+    The model stays in its mode, training or eval.
 
     Args:
         model: The model, which keeps the gradients of this pass.

@@ -40,6 +40,6 @@ def perturb(model: torch.nn.Module, seed: int = 0, scale: float = 0.1) -> None:
 
 
 def perturbed(model: Model, seed: int = 0, scale: float = 0.3) -> Model:
-    """Perturb a model and return it, in eval mode."""
+    """Add normal noise to every tensor of a model, and return the model in eval mode."""
     perturb(model, seed, scale)
     return model.eval()

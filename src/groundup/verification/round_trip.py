@@ -25,7 +25,11 @@ RANDOM_CHARACTERS = 500
 
 
 def tokenizer_round_trip(tested: ModelUnderTest) -> Iterator[Measurement]:
-    """Count the errors of a round trip: of the whole text, by tokens, and of a saved tokenizer."""
+    """Count the errors after a hard text is encoded by the model's tokenizer and decoded again.
+
+    The text is decoded as a whole and token by token, and is encoded once more by a copy of the
+    tokenizer that was saved and loaded. Ids that the model doesn't know count as errors too.
+    """
     tokenizer = tested.tokenizer
     if tokenizer is None:
         raise Skipped("the model has no tokenizer that groundup knows")

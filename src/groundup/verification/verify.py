@@ -32,9 +32,9 @@ class Claim:
     """Something that groundup claims of its models.
 
     Args:
-        name: The claim in the printed table.
+        name: What the printed table calls the claim.
         measure: Yields an error and its bound for each part of the claim.
-        meaning: What it means for the user if the claim doesn't hold.
+        meaning: What follows for the user if the claim doesn't hold.
         architectures: The architectures that the claim is about.
     """
 
@@ -133,7 +133,7 @@ CLAIMS = (
 
 
 def models_to_test(name: str | None, device: torch.device) -> list[ModelUnderTest]:
-    """Load the model of a name, or make small random models where no name is given.
+    """Load the model that a name means, or make small random models if the name is None.
 
     Raises:
         GroundupError: There is no model of that name.
@@ -145,7 +145,7 @@ def models_to_test(name: str | None, device: torch.device) -> list[ModelUnderTes
 
 
 def random_models(device: torch.device) -> list[ModelUnderTest]:
-    """Make perturbed models of every architecture, with a dropout that eval mode must ignore."""
+    """Make random models of every architecture, with a dropout that eval mode must ignore."""
     characters, pairs = CharacterTokenizer(HARD), learn_tokenizer([HARD] * 2, 257 + MERGED)
     # a vocabulary below the width: the objective has a way of its own for it
     narrow = GPTConfig(vocab_size=24, **SHAPE)
@@ -176,8 +176,8 @@ def verify_all(models: Iterable[ModelUnderTest]) -> Iterator[Finding]:
 def verify(claim: Claim, tested: ModelUnderTest) -> Iterator[Finding]:
     """Verify a claim about a model: yield a finding for each part of the claim.
 
-    An exception makes the claim fail, with its text in the note. Without enough memory the claim is
-    skipped.
+    An exception makes the claim fail, and the finding's note quotes the exception. Without enough
+    memory the claim is skipped.
     """
     try:
         for measured in claim.measure(tested):

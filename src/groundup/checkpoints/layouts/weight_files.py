@@ -144,10 +144,18 @@ def match(stored: Tensors, expected: Weights, layout: Layout, folder: Path) -> T
 
 
 def fill(targets: Weights, stored: Tensors, layout: Layout) -> None:
-    """Read each tensor into its target, and check that a stored tied head equals the embedding.
+    """Read the tensors of files into those of a model, and check a tied head.
+
+    The head of some models is tied to the embedding of tokens: both are one tensor. If the files
+    hold a head besides for such a model, it must equal the embedding.
+
+    Args:
+        targets: The model's tensors, by the layout's names.
+        stored: The tensors of the files, by the same names.
+        layout: The layout, which says what the embedding is called.
 
     Raises:
-        CheckpointError: A file is damaged, or a tied head differs from the embedding.
+        CheckpointError: A file is damaged, or the head differs from the embedding.
     """
     read_into(targets, stored)
     if HEAD in stored and HEAD not in targets:
