@@ -21,7 +21,7 @@ from commands import (
     write_text,
 )
 from conftest import error_line, small_disk
-from groundup.checkpoints.publish import steps, verify
+from groundup.checkpoints.lifecycle import steps, verify
 from groundup.errors import CheckpointError
 
 FILES = [

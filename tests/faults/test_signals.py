@@ -21,7 +21,7 @@ from commands import (
     wait_for_step,
     write_text,
 )
-from groundup.checkpoints.publish import steps, verify
+from groundup.checkpoints.lifecycle import steps, verify
 
 
 def long_run(folder: Path, changes: dict[str, object] | None = None) -> list[str]:

@@ -10,7 +10,7 @@ import torch
 
 from commands import checkpoint, flags, groundup, metrics, tensors, trained, write_text
 from conftest import error_line
-from groundup.checkpoints.publish import steps, verify
+from groundup.checkpoints.lifecycle import steps, verify
 
 EXPLODING = {
     "--optim.weight-decay": 0.1,

@@ -31,7 +31,7 @@ from commands import (
     tensors,
     trained,
 )
-from groundup.checkpoints import publish as checkpoints
+from groundup.checkpoints import lifecycle as checkpoints
 from groundup.data.corpora import Corpus, load_corpus
 from groundup.data.dataset import make_dataset
 from groundup.data.loader import hash_rows

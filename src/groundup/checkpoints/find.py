@@ -6,7 +6,7 @@ import re
 from functools import partial
 from pathlib import Path
 
-from groundup.checkpoints import publish as checkpoint
+from groundup.checkpoints import lifecycle as checkpoint
 from groundup.checkpoints.layouts import weight_files
 from groundup.checkpoints.layouts.config_json import CONFIG_FILE, read_config
 from groundup.checkpoints.layouts.weight_files import INDEX_FILE, PICKLES, WEIGHTS_FILE

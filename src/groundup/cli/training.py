@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from groundup.checkpoints.lifecycle import step_folder
 from groundup.checkpoints.model_folder import load
-from groundup.checkpoints.publish import step_folder
 from groundup.console import messages_to
 from groundup.errors import RecipeError, RunError
 from groundup.evaluation.units import perplexity

@@ -7,7 +7,7 @@ from typing import Any
 
 from groundup.checkpoints.layouts.peft import ADAPTER_FILE
 from groundup.checkpoints.layouts.weight_files import WEIGHTS_FILE
-from groundup.checkpoints.publish import MANIFEST, STEP_NAME
+from groundup.checkpoints.lifecycle import MANIFEST, STEP_NAME
 from groundup.errors import EvaluationError
 from groundup.evaluation.task import Result
 from groundup.files import parse_json, write_whole

@@ -302,8 +302,8 @@ def _split_pattern(split: dict[str, Any]) -> str:
     pattern = split.get("pattern")
     pattern = pattern.get("Regex") if isinstance(pattern, dict) else None
     kind = split.get("type"), split.get("behavior"), bool(split.get("invert"))
-    is_known = isinstance(pattern, str) and pattern in KNOWN
-    return pattern if kind == ("Split", "Isolated", False) and is_known else ""
+    is_usable = kind == ("Split", "Isolated", False) and isinstance(pattern, str)
+    return pattern if is_usable and pattern in KNOWN else ""
 
 
 def _steps(part: Any) -> Iterator[dict[str, Any]]:

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from groundup.checkpoints.adapter_folder import Base
+from groundup.checkpoints.lifecycle import newest_valid, point, remove_unfinished, steps
 from groundup.checkpoints.model_folder import LoadedModel
-from groundup.checkpoints.publish import newest_valid, point, remove_unfinished, steps
 from groundup.data.corpora import Corpus, open_corpora
 from groundup.data.dataset import Dataset, check_tokenizer, make_dataset, tokenizer_of_shards
 from groundup.data.loader import Loader

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from groundup.checkpoints.publish import publish, step_folder
+from groundup.checkpoints.lifecycle import publish, step_folder
 from groundup.data.dataset import Dataset
 from groundup.data.loader import Loader
 from groundup.errors import TrainingError

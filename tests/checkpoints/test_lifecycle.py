@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commands import flip_bit
-from groundup.checkpoints import publish as checkpoint
-from groundup.checkpoints.publish import (
+from groundup.checkpoints import lifecycle as checkpoint
+from groundup.checkpoints.lifecycle import (
     newest_valid,
     point,
     prune,
