@@ -4,7 +4,7 @@ import logging
 import shlex
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from groundup.evaluation.units import perplexity
 from groundup.generation.stream import SamplingSettings, write_text
 from groundup.machine.device import choose_device
 from groundup.optim.schedules import Schedule
-from groundup.parallel.world import join_world
+from groundup.parallel.world import World, join_world
 from groundup.recipes.files import load_recipe, overrides
 from groundup.recipes.schema import Recipe, Tables, differences
 from groundup.runs.folder import RunFolder, find_run
+from groundup.runs.lock import locked
 from groundup.training import setup
 from groundup.training.failures import explain_full_disk, explain_out_of_memory
 from groundup.training.journal import Journal, MainJournal
@@ -48,7 +49,8 @@ def start_training(recipe: Recipe, recipe_name: str, name: str | None) -> int:
     """
     with open_session(recipe) as session:
         trainer, run = setup.start(recipe, recipe_name, name, session)
-        return train(trainer, run, None)
+        with alone(run, session.world):
+            return train(trainer, run, None)
 
 
 def resume_training(
@@ -71,7 +73,7 @@ def resume_training(
     run = find_run(run_name)
     recorded = run.read_recipe()
     recipe = longer(recorded, given, unwanted, run)
-    with open_session(recipe) as session:
+    with open_session(recipe) as session, alone(run, session.world):
         trainer, checkpoint = setup.resume(recipe, run, data_may_differ, session)
         if recipe.train.steps != recorded.train.steps:
             logger.info(describe_longer_schedule(recorded, recipe, trainer.progress.step))
@@ -107,6 +109,25 @@ def train(trainer: Trainer, run: RunFolder, resumed_from: Path | None) -> int:
     if session.world.is_main:
         logger.info(farewell(trainer, run))
     return 0
+
+
+@contextmanager
+def alone(run: RunFolder, world: World) -> Iterator[None]:
+    """Keep a run for these processes while the body trains it.
+
+    Raises:
+        RunError: Another process trains the run.
+    """
+    refusal = ""
+    with ExitStack() as held:
+        if world.is_main:
+            try:
+                held.enter_context(locked(run.path))
+            except RunError as error:
+                refusal = str(error)
+        if refusal := world.agree(refusal):
+            raise RunError(refusal)
+        yield
 
 
 @contextmanager

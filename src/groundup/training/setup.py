@@ -17,7 +17,7 @@ import torch
 
 from groundup.checkpoints.adapter_folder import Base
 from groundup.checkpoints.model_folder import LoadedModel
-from groundup.checkpoints.publish import newest_valid, point, remove_unfinished, steps
+from groundup.checkpoints.publish import name_step, newest_valid, remove_unfinished, steps
 from groundup.data.corpora import Corpus, open_corpora
 from groundup.data.dataset import Dataset, check_tokenizer, make_dataset, tokenizer_of_shards
 from groundup.data.loader import Loader
@@ -161,10 +161,8 @@ def _roll_back(run: RunFolder, trainer: Trainer, checkpoint: Path | None) -> Non
     run.forget_after(progress.step if checkpoint else -1)
     run.write(trainer.recipe)
     remove_unfinished(run.checkpoints)
-    if checkpoint:  # a kill may have come between the checkpoint and the links to it
-        point(run.checkpoints / "latest", checkpoint)
-        if progress.best_step == progress.step:
-            point(run.checkpoints / "best", checkpoint)
+    if checkpoint:  # a kill may have come between the checkpoint and its names
+        name_step(checkpoint, best=progress.best_step == progress.step)
 
 
 def open_dataset(
