@@ -22,7 +22,7 @@ from groundup.recipes.schema import Recipe, Tables, differences
 from groundup.runs.folder import RunFolder, find_run
 from groundup.runs.lock import locked
 from groundup.training import setup
-from groundup.training.failures import explain_full_disk, explain_out_of_memory
+from groundup.training.failures import explain_out_of_memory, explain_refusals
 from groundup.training.journal import Journal, MainJournal
 from groundup.training.session import Session
 from groundup.training.stopping import stop_on_signals
@@ -77,7 +77,7 @@ def resume_training(
         trainer, checkpoint = setup.resume(recipe, run, data_may_differ, session)
         if recipe.train.steps != recorded.train.steps:
             logger.info(describe_longer_schedule(recorded, recipe, trainer.progress.step))
-        if trainer.is_finished():
+        if trainer.is_complete():
             raise RunError(
                 f"{run.name} is finished: {trainer.progress.step:,} of {recipe.train.steps:,} steps"
                 + (", stopped early by eval.patience" if trainer.progress.stopped_early else "")
@@ -101,8 +101,9 @@ def train(trainer: Trainer, run: RunFolder, resumed_from: Path | None) -> int:
         run, done, recipe.train.steps, tensorboard=recipe.train.log == "tensorboard"
     ):
         trainer.train(run.checkpoints, resumed_from)
-    if trainer.asked_to_stop and not trainer.is_finished():
-        logger.info(f"saved {step_folder(run.checkpoints, trainer.progress.step)}")
+    if trainer.asked_to_stop and not trainer.is_complete():
+        if trainer.progress.step:
+            logger.info(f"saved {step_folder(run.checkpoints, trainer.progress.step)}")
         logger.info(f"go on with: groundup train --resume {run.name}")
         # another process may have had the signal
         return 128 + (session.stop.signal or signal.SIGTERM)
@@ -140,7 +141,7 @@ def open_session(recipe: Recipe) -> Iterator[Session]:
     uses_cuda = choose_device(recipe.train.device).type == "cuda"
     with join_world(uses_cuda) as world, stop_on_signals() as stop:
         journal = MainJournal() if world.is_main else Journal()
-        with messages_to(journal.say), explain_out_of_memory(recipe), explain_full_disk():
+        with messages_to(journal.say), explain_out_of_memory(recipe), explain_refusals():
             yield Session(world, journal, stop)
 
 

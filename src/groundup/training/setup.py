@@ -31,7 +31,7 @@ from groundup.optim.state import load_optimizer_state
 from groundup.parallel.sharding import distribute
 from groundup.parallel.world import World, main_first
 from groundup.recipes.schema import Recipe
-from groundup.runs.folder import RunFolder, check_new_name, create_run
+from groundup.runs.folder import RunFolder, check_new_name, check_writable, create_run
 from groundup.tokenizers.base import Tokenizer
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.load import load_tokenizer
@@ -95,6 +95,8 @@ def start(
     """
     check_division(recipe, session.world)
     check_new_name(name)
+    if session.world.is_main:
+        check_writable()
     if recipe.train.log == "tensorboard":
         check_installed()
     initial = initial_model(recipe)
@@ -158,7 +160,7 @@ def resume(
 def _roll_back(run: RunFolder, trainer: Trainer, checkpoint: Path | None) -> None:
     """Put a run's folder back to its checkpoint, whatever was written after it."""
     progress = trainer.progress
-    run.forget_after(progress.step if checkpoint else -1)
+    run.forget_after(progress.step if checkpoint else -1, progress.owed)
     run.write(trainer.recipe)
     remove_unfinished(run.checkpoints)
     if checkpoint:  # a kill may have come between the checkpoint and its names
