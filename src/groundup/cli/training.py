@@ -97,6 +97,11 @@ def train(trainer: Trainer, run: RunFolder, resumed_from: Path | None) -> int:
     """
     done, recipe, session = trainer.progress.step, trainer.recipe, trainer.session
     logger.info(describe(trainer, run))
+    if recipe.eval.patience and not recipe.eval.every:
+        logger.warning(
+            f"eval.patience = {recipe.eval.patience} stops nothing, because eval.every = 0 "
+            "evaluates only at the end: give --eval.every"
+        )
     with session.journal.open(
         run, done, recipe.train.steps, tensorboard=recipe.train.log == "tensorboard"
     ):
