@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -70,6 +70,16 @@ def write_json(
         OSError: The file can't be written.
     """
     write_whole(path, json.dumps(value, ensure_ascii=ensure_ascii, indent=indent) + "\n", apart)
+
+
+def flush_folder(folder: Path) -> None:
+    """Have the names in a folder reach the disk, where the file system can do that for folders."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def file_digest(path: Path, algorithm: str = "sha256", start: bytes = b"") -> str:

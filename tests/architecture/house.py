@@ -54,10 +54,12 @@ FLOORS: list[dict[str, str]] = [
     },
     {
         "console": "what answers are printed with",
-        "errors": "what a user can do wrong, a class each",
         "parallel": "the processes that share a run; the one room that names torch.distributed",
     },
-    {"__init__": "the public names, imported when they are used"},
+    {
+        "__init__": "the public names, imported when they are used",
+        "errors": "what a user can do wrong, a class each",
+    },
 ]
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "design.md"

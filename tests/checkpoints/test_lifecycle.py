@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from commands import flip_bit
 from groundup.checkpoints import lifecycle as checkpoint
 from groundup.checkpoints.lifecycle import (
+    name_step,
     newest_valid,
-    point,
     prune,
     publish,
     step_folder,
@@ -178,7 +178,8 @@ def test_a_damaged_step_is_written_anew(tmp_path: Path) -> None:
     verify(step_folder(tmp_path, 1))
     assert (step_folder(tmp_path, 1) / "weights").read_text("utf-8") == "again"
     assert not (step_folder(tmp_path, 1) / "surplus").exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-000001"]
+    expected = ["latest", "step-000001", "steps.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == expected
 
 
 def test_leftovers_of_a_killed_process_are_cleared(tmp_path: Path) -> None:
@@ -338,7 +339,7 @@ def test_a_dangling_best_protects_nothing_and_harms_nothing(tmp_path: Path) -> N
     save(tmp_path, 2, keep=1)
     save(tmp_path, 3, keep=1)
     assert step_numbers(tmp_path) == [3]
-    point(tmp_path / "best", step_folder(tmp_path, 3))
+    name_step(step_folder(tmp_path, 3), best=True)
     verify(tmp_path / "best")
 
 
@@ -388,7 +389,8 @@ def test_the_order_of_a_checkpoints_writes(tmp_path: Path, monkeypatch: pytest.M
         *("write manifest.json", "flush manifest.json"),
         *("flush below", "flush .writing-step-000003"),
         *("name step-000003", "flush checkpoints"),
-        *("name latest", "flush checkpoints", "name best", "flush checkpoints"),
+        *("write .steps.json.writing", "flush .steps.json.writing", "name steps.json"),
+        *("flush checkpoints", "name latest", "name best"),
         *("name .writing-removed-step-000002", "name .writing-removed-step-000001"),
     ]
 

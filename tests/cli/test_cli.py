@@ -174,6 +174,7 @@ def test_the_links_point_beside_themselves(first_run: tuple[RunFolder, str]):
         "latest",
         "step-000010",
         "step-000012",
+        "steps.json",
         str(best),
     }
 

@@ -169,13 +169,16 @@ def test_a_signal_while_minutes_are_measured_stops_after_a_step(tmp_path: Path) 
     verify(tmp_path / saved)
 
 
-def test_a_signal_in_the_last_step_ends_a_finished_run(tmp_path: Path) -> None:
+def test_a_signal_in_the_last_step_leaves_what_is_due_to_the_resumed_run(tmp_path: Path) -> None:
     write_text(tmp_path)
     slow = {"--train.batch-size": 128, "--train.micro-batch-size": 1, "--name": "run", "--steps": 1}
     with started("train", *flags(slow), folder=tmp_path) as running:
         wait_for_output(running, "machine: ")
         running.send(signal.SIGTERM)
         finished = running.wait()
-    assert finished.returncode == 0, finished.stderr
-    assert "done: 1 steps" in finished.stdout
-    trained("--resume", "run", "--steps", 2, folder=tmp_path)
+    assert finished.returncode == 143, finished.stderr
+    assert "saved runs/run/checkpoints/step-000001\n" in finished.stdout
+    assert not metrics(tmp_path / "runs" / "run", "evaluation")
+    resumed = trained("--resume", "run", folder=tmp_path)
+    assert "done: 1 steps" in resumed.stdout
+    assert [line["step"] for line in metrics(tmp_path / "runs" / "run", "evaluation")] == [1]

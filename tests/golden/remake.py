@@ -90,6 +90,7 @@ def _cut(run: Path) -> None:
     """Take away what came after the first checkpoint, and the picture."""
     (run / "loss.png").unlink()
     shutil.rmtree(run / "checkpoints" / f"step-{STEPS:06d}")
+    (run / "checkpoints" / "steps.json").unlink()  # the links below are enough
     for link in ("best", "latest"):
         (run / "checkpoints" / link).unlink()
         (run / "checkpoints" / link).symlink_to(f"step-{STOPPED:06d}")

@@ -258,3 +258,17 @@ def test_a_journal_that_a_kill_cut_short_is_repaired(copied: Path, cut: bytes) -
     trained("--resume", "ended", folder=copied)
     steps_once(run, 20)
     assert (run / "samples.txt").read_bytes() == whole["samples.txt"]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+def test_longer_leaves_a_warm_up_that_is_done_alone(tmp_path: Path, schedule: str) -> None:
+    """A warm-up of 100 in 20 steps is one of 20; 40 steps go on at its peak."""
+    write_text(tmp_path)
+    changes = {"--optim.warmup-steps": 100, "--optim.schedule": schedule}
+    trained(*tiny("run", 20, changes), folder=tmp_path)
+    trained("--resume", "run", "--steps", 40, folder=tmp_path)
+    run = tmp_path / "runs" / "run"
+    rates = [line["learning_rate"] for line in metrics(run)]
+    assert rates[:20] == pytest.approx([0.003 * step / 21 for step in range(1, 21)])
+    assert rates[20] == pytest.approx(0.003)
+    assert "warmup_steps = 20\n" in (run / "recipe.toml").read_text("utf-8")

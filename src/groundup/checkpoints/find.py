@@ -137,8 +137,9 @@ def _in_folder(path: Path) -> Path:
         if (path / checkpoint.MANIFEST).is_file():
             checkpoint.verify(path)
         return path
-    best = [(checkpoints / "best").resolve()] if (checkpoints / "best").is_symlink() else []
-    folder = checkpoint.newest_valid([*best, *checkpoint.steps(checkpoints)])
+    best = checkpoint.named_step(checkpoints, "best")
+    candidates = [*([best] if best else []), *checkpoint.steps(checkpoints)]
+    folder = checkpoint.newest_valid(candidates)
     if folder is not None:
         return folder
     raise CheckpointError(

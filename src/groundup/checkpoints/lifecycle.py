@@ -4,8 +4,8 @@ This module knows nothing of what the files hold. A checkpoint is written in thr
 makes a temporary folder beside the final one. `fill` has files written into that folder, flushes
 each file to the disk and takes its SHA-256; of several processes, each can write files of its own.
 `seal` writes the manifest of the hashes, flushes it, gives the folder its name, flushes the parent
-folder, points `latest` and `best` at the checkpoint, and removes old checkpoints. Each new file is
-hashed once, and no older one is hashed again.
+folder, names the checkpoint in `steps.json` and by the links `latest` and `best`, and removes old
+checkpoints. Each new file is hashed once, and no older one is hashed again.
 """
 
 import errno
@@ -17,15 +17,17 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from groundup.errors import CheckpointError, TrainingError
-from groundup.files import file_digest, parse_json
+from groundup.files import file_digest, flush_folder, parse_json, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+NAMES_FILE = "steps.json"  # which steps are the latest and the best
 STEP_NAME = re.compile(r"step-(\d{6,})")
 TEMPORARY = ".writing-"
 
@@ -98,7 +100,7 @@ def seal(folder: Path, files: Files, *, best: bool, keep: int, protected: Path |
     Args:
         folder: The checkpoint that was begun.
         files: What `fill` returned, of all processes together.
-        best: Whether the link `best` points at the checkpoint too, and not only `latest`.
+        best: Whether the checkpoint is the best one too, and not only the latest.
         keep: The number of newest checkpoints that stay.
         protected: A checkpoint that stays besides the newest ones and the best one.
 
@@ -108,16 +110,16 @@ def seal(folder: Path, files: Files, *, best: bool, keep: int, protected: Path |
     temporary = _temporary(folder)
     with _nothing_left_on_failure(folder):
         (temporary / MANIFEST).write_text(_render(files), "utf-8")
-        for path in [temporary / MANIFEST, *filter(Path.is_dir, temporary.rglob("*")), temporary]:
-            _flush(path)
+        _flush(temporary / MANIFEST)
+        for path in [*filter(Path.is_dir, temporary.rglob("*")), temporary]:
+            flush_folder(path)
         if folder.exists():  # a damaged one, or the same step of a resumed run
             folder.rename(folder.with_name(f"{TEMPORARY}replaced-{folder.name}"))
         temporary.rename(folder)
-        _flush(folder.parent)
-    remove_unfinished(folder.parent)
-    for name in ("latest", "best") if best else ("latest",):
-        point(folder.with_name(name), folder)
-    prune(folder.parent, keep, [folder.with_name("best"), *([protected] if protected else [])])
+        flush_folder(folder.parent)
+        remove_unfinished(folder.parent)
+        name_step(folder, best=best)
+    prune(folder.parent, keep, filter(None, [named_step(folder.parent, "best"), protected]))
 
 
 @contextmanager
@@ -137,13 +139,72 @@ def _nothing_left_on_failure(folder: Path) -> Iterator[None]:
         raise
 
 
-def point(link: Path, folder: Path) -> None:
-    """Make `link` a relative symbolic link to `folder` beside it, in one atomic step."""
+def name_step(folder: Path, *, best: bool) -> None:
+    """Name a checkpoint as the latest one and, if it is, as the best one.
+
+    `steps.json` beside the checkpoint counts. The symbolic links `latest` and `best` are there for
+    people and other programs, where the file system has such links.
+
+    Raises:
+        OSError: The file can't be written.
+    """
+    parent = folder.parent
+    names = {"latest": folder.name, "best": folder.name}
+    if not best and (kept := named_step(parent, "best")):
+        names["best"] = kept.name
+    elif not best:
+        del names["best"]
+    write_json(parent / NAMES_FILE, names)
+    flush_folder(parent)
+    for name, step in names.items():
+        _link(parent / name, step)
+
+
+def named_step(parent: Path, name: str) -> Path | None:
+    """Return the folder of the `latest` or the `best` checkpoint, or None where nothing names it.
+
+    A run of an older version has links alone; copied, these can have become folders.
+    """
+    link = parent / name
+    try:
+        step = read_json(parent / NAMES_FILE).get(name, "")
+        return parent / step if STEP_NAME.fullmatch(step) else None
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        logger.warning("%s can't be read: %s.", parent / NAMES_FILE, error)
+    return link.resolve() if link.is_symlink() else link if link.is_dir() else None
+
+
+def _link(link: Path, step: str) -> None:
+    """Make a relative symbolic link to a step beside it, in one atomic step, where there are links.
+
+    A folder in the link's place is a copy of a step, made by a program that follows links. It goes
+    if the step that it copies is here.
+    """
     temporary = _temporary(link)
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(folder.name)
-    temporary.replace(link)
-    _flush(link.parent)
+    try:
+        if link.is_dir() and not link.is_symlink():
+            copied = (link / MANIFEST).read_bytes()
+            if all((each / MANIFEST).read_bytes() != copied for each in steps(link.parent)):
+                logger.warning(f"{link} is a folder of its own and stays: it isn't {step}")
+                return
+            link.rename(temporary)
+            shutil.rmtree(temporary)
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(step)
+        temporary.replace(link)
+    except OSError as error:
+        _say_without_links(link.parent, str(error.strerror))
+
+
+@cache
+def _say_without_links(parent: Path, reason: str) -> None:
+    """Say, once, which path stands for the links that a file system doesn't have."""
+    logger.warning(
+        f"{parent} can't have links ({reason}): {NAMES_FILE} there names the best checkpoint, now "
+        f"{named_step(parent, 'best') or named_step(parent, 'latest')}"
+    )
 
 
 def verify(folder: Path, *, hashes: bool = True) -> None:
@@ -244,7 +305,7 @@ def _render(files: Files) -> str:
 
 
 def _flush(path: Path) -> None:
-    """Have a file's or a folder's content reach the disk."""
+    """Have a file's content reach the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -5,6 +5,7 @@
 
 import os
 import sys
+from io import TextIOWrapper
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -45,6 +46,9 @@ app = command_line()
 
 def main() -> None:
     """Run a command; an error of the user is one line on stderr, and sets the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # no character is an error where a pipe lacks it
+            stream.reconfigure(errors="backslashreplace")
     status = run(sys.argv[1:])
     if os.environ.get("WORLD_SIZE", "1") != "1":  # see `join_world`: nothing is freed on the way
         sys.stdout.flush()

@@ -4,7 +4,7 @@ import logging
 import shlex
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from groundup.evaluation.units import perplexity
 from groundup.generation.stream import SamplingSettings, write_text
 from groundup.machine.device import choose_device
 from groundup.optim.schedules import Schedule
-from groundup.parallel.world import join_world
+from groundup.parallel.world import World, join_world
 from groundup.recipes.files import load_recipe, overrides
 from groundup.recipes.schema import Recipe, Tables, differences
 from groundup.runs.folder import RunFolder, find_run
+from groundup.runs.lock import locked
 from groundup.training import setup
-from groundup.training.failures import explain_full_disk, explain_out_of_memory
+from groundup.training.failures import explain_out_of_memory, explain_refusals
 from groundup.training.journal import Journal, MainJournal
 from groundup.training.session import Session
 from groundup.training.stopping import stop_on_signals
@@ -48,7 +49,8 @@ def start_training(recipe: Recipe, recipe_name: str, name: str | None) -> int:
     """
     with open_session(recipe) as session:
         trainer, run = setup.start(recipe, recipe_name, name, session)
-        return train(trainer, run, None)
+        with alone(run, session.world):
+            return train(trainer, run, None)
 
 
 def resume_training(
@@ -71,11 +73,11 @@ def resume_training(
     run = find_run(run_name)
     recorded = run.read_recipe()
     recipe = longer(recorded, given, unwanted, run)
-    with open_session(recipe) as session:
+    with open_session(recipe) as session, alone(run, session.world):
         trainer, checkpoint = setup.resume(recipe, run, data_may_differ, session)
         if recipe.train.steps != recorded.train.steps:
             logger.info(describe_longer_schedule(recorded, recipe, trainer.progress.step))
-        if trainer.is_finished():
+        if trainer.is_complete():
             raise RunError(
                 f"{run.name} is finished: {trainer.progress.step:,} of {recipe.train.steps:,} steps"
                 + (", stopped early by eval.patience" if trainer.progress.stopped_early else "")
@@ -95,18 +97,43 @@ def train(trainer: Trainer, run: RunFolder, resumed_from: Path | None) -> int:
     """
     done, recipe, session = trainer.progress.step, trainer.recipe, trainer.session
     logger.info(describe(trainer, run))
+    if recipe.eval.patience and not recipe.eval.every:
+        logger.warning(
+            f"eval.patience = {recipe.eval.patience} stops nothing, because eval.every = 0 "
+            "evaluates only at the end: give --eval.every"
+        )
     with session.journal.open(
         run, done, recipe.train.steps, tensorboard=recipe.train.log == "tensorboard"
     ):
         trainer.train(run.checkpoints, resumed_from)
-    if trainer.asked_to_stop and not trainer.is_finished():
-        logger.info(f"saved {step_folder(run.checkpoints, trainer.progress.step)}")
+    if trainer.asked_to_stop and not trainer.is_complete():
+        if trainer.progress.step:
+            logger.info(f"saved {step_folder(run.checkpoints, trainer.progress.step)}")
         logger.info(f"go on with: groundup train --resume {run.name}")
         # another process may have had the signal
         return 128 + (session.stop.signal or signal.SIGTERM)
     if session.world.is_main:
         logger.info(farewell(trainer, run))
     return 0
+
+
+@contextmanager
+def alone(run: RunFolder, world: World) -> Iterator[None]:
+    """Keep a run for these processes while the body trains it.
+
+    Raises:
+        RunError: Another process trains the run.
+    """
+    refusal = ""
+    with ExitStack() as held:
+        if world.is_main:
+            try:
+                held.enter_context(locked(run.path))
+            except RunError as error:
+                refusal = str(error)
+        if refusal := world.agree(refusal):
+            raise RunError(refusal)
+        yield
 
 
 @contextmanager
@@ -119,7 +146,7 @@ def open_session(recipe: Recipe) -> Iterator[Session]:
     uses_cuda = choose_device(recipe.train.device).type == "cuda"
     with join_world(uses_cuda) as world, stop_on_signals() as stop:
         journal = MainJournal() if world.is_main else Journal()
-        with messages_to(journal.say), explain_out_of_memory(recipe), explain_full_disk():
+        with messages_to(journal.say), explain_out_of_memory(recipe), explain_refusals():
             yield Session(world, journal, stop)
 
 

@@ -175,15 +175,19 @@ def score_requests(
 
 
 def score_share(
-    model: Model, requests: Sequence[Request], batch_size: int, world: World
+    model: Model,
+    requests: Sequence[Request],
+    batch_size: int,
+    world: World,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> list[ScoredItem]:
     """Score this process's share of the requests, with equally many passes in all processes.
 
-    The share that needs the most forward passes decides their number. The other processes add
-    passes over a token whose scores nobody uses.
+    The share that needs the most forward passes decides the number. The other processes add passes
+    over a token whose scores nobody uses. `progress` is called after each batch.
     """
     shares = [requests[rank :: world.size] for rank in range(world.size)]
-    scored = score_requests(model, shares[world.rank], batch_size)
+    scored = score_requests(model, shares[world.rank], batch_size, progress)
     if world.size > 1:
         passes = [
             count_passes(model, [request.continuations for request in share], batch_size)

@@ -1,7 +1,7 @@
 """The mean loss over a text, every token counted once."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ def mean_loss(
     device: torch.device,
     world: World,
     most: int = 0,
+    interrupt: Callable[[], None] = lambda: None,
 ) -> float:
     """Measure the mean loss of a text, with equally many forward passes in every process.
 
@@ -33,6 +34,7 @@ def mean_loss(
         device: Where the objective computes.
         world: The processes, which share the batches.
         most: About how many tokens to measure, evenly spread; 0 takes all.
+        interrupt: Is called before each forward pass, and ends the measurement by raising.
 
     Returns:
         Nats a token.
@@ -42,14 +44,17 @@ def mean_loss(
     total = torch.zeros(2, dtype=torch.float64, device=where)  # of the losses, and their number
     was_training = objective.training
     objective.eval()
-    for batch in share_of(evaluation_batches(tokens, block_size, batch_size, most), world):
-        # what is IGNORED as a target still needs a row to read
-        inputs, targets = batch[:, :-1].clamp(min=0), batch[:, 1:]
-        loss = objective(inputs.to(device), targets.to(device))
-        if counted := float((targets != IGNORED).sum()):  # the loss of no target isn't a number
-            total[0] += loss.to(where).double() * counted
-            total[1] += counted
-    objective.train(was_training)
+    try:
+        for batch in share_of(evaluation_batches(tokens, block_size, batch_size, most), world):
+            interrupt()
+            # what is IGNORED as a target still needs a row to read
+            inputs, targets = batch[:, :-1].clamp(min=0), batch[:, 1:]
+            loss = objective(inputs.to(device), targets.to(device))
+            if counted := float((targets != IGNORED).sum()):  # the loss of no target is no number
+                total[0] += loss.to(where).double() * counted
+                total[1] += counted
+    finally:
+        objective.train(was_training)
     loss_sum, count = world.sum(total).tolist()
     return loss_sum / count
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from groundup.errors import CheckpointError
 from groundup.optim.groups import trained_parameters
 
 
@@ -21,7 +22,7 @@ def load_optimizer_state(
     """Put back into the optimizers what `optimizer_state` returned.
 
     Raises:
-        KeyError: A parameter has no state among the tensors.
+        CheckpointError: A parameter has no state among the tensors.
     """
     for name, parameter in trained_parameters(model).items():
         state = {
@@ -30,7 +31,10 @@ def load_optimizer_state(
             if key.rpartition(":")[0] == name
         }
         if not state:
-            raise KeyError(name)
+            raise CheckpointError(
+                f"the checkpoint has no optimizer state of {name}, so this recipe's training can't "
+                "be resumed from it. Start a new run from its model: --init"
+            )
         _owner_of(parameter, optimizers).state[parameter] = state
 
 

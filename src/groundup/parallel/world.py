@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from groundup.errors import MachineError
+
 Result = TypeVar("Result")
 
 _kept: list[dist.ProcessGroup | None] = []  # until the process ends
@@ -83,9 +85,11 @@ def join_world(uses_cuda: bool) -> Iterator[World]:
 
     Yields:
         The world.
+
+    Raises:
+        MachineError: The environment describes a part of a world.
     """
-    names = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
-    world = World(*(int(os.environ.get(name, alone)) for name, alone in names.items()))
+    world = _described_world()
     if world.size == 1:
         yield world
         return
@@ -97,3 +101,25 @@ def join_world(uses_cuda: bool) -> Iterator[World]:
         yield world
     finally:
         dist.destroy_process_group()
+
+
+def _described_world() -> World:
+    """The world that the environment describes.
+
+    Raises:
+        MachineError: The environment describes a part of a world.
+    """
+    names = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    said = {name: os.environ.get(name, alone) for name, alone in names.items()}
+    is_whole = all(map(str.isascii, said.values())) and all(map(str.isdecimal, said.values()))
+    world = World(*map(int, said.values())) if is_whole else World(size=0)
+    needed = [*names, "MASTER_ADDR", "MASTER_PORT"] if world.size > 1 else []
+    missing = [name for name in needed if name not in os.environ]
+    if missing or not 0 <= world.rank < world.size or not world.local_rank < world.local_size:
+        stated = " ".join(f"{name}={value}" for name, value in said.items() if name in os.environ)
+        lacks = f", and no {', '.join(missing)}" if missing else ""
+        raise MachineError(
+            f"the environment has {stated}{lacks}: that is no group of processes. Unset what is "
+            "stray (unset WORLD_SIZE), or start them with torchrun --nproc-per-node N -m groundup"
+        )
+    return world

@@ -221,8 +221,13 @@ class Recipe:
         return self.train.batch_size * self.model.block_size
 
     def with_steps(self, steps: int) -> "Recipe":
-        """Return the same recipe with its length given in steps."""
-        return replace(self, train=replace(self.train, steps=steps, epochs=0.0, minutes=0.0))
+        """Return the same recipe with its length given in steps.
+
+        A recipe that has a number of steps keeps the warm-up that these steps have room for.
+        """
+        train = replace(self.train, steps=steps, epochs=0.0, minutes=0.0)
+        warmup_steps = min(self.optim.warmup_steps, self.train.steps or steps)
+        return replace(self, train=train, optim=replace(self.optim, warmup_steps=warmup_steps))
 
 
 def shape_of(architecture: str, config: ModelConfig) -> dict[str, Any]:

@@ -64,9 +64,9 @@ class RunRecord:
 
     @property
     def tokenizer(self) -> tuple[int, bytes]:
-        """What tells vocabularies apart: the size, and the newest checkpoint's tokenizer file."""
-        file = self.folder.checkpoints / "latest" / TOKENIZER_FILE
-        return self.facts["vocab_size"], file.read_bytes() if file.is_file() else b""
+        """What tells vocabularies apart: the size, and the tokenizer of a checkpoint if any."""
+        file = next(self.folder.checkpoints.glob(f"step-*/{TOKENIZER_FILE}"), None)
+        return self.facts["vocab_size"], file.read_bytes() if file else b""
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures of the run as `groundup compare --json` prints them."""

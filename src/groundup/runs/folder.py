@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from groundup.errors import RunError
@@ -89,15 +90,25 @@ class RunFolder:
         text = file.read_text("utf-8", errors="replace") if file.is_file() else ""
         return list(_json_lines(text))
 
-    def forget_after(self, step: int) -> None:
-        """Drop the metrics and samples of steps after `step`, which a resumed run will do again."""
-        kept = [line for line in self.read_metrics() if line["step"] <= step]
+    def forget_after(self, step: int, owed: bool = False) -> None:
+        """Drop the metrics and samples of steps that a resumed run will do again.
+
+        Args:
+            step: The last step that the run has done.
+            owed: Whether all that was measured after that step is measured again, too.
+        """
+        last = step - 1 if owed else step  # whose measurements stay
+        kept = [
+            line
+            for line in self.read_metrics()
+            if line["step"] <= (step if line["kind"] == "step" else last)
+        ]
         write_whole(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
         samples = self.path / "samples.txt"
         if samples.is_file():
             text = samples.read_text("utf-8", errors="ignore")  # a kill may have cut a character
             headers = _SAMPLE_HEADER.finditer(text)
-            starts = [match.start() for match in headers if int(match[1]) > step]
+            starts = [match.start() for match in headers if int(match[1]) > last]
             complete, end, _cut_header = text[: min(starts, default=len(text))].rpartition("\n\n")
             write_whole(samples, complete + end)
 
@@ -128,6 +139,22 @@ def check_new_name(name: str | None) -> None:
         raise RunError(
             f"{RUNS / name} already exists. Choose another --name, or go on with: --resume {name}"
         )
+
+
+def check_writable() -> None:
+    """Check that `runs/` takes a new run. Nothing is left behind.
+
+    Raises:
+        RunError: `runs/` is no folder, or the system lets nobody write there.
+    """
+    try:
+        with TemporaryDirectory(prefix=".try-", dir=RUNS if os.path.lexists(RUNS) else Path()):
+            pass
+    except OSError as error:
+        raise RunError(
+            f"can't make a folder in {RUNS.absolute()}: {error.strerror}. Start in a folder that "
+            "can be written"
+        ) from error
 
 
 def create_run(recipe_name: str, name: str | None) -> RunFolder:

@@ -26,8 +26,10 @@ def plot_losses(lines: Lines, path: Path, title: str, tasks: Mapping[str, str]) 
     if not steps:
         return
     # matplotlib takes a third of a second: only who draws pays
+    from matplotlib import rcParams
     from matplotlib.figure import Figure
 
+    rcParams["text.parse_math"] = False  # a name with two dollars is no formula
     scored = [line for line in lines if line["kind"] in tasks]
     figure = Figure(figsize=(8, 6.8 if scored else 5.5), dpi=120, layout="constrained")
     above, *between, below = figure.subplots(
@@ -114,8 +116,10 @@ def plot_two(
     Raises:
         OSError: The file can't be written.
     """
+    from matplotlib import rcParams
     from matplotlib.figure import Figure
 
+    rcParams["text.parse_math"] = False
     figure = Figure(figsize=(11, 4.8), dpi=120, layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, (axis, title) in zip(panels, AXES.items(), strict=True):

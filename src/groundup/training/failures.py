@@ -16,21 +16,23 @@ FULL = {
 
 
 @contextmanager
-def explain_full_disk() -> Iterator[None]:
-    """Explain a full disk in one line, whether metrics, pictures or checkpoints were written.
+def explain_refusals() -> Iterator[None]:
+    """Explain in one line what the system refuses: a full disk, a folder that is gone or read-only.
 
     Raises:
-        TrainingError: The disk is full, or the file or the quota is at its limit.
+        TrainingError: A file can't be written or read.
     """
     try:
         yield
+    except BrokenPipeError:  # a reader has gone: nothing was refused
+        raise
     except OSError as error:
-        if error.errno not in FULL:
-            raise
-        what = f"can't write {error.filename}: " if error.filename else ""
+        is_full = error.errno in FULL
+        reason = FULL[error.errno or 0] if is_full else error.strerror or str(error)
+        verb, remedy = ("write", "make room") if is_full else ("use", "put that right")
+        what = f"can't {verb} {error.filename}: " if error.filename else ""
         raise TrainingError(
-            f"{what}{FULL[error.errno]}. Checkpoints are untouched: make room, then go on with "
-            "--resume"
+            f"{what}{reason}. Checkpoints are untouched: {remedy}, then go on with --resume"
         ) from error
 
 

@@ -3,6 +3,7 @@
 The main process has a journal that writes and shows; the journals of other processes do nothing.
 """
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from groundup.console import report
 from groundup.evaluation.task import TASKS, TITLES
 from groundup.evaluation.units import perplexity
 from groundup.runs.folder import RunFolder
@@ -41,6 +43,19 @@ class Journal:
         """Record how the model did at a task."""
 
     @contextmanager
+    def harmless(self, what: str) -> Iterator[None]:
+        """Let training go on where the body, which only reports, fails.
+
+        Args:
+            what: What the body does, for the user.
+        """
+        try:
+            yield
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            self.say(f"{what} failed ({reason[:200]}): training goes on")
+
+    @contextmanager
     def open(self, run: RunFolder, done: int, steps: int, tensorboard: bool) -> Iterator[None]:
         """Keep the journal of a run open while the body trains it.
 
@@ -53,11 +68,18 @@ class Journal:
         yield
 
 
+class _Terminal(Console):
+    """A console that tells its user of a closed pipe, and doesn't end the process."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError("Broken pipe")
+
+
 class MainJournal(Journal):
     """A journal that writes into the run's folder, and shows a progress bar or lines."""
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = _Terminal(highlight=False, soft_wrap=True)
         self.run: RunFolder | None = None
         self.tensorboard: TensorBoard | None = None
         self.last_drawn = time.monotonic()
@@ -73,36 +95,51 @@ class MainJournal(Journal):
             disable=not self.console.is_terminal,
         )
 
-    def say(self, text: str) -> None:
-        self.console.print(Text(text))
-        sys.stdout.flush()
+    def say(self, text: str, style: str = "") -> None:
+        try:
+            self.console.print(Text(text, style=style))
+            sys.stdout.flush()
+        except (OSError, ValueError) as error:
+            self.fall_silent(error)
+
+    def fall_silent(self, error: Exception) -> None:
+        """Print nothing more where stdout can't be written, and say so once on stderr."""
+        self.console.quiet = True
+        with suppress(OSError, ValueError):
+            report(f"groundup: nobody reads stdout any more ({error}): training goes on")
+        with suppress(OSError, ValueError):  # what waits to be written
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     @contextmanager
     def open(self, run: RunFolder, done: int, steps: int, tensorboard: bool) -> Iterator[None]:
         self.run = run
         self.tensorboard = TensorBoard(run.path, done) if tensorboard else None
         self.task = self.bar.add_task(run.name, total=steps, completed=done, loss="-", speed="-")
+        with self.harmless("the progress bar"):
+            self.bar.start()
         try:
-            with self.bar:
-                yield
-        except BaseException:
-            with suppress(OSError):  # on a full disk, what failed first is the error to report
-                self.close(run)
-            raise
-        self.close(run)
+            yield
+        finally:
+            with self.harmless("the progress bar"):
+                self.bar.stop()
+            if self.tensorboard is not None:
+                with self.harmless("TensorBoard's file"):
+                    self.tensorboard.close()
+            self.draw(run)
 
-    def close(self, run: RunFolder) -> None:
-        """Finish TensorBoard's file, and draw the picture of the losses."""
-        if self.tensorboard is not None:
-            self.tensorboard.close()
-        plot_losses(run.read_metrics(), run.path / "loss.png", run.name, TITLES)
+    def draw(self, run: RunFolder) -> None:
+        """Draw the picture of the losses."""
+        with self.harmless("the picture of the losses"):
+            plot_losses(run.read_metrics(), run.path / "loss.png", run.name, TITLES)
+        self.last_drawn = time.monotonic()
 
     def record(self, record: Record) -> RunFolder:
         """Write a record to metrics.jsonl, and to TensorBoard where the recipe asks for it."""
         assert self.run is not None
         self.run.append_metrics(record.to_json())
         if self.tensorboard is not None:
-            self.tensorboard.write(record)
+            with self.harmless("TensorBoard's file"):
+                self.tensorboard.write(record)
         return self.run
 
     def step(self, record: StepRecord) -> None:
@@ -122,14 +159,13 @@ class MainJournal(Journal):
             losses = record.validation_losses.items()
             self.say("  " + "  ".join(f"{name} {_loss(loss)}" for name, loss in losses))
         if time.monotonic() - self.last_drawn > REDRAW_AFTER:
-            plot_losses(run.read_metrics(), run.path / "loss.png", run.name, TITLES)
-            self.last_drawn = time.monotonic()
+            self.draw(run)
 
     def sample(self, evaluation: EvaluationRecord, text: str) -> None:
         assert self.run is not None
         self.run.append_sample(evaluation.step, evaluation.validation_loss, text)
         if self.console.is_terminal:
-            self.console.print(Text(text.strip("\n"), style="dim"))
+            self.say(text.strip("\n"), style="dim")
 
     def scores(self, record: TaskRecord) -> None:
         self.record(record)

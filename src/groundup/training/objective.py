@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 
 # 32 MB: what is larger goes back to the system when freed, and is slow to get again
 LOGITS_AT_ONCE = 2**23
+LOGITS_ON_A_GPU = 2**26  # 256 MB
 
 
 class NextTokenLoss(nn.Module):
@@ -59,9 +60,32 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
         return F.cross_entropy(F.linear(hidden, weight), targets)
     if hidden.device.type == "cpu" or not hasattr(F, "linear_cross_entropy"):
         return chunked_cross_entropy(hidden, weight, targets)
-    # Without it, torch.compile would break the graph at the kernel's own check.
-    options = torch.nn.LinearCrossEntropyOptions(allow_retain_graph=torch.compiler.is_compiling())
-    return F.linear_cross_entropy(hidden, weight, targets, reduction="mean", options=options)
+    return fused_cross_entropy(hidden, weight, targets)
+
+
+def fused_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Compute the loss of `linear_cross_entropy` by torch's chunked kernel, which a GPU takes.
+
+    Autocast has no rule for the kernel, whose products would be those of float32 weights, so the
+    inputs are cast here. Of its policies only `compact` multiplies bfloat16 in all of its products
+    on a GPU; it rounds the weight's gradient after each chunk, so the chunks are few. It would add
+    up the mean loss in bfloat16, too: each token's loss is taken, and their mean in float32.
+    """
+    kind = hidden.device.type
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
+    options = torch.nn.LinearCrossEntropyOptions(
+        # Without it, torch.compile would break the graph at the kernel's own check.
+        allow_retain_graph=torch.compiler.is_compiling(),
+        acc_policy="compact",
+        chunking_method=None,
+        batch_chunk_size=max(1, LOGITS_ON_A_GPU // len(weight)),
+        acc_dtype=torch.promote_types(hidden.dtype, torch.float32),
+    )
+    with torch.autocast(kind, enabled=False):
+        losses = F.linear_cross_entropy(hidden, weight, targets, reduction="none", options=options)
+    return losses.to(options.acc_dtype).sum() / (targets != IGNORED).sum()
 
 
 def chunked_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:

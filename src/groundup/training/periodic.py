@@ -3,7 +3,7 @@
 The evaluation changes nothing in the run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,7 @@ class PeriodicEvaluation:
         step: int = 0,
         tokens: int = 0,
         seconds: float = 0.0,
+        interrupt: Callable[[], None] = lambda: None,
     ) -> TaskRecord:
         """Evaluate the model, which is left in the mode it was in; processes share the requests.
 
@@ -60,11 +61,14 @@ class PeriodicEvaluation:
             step: The number of steps that the model has been trained for.
             tokens: The number of tokens that the model has been trained on.
             seconds: The seconds of training so far.
+            interrupt: Is called after each batch of a process that is alone, and ends the
+                evaluation by raising. Of several processes, each has batches of its own.
         """
         was_training = model.training
         model.eval()
         try:
-            scored = score_share(model, self.requests, ITEMS_AT_ONCE, world)
+            progress = (lambda _: interrupt()) if world.size == 1 else lambda _: None
+            scored = score_share(model, self.requests, ITEMS_AT_ONCE, world, progress)
         finally:
             model.train(was_training)
         convention, measure = self.task.periodic

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from groundup.checkpoints.adapter_folder import Base
-from groundup.checkpoints.lifecycle import newest_valid, point, remove_unfinished, steps
+from groundup.checkpoints.lifecycle import name_step, newest_valid, remove_unfinished, steps
 from groundup.checkpoints.model_folder import LoadedModel
 from groundup.data.corpora import Corpus, open_corpora
 from groundup.data.dataset import Dataset, check_tokenizer, make_dataset, tokenizer_of_shards
@@ -31,7 +31,7 @@ from groundup.optim.state import load_optimizer_state
 from groundup.parallel.sharding import distribute
 from groundup.parallel.world import World, main_first
 from groundup.recipes.schema import Recipe
-from groundup.runs.folder import RunFolder, check_new_name, create_run
+from groundup.runs.folder import RunFolder, check_new_name, check_writable, create_run
 from groundup.tokenizers.base import Tokenizer
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.load import load_tokenizer
@@ -95,6 +95,8 @@ def start(
     """
     check_division(recipe, session.world)
     check_new_name(name)
+    if session.world.is_main:
+        check_writable()
     if recipe.train.log == "tensorboard":
         check_installed()
     initial = initial_model(recipe)
@@ -158,13 +160,11 @@ def resume(
 def _roll_back(run: RunFolder, trainer: Trainer, checkpoint: Path | None) -> None:
     """Put a run's folder back to its checkpoint, whatever was written after it."""
     progress = trainer.progress
-    run.forget_after(progress.step if checkpoint else -1)
+    run.forget_after(progress.step if checkpoint else -1, progress.owed)
     run.write(trainer.recipe)
     remove_unfinished(run.checkpoints)
-    if checkpoint:  # a kill may have come between the checkpoint and the links to it
-        point(run.checkpoints / "latest", checkpoint)
-        if progress.best_step == progress.step:
-            point(run.checkpoints / "best", checkpoint)
+    if checkpoint:  # a kill may have come between the checkpoint and its names
+        name_step(checkpoint, best=progress.best_step == progress.step)
 
 
 def open_dataset(

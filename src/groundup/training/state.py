@@ -36,6 +36,8 @@ class Progress:
         evaluations_since_best: The number of evaluations after the best one.
         stopped_early: The planned number of steps of a run that `eval.patience` ended, else 0. A
             run that is resumed with more planned steps trains further.
+        owed: Whether the evaluation, sample and scores that are due after `step` are still to do,
+            because the run was asked to stop before they were done.
     """
 
     step: int = 0
@@ -44,6 +46,7 @@ class Progress:
     best_step: int = 0
     evaluations_since_best: int = 0
     stopped_early: int = 0
+    owed: bool = False
 
     def is_stopped_early(self, planned_steps: int) -> bool:
         """Return whether `eval.patience` ended the run when it had that planned number of steps."""

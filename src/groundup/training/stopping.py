@@ -21,8 +21,9 @@ class StopRequest:
         self.signal = number
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         again = " Ctrl-C again stops at once." if number == signal.SIGINT else ""
-        sys.stderr.write(f"\n{name}: finishing this step, then saving.{again}\n")
-        sys.stderr.flush()
+        with suppress(OSError, ValueError):  # nobody reads it any more
+            sys.stderr.write(f"\n{name}: finishing this step, then saving.{again}\n")
+            sys.stderr.flush()
 
     def listen(self, arrivals: int) -> None:
         """Take note of each signal whose number arrives in a pipe, until a 0 does."""

@@ -2,9 +2,9 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from groundup.data.loader import Loader
 from groundup.errors import TrainingError
 from groundup.evaluation.units import bits_per_byte
 from groundup.evaluation.validation import mean_loss
-from groundup.generation.stream import SamplingSettings, write_text
+from groundup.generation.stream import SamplingSettings, encode_prompt, stream_text
 from groundup.machine.device import Machine
 from groundup.models.registry import Model
 from groundup.optim.schedules import Schedule
@@ -38,6 +38,10 @@ class PhaseClock:
 
 
 UNTIMED = PhaseClock()
+
+
+class AbandonedError(Exception):
+    """A measurement was given up, because the run was asked to stop."""
 
 
 @dataclass
@@ -87,19 +91,46 @@ class Trainer:
         Raises:
             TrainingError: A loss or a gradient isn't a number, or a checkpoint can't be written.
         """
-        if self.progress.step == 0:
-            if self.recipe.eval.every:
-                self.evaluate()
-            self.evaluate_tasks()
+        if self.progress.step == 0 or self.progress.owed:
+            self.report_and_save(checkpoints, resumed_from)
         while not (self.is_finished() or self.asked_to_stop):
             record = self.train_step(self.progress.step)
             self.progress.step, self.progress.seconds = record.step, record.seconds
             self.session.journal.step(record)
-            if due := self.is_due():
+            self.report_and_save(checkpoints, resumed_from)
+
+    def report_and_save(self, checkpoints: Path, resumed_from: Path | None) -> None:
+        """Measure what is due after this step, and save the step if an evaluation was due.
+
+        A run that was asked to stop saves at once. What it then owes, it does when it is resumed.
+        """
+        step, due = self.progress.step, self.is_due()
+        scored = any(each.is_due(step, self.is_finished()) for each in self.evaluations)
+        before = replace(self.progress, owed=due or scored)
+        try:
+            if due:
+                self.stop_if_asked()
                 self.sample(self.evaluate())
             self.evaluate_tasks()
-            if due or self.asked_to_stop:
-                self.save(step_folder(checkpoints, record.step), resumed_from)
+            self.progress.owed = False
+        except AbandonedError:
+            self.progress = before
+        if step and (due or self.asked_to_stop):
+            self.save(step_folder(checkpoints, step), resumed_from)
+
+    def stop_if_asked(self) -> None:
+        """Give up a measurement if any process was asked to stop.
+
+        Raises:
+            AbandonedError: A process was asked to stop.
+        """
+        world, asked = self.session.world, bool(self.session.stop.signal)
+        if world.size > 1:
+            count = torch.tensor(float(asked), device=self.machine.reduction_device)
+            asked = world.sum(count).item() > 0
+        self.asked_to_stop = self.asked_to_stop or asked
+        if self.asked_to_stop:
+            raise AbandonedError
 
     def train_step(self, step: int, clock: PhaseClock = UNTIMED) -> StepRecord:
         """Do one optimizer step on batch `step`: accumulate gradients, check, clip, update."""
@@ -154,7 +185,7 @@ class Trainer:
         """Measure and record the losses, note the best one, and stop a run that doesn't improve."""
         progress, recipe = self.progress, self.recipe
         with self.uncompiled():
-            training, validation, by_corpus = self.measure_losses()
+            training, validation, by_corpus = self.measure_losses(self.stop_if_asked)
         check_losses(progress.step, training, validation)  # before a checkpoint holds a NaN
         evaluation = EvaluationRecord(
             progress.step,
@@ -170,11 +201,16 @@ class Trainer:
             progress.note_loss(validation, recipe.eval.patience, recipe.train.steps)
         return evaluation
 
-    def measure_losses(self) -> tuple[float | None, float, dict[str, float]]:
+    def measure_losses(
+        self, interrupt: Callable[[], None] = lambda: None
+    ) -> tuple[float | None, float, dict[str, float]]:
         """Measure the losses of the model as it stands, in nats a token.
 
         The losses of a mixture are means over its corpora, weighted by their shares. Of the tokens
         to measure, each corpus has its share.
+
+        Args:
+            interrupt: Is called before each forward pass, and ends the measurement by raising.
 
         Returns:
             The training loss, None where the recipe wants none, the validation loss, and the
@@ -188,6 +224,7 @@ class Trainer:
             batch_size=self.loader.rows,
             device=self.machine.device,
             world=self.session.world,
+            interrupt=interrupt,
         )
 
         def share(weight: float, tokens: int) -> int:
@@ -203,25 +240,46 @@ class Trainer:
         return training, self.dataset.mean(losses), by_corpus
 
     def sample(self, evaluation: EvaluationRecord) -> None:
-        """Let the model write a short text, with a random generator for this text alone."""
+        """Let the model write a short text, with a random generator for this text alone.
+
+        Before the first step there is none.
+
+        Raises:
+            AbandonedError: A process was asked to stop.
+        """
         length, seed = self.recipe.eval.sample_length, self.recipe.train.seed
-        if length and self.session.world.is_main:
+        if not (length and evaluation.step):
+            return
+        if self.session.world.is_main:
             settings = SamplingSettings(length=length, seed=seed)
-            tokenizer, start = self.dataset.tokenizer, self.dataset.document_start
-            with self.uncompiled():
-                text = write_text(self.model, tokenizer, settings, document_start=start)
-            self.session.journal.sample(evaluation, text)
+            with self.session.journal.harmless("the sample"), self.uncompiled():
+                tokenizer = self.dataset.tokenizer
+                start, text = encode_prompt("", tokenizer, self.dataset.document_start), ""
+                for piece in stream_text(self.model, tokenizer, start, settings):
+                    text += piece
+                    if self.session.stop.signal:
+                        break
+                else:
+                    self.session.journal.sample(evaluation, text)
+        self.stop_if_asked()
 
     def evaluate_tasks(self) -> None:
-        """Score the model on the tasks that are due; at both ends of the run all of them are."""
+        """Score the model on the tasks that are due; at both ends of the run all of them are.
+
+        Raises:
+            AbandonedError: A process was asked to stop.
+        """
         step, world, device = self.progress.step, self.session.world, self.machine.reduction_device
         for evaluation in self.evaluations:
             if evaluation.is_due(step, self.is_finished()):
+                self.stop_if_asked()
                 tokens = step * self.recipe.tokens_per_step
                 seconds = self.progress.seconds
                 with self.uncompiled():
                     record = evaluation.run(
-                        self.model, world, device, step=step, tokens=tokens, seconds=seconds
+                        *(self.model, world, device),
+                        **{"step": step, "tokens": tokens, "seconds": seconds},
+                        interrupt=self.stop_if_asked,
                     )
                 self.session.journal.scores(record)
 
@@ -250,6 +308,10 @@ class Trainer:
     def is_finished(self) -> bool:
         """Return whether the last step is done, or the run was stopped early."""
         return self.progress.is_finished(self.recipe.train.steps)
+
+    def is_complete(self) -> bool:
+        """Return whether the run is finished and nothing is left to measure."""
+        return self.is_finished() and not self.progress.owed
 
 
 def check_finite(step: int, loss: float, gradient_norm: float, learning_rate: float) -> None:

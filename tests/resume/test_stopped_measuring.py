@@ -1,0 +1,119 @@
+"""A stop saves first and gives up what is being measured; the resumed run measures it, as if it had
+never been stopped.
+"""
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from commands import (
+    assert_same_training,
+    checkpoint,
+    flags,
+    groundup,
+    metrics,
+    started,
+    trained,
+    write_text,
+)
+
+STEPS, STOPPED = 6, 3
+
+
+def arguments(name: str) -> list[str]:
+    """A run whose evaluations, samples and scorings take some tenths of a second each."""
+    slow = {
+        "--eval.every": 3,
+        "--train.batch-size": 1,
+        "--model.dropout": 0.1,
+        "--model.n-layer": 1,
+    }
+    slow |= {"--eval.train-tokens": 5000, "--eval.sample-length": 120}
+    slow |= {"--eval.task": "choices", "--eval.task-every": 3, "--eval.task-items": 0}
+    slow |= {"--eval.task-file": "items.jsonl", "--eval.patience": 2}
+    return ["train", *flags(slow | {"--steps": STEPS, "--name": name})]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `runs/unbroken`."""
+    folder = tmp_path_factory.mktemp("measuring")
+    write_text(folder)
+    item = {"context": "the quick", "endings": [" brown", " fox", " lazy", " a"], "label": 0}
+    lines = [json.dumps(item | {"label": number % 4}) for number in range(200)]
+    (folder / "items.jsonl").write_text("\n".join(lines), "utf-8")
+    trained(*arguments("unbroken")[1:], folder=folder)
+    return folder
+
+
+def evaluating(run: Path, step: int) -> bool:
+    return len(metrics(run)) >= step
+
+
+def sampling(run: Path, step: int) -> bool:
+    return metrics(run, "evaluation")[-1]["step"] == step
+
+
+def scoring(run: Path, step: int) -> bool:
+    samples = run / "samples.txt"
+    return samples.exists() and f"======== step {step} " in samples.read_text("utf-8")
+
+
+def measured(run: Path) -> list[dict[str, object]]:
+    """All records in their order, less what depends on the clock."""
+    lines = map(json.loads, (run / "metrics.jsonl").read_text("utf-8").splitlines())
+    clock = {"seconds", "tokens_per_second"}
+    return [{key: value for key, value in line.items() if key not in clock} for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("moment", "step"), [(evaluating, STEPS), (sampling, STOPPED), (scoring, STOPPED)]
+)
+def test_stopped_while_measuring_and_resumed_equals_unbroken(
+    folder: Path, moment: Callable[[Path, int], bool], step: int
+) -> None:
+    name = f"{moment.__name__}-{step}"
+    run = folder / "runs" / name
+    with started(*arguments(name), folder=folder) as running:
+        while not (
+            (run / "metrics.jsonl").exists() and evaluating(run, step) and moment(run, step)
+        ):
+            assert running.process.is_alive(), running.output("stderr")
+        running.send(signal.SIGTERM)
+        finished = running.wait()
+    assert finished.returncode == 143, finished.stderr
+    assert metrics(run)[-1]["step"] == step
+    assert [line["step"] for line in metrics(run, "choices")] == [*range(0, step, 3)]
+    assert f"saved runs/{name}/checkpoints/step-{step:06d}" in finished.stdout
+    resumed = trained("--resume", name, folder=folder)
+    assert f"done: {STEPS} steps" in resumed.stdout
+    unbroken = folder / "runs" / "unbroken"
+    assert measured(run) == measured(unbroken)
+    assert (run / "samples.txt").read_bytes() == (unbroken / "samples.txt").read_bytes()
+    assert_same_training(run, unbroken, STEPS)
+    names = [(each / "checkpoints" / "steps.json").read_text("utf-8") for each in (run, unbroken)]
+    assert names[0] == names[1]
+    states = [
+        json.loads((checkpoint(each, STEPS) / "training" / "state.json").read_text("utf-8"))
+        for each in (run, unbroken)
+    ]
+    assert states[0] | {"seconds": 0} == states[1] | {"seconds": 0}
+    assert "is finished" in groundup("train", "--resume", name, folder=folder).stderr
+
+
+def test_stopped_in_the_first_evaluation_begins_again(folder: Path) -> None:
+    run = folder / "runs" / "first"
+    with started(*arguments("first"), folder=folder) as running:
+        while "machine: " not in running.output("stdout"):
+            assert running.process.is_alive(), running.output("stderr")
+        running.send(signal.SIGTERM)
+        finished = running.wait()
+    assert finished.returncode == 143, finished.stderr
+    assert "go on with: groundup train --resume first" in finished.stdout
+    assert not (run / "checkpoints").exists()
+    trained("--resume", "first", folder=folder)
+    assert_same_training(run, folder / "runs" / "unbroken", STEPS)
+    assert measured(run) == measured(folder / "runs" / "unbroken")
