@@ -28,8 +28,8 @@ import tiktoken
 
 from common import result_line
 from groundup.data.corpora import load_corpus
-from groundup.prepare.documents import Reading, read_documents
-from groundup.prepare.inputs import find_parts
+from groundup.data.encodings import Reading
+from groundup.prepare.inputs import find_parts, read_documents
 from groundup.prepare.pipeline import encode_parts, plan_in, runner
 from groundup.prepare.plan import WORK, Preparation
 from groundup.prepare.progress import Progress

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.prepare import documents, inputs
-from groundup.prepare.documents import Reading, read_documents
-from groundup.prepare.inputs import cut_of, find_parts
+from groundup.data import documents
+from groundup.data.documents import cut_of
+from groundup.data.encodings import Reading
+from groundup.prepare import inputs
+from groundup.prepare.inputs import find_parts, read_documents
 from sample_sources import FORMATS, some_documents, write_rows
 
 
@@ -54,9 +56,9 @@ def test_passages_put_together_are_the_text(
     (folder / "a.txt").write_bytes(text.encode())
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(inputs, "PART", part)
-        monkeypatch.setattr(documents, "PASSAGE", passage)
+        reading = Reading(passage=passage)
         monkeypatch.setattr(documents, "BLOCK", 7)
-        found = texts(folder / "a.txt") if text else []
+        found = texts(folder / "a.txt", reading) if text else []
     assert "".join(found) == text
     assert all(
         len(passage_of.encode()) <= 4 * passage + 3 or part < 4 * passage for passage_of in found
@@ -69,7 +71,7 @@ def test_a_passage_ends_with_a_paragraph():
     assert cut_of(b"one two", 1) == len(b"one ")
     assert cut_of("čč".encode(), 1) == 2
     text = ("x" * 99 + "\n") * 81 + "\n"  # a little less than a passage
-    read = list(documents._passages(io.BytesIO((text * 5).encode()).read, "a", 0, Reading()))
+    read = list(documents.passages_of(io.BytesIO((text * 5).encode()).read, "a", 0, Reading()))
     assert [document.text for document in read] == [2 * text, 2 * text, text]
     assert [document.origin for document in read] == [
         "a, byte 0",

@@ -250,6 +250,18 @@ def corpus(train: Runner) -> None:
     assert text.all("batch_hash") != other.all("batch_hash")
 
 
+@row("data.column")
+def column(train: Runner) -> None:
+    text = Path("text.txt").read_text("utf-8")
+    Path("rows.jsonl").write_text(json.dumps({"body": text, "text": "x" * 900}) + "\n", "utf-8")
+    usual, chosen = (
+        train(data__corpus="rows.jsonl"),
+        train(data__corpus="rows.jsonl", data__column="body"),
+    )
+    assert usual.facts["vocab_size"] == 1
+    assert chosen.facts["corpus"]["fingerprint"] == train().facts["corpus"]["fingerprint"]
+
+
 @row("data.tokenizer")
 def tokenizer(train: Runner) -> None:
     characters, automatic, gpt2 = (

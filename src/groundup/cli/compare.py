@@ -31,6 +31,7 @@ def compare(
     file: Path | None = None,
     convention: Literal["both", "completion", "harness"] = "both",
     corpus: str | None = None,
+    column: str | None = None,
     stride: int | None = None,
     batch_size: int = 8,
     out: Path | None = None,
@@ -50,6 +51,7 @@ def compare(
             or both.
         corpus: Of loss: python-docs, shakespeare, a file or folder of text, or shards, whose
             validation counts.
+        column: Of loss: where JSON, CSV, parquet and Arrow files have their text; text if left out.
         stride: Of loss: tokens from one window to the next; half the context if left out, 1 is the
             most exact.
         batch_size: Items, or windows, that are computed together.
@@ -57,7 +59,7 @@ def compare(
         device: auto, cpu, cuda, cuda:1 or mps.
         json: One JSON object instead of a table.
     """
-    settings = Settings(limit, batch_size, file, "--file", convention, corpus, stride)
+    settings = Settings(limit, batch_size, file, "--file", convention, corpus, stride, column)
     check_flags(task, settings)
     _check_kind(task, limit, out)
     if task is None:

@@ -35,6 +35,7 @@ def evaluate(
     convention: Literal["both", "completion", "harness"] = "both",
     per_item: Path | None = None,
     corpus: str | None = None,
+    column: str | None = None,
     stride: int | None = None,
     batch_size: int = 8,
     device: str = "auto",
@@ -53,13 +54,14 @@ def evaluate(
         per_item: Of hellaswag and choices: write each item's scores and choices as JSON lines.
         corpus: Of loss: python-docs, shakespeare, a file or folder of text, or shards, whose
             validation counts.
+        column: Of loss: where JSON, CSV, parquet and Arrow files have their text; text if left out.
         stride: Of loss: tokens from one window to the next; half the context if left out, 1 is the
             most exact.
         batch_size: Items, or windows, that are computed together.
         device: auto, cpu, cuda, cuda:1 or mps.
         json: One JSON object instead of a table.
     """
-    settings = Settings(limit, batch_size, file, "--file", convention, corpus, stride)
+    settings = Settings(limit, batch_size, file, "--file", convention, corpus, stride, column)
     check_flags(task, settings, per_item)
     from groundup.evaluation.results import save_result
 
@@ -89,6 +91,7 @@ def check_flags(task: str | None, settings: Settings, per_item: Path | None = No
         "per-item": per_item,
         "convention": None if settings.convention == "both" else settings.convention,
         "corpus": settings.corpus,
+        "column": settings.column,
         "stride": settings.stride,
     }
     for flag, value in given.items():

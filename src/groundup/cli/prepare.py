@@ -31,13 +31,14 @@ def prepare_corpus(
     Stopped anywhere, the same command goes on.
 
     Args:
-        source: A file or folder of text, JSON lines (.jsonl, also .gz or .zst) or parquet; or
-            python-docs, shakespeare, fineweb-edu, openwebtext, hf://datasets/OWNER/NAME/FOLDER.
+        source: A file or folder of text, JSON lines, JSON arrays, CSV (each also .gz or .zst),
+            parquet or Arrow; or python-docs, shakespeare, fineweb-edu, openwebtext,
+            hf://datasets/OWNER/NAME/FOLDER.
         out: The folder for the shards; train on it with --corpus.
         sample: Of fineweb-edu: 10BT, 100BT or 350BT tokens; 10BT if left out.
         tokenizer: gpt2, characters, or a folder with a tokenizer.json (see `groundup tokenizer
             train`).
-        column: Where JSON lines and parquet files have their text.
+        column: Where JSON, CSV, parquet and Arrow files have their text.
         tokens: Stop after the document that reaches so many; 0 takes all.
         validation: Share of the documents kept for validation; 0.1 if left out, 0.001 of a corpus
             of the web.

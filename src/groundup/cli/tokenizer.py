@@ -23,13 +23,16 @@ tokenizers = App(name="tokenizer", help=ABOUT)
 
 
 @tokenizers.command(name="train")
-def train_tokenizer(corpus: str, /, *, out: Path, vocab_size: int = 4096) -> None:
+def train_tokenizer(
+    corpus: str, /, *, out: Path, vocab_size: int = 4096, column: str = "text"
+) -> None:
     """Learn byte-level BPE from a text, as GPT-2's tokenizer was learned.
 
     Args:
         corpus: python-docs, shakespeare, or a file or folder of text.
         out: The folder to save it in; transformers' AutoTokenizer loads it too.
         vocab_size: Tokens, <|endoftext|> included.
+        column: Where JSON, CSV, parquet and Arrow files have their text.
     """
     from groundup.data.corpora import load_corpus
     from groundup.tokenizers.base import TOKENIZER_FILE
@@ -37,7 +40,7 @@ def train_tokenizer(corpus: str, /, *, out: Path, vocab_size: int = 4096) -> Non
 
     if (file := out / TOKENIZER_FILE).exists():
         raise TokenizerError(f"{file} already exists: give another --out, or delete it")
-    text = load_corpus(corpus).text
+    text = load_corpus(corpus, column=column).text
     started = time.perf_counter()
     tokenizer = learn_tokenizer([text], vocab_size)
     seconds = time.perf_counter() - started
@@ -92,22 +95,23 @@ def visible(tokenizer: "Tokenizer", token: int) -> str:
 
 
 @tokenizers.command(name="compare")
-def compare_tokenizers(*names: str, corpus: str = "python-docs") -> None:
+def compare_tokenizers(*names: str, corpus: str = "python-docs", column: str = "text") -> None:
     """Compare bytes a token and speed on a text.
 
     Args:
         names: characters, gpt2, or folders with a tokenizer.json.
         corpus: python-docs, shakespeare, or a file or folder of text.
+        column: Where JSON, CSV, parquet and Arrow files have their text.
     """
     from groundup.data.corpora import load_corpus
     from groundup.tokenizers.characters import CharacterTokenizer
     from groundup.tokenizers.load import load_tokenizer
 
-    text = load_corpus(corpus).text
+    text = load_corpus(corpus, column=column).text
     size = len(text.encode("utf-8"))
     table = Table("tokenizer", box=SIMPLE, title=f"{corpus}, {size:,} bytes", title_justify="left")
-    for column in ("vocabulary", "tokens", "bytes a token", "MB/s"):
-        table.add_column(column, justify="right")
+    for heading in ("vocabulary", "tokens", "bytes a token", "MB/s"):
+        table.add_column(heading, justify="right")
     for name in names or ("characters", "gpt2"):
         tokenizer = CharacterTokenizer(text) if name == "characters" else load_tokenizer(name)
         started = time.perf_counter()

@@ -1,13 +1,16 @@
 """Corpora by name: a text, a folder of shards, or a mixture of several of both."""
 
 import hashlib
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from groundup.data.formats import NAMED, TEXT_SUFFIXES, Source, not_utf8, recognise
+from groundup.data.documents import documents_in
+from groundup.data.encodings import Reading
+from groundup.data.formats import COLUMNAR, NAMED, Source, recognise
 from groundup.data.permutation import PERIOD
 from groundup.data.python_docs import python_docs
 from groundup.data.shard_folder import ShardFolder, open_folder
@@ -19,6 +22,9 @@ URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshake
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 INSTEAD = "train on the corpus that needs no network: --corpus python-docs"
 TINY_SHAKESPEARE = RemoteFile(URL, "tinyshakespeare/input.txt", 1_115_394, SHA256, INSTEAD)
+WHOLE = Reading(passage=0)  # texts aren't cut
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ def fingerprint_of(corpora: list[Corpus]) -> str:
     return hashlib.sha256(together.encode("ascii")).hexdigest()
 
 
-def open_corpora(name: str, folder: Path = Path()) -> list[Corpus]:
+def open_corpora(name: str, folder: Path = Path(), reading: Reading = WHOLE) -> list[Corpus]:
     """Open the corpus that a recipe names, or the corpora of a mixture with their weights.
 
     Texts are read whole; of shards only the headers and the index are read.
@@ -61,6 +67,7 @@ def open_corpora(name: str, folder: Path = Path()) -> list[Corpus]:
     Args:
         name: One of `NAMED`, a path, or a mixture of them: `a:0.7,b:0.3`.
         folder: The folder to look in for paths that the current folder doesn't have.
+        reading: Which column of rows holds the text.
 
     Raises:
         RecipeError: The mixture can't be understood.
@@ -71,59 +78,59 @@ def open_corpora(name: str, folder: Path = Path()) -> list[Corpus]:
     return [
         Corpus(source.name, shards=open_folder(source.path), weight=weight)
         if source.has_shards
-        else replace(_read(source), weight=weight)
+        else replace(_read(source, reading), weight=weight)
         for source, weight in sources
     ]
 
 
-def load_corpus(name: str, folder: Path = Path()) -> Corpus:
-    """Read a text: a named one, a file, or the text files of a folder joined by newlines.
+def load_corpus(name: str, folder: Path = Path(), column: str = WHOLE.column) -> Corpus:
+    """Read a text: a named one, or the texts of a file or folder joined by newlines.
 
     Args:
         name: One of `NAMED`, or a path.
         folder: The folder to look in for paths that the current folder doesn't have.
+        column: The column of rows (JSON, CSV, parquet, Arrow) that holds the text.
 
     Raises:
         CorpusError: There is no such text, it is empty, or it isn't UTF-8.
     """
-    return _read(recognise(name, folder))
+    return _read(recognise(name, folder), replace(WHOLE, column=column))
 
 
-def _read(source: Source) -> Corpus:
-    """Read a source as a text, whatever its name says of its format."""
-    name, path = source.name, source.path
+def _read(source: Source, reading: Reading) -> Corpus:
+    """Read the texts of a source, and say what is left out of it, and what has been joined."""
+    name = source.name
     if source.kind == "named":
         is_ours = name == "python-docs"
-        return Corpus(name, python_docs() if is_ours else _text_of(fetch(TINY_SHAKESPEARE)))
-    if not path.exists():
+        return Corpus(name, python_docs() if is_ours else _fetched(TINY_SHAKESPEARE))
+    if not source.exists:
         is_like_shards = Path(name).parent.name == "data" and not Path(name).suffix
         known = f"{', '.join(NAMED)}."
         if is_like_shards:
             known += f" A folder of shards is made by: groundup prepare SOURCE --out {name}"
         what = f"corpus {name} is neither a file or folder nor a known name"
         raise CorpusError(f"{what}. Known: {known}")
-    files = [path]
-    if path.is_dir():
-        texts = [file for file in source.files() if file.kind == "text" and not file.is_compressed]
-        files = [file.path for file in texts]
-        if not files:
-            looked = " ".join(TEXT_SUFFIXES)
-            raise CorpusError(f"folder {path} holds no text file. Looked for: {looked}")
-    text = "\n".join(map(_text_of, files))
+    listing = source.listing()
+    if left_out := listing.describe():
+        logger.warning("left out of %s: %s", name, left_out)
+    texts, rows = list[str](), 0
+    for file in listing.files:
+        before = len(texts)
+        texts += (found.text for found in documents_in(str(file.path), file.kind, reading))
+        rows += len(texts) - before if file.kind in COLUMNAR else 0
+    text = "\n".join(texts)
     if not text:
         raise CorpusError(f"corpus {name} is empty: 0 characters")
+    if rows:
+        apart = "groundup prepare keeps them apart"
+        said = "%s: %s texts from the column %r, joined by newlines (%s)"
+        logger.info(said, name, f"{rows:,}", reading.column, apart)
     return Corpus(name, text)
 
 
-def _text_of(path: Path) -> str:
-    """Read a file's text with its line endings as they are."""
-    try:
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        remedy = f"Convert it, for example with: iconv -f LATIN1 -t UTF-8 {path.name}"
-        raise not_utf8(str(path), error, remedy) from error
-    except OSError as error:
-        raise CorpusError(f"{path} can't be read: {error.strerror}") from error
+def _fetched(file: RemoteFile) -> str:
+    """The text of a file that may have to be downloaded."""
+    return fetch(file).read_bytes().decode("utf-8")
 
 
 def parse_mixture(given: str, exists: Callable[[str], bool]) -> list[tuple[str, float]]:

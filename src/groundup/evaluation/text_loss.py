@@ -3,12 +3,12 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from groundup.data.corpora import Corpus, open_corpora
+from groundup.data.corpora import WHOLE, Corpus, open_corpora
 from groundup.data.dataset import check_tokenizer
 from groundup.data.splits import Tokens, check_range
 from groundup.errors import EvaluationError
@@ -180,7 +180,7 @@ class TextLossTask(Task):
     """The loss on a text, or on the validation split of shards."""
 
     name: ClassVar = "loss"
-    flags: ClassVar = ("corpus", "stride")
+    flags: ClassVar = ("corpus", "column", "stride")
     corpus: Corpus
     settings: Settings
 
@@ -189,7 +189,7 @@ class TextLossTask(Task):
         """Open the text that the settings name."""
         if settings.corpus is None:
             raise EvaluationError("--task loss needs a text: --corpus FILE, or a folder of shards")
-        return cls(only_corpus(settings.corpus), settings)
+        return cls(only_corpus(settings.corpus, settings.column), settings)
 
     def evaluate(self, named: NamedModel, progress: Progress) -> TextLoss:
         """Measure the loss on the text, or on its first tokens."""
@@ -261,14 +261,18 @@ class TextLossTask(Task):
         return Scope(part, tokens, stride)
 
 
-def only_corpus(name: str) -> Corpus:
+def only_corpus(name: str, column: str | None = None) -> Corpus:
     """Open the one corpus that a name means.
+
+    Args:
+        name: The name.
+        column: The column of rows that holds the text; None takes `text`.
 
     Raises:
         CorpusError: There is no such corpus.
         EvaluationError: The name means a mixture.
     """
-    corpora = open_corpora(name)
+    corpora = open_corpora(name, reading=replace(WHOLE, column=column or WHOLE.column))
     if len(corpora) != 1:
         raise EvaluationError(
             f"--corpus {name} is a mixture: evaluate its {len(corpora)} corpora one by one"

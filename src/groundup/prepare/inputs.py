@@ -1,24 +1,24 @@
 """Divides the source of a preparation into parts that can be read independently of each other."""
 
+import io
 import logging
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
-from groundup.data.formats import COMPRESSED, NAMED, ROW_SUFFIXES, TEXT_SUFFIXES, Source, recognise
+from groundup.data.corpora import load_corpus
+from groundup.data.documents import Document, cut_of, documents_in, passages_of
+from groundup.data.encodings import Reading
+from groundup.data.formats import LONGEST_LINE, NAMED, Kind, Source, recognise
 from groundup.errors import CorpusError
-from groundup.prepare.hub_datasets import RemoteParquet, list_files, named_dataset
+from groundup.prepare.hub_datasets import RemoteParquet, download, list_files, named_dataset
 
 logger = logging.getLogger(__name__)
 
 PART = 2**25  # bytes of a file that a part has, about
-PASSAGE = 2**13  # bytes of a text file that make a document, at least
 TEXT_PER_BYTE = 2  # of a parquet file
 TEXT_OF_COMPRESSED = 4
-LONGEST_LINE = 2**27  # bytes of JSON
-READABLE = ("text", "rows", "parquet")
 CHANGED = "{} has changed since this preparation began: what is prepared already was another text."
 
 
@@ -27,7 +27,7 @@ class Part:
     """A part of a source: a file, several small files, or a range of bytes or row groups of a file.
 
     Args:
-        kind: text, rows (JSON lines), parquet, remote (parquet on the hub) or named.
+        kind: One of `formats.READABLE`, remote (parquet on the hub) or named.
         files: One file, or several small files of the same kind.
         size: The approximate number of bytes of text.
         first: Where the part begins in its one file, in bytes or row groups.
@@ -64,6 +64,29 @@ class Part:
                 )
 
 
+def read_documents(part: Part, reading: Reading, downloads: Path = Path()) -> Iterator[Document]:
+    """Read the documents of a part in order, without empty ones.
+
+    Args:
+        part: The part.
+        reading: How documents are read.
+        downloads: The folder for files that are downloaded from the hub.
+
+    Raises:
+        CorpusError: A file has changed, is damaged, or isn't what its name says.
+    """
+    part.check_unchanged()
+    for name in part.files:
+        if part.kind == "named":
+            text = io.BytesIO(load_corpus(name).text.encode())
+            yield from passages_of(text.read, name, 0, reading)
+            continue
+        path, kind = name, part.kind
+        if part.remote:
+            path, kind = str(download(part.remote, downloads)), "parquet"
+        yield from documents_in(path, cast(Kind, kind), reading, part.first, part.last)
+
+
 def find_parts(source: str, column: str, sample: str = "", *, announce: bool = False) -> list[Part]:
     """Find the parts of a file, a folder, a named corpus or a dataset on the hub, in a fixed order.
 
@@ -84,34 +107,21 @@ def find_parts(source: str, column: str, sample: str = "", *, announce: bool = F
     if found.kind == "named":
         return [Part("named", (source,), size=2**20)]
     found = replace(found, path=found.path.absolute())  # a cluster's machines are in other folders
-    if not found.path.exists():
+    if not found.exists:
         known = f"{', '.join(NAMED)}, fineweb-edu, openwebtext, hf://datasets/OWNER/NAME"
         what = f"source {source} is neither a file or folder nor a known corpus"
         raise CorpusError(f"{what}. Known: {known}")
     if found.has_shards:
         remedy = "train on it with --corpus, look at it with data check"
         raise CorpusError(f"source {source} has shards already: {remedy}")
-    files = [found] if found.path.is_file() else _files_in(found, announce)
+    listing = found.listing()
+    if announce and (left_out := listing.describe()):
+        logger.warning("left out of %s: %s", source, left_out)
+    files = listing.files
     parts = list(_parts_of(files, column))
     if sum(part.size for part in parts) == 0:
         raise CorpusError(f"source {source} is empty: {len(files)} files, 0 bytes")
     return parts
-
-
-def _files_in(folder: Source, announce: bool) -> list[Source]:
-    """The files below a folder that can be read."""
-    seen = folder.files()
-    files = [file for file in seen if file.kind in READABLE]
-    if not files:
-        looked = " ".join((*TEXT_SUFFIXES, *ROW_SUFFIXES, ".parquet, and", *COMPRESSED))
-        raise CorpusError(f"folder {folder.path} holds nothing to read. Looked for: {looked}")
-    left_out = [file.path for file in seen if file.kind not in READABLE]
-    others = Counter(path.suffix or path.name for path in left_out)
-    if announce and others:
-        named = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(5))
-        count = f"{others.total():,} files that aren't text"
-        logger.warning("left out of %s: %s (%s)", folder.path, count, named)
-    return files
 
 
 def _parts_of(files: list[Source], column: str) -> Iterator[Part]:
@@ -119,8 +129,7 @@ def _parts_of(files: list[Source], column: str) -> Iterator[Part]:
     together: list[Path] = []
     kind_together, size = "", 0
     for file in files:
-        # a single file of any name is read as text
-        kind = file.kind if file.kind in READABLE else "text"
+        kind = file.kind
         text = _fact(file.path)[0] * (TEXT_OF_COMPRESSED if file.is_compressed else 1)
         is_small = kind != "parquet" and text < PART
         if together and (not is_small or kind != kind_together or size + text > PART):
@@ -130,7 +139,7 @@ def _parts_of(files: list[Source], column: str) -> Iterator[Part]:
             together, kind_together, size = [*together, file.path], kind, size + text
         elif kind == "parquet":
             yield from _row_groups(file.path, column)
-        elif file.is_compressed:
+        elif file.is_compressed or kind not in ("text", "rows"):
             yield _whole(kind, [file.path], text)
         else:
             yield from _ranges(file.path, kind, text)
@@ -165,28 +174,12 @@ def _distance_to_cut(file: BinaryIO, kind: str) -> int:
     return cut_of(file.read(2**20), 0)
 
 
-def cut_of(text: bytes, least: int) -> int:
-    """Find where a text can be cut: after a paragraph, a line, a word, or between characters.
-
-    Args:
-        text: UTF-8.
-        least: The earliest position where the text may be cut, in bytes.
-    """
-    for sign in (b"\n\n", b"\n", b" "):
-        if (place := text.find(sign, least)) >= 0:
-            return place + len(sign)
-    end = min(least, len(text))
-    while end < len(text) and text[end] & 0xC0 == 0x80:
-        end += 1
-    return end
-
-
 def _row_groups(path: Path, column: str) -> Iterator[Part]:
     """The row groups of a parquet file, as many together as make a part."""
-    from groundup.prepare.parquet import sizes_of_row_groups
+    from groundup.data.columns import sizes_of_row_groups
 
     facts, first, size = (_fact(path),), 0, 0
-    sizes = sizes_of_row_groups(path, column)
+    sizes = sizes_of_row_groups(path, Reading(column))
     for number, more in enumerate(sizes):
         size += more
         if size >= PART or number + 1 == len(sizes):

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from groundup.data.encodings import Reading
 from groundup.data.shard_folder import TOKENIZER_FOLDER
 from groundup.errors import CorpusError
 from groundup.files import write_json
-from groundup.prepare.documents import Reading, read_documents
 from groundup.prepare.encoding import SHARD_TOKENS, Layout, encode_anyway, repaired
-from groundup.prepare.inputs import Part, find_parts
+from groundup.prepare.inputs import Part, find_parts, read_documents
 from groundup.tokenizers.base import Tokenizer, tokenizer_sha256
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.load import load_tokenizer
@@ -60,9 +60,10 @@ class Preparation:
             need = "a number of tokens, from 1; leave it out to take all"
             raise CorpusError(f"--tokens {self.limit} must be {need}")
 
-    def reading(self, out: Path) -> Reading:
-        """Return how to read the documents; files of the hub are downloaded below `out`."""
-        return Reading(self.column, self.replace_errors, out / WORK / DOWNLOADS)
+    @property
+    def reading(self) -> Reading:
+        """How the documents are read."""
+        return Reading(self.column, self.replace_errors)
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,8 @@ def make_plan(out: str, preparation: dict[str, Any]) -> dict[str, Any]:
     """
     wanted, folder = Preparation(**preparation), Path(out)
     parts = tuple(find_parts(wanted.source, wanted.column, wanted.sample, announce=True))
-    reading = wanted.reading(folder)
-    tokenizer = _tokenizer_of(wanted, parts, reading)
-    size, tokens = _sample(parts, reading, tokenizer)
+    tokenizer = _tokenizer_of(wanted, parts)
+    size, tokens = _sample(wanted, parts, folder, tokenizer)
     expected = sum(part.size for part in parts) * tokens / size
     expected = min(expected, wanted.limit or expected)
     held_out = round(expected * wanted.validation)
@@ -155,7 +155,7 @@ def explained(out: Path) -> Iterator[None]:
         raise CorpusError(f"can't write into {out}: {error.strerror or error}. {remedy}") from error
 
 
-def _tokenizer_of(preparation: Preparation, parts: Iterable[Part], reading: Reading) -> Tokenizer:
+def _tokenizer_of(preparation: Preparation, parts: Iterable[Part]) -> Tokenizer:
     """The tokenizer that is named; `characters` is made of those that the source has."""
     if preparation.tokenizer != "characters":
         return load_tokenizer(preparation.tokenizer)
@@ -164,16 +164,18 @@ def _tokenizer_of(preparation: Preparation, parts: Iterable[Part], reading: Read
         raise CorpusError(f"--tokenizer characters {what}: take gpt2")
     characters: set[str] = {"\n"}  # it comes between documents
     for part in parts:
-        for document in read_documents(part, reading):
+        for document in read_documents(part, preparation.reading):
             characters |= set(repaired(document.text))
     return CharacterTokenizer(characters)
 
 
-def _sample(parts: Iterable[Part], reading: Reading, tokenizer: Tokenizer) -> tuple[int, int]:
+def _sample(
+    preparation: Preparation, parts: Iterable[Part], folder: Path, tokenizer: Tokenizer
+) -> tuple[int, int]:
     """Bytes and tokens of the first documents."""
     for part in parts:
         size = tokens = 0
-        for document in read_documents(part, reading):
+        for document in read_documents(part, preparation.reading, folder / WORK / DOWNLOADS):
             text = repaired(document.text)[:SAMPLE_BYTES]
             size, tokens = size + len(text.encode()), tokens + len(encode_anyway(tokenizer, text))
             if size >= SAMPLE_BYTES:

@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 
 from groundup.console import messages_to
+from groundup.data.formats import FORMAT, INDEX
 from groundup.data.shard_file import write_shard_file
-from groundup.data.shard_folder import FORMAT, INDEX, TOKENIZER_FOLDER, VERSION
+from groundup.data.shard_folder import TOKENIZER_FOLDER, VERSION
 from groundup.data.splits import SPLITS, token_dtype
 from groundup.data_inspection.statistics import Statistics
 from groundup.files import write_json
 from groundup.prepare import encoding
-from groundup.prepare.documents import read_documents
 from groundup.prepare.encoding import RunWriter, digest_of, encode_anyway, repaired
+from groundup.prepare.inputs import read_documents
 from groundup.prepare.plan import DOWNLOADS, PLAN, WORK, Plan, explained
 from groundup.tokenizers.base import Tokenizer, tokenizer_sha256
 from groundup.tokenizers.load import load_tokenizer
@@ -98,7 +99,7 @@ def encode_part(out: str, number: int, limit: int) -> dict[str, Any]:
     statistics = {split: Statistics() for split in SPLITS}
     totals = {"documents": 0, "tokens": 0, "bytes": 0}
     with explained(job.out):
-        for document in read_documents(part, job.plan.preparation.reading(job.out)):
+        for document in read_documents(part, job.plan.preparation.reading, job.work / DOWNLOADS):
             text = repaired(document.text)
             data = text.encode("utf-8")
             tokens, digest = encode_anyway(job.tokenizer, text), digest_of(data)

@@ -61,6 +61,9 @@ class DataSection:
         "characters, gpt2, or a folder with a tokenizer.json; auto takes train.init's, the "
         "shards' or characters",
     ] = "auto"
+    column: Annotated[
+        str, "where JSON lines, JSON arrays, CSV, parquet and Arrow files have their text"
+    ] = "text"
     documents: Annotated[
         Literal["cut", "whole"], "whole: a window begins where a document does"
     ] = "cut"
