@@ -198,7 +198,7 @@ def measure_speed(folder: Path, megabytes: float, workers: int, rounds: int) -> 
     """Raw tiktoken, a part of JSON lines, a part of parquet; then one worker and several."""
     sources = {suffix: write(folder / f"a{suffix}", megabytes) for suffix in (".jsonl", ".parquet")}
     encoding = load_tokenizer("gpt2")._encoding  # type: ignore[attr-defined]
-    part = find_parts(str(sources[".jsonl"]), "text")[0]
+    part = find_parts(str(sources[".jsonl"]), Reading())[0]
     documents = [document.text for document in read_documents(part, Reading())]
     raw, ours, several = [], {suffix: [] for suffix in sources}, []
     for _ in range(rounds):

@@ -62,7 +62,7 @@ NAMES += ["a.csv", "a.tsv", "a.parquet", "a.arrow", "stream.arrow"]
 def test_rows_are_read_by_column_everywhere(name: str, tmp_path: Path):
     path = str(write_table(tmp_path / name, TEXTS, "body"))
     assert load_corpus(path, column="body").text == "\n".join(TEXTS)
-    parts, reading = find_parts(path, "body"), Reading("body")
+    parts, reading = find_parts(path, Reading("body")), Reading("body")
     assert [found.text for part in parts for found in read_documents(part, reading)] == TEXTS
     with pytest.raises(CorpusError, match=r"'text'.*id, body. Choose with --column"):
         load_corpus(path)
@@ -105,7 +105,7 @@ def test_json_that_holds_no_records_is_refused_with_what_converts_it(
 ):
     path = tmp_path / name
     path.write_text(json.dumps(content, indent=1), "utf-8")
-    for read in (load_corpus, lambda source: find_parts(source, "text")):
+    for read in (load_corpus, lambda source: find_parts(source, Reading())):
         with pytest.raises(CorpusError, match=said):
             read(str(path))
 
@@ -146,7 +146,7 @@ def test_a_folder_is_read_alike_and_what_is_left_out_is_named(
     assert "2 files that aren't text (2 .png)" in caplog.text
     texts = [
         document.text
-        for part in find_parts(str(tmp_path), "text")
+        for part in find_parts(str(tmp_path), Reading())
         for document in read_documents(part, Reading())
     ]
     assert texts == ["row", "packed", "plain"]
@@ -192,7 +192,7 @@ def test_the_remedy_for_another_encoding_makes_the_text_readable(
     with pytest.raises(CorpusError) as raised:
         load_corpus(source)
     with pytest.raises(CorpusError) as again:
-        list(read_documents(find_parts(source, "text")[0], Reading()))
+        list(read_documents(find_parts(source, Reading())[0], Reading()))
     for error in (raised, again):
         assert "is not UTF-8" in str(error.value)
         command = str(error.value).partition("Convert it: ")[2]

@@ -21,7 +21,7 @@ from sample_sources import FORMATS, some_documents, write_rows
 
 def texts(source: Path, reading: Reading | None = None) -> list[str]:
     reading = reading or Reading()
-    parts = find_parts(str(source), reading.column)
+    parts = find_parts(str(source), reading)
     return [document.text for part in parts for document in read_documents(part, reading)]
 
 
@@ -40,7 +40,7 @@ def test_parts_of_any_size_give_each_document_once(
     path = write_rows(tmp_path / f"a{suffix}", wanted)
     monkeypatch.setattr(inputs, "PART", part)
     assert texts(path) == wanted
-    number = len(find_parts(str(path), "text"))
+    number = len(find_parts(str(path), Reading()))
     assert number == 1 if part == 10**9 else number > 3
 
 
@@ -164,7 +164,7 @@ def test_the_number_of_a_bad_line_is_that_of_the_file(
 
 def test_a_file_that_changes_meanwhile_is_refused(tmp_path: Path):
     path = write_rows(tmp_path / "a.jsonl", some_documents())
-    parts = find_parts(str(path), "text")
+    parts = find_parts(str(path), Reading())
     os.utime(path, ns=(1, 1))
     with pytest.raises(ValueError, match="has changed since this preparation began"):
         list(read_documents(parts[0], Reading()))

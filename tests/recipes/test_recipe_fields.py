@@ -279,6 +279,16 @@ def documents(train: Runner) -> None:
     assert cut.all("batch_hash") != whole.all("batch_hash")
 
 
+@row("data.validation_corpus")
+def validation_corpus(train: Runner) -> None:
+    usual, held_out = train(), train(data__validation_corpus="other.txt")
+    assert held_out.facts["corpus"]["training_tokens"] == 6000
+    assert held_out.facts["corpus"]["validation_tokens"] == len(
+        Path("other.txt").read_text("utf-8")
+    )
+    assert held_out.facts["corpus"]["fingerprint"] != usual.facts["corpus"]["fingerprint"]
+
+
 @row("data.validation_fraction")
 def validation_fraction(train: Runner) -> None:
     split = train(data__validation_fraction=0.25).facts["corpus"]

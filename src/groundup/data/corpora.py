@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import math
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,6 +18,7 @@ from groundup.data.shard_folder import ShardFolder, open_folder
 from groundup.errors import CorpusError, RecipeError
 from groundup.hub.cache import fetch
 from groundup.hub.download import RemoteFile
+from groundup.tokenizers.base import END_OF_TEXT
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -36,19 +38,24 @@ class Corpus:
         text: The whole text; empty where the corpus has shards.
         shards: The open folder of shards; None where the corpus is a text.
         weight: The share of the training tokens that come from this corpus, in (0, 1].
+        validation: A text for validation, where one is given or names of files say it; if empty,
+            a share of the text is for validation, or the shards' own split.
     """
 
     name: str
     text: str = ""
     shards: ShardFolder | None = None
     weight: float = 1.0
+    validation: str = ""
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the content: of the shards, or of the text's UTF-8 bytes."""
-        if self.shards is not None:
-            return self.shards.fingerprint
-        return hashlib.sha256(self.text.encode("utf-8")).hexdigest()
+        digest = hashlib.sha256(self.text.encode("utf-8")).hexdigest()
+        digest = self.shards.fingerprint if self.shards else digest
+        if not self.validation:
+            return digest
+        return hashlib.sha256(f"{digest}\n{self.validation}".encode()).hexdigest()
 
 
 def fingerprint_of(corpora: list[Corpus]) -> str:
@@ -59,7 +66,9 @@ def fingerprint_of(corpora: list[Corpus]) -> str:
     return hashlib.sha256(together.encode("ascii")).hexdigest()
 
 
-def open_corpora(name: str, folder: Path = Path(), reading: Reading = WHOLE) -> list[Corpus]:
+def open_corpora(
+    name: str, folder: Path = Path(), reading: Reading = WHOLE, validation: str = ""
+) -> list[Corpus]:
     """Open the corpus that a recipe names, or the corpora of a mixture with their weights.
 
     Texts are read whole; of shards only the headers and the index are read.
@@ -68,19 +77,31 @@ def open_corpora(name: str, folder: Path = Path(), reading: Reading = WHOLE) -> 
         name: One of `NAMED`, a path, or a mixture of them: `a:0.7,b:0.3`.
         folder: The folder to look in for paths that the current folder doesn't have.
         reading: Which column of rows holds the text.
+        validation: The name of a text for validation; empty holds out a part of each corpus.
 
     Raises:
-        RecipeError: The mixture can't be understood.
+        RecipeError: The mixture can't be understood, or has a corpus for validation.
         CorpusError: A corpus is missing, empty or damaged.
     """
     shares = parse_mixture(name, lambda path: recognise(path, folder).exists)
     sources = [(recognise(share, folder), weight) for share, weight in shares]
-    return [
+    held_out = recognise(validation, folder) if validation else None
+    without = held_out.path if held_out else None
+    corpora = [
         Corpus(source.name, shards=open_folder(source.path), weight=weight)
         if source.has_shards
-        else replace(_read(source, reading), weight=weight)
+        else replace(_read(source, reading, without), weight=weight)
         for source, weight in sources
     ]
+    if held_out is None:
+        return corpora
+    what = f"data.validation_corpus = {validation}"
+    if len(corpora) > 1:
+        raise RecipeError(f"{what}, but {name} is a mixture: each corpus holds out its own part")
+    if held_out.has_shards:
+        raise RecipeError(f"{what} has shards: give a text, or rows")
+    read = _read(held_out, reading)
+    return [replace(corpora[0], validation="\n".join(filter(None, (read.text, read.validation))))]
 
 
 def load_corpus(name: str, folder: Path = Path(), column: str = WHOLE.column) -> Corpus:
@@ -97,7 +118,7 @@ def load_corpus(name: str, folder: Path = Path(), column: str = WHOLE.column) ->
     return _read(recognise(name, folder), replace(WHOLE, column=column))
 
 
-def _read(source: Source, reading: Reading) -> Corpus:
+def _read(source: Source, reading: Reading, without: Path | None = None) -> Corpus:
     """Read the texts of a source, and say what is left out of it, and what has been joined."""
     name = source.name
     if source.kind == "named":
@@ -110,22 +131,25 @@ def _read(source: Source, reading: Reading) -> Corpus:
             known += f" A folder of shards is made by: groundup prepare SOURCE --out {name}"
         what = f"corpus {name} is neither a file or folder nor a known name"
         raise CorpusError(f"{what}. Known: {known}")
-    listing = source.listing()
-    if left_out := listing.describe():
-        logger.warning("left out of %s: %s", name, left_out)
-    texts, rows = list[str](), 0
+    listing = source.listing(without)
+    listing.announce(name)
+    texts, rows = {"": list[str](), "train": list[str](), "validation": list[str]()}, 0
     for file in listing.files:
-        before = len(texts)
-        texts += (found.text for found in documents_in(str(file.path), file.kind, reading))
-        rows += len(texts) - before if file.kind in COLUMNAR else 0
-    text = "\n".join(texts)
+        found = [one.text for one in documents_in(str(file.path), file.kind, reading)]
+        texts[file.split] += found
+        rows += len(found) if file.kind in COLUMNAR else 0
+    text, validation = "\n".join(texts[""] + texts["train"]), "\n".join(texts["validation"])
     if not text:
         raise CorpusError(f"corpus {name} is empty: 0 characters")
     if rows:
         apart = "groundup prepare keeps them apart"
         said = "%s: %s texts from the column %r, joined by newlines (%s)"
         logger.info(said, name, f"{rows:,}", reading.column, apart)
-    return Corpus(name, text)
+    if markers := text.count(END_OF_TEXT):
+        remedy = f"groundup prepare {shlex.quote(name)} --separator '{END_OF_TEXT}' --out FOLDER"
+        said = "%s: %s times %s is learned as text. To end documents there: %s"
+        logger.warning(said, name, f"{markers:,}", END_OF_TEXT, remedy)
+    return Corpus(name, text, validation=validation)
 
 
 def _fetched(file: RemoteFile) -> str:

@@ -48,7 +48,12 @@ def documents_in(
         found = (Document(text, f"{file}, row {row:,}") for row, text in rows)
     else:
         found = _documents_of_bytes(path, kind, reading, first, last)
-    yield from (document for document in found if document.text)
+    for document in found:
+        # a text is cut there before it is in memory
+        cut_again = reading.separator and kind != "text"
+        texts = document.text.split(reading.separator) if cut_again else [document.text]
+        texts = [text.strip("\r\n") for text in texts] if cut_again else texts
+        yield from (Document(text, document.origin) for text in texts if text)
 
 
 def _documents_of_bytes(
@@ -90,6 +95,9 @@ def passages_of(read: Read, name: str, offset: int, reading: Reading) -> Iterato
         CorpusError: The bytes aren't UTF-8.
     """
     rest, file, least = b"", own_name(name), reading.passage
+    if reading.separator:
+        yield from _separated(read, name, offset, reading)
+        return
     if not least:
         yield Document(decoded(read(-1), name, offset, reading), f"{file}, byte {offset:,}")
         return
@@ -103,6 +111,23 @@ def passages_of(read: Read, name: str, offset: int, reading: Reading) -> Iterato
             yield Document(decoded(piece, name, offset, reading), where)
             start, offset = start + len(piece), offset + len(piece)
         rest = text[start:]
+        if not block:
+            return
+
+
+def _separated(read: Read, name: str, offset: int, reading: Reading) -> Iterator[Document]:
+    """A text, cut wherever the separator stands, without the line ends around it."""
+    separator, rest = reading.separator.encode("utf-8"), b""
+    while True:
+        block = read(BLOCK)
+        *pieces, rest = (rest + block).split(separator)
+        for piece in pieces if block else [*pieces, rest]:
+            text = decoded(piece, name, offset, reading).strip("\r\n")
+            yield Document(text, f"{own_name(name)}, byte {offset:,}")
+            offset += len(piece) + len(separator)
+        if len(rest) > LONGEST_LINE:
+            what = f"{name} has no {reading.separator} in {LONGEST_LINE / 1e6:.0f} MB"
+            raise CorpusError(f"{what} from byte {offset:,} on. Leave --separator out")
         if not block:
             return
 

@@ -27,12 +27,14 @@ class Reading:
         replace: Whether bytes that aren't UTF-8 become U+FFFD; otherwise they are an error.
         flag: The flag that chooses the column, for messages.
         passage: The number of bytes after which a text is cut into documents; 0 doesn't cut it.
+        separator: A text that ends documents; empty leaves the documents as they are.
     """
 
     column: str = "text"
     replace: bool = False
     flag: str = "--column"
     passage: int = PASSAGE
+    separator: str = ""
 
 
 def decoded(data: bytes, name: str, offset: int, reading: Reading) -> str:

@@ -1,11 +1,12 @@
 """Decides for all of groundup what a file or folder is, and which files of a folder are read."""
 
 import codecs
+import logging
 import os
 import re
 import stat
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,8 @@ from groundup.errors import CorpusError, GroundupError
 NAMED = ("python-docs", "shakespeare")
 INDEX = "index.json"  # of the shards that `groundup prepare` makes
 FORMAT = "groundup shards"  # what such an index says
+
+logger = logging.getLogger(__name__)
 
 Kind = Literal[
     "named",  # a corpus that groundup knows by its name
@@ -58,29 +61,68 @@ class Listing:
     Args:
         files: The files in the order of their paths.
         left_out: The paths that are left out, by the reason; those of a folder stand for all in it.
+        hints: What the names of the files say of their splits, in words.
     """
 
     files: list["Source"] = field(default_factory=list)
     left_out: dict[str, list[Path]] = field(default_factory=dict)
+    hints: list[str] = field(default_factory=list)
 
     def leave(self, path: Path, why: str) -> None:
         """Leave a path out for a reason, as in `3 files that aren't text`."""
         self.left_out.setdefault(why, []).append(path)
+
+    def split_by_names(self, top: Path) -> None:
+        """Keep validation files apart where names say train, and valid, val, dev or test.
+
+        Test files are for validation where no others are, and left out otherwise. A name's words
+        count, and the names of folders, the nearest first.
+        """
+        splits = {file.path: split_of(file.path.relative_to(top)) for file in self.files}
+        found = set(splits.values())
+        held_out = next((split for split in ("validation", "test") if split in found), "")
+        if not held_out:
+            return
+        named = [path for path, split in splits.items() if split == held_out]
+        listed = shown([str(path.relative_to(top)) for path in named])
+        if "train" not in found:
+            said = f"{listed} sounds like {held_out}, but nothing else says train: all is pooled"
+            self.hints.append(
+                f"{said}. To hold it out: --data.validation-corpus, in prepare --validation-corpus"
+            )
+            return
+        self.hints.append(f"for validation, by its name: {listed}")
+        for file in self.files:
+            if splits[file.path] == "test" != held_out:
+                self.leave(file.path.relative_to(top), "test files, by their names")
+        kept = [file for file in self.files if splits[file.path] in ("", "train", held_out)]
+        roles = {held_out: "validation"}
+        self.files = [replace(file, split=roles.get(splits[file.path], "train")) for file in kept]
+
+    def announce(self, name: str) -> None:
+        """Warn of what is left out of a source, and say what the names of its files decide."""
+        if left_out := self.describe():
+            logger.warning("left out of %s: %s", name, left_out)
+        for hint in self.hints:
+            logger.warning("%s: %s", name, hint)
 
     def describe(self) -> str:
         """Say what is left out, in a line; empty if that is nothing."""
         said = []
         for why, paths in self.left_out.items():
             endings = Counter(path.suffix or path.name for path in paths)
-            are_files = why == NOT_TEXT
-            names = [f"{count:,} {suffix}" for suffix, count in endings.most_common(5)]
-            names = names if are_files else [str(path) for path in paths[:5]]
-            more = [] if len(endings if are_files else paths) <= 5 else ["..."]
-            said.append(f"{len(paths):,} {why} ({', '.join(names + more)})")
+            names = [f"{count:,} {suffix}" for suffix, count in endings.most_common()]
+            names = names if why == NOT_TEXT else list(map(str, paths))
+            said.append(f"{len(paths):,} {why} ({shown(names)})")
         return "; ".join(said)
 
 
 NOT_TEXT = "files that aren't text"
+
+
+def shown(names: list[str], most: int = 5) -> str:
+    """Join the first few of some names."""
+    return ", ".join(names[:most] + ["..."] * (len(names) > most))
 
 
 @dataclass(frozen=True)
@@ -90,6 +132,7 @@ class Source:
     name: str
     path: Path
     kind: Kind
+    split: str = ""  # train or validation, where names say it
 
     @property
     def exists(self) -> bool:
@@ -106,11 +149,14 @@ class Source:
         """Whether the file's name says that its content is compressed."""
         return self.path.suffix.lower() in COMPRESSED
 
-    def listing(self) -> Listing:
+    def listing(self, without: Path | None = None) -> Listing:
         """List the files below the folder, or the file itself, whose kind is then readable.
 
         Hidden files and folders, links to folders, shards, runs and models are left out, and files
         that hold no text.
+
+        Args:
+            without: A file or folder that is left out.
 
         Raises:
             CorpusError: Nothing can be read.
@@ -124,6 +170,13 @@ class Source:
         found = Listing()
         _list(self.path, self.path, found)
         found.files.sort(key=lambda file: file.path.relative_to(self.path).parts)
+        if without is not None:
+            apart = without.expanduser().resolve()
+            below = [file for file in found.files if file.path.resolve().is_relative_to(apart)]
+            for file in below:
+                found.leave(file.path.relative_to(self.path), "files of the validation corpus")
+            found.files = [file for file in found.files if file not in below]
+        found.split_by_names(self.path)
         if not found.files:
             endings = [ending for kind in SUFFIXES for ending in SUFFIXES[kind]]
             looked = " ".join((*endings[:-1], "and", *COMPRESSED))
@@ -234,7 +287,7 @@ def _kind_of_file(path: Path) -> Kind:
     """Judge by the last ending that isn't one of compression."""
     endings = [suffix for suffix in map(str.lower, path.suffixes) if suffix not in COMPRESSED]
     ending = endings[-1] if endings else ""
-    found = [kind for kind, endings in SUFFIXES.items() if ending in endings]
+    found: list[Kind] = [kind for kind, endings in SUFFIXES.items() if ending in endings]
     if not found:
         return "other"
     return _kind_of_json(path) if found == ["json"] else found[0]
@@ -257,10 +310,13 @@ def _kind_of_json(path: Path) -> Kind:
 def split_files(folder: Path) -> list[Path]:
     """List the .bin files in a folder whose names have the word `train` or `val`, as nanoGPT's."""
     files = sorted(folder.glob("*.bin"))
-    return [file for file in files if split_of(file.stem) in ("train", "validation")]
+    return [file for file in files if split_of(Path(file.name)) in ("train", "validation")]
 
 
-def split_of(name: str) -> str:
-    """Give the split that a word of a name says: train, validation or test; empty if none does."""
-    words = re.split("[^a-z]+", name.lower())
+def split_of(path: Path) -> str:
+    """Give the split that a name says: train, validation or test; empty if none does.
+
+    The words of the file's name count, and the names of its folders, the nearest first.
+    """
+    words = [*re.split("[^a-z]+", path.stem.lower()), *map(str.lower, path.parts[-2::-1])]
     return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), "")

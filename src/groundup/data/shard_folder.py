@@ -135,7 +135,7 @@ def _open_foreign(path: Path) -> ShardFolder:
         remedy = "Make shards with: groundup prepare SOURCE --out FOLDER"
         raise CorpusError(f"{path} isn't there. {remedy}")
     files = split_files(path) if path.is_dir() else [path]
-    validation = [file for file in files if split_of(file.stem) == "validation"]
+    validation = [file for file in files if split_of(Path(file.name)) == "validation"]
     training = [file for file in files if file not in validation]
     if not training or not validation:
         has = f"{len(training)} shards for training and {len(validation)} for validation"

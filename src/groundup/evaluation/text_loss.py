@@ -277,7 +277,9 @@ def only_corpus(name: str, column: str | None = None) -> Corpus:
         raise EvaluationError(
             f"--corpus {name} is a mixture: evaluate its {len(corpora)} corpora one by one"
         )
-    return corpora[0]
+    corpus = corpora[0]
+    # where names say which texts are for validation, these count, as of shards
+    return replace(corpus, text=corpus.validation or corpus.text, validation="")
 
 
 def shard_tokens(corpus: Corpus, named: NamedModel) -> Tokens:

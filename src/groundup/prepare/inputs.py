@@ -1,7 +1,6 @@
 """Divides the source of a preparation into parts that can be read independently of each other."""
 
 import io
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +12,6 @@ from groundup.data.encodings import Reading
 from groundup.data.formats import LONGEST_LINE, NAMED, Kind, Source, recognise
 from groundup.errors import CorpusError
 from groundup.prepare.hub_datasets import RemoteParquet, download, list_files, named_dataset
-
-logger = logging.getLogger(__name__)
 
 PART = 2**25  # bytes of a file that a part has, about
 TEXT_PER_BYTE = 2  # of a parquet file
@@ -34,6 +31,7 @@ class Part:
         last: Where the part ends in that file; None reads to the end.
         facts: The size and the time of change of each file when the parts were planned.
         remote: The file on the hub, if the part is one.
+        split: `train` or `validation` where the source says it; empty where digests decide.
     """
 
     kind: str
@@ -43,6 +41,7 @@ class Part:
     last: int | None = None
     facts: tuple[tuple[int, int], ...] = ()
     remote: RemoteParquet | None = None
+    split: str = ""
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Part":
@@ -87,13 +86,21 @@ def read_documents(part: Part, reading: Reading, downloads: Path = Path()) -> It
         yield from documents_in(path, cast(Kind, kind), reading, part.first, part.last)
 
 
-def find_parts(source: str, column: str, sample: str = "", *, announce: bool = False) -> list[Part]:
+def find_parts(
+    source: str,
+    reading: Reading,
+    sample: str = "",
+    without: Path | None = None,
+    *,
+    announce: bool = False,
+) -> list[Part]:
     """Find the parts of a file, a folder, a named corpus or a dataset on the hub, in a fixed order.
 
     Args:
         source: A path or a name.
-        column: The column of parquet files that holds the text.
+        reading: How the documents are read.
         sample: The sample of FineWeb-Edu; empty takes the smallest.
+        without: A file or folder that is left out of the source, if it is below it.
         announce: Whether to warn of files in a folder that are left out.
 
     Raises:
@@ -114,46 +121,50 @@ def find_parts(source: str, column: str, sample: str = "", *, announce: bool = F
     if found.has_shards:
         remedy = "train on it with --corpus, look at it with data check"
         raise CorpusError(f"source {source} has shards already: {remedy}")
-    listing = found.listing()
-    if announce and (left_out := listing.describe()):
-        logger.warning("left out of %s: %s", source, left_out)
+    listing = found.listing(without)
+    if announce:
+        listing.announce(source)
     files = listing.files
-    parts = list(_parts_of(files, column))
+    parts = list(_parts_of(files, reading))
     if sum(part.size for part in parts) == 0:
         raise CorpusError(f"source {source} is empty: {len(files)} files, 0 bytes")
     return parts
 
 
-def _parts_of(files: list[Source], column: str) -> Iterator[Part]:
+def _parts_of(files: list[Source], reading: Reading) -> Iterator[Part]:
     """Large files in ranges, small ones of a kind together."""
-    together: list[Path] = []
-    kind_together, size = "", 0
+    together: list[Source] = []
+    size = 0
     for file in files:
         kind = file.kind
         text = _fact(file.path)[0] * (TEXT_OF_COMPRESSED if file.is_compressed else 1)
         is_small = kind != "parquet" and text < PART
-        if together and (not is_small or kind != kind_together or size + text > PART):
-            yield _whole(kind_together, together, size)
+        is_alike = together and (kind, file.split) == (together[0].kind, together[0].split)
+        if together and (not is_small or not is_alike or size + text > PART):
+            yield _whole(together, size)
             together, size = [], 0
         if is_small:
-            together, kind_together, size = [*together, file.path], kind, size + text
+            together, size = [*together, file], size + text
         elif kind == "parquet":
-            yield from _row_groups(file.path, column)
-        elif file.is_compressed or kind not in ("text", "rows"):
-            yield _whole(kind, [file.path], text)
+            yield from _row_groups(file, reading)
+        elif file.is_compressed or kind not in ("text", "rows") or reading.separator:
+            yield _whole([file], text)
         else:
-            yield from _ranges(file.path, kind, text)
+            yield from _ranges(file, text)
     if together:
-        yield _whole(kind_together, together, size)
+        yield _whole(together, size)
 
 
-def _whole(kind: str, files: list[Path], size: int) -> Part:
-    return Part(kind, tuple(map(str, files)), size, facts=tuple(map(_fact, files)))
+def _whole(files: list[Source], size: int) -> Part:
+    facts = tuple(_fact(file.path) for file in files)
+    paths = tuple(str(file.path) for file in files)
+    return Part(files[0].kind, paths, size, facts=facts, split=files[0].split)
 
 
-def _ranges(path: Path, kind: str, size: int) -> Iterator[Part]:
+def _ranges(source: Source, size: int) -> Iterator[Part]:
     """A file cut about every PART bytes: between lines, or where paragraphs end."""
-    facts, first = (_fact(path),), 0
+    path, kind, first = source.path, source.kind, 0
+    facts = (_fact(path),)
     try:
         with path.open("rb") as file:
             while first < size:
@@ -161,7 +172,8 @@ def _ranges(path: Path, kind: str, size: int) -> Iterator[Part]:
                 if first + 2 * PART < size:
                     file.seek(first + PART)
                     last = first + PART + _distance_to_cut(file, kind)
-                yield Part(kind, (str(path),), last - first, first, last, facts)
+                place = (str(path),), last - first, first, last, facts
+                yield Part(kind, *place, split=source.split)
                 first = last
     except OSError as error:
         raise CorpusError(f"{path} can't be read: {error.strerror}") from error
@@ -174,16 +186,18 @@ def _distance_to_cut(file: BinaryIO, kind: str) -> int:
     return cut_of(file.read(2**20), 0)
 
 
-def _row_groups(path: Path, column: str) -> Iterator[Part]:
+def _row_groups(source: Source, reading: Reading) -> Iterator[Part]:
     """The row groups of a parquet file, as many together as make a part."""
     from groundup.data.columns import sizes_of_row_groups
 
-    facts, first, size = (_fact(path),), 0, 0
-    sizes = sizes_of_row_groups(path, Reading(column))
+    path, first, size = source.path, 0, 0
+    facts = (_fact(path),)
+    sizes = sizes_of_row_groups(path, reading)
     for number, more in enumerate(sizes):
         size += more
         if size >= PART or number + 1 == len(sizes):
-            yield Part("parquet", (str(path),), size, first, number + 1, facts)
+            place = (str(path),), size, first, number + 1, facts
+            yield Part("parquet", *place, split=source.split)
             first, size = number + 1, 0
 
 

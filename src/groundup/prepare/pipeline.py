@@ -17,8 +17,16 @@ from groundup.data.splits import token_dtype
 from groundup.errors import CorpusError
 from groundup.machine.cores import usable_cores
 from groundup.prepare.hub_datasets import named_dataset
-from groundup.prepare.inputs import CHANGED, find_parts
-from groundup.prepare.plan import PLAN, WORK, Plan, Preparation, explained, inputs_of
+from groundup.prepare.inputs import CHANGED
+from groundup.prepare.plan import (
+    PLAN,
+    WORK,
+    Plan,
+    Preparation,
+    explained,
+    inputs_of,
+    parts_of,
+)
 from groundup.prepare.progress import Progress
 from groundup.prepare.workers import Call, Runner, Workers, run_here
 from groundup.tokenizers.base import tokenizer_sha256
@@ -110,7 +118,7 @@ def _check_finished(out: Path, preparation: Preparation) -> None:
         raise CorpusError(f"--out {out} has {what}: give another folder")
     _check_same(out, Preparation(**index["preparation"]), index["tokenizer"]["sha256"], preparation)
     if not is_remote(preparation):
-        inputs = inputs_of(find_parts(preparation.source, preparation.column))
+        inputs = inputs_of(parts_of(preparation))
         if index["inputs"] != inputs:
             what = f"{out} was prepared from other files than {preparation.source} has now"
             raise CorpusError(f"{what}: give another --out")
@@ -184,7 +192,8 @@ def _prepare(out: Path, plan: Plan, run: Runner) -> None:
     _check_disk(out, plan)
     with Progress(plan) as progress:
         shared = {"out": str(out), "parts": encode_parts(out, plan, run, progress)}
-        calls = [("write_shard", shared | {"number": n}) for n in range(plan.layout.shards)]
+        [(_, counts)] = run([("count_shards", shared)])
+        calls = [("write_shard", shared | {"number": n}) for n in range(sum(counts.values()))]
         for done, _ in enumerate(run(calls), start=1):
             progress.shard(done, len(calls))
     _one(run, ("write_index", shared))
@@ -202,7 +211,7 @@ def plan_in(out: Path, preparation: Preparation, run: Runner) -> Plan:
     plan = Plan.read(out / WORK)
     _check_same(out, plan.preparation, plan.made_by, preparation)
     if not is_remote(preparation):
-        parts = find_parts(preparation.source, preparation.column)
+        parts = parts_of(preparation)
         if tuple(parts) != plan.parts:
             remedy = f"Delete {out} and prepare again, or restore the source"
             raise CorpusError(f"{CHANGED.format(preparation.source)} {remedy}")

@@ -67,6 +67,9 @@ class DataSection:
     documents: Annotated[
         Literal["cut", "whole"], "whole: a window begins where a document does"
     ] = "cut"
+    validation_corpus: Annotated[
+        str, "a file or folder of text for validation; empty holds out a part of the corpus"
+    ] = ""
     validation_fraction: Annotated[
         float, "share of the text, at its end, that is kept for validation"
     ] = 0.1

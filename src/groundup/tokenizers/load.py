@@ -4,7 +4,13 @@ import logging
 from pathlib import Path
 
 from groundup.errors import ForeignTokenizerError, SlowTokenizerError, TokenizerError
-from groundup.tokenizers.base import TOKENIZER_FILE, Tokenizer, read_contents
+from groundup.files import read_json
+from groundup.tokenizers.base import (
+    TOKENIZER_CONFIG_FILE,
+    TOKENIZER_FILE,
+    Tokenizer,
+    read_contents,
+)
 from groundup.tokenizers.bytepair import BytePairTokenizer
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.foreign import ForeignTokenizer
@@ -38,10 +44,23 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
     if contents["model"].get("type") == "WordLevel":
         return CharacterTokenizer.from_contents(contents, file)
     try:
-        return BytePairTokenizer(contents, file)
+        loaded = BytePairTokenizer(contents, file)
     except SlowTokenizerError as error:
         logger.warning("%s: `tokenizers` encodes, more slowly", error)
-        return ForeignTokenizer(contents, file)
+        loaded = ForeignTokenizer(contents, file)
     except ForeignTokenizerError as error:
         reads = "groundup reads byte-level BPE and its own tokenizers of characters"
         raise ForeignTokenizerError(f"{error}. {reads}") from error
+    if loaded.end_of_text is None:
+        loaded.end_of_text = loaded.special_tokens.get(_stated_end(file.parent))
+    return loaded
+
+
+def _stated_end(folder: Path) -> str:
+    """The name of the token that ends texts, as `tokenizer_config.json` states it; or nothing."""
+    try:
+        stated = read_json(folder / TOKENIZER_CONFIG_FILE)["eos_token"]
+        name = stated["content"] if isinstance(stated, dict) else stated
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return name if isinstance(name, str) else ""

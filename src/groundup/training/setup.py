@@ -183,8 +183,9 @@ def open_dataset(
     """
     name, folder = recipe.data.corpus, recorded.folder if recorded else Path.cwd()
     logger.info(f"reading {name}")
+    held_out = recipe.data.validation_corpus
     reading = replace(WHOLE, column=recipe.data.column, flag="--data.column")
-    corpora = main_first(world, lambda: open_corpora(name, folder, reading))
+    corpora = main_first(world, lambda: open_corpora(name, folder, reading, held_out))
     if recorded:
         check_same_text(name, corpora, recorded.facts, recorded.data_may_differ)
     tokenizer = initial.tokenizer if initial else None
