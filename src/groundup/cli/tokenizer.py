@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from cyclopts import App
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from groundup.console import plain_console
 from groundup.errors import TokenizerError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def show_tokens(text: str, /, *, tokenizer: str = "gpt2") -> None:
 
     loaded = load_tokenizer(tokenizer)
     ids = loaded.encode(text)
-    console, pieces = Console(highlight=False, soft_wrap=True), Text()
+    console, pieces = plain_console(soft_wrap=True), Text()
     for place, token in enumerate(ids):
         colour = COLOURS[place % len(COLOURS)]
         pieces.append(visible(loaded, int(token)), style=f"black on {colour}")
@@ -119,4 +119,4 @@ def compare_tokenizers(*names: str, corpus: str = "python-docs", column: str = "
         speed = size / 1e6 / (time.perf_counter() - started)
         counts = f"{tokenizer.vocab_size:,}", f"{tokens:,}"
         table.add_row(name, *counts, f"{size / tokens:.3f}", f"{speed:.1f}")
-    Console(highlight=False).print(table)
+    plain_console().print(table)

@@ -72,6 +72,7 @@ class Settings:
         stride: The number of tokens from one window to the next; None takes half of the model's
             context.
         column: The column of rows that holds the text; None takes `text`.
+        window: The number of tokens of a window; None takes the context, up to 2,048.
     """
 
     limit: int | None = None
@@ -82,6 +83,7 @@ class Settings:
     corpus: str | None = None
     stride: int | None = None
     column: str | None = None
+    window: int | None = None
 
 
 @dataclass(frozen=True)

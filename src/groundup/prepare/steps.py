@@ -127,7 +127,7 @@ def encode_part(out: str, number: int, limit: int) -> dict[str, Any]:
         runs.flush()
         found = {split: counted.to_json() for split, counted in statistics.items()}
         result = job.keep(name, {"limit": limit, **totals, "runs": runs.names, "statistics": found})
-        if part.remote and not limit:  # with a limit it may be needed again
+        if part.remote and not limit:  # with a limit it may be needed again: see `encode_parts`
             (job.work / DOWNLOADS / part.remote.path).unlink(missing_ok=True)
     return result
 

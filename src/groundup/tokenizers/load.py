@@ -36,8 +36,12 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
     if name == "gpt2":
         return gpt2_tokenizer()
     path = Path(name).expanduser()
-    file = path / TOKENIZER_FILE if path.is_dir() else path
-    if not file.is_file():
+    try:
+        file = path / TOKENIZER_FILE if path.is_dir() else path
+        is_there = file.is_file()
+    except OSError:  # no file can have so long a name
+        file, is_there = path, False
+    if not is_there:
         kinds = f"gpt2 nor a folder with a {TOKENIZER_FILE} nor such a file"
         raise TokenizerError(f"tokenizer {name} is neither {kinds}")
     contents = read_contents(file)

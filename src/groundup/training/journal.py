@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from groundup.console import plain_console
 from groundup.evaluation.task import TASKS, TITLES
 from groundup.evaluation.units import perplexity
 from groundup.runs.folder import RunFolder
@@ -57,7 +57,7 @@ class MainJournal(Journal):
     """A journal that writes into the run's folder, and shows a progress bar or lines."""
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = plain_console(soft_wrap=True)
         self.run: RunFolder | None = None
         self.tensorboard: TensorBoard | None = None
         self.last_drawn = time.monotonic()
