@@ -28,8 +28,8 @@ import tiktoken
 
 from common import conclude
 from groundup.data.corpora import load_corpus
-from groundup.prepare.documents import Reading, read_documents
-from groundup.prepare.inputs import find_parts
+from groundup.data.encodings import Reading
+from groundup.prepare.inputs import find_parts, read_documents
 from groundup.prepare.pipeline import encode_parts, plan_in, runner
 from groundup.prepare.plan import WORK, Preparation
 from groundup.prepare.progress import Progress
@@ -194,7 +194,7 @@ def measure_speed(folder: Path, megabytes: float, workers: int, rounds: int) -> 
     """Raw tiktoken, a part of JSON lines, a part of parquet; then one worker and several."""
     sources = {suffix: write(folder / f"a{suffix}", megabytes) for suffix in (".jsonl", ".parquet")}
     encoding = load_tokenizer("gpt2")._encoding  # type: ignore[attr-defined]
-    part = find_parts(str(sources[".jsonl"]), "text")[0]
+    part = find_parts(str(sources[".jsonl"]), Reading())[0]
     documents = [document.text for document in read_documents(part, Reading())]
     raw, ours, several = [], {suffix: [] for suffix in sources}, []
     for _ in range(rounds):

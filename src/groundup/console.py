@@ -17,10 +17,15 @@ from rich.console import Console
 from rich.table import Table
 
 
+def plain_console(**options: Any) -> Console:
+    """Return a console that shows texts as they are: names from outside may look like markup."""
+    return Console(highlight=False, markup=False, emoji=False, **options)
+
+
 def wide_console(width: int = 400) -> Console:
     """Return a console for the terminal; for a pipe it breaks lines after `width` columns."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=width)
+    console = plain_console()
+    return console if console.is_terminal else plain_console(width=width)
 
 
 def plain_table(*left: str, right: tuple[str, ...] = ()) -> Table:
@@ -69,7 +74,7 @@ def show(result: Any, table: Table, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(asdict(result)) + "\n")
     else:
-        Console(highlight=False).print(table)
+        plain_console().print(table)
 
 
 class _Lines(logging.Handler):

@@ -36,6 +36,11 @@ def open_whole(path: Path, apart: Path | None = None) -> Iterator[BinaryIO]:
         raise
 
 
+def is_replaced(path: Path) -> bool:
+    """Tell whether a new file may take a path's name: not those of devices, pipes and links."""
+    return not path.is_symlink() and (path.is_file() or not path.exists())
+
+
 def write_whole(path: Path, text: str, apart: Path | None = None) -> None:
     """Write a text in UTF-8 to a file that appears whole or not at all.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from groundup.data.formats import INDEX, kind_of, recognise
+from groundup.errors import CorpusError
 
 
 @pytest.mark.parametrize(
@@ -14,7 +15,9 @@ from groundup.data.formats import INDEX, kind_of, recognise
         ("a.JSONL", "rows"),
         ("a.jsonl.gz", "rows"),
         ("a.txt.zst", "text"),
-        ("a.json.gz", "text"),
+        ("a.csv.gz", "table"),
+        ("a.ipynb", "notebook"),
+        ("a.arrow", "arrow"),
         ("a.parquet", "parquet"),
         ("a.gz", "other"),
         ("a", "other"),
@@ -25,16 +28,14 @@ def test_a_file_is_what_its_name_says(name: str, kind: str, tmp_path: Path):
         (tmp_path / file).write_bytes(b"")
     assert kind_of(tmp_path / name) == kind
     assert kind_of(tmp_path / f"{name}.jpg") == "other"
-    found = {file.path.name: file for file in recognise(str(tmp_path)).files()}
-    assert found[name].kind == kind
-    assert found[name].is_compressed == name.endswith((".gz", ".zst"))
+    assert recognise(name, tmp_path).is_compressed == name.endswith((".gz", ".zst"))
 
 
 def test_shards_are_known_by_their_index_or_by_the_names_of_their_files(tmp_path: Path):
     folders = {"ours": INDEX, "nanogpt": "train.bin", "llmc": "x_val_0.bin", "no": "part-0.bin"}
     for folder, file in folders.items():
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / file).write_bytes(b"")
+        (tmp_path / folder / file).write_bytes(b'{"format": "groundup shards"')
     kinds = [recognise(name, tmp_path).kind for name in folders]
     assert kinds == ["shards", "foreign shards", "foreign shards", "folder"]
     assert kind_of(tmp_path / "no" / "part-0.bin") == "foreign shards"
@@ -59,8 +60,87 @@ def test_a_known_name_comes_before_a_folder_and_here_before_there(
 
 
 def test_the_files_of_a_folder_come_by_path_without_hidden_ones(tmp_path: Path):
-    for name in ("b.txt", "a/z", "a.txt", "a/.x", ".git/y.txt", "a/b/.c/d.txt", "a/b/c.bin"):
+    for name in ("b.txt", "a/z.md", "a.txt", "a/.x", ".git/y.txt", "a/b/.c/d.txt", "a/b/c.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    found = [str(file.path.relative_to(tmp_path)) for file in recognise(str(tmp_path)).files()]
-    assert found == ["a/b/c.bin", "a/z", "a.txt", "b.txt"]
+    listing = recognise(str(tmp_path)).listing()
+    found = [str(file.path.relative_to(tmp_path)) for file in listing.files]
+    assert found == ["a/b/c.py", "a/z.md", "a.txt", "b.txt"]
+    assert listing.describe() == "3 hidden ones (.git, a/.x, a/b/.c)"
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b'{"a": 1}\n{"a": 2}\n', "rows"),
+        (b'\xef\xbb\xbf{"a": "' + b"x" * 2**17 + b'"}\n\n{"a": 2}\n', "rows"),
+        (b'[{"a": 1}]', "records"),
+        (b'\n[\n  {\n  "a": 1}]', "records"),
+        (b"[1, 2]", "json"),
+        (b'{"a": 1}', "json"),
+        (b'{\n  "a": 1\n}\n', "json"),
+        (b"", "json"),
+    ],
+)
+def test_json_is_what_it_begins_with(content: bytes, kind: str, tmp_path: Path):
+    (tmp_path / "a.json").write_bytes(content)
+    assert kind_of(tmp_path / "a.json") == kind
+
+
+def test_an_index_of_something_else_and_a_stray_bin_make_no_shards(tmp_path: Path):
+    (tmp_path / INDEX).write_text('{"pages": ["a.html"]}')
+    (tmp_path / "interval.bin").write_bytes(b"xyz")
+    (tmp_path / "page.md").write_text("a page")
+    source = recognise(str(tmp_path))
+    assert source.kind == "folder"
+    assert [file.path.name for file in source.listing().files] == ["page.md"]
+
+
+def test_what_holds_no_corpus_is_not_descended_into(tmp_path: Path):
+    """Of a folder that a user has worked in: earlier shards, a run, a model, a repository."""
+    for name, content in {
+        "book.txt": "the book",
+        "mine/index.json": '{"format": "groundup shards"}',
+        "mine/tokenizer/tokenizer.json": "{}",
+        "half/.work/plan.json": "{}",
+        "half/tokenizer/notes.txt": "no",
+        "runs/it/run.json": "{}",
+        "runs/it/recipe.toml": "",
+        "runs/it/samples.txt": "no",
+        "gpt/model.safetensors": "",
+        "gpt/README.md": "no",
+        ".git/description": "no",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "mine")
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nothing")
+    listing = recognise(str(tmp_path)).listing()
+    assert [file.path.name for file in listing.files] == ["book.txt"]
+    said = listing.describe()
+    for part in (
+        "2 folders of shards (half, mine)",
+        "1 runs (runs/it)",
+        "1 model folders (gpt)",
+        "1 hidden ones (.git)",
+        "1 links to folders (elsewhere)",
+        "1 links to nothing (gone.txt)",
+    ):
+        assert part in said
+
+
+def test_an_unreadable_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "a.txt").write_text("read")
+    (tmp_path / "locked").mkdir()
+    iterdir = Path.iterdir
+
+    def refuse(path: Path):
+        if path.name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    listing = recognise(str(tmp_path)).listing()
+    assert listing.describe() == "1 unreadable folders, Permission denied (locked)"
+    with pytest.raises(CorpusError, match="locked can't be read: Permission denied"):
+        recognise(str(tmp_path / "locked")).listing()

@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prepared_folders import repaired
 
-from groundup.data_inspection.statistics import KINDS, Damage, Statistics
+from groundup.data_inspection.statistics import KINDS, MARKERS, Damage, Statistics
 from groundup.errors import CorpusError
 
 # Letters, and all that is looked for: often enough to meet.
 PIECES = st.sampled_from(
     [
         *"ab é\n\n\r\t\f中😀Ââ€Ãï¿½»\x80",
+        *("<|endoftext|>", "<eos>"),
         "\ufffd",
         "\ufeff",
         "\0",
@@ -51,6 +52,7 @@ def damage_in(text: str) -> dict[str, int]:
     pairs = [text[place : place + 2] for place in range(len(text) - 1)]
     threes = [text[place : place + 3] for place in range(len(text) - 2)]
     return {
+        "literal markers": sum(len(text.split(marker)) - 1 for marker in MARKERS),
         "replacement characters": sum(character == "\ufffd" for character in text),
         "lone surrogates": sum(0xD800 <= ord(character) < 0xE000 for character in text),
         "NUL characters": sum(character == "\0" for character in text),

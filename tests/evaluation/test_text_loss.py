@@ -63,7 +63,7 @@ def test_streams_do_not_see_each_other():
         for seed in range(3)
     )
     streams = (*streams, streams[0][:1], streams[0][:0])
-    scope = Scope("all of it", Tokens(streams, tuple("abcde")), stride=5)
+    scope = Scope("all of it", Tokens(streams, tuple("abcde")), stride=5, window=16)
     found = text_loss(NamedModel("one", model, tokenizer()), "text", scope, batch_size=3)
     losses = np.concatenate([by_hand(model, stream, 5) for stream in streams[:3]])
     assert found.tokens == len(losses) == 120
@@ -197,7 +197,7 @@ def test_faults_of_a_text_are_one_line(folder: Path):
 
     assert "--task loss needs a text" in refused()
     assert "nowhere.txt is neither a file or folder" in refused("--corpus", "nowhere.txt")
-    assert "--stride 17 must be from 1 to the model's context, 16" in refused(
+    assert "--stride 17 must be from 1 to the windows' 16 tokens" in refused(
         "--corpus", "text.txt", "--stride", 17
     )
     assert "--stride 0 must be" in refused("--corpus", "text.txt", "--stride", 0)

@@ -54,7 +54,7 @@ class TestRefused:
     def test_a_folder_without_texts(self, tmp_path: Path):
         (tmp_path / "pictures").mkdir()
         written(tmp_path / "pictures" / "a.jpg", b"x")
-        assert "holds nothing to read" in refusal(tmp_path, tmp_path / "pictures")
+        assert "holds no text file" in refusal(tmp_path, tmp_path / "pictures")
 
     def test_bytes_that_are_not_utf8(self, tmp_path: Path):
         line = refusal(tmp_path, written(tmp_path / "a.txt", b"caf\xe9"))

@@ -99,6 +99,21 @@ class Handler(BaseHTTPRequestHandler):
         """A chunked answer that breaks off inside a chunk."""
         self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\nonly this")
 
+    def endless(self, first: int) -> None:
+        """The page of a network's log-in, whatever was asked for, its length unsaid."""
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"please log in")
+        self.close_connection = True
+
+    def login(self, first: int) -> None:
+        """The same, and it says what it is."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        self.wfile.write(CONTENT)
+
     def send_content(self, content: bytes, first: int, send: int | None = None) -> None:
         """An answer that announces all from `first`, and sends it, or just `send` bytes of it."""
         self.send_response(206 if first else 200)
@@ -282,3 +297,39 @@ def test_a_damaged_shakespeare_is_named_by_the_command(cli: Cli, tmp_path: Path)
     line = error_line(cli("train", "shakespeare-cpu", "--steps", "1"))
     assert str(path) in line
     assert "15 bytes instead of 1,115,394" in line
+
+
+@pytest.mark.parametrize(
+    ("how", "complaint"), [("endless", "of unknown length"), ("login", "answers with a web page")]
+)
+def test_what_is_no_rest_of_the_file_is_refused_before_a_byte_is_kept(
+    how: str, complaint: str, server: Server, cache: Path
+):
+    with pytest.raises(CorpusError):
+        fetch(remote(server, "half"), timeout=0.3)
+    part = cache / "room" / "file.bin.part"
+    assert part.read_bytes() == CONTENT[: len(CONTENT) // 2]
+    with pytest.raises(CorpusError, match=complaint):
+        fetch(remote(server, how), timeout=0.3)
+    assert part.read_bytes() == CONTENT[: len(CONTENT) // 2]
+    assert fetch(remote(server, "good")).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("HF_ENDPOINT", "https://user:secret@host", "password"),
+        ("HF_ENDPOINT", "https://[bad", "is no address"),
+        ("HF_ENDPOINT", "https://host:99999", "is no address"),
+        ("HF_ENDPOINT", "https://a b", "is no address"),
+        ("HF_TOKEN", "“hf_secret”", "is no token"),
+        ("HF_TOKEN", "hf_secret two", "is no token"),
+    ],
+)
+def test_what_can_be_no_address_or_token_is_a_line_that_shows_no_secret(
+    name: str, value: str, said: str, cli: Cli
+):
+    environment = {name: value, "HF_HUB_OFFLINE": "0"}
+    line = error_line(cli("generate", "owner/model", env=environment))
+    assert said in line
+    assert "secret" not in line

@@ -11,15 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.prepare import documents, inputs
-from groundup.prepare.documents import Reading, read_documents
-from groundup.prepare.inputs import cut_of, find_parts
+from groundup.data import documents
+from groundup.data.documents import cut_of
+from groundup.data.encodings import Reading
+from groundup.prepare import inputs
+from groundup.prepare.inputs import find_parts, read_documents
 from sample_sources import FORMATS, some_documents, write_rows
 
 
 def texts(source: Path, reading: Reading | None = None) -> list[str]:
     reading = reading or Reading()
-    parts = find_parts(str(source), reading.column)
+    parts = find_parts(str(source), reading)
     return [document.text for part in parts for document in read_documents(part, reading)]
 
 
@@ -38,7 +40,7 @@ def test_parts_of_any_size_give_each_document_once(
     path = write_rows(tmp_path / f"a{suffix}", wanted)
     monkeypatch.setattr(inputs, "PART", part)
     assert texts(path) == wanted
-    number = len(find_parts(str(path), "text"))
+    number = len(find_parts(str(path), Reading()))
     assert number == 1 if part == 10**9 else number > 3
 
 
@@ -54,9 +56,9 @@ def test_passages_put_together_are_the_text(
     (folder / "a.txt").write_bytes(text.encode())
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(inputs, "PART", part)
-        monkeypatch.setattr(documents, "PASSAGE", passage)
+        reading = Reading(passage=passage)
         monkeypatch.setattr(documents, "BLOCK", 7)
-        found = texts(folder / "a.txt") if text else []
+        found = texts(folder / "a.txt", reading) if text else []
     assert "".join(found) == text
     assert all(
         len(passage_of.encode()) <= 4 * passage + 3 or part < 4 * passage for passage_of in found
@@ -69,7 +71,7 @@ def test_a_passage_ends_with_a_paragraph():
     assert cut_of(b"one two", 1) == len(b"one ")
     assert cut_of("čč".encode(), 1) == 2
     text = ("x" * 99 + "\n") * 81 + "\n"  # a little less than a passage
-    read = list(documents._passages(io.BytesIO((text * 5).encode()).read, "a", 0, Reading()))
+    read = list(documents.passages_of(io.BytesIO((text * 5).encode()).read, "a", 0, Reading()))
     assert [document.text for document in read] == [2 * text, 2 * text, text]
     assert [document.origin for document in read] == [
         "a, byte 0",
@@ -162,7 +164,7 @@ def test_the_number_of_a_bad_line_is_that_of_the_file(
 
 def test_a_file_that_changes_meanwhile_is_refused(tmp_path: Path):
     path = write_rows(tmp_path / "a.jsonl", some_documents())
-    parts = find_parts(str(path), "text")
+    parts = find_parts(str(path), Reading())
     os.utime(path, ns=(1, 1))
     with pytest.raises(ValueError, match="has changed since this preparation began"):
         list(read_documents(parts[0], Reading()))

@@ -16,7 +16,7 @@ import pytest
 from commands import groundup, started
 from conftest import error_line, some_text
 from groundup.data.shard_folder import open_folder
-from groundup.prepare import encoding, inputs, pipeline, plan
+from groundup.prepare import encoding, inputs, pipeline
 from groundup.prepare.plan import Preparation
 from groundup.tokenizers.load import load_tokenizer
 from groundup.tokenizers.train import learn_tokenizer
@@ -124,8 +124,8 @@ def test_several_shards_are_one_shuffled_order(
 ):
     documents = some_documents(200)
     path = write_rows(tmp_path / "a.jsonl", documents)
-    monkeypatch.setattr(plan, "SHARD_TOKENS", 1000)
-    monkeypatch.setattr(encoding, "SHARD_TOKENS", 100)
+    monkeypatch.setattr(encoding, "SHARD_TOKENS", 1000)
+    monkeypatch.setattr(encoding, "HELD_TOKENS", 200)
     monkeypatch.setattr(encoding, "RUN_TOKENS", 500)
     monkeypatch.setattr(inputs, "PART", 3000)
     folder = pipeline.prepare(

@@ -118,6 +118,30 @@ def test_tokens_ends_the_downloads(fetch: Cli, cli: Cli, hub: Hub, tmp_path: Pat
     assert shards(tmp_path / "out") == local_shards(cli, tmp_path, "--tokens", "500")
 
 
+def test_with_tokens_a_file_is_deleted_once_its_documents_are_tokens(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """No more than one is there, whenever another one is encoded."""
+    from groundup.prepare import pipeline, steps
+    from groundup.prepare.plan import Preparation
+
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("no_proxy", "*")
+    seen, examine = [], steps.digest_of
+
+    def watched(data: bytes) -> bytes:
+        seen.append(len(list((tmp_path / "out" / ".work" / "downloads").rglob("*.parquet"))))
+        return examine(data)
+
+    monkeypatch.setattr(steps, "digest_of", watched)
+    tokenizer = str(tmp_path / "small")
+    wanted = Preparation("fineweb-edu", tokenizer, validation=0.5, limit=40_000)
+    pipeline.prepare(wanted, tmp_path / "out", workers=1)
+    assert len(seen) > 200
+    assert set(seen) == {1}
+
+
 def test_a_finished_one_needs_no_network(fetch: Cli, hub: Hub, tmp_path: Path):
     assert fetch("fineweb-edu").returncode == 0
     asked, before = len(hub.asked), files_of(tmp_path / "out")

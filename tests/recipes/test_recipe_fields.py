@@ -250,6 +250,18 @@ def corpus(train: Runner) -> None:
     assert text.all("batch_hash") != other.all("batch_hash")
 
 
+@row("data.column")
+def column(train: Runner) -> None:
+    text = Path("text.txt").read_text("utf-8")
+    Path("rows.jsonl").write_text(json.dumps({"body": text, "text": "x" * 900}) + "\n", "utf-8")
+    usual, chosen = (
+        train(data__corpus="rows.jsonl"),
+        train(data__corpus="rows.jsonl", data__column="body"),
+    )
+    assert usual.facts["vocab_size"] == 1
+    assert chosen.facts["corpus"]["fingerprint"] == train().facts["corpus"]["fingerprint"]
+
+
 @row("data.tokenizer")
 def tokenizer(train: Runner) -> None:
     characters, automatic, gpt2 = (
@@ -265,6 +277,16 @@ def documents(train: Runner) -> None:
     cut, whole = (train(data__corpus="shards", data__documents=kind) for kind in ("cut", "whole"))
     assert cut.facts["corpus"] == whole.facts["corpus"]
     assert cut.all("batch_hash") != whole.all("batch_hash")
+
+
+@row("data.validation_corpus")
+def validation_corpus(train: Runner) -> None:
+    usual, held_out = train(), train(data__validation_corpus="other.txt")
+    assert held_out.facts["corpus"]["training_tokens"] == 6000
+    assert held_out.facts["corpus"]["validation_tokens"] == len(
+        Path("other.txt").read_text("utf-8")
+    )
+    assert held_out.facts["corpus"]["fingerprint"] != usual.facts["corpus"]["fingerprint"]
 
 
 @row("data.validation_fraction")

@@ -22,7 +22,7 @@ from groundup.models.config import ModelConfig, parameter_count
 from groundup.models.lora import Adapter, merge
 from groundup.models.registry import MODELS, Model, architecture_of
 from groundup.runs.folder import RECIPE_FILE, RunFolder
-from groundup.tokenizers.base import END_OF_TEXT, TOKENIZER_FILE, Tokenizer
+from groundup.tokenizers.base import TOKENIZER_FILE, Tokenizer
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.load import load_tokenizer
 
@@ -67,7 +67,7 @@ class LoadedModel:
         """The token before each document that the model has learned from, or None."""
         if self.tokenizer is None:
             return None
-        token = self.tokenizer.special_tokens.get(END_OF_TEXT)
+        token = self.tokenizer.end_of_text
         return token if token is not None and self.settings.get("bos_token_id") == token else None
 
     @property

@@ -31,7 +31,9 @@ def compare(
     file: Path | None = None,
     convention: Literal["both", "completion", "harness"] = "both",
     corpus: str | None = None,
+    column: str | None = None,
     stride: int | None = None,
+    window: int | None = None,
     batch_size: int = 8,
     out: Path | None = None,
     device: str = "auto",
@@ -50,14 +52,18 @@ def compare(
             or both.
         corpus: Of loss: python-docs, shakespeare, a file or folder of text, or shards, whose
             validation counts.
-        stride: Of loss: tokens from one window to the next; half the context if left out, 1 is the
+        column: Of loss: where JSON, CSV, parquet and Arrow files have their text; text if left out.
+        stride: Of loss: tokens from one window to the next; half a window if left out, 1 is the
             most exact.
+        window: Of loss: tokens of a window; the context, up to 2,048, if left out.
         batch_size: Items, or windows, that are computed together.
         out: Of two runs: where their curves are drawn; compare-A-B.png if left out.
         device: auto, cpu, cuda, cuda:1 or mps.
         json: One JSON object instead of a table.
     """
-    settings = Settings(limit, batch_size, file, "--file", convention, corpus, stride)
+    settings = Settings(
+        limit, batch_size, file, "--file", convention, corpus, stride, column, window
+    )
     check_flags(task, settings)
     _check_kind(task, limit, out)
     if task is None:

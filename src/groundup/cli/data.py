@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cyclopts import App
-from rich.console import Console
 from rich.text import Text
 
-from groundup.console import plain_table, print_json
+from groundup.console import plain_console, plain_table, print_json
 
 if TYPE_CHECKING:
     from groundup.data_inspection.report import Report
@@ -51,7 +50,7 @@ def check_data(
 
 def print_report(report: "Report") -> None:
     """Print a table in a terminal; for a pipe a line for each finding, tabs between its parts."""
-    console = Console(highlight=False)
+    console = plain_console()
     verdict = f"{report.path}: {report.warnings} warning{'' if report.warnings == 1 else 's'}"
     if not console.is_terminal:
         for row in report.findings:

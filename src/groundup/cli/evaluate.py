@@ -13,8 +13,8 @@ from rich.text import Text
 
 from groundup.console import plain_table, print_json, wide_console
 from groundup.errors import EvaluationError
-from groundup.evaluation.task import TASKS, Finding, NamedModel, Settings, Table, open_task
-from groundup.files import write_whole
+from groundup.evaluation.task import TASKS, Finding, NamedModel, Result, Settings, Table, open_task
+from groundup.files import is_replaced, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,9 @@ def evaluate(
     convention: Literal["both", "completion", "harness"] = "both",
     per_item: Path | None = None,
     corpus: str | None = None,
+    column: str | None = None,
     stride: int | None = None,
+    window: int | None = None,
     batch_size: int = 8,
     device: str = "auto",
     json: bool = False,
@@ -53,16 +55,17 @@ def evaluate(
         per_item: Of hellaswag and choices: write each item's scores and choices as JSON lines.
         corpus: Of loss: python-docs, shakespeare, a file or folder of text, or shards, whose
             validation counts.
-        stride: Of loss: tokens from one window to the next; half the context if left out, 1 is the
+        column: Of loss: where JSON, CSV, parquet and Arrow files have their text; text if left out.
+        stride: Of loss: tokens from one window to the next; half a window if left out, 1 is the
             most exact.
+        window: Of loss: tokens of a window; the context, up to 2,048, if left out.
         batch_size: Items, or windows, that are computed together.
         device: auto, cpu, cuda, cuda:1 or mps.
         json: One JSON object instead of a table.
     """
-    settings = Settings(limit, batch_size, file, "--file", convention, corpus, stride)
+    of_texts = corpus, stride, column, window
+    settings = Settings(limit, batch_size, file, "--file", convention, *of_texts)
     check_flags(task, settings, per_item)
-    from groundup.evaluation.results import save_result
-
     opened = open_task(task, settings)
     loaded = load_named(model, device)
     if per_item is not None:
@@ -70,8 +73,18 @@ def evaluate(
     result = opened.evaluate(loaded, progress_line)
     if per_item is not None:
         _write(per_item, "".join(json_format.dumps(item) + "\n" for item in result.items()))
-    print_finding(result, json)
-    if (saved := save_result(result, loaded.folder)) is not None:
+    _keep_and_print(result, loaded, json)
+
+
+def _keep_and_print(result: Result, loaded: NamedModel, as_json: bool) -> None:
+    """Keep a result before it is printed, and print it even if it can't be kept."""
+    from groundup.evaluation.results import save_result
+
+    try:
+        saved = save_result(result, loaded.folder)
+    finally:
+        print_finding(result, as_json)
+    if saved is not None:
         logger.info("kept in %s", saved)
 
 
@@ -89,7 +102,9 @@ def check_flags(task: str | None, settings: Settings, per_item: Path | None = No
         "per-item": per_item,
         "convention": None if settings.convention == "both" else settings.convention,
         "corpus": settings.corpus,
+        "column": settings.column,
         "stride": settings.stride,
+        "window": settings.window,
     }
     for flag, value in given.items():
         if value is not None and (task is None or flag not in TASKS[task].load().flags):
@@ -142,7 +157,8 @@ def progress_line(what: str, total: int) -> Callable[[int], None]:
 
 def _check_writable(path: Path) -> None:
     """Find out before the work, not after it. Raises EvaluationError."""
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
+    place = path.parent if is_replaced(path) else path
+    if path.is_dir() or not os.access(place, os.W_OK):
         reason = f"{path.parent} is no folder that can be written to"
         reason = "it is a folder" if path.is_dir() else reason
         raise EvaluationError(f"--per-item {path} can't be written: {reason}")
@@ -151,6 +167,9 @@ def _check_writable(path: Path) -> None:
 def _write(path: Path, text: str) -> None:
     """In place of what is there, whole or not at all. Raises EvaluationError."""
     try:
-        write_whole(path, text)
+        if is_replaced(path):
+            write_whole(path, text)
+        else:
+            path.write_text(text, "utf-8")
     except OSError as error:
         raise EvaluationError(f"--per-item {path} can't be written: {error.strerror}") from error

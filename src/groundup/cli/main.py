@@ -3,9 +3,10 @@
 `groundup --help` never imports torch: a command imports what it needs when it runs.
 """
 
+import errno
+import io
 import os
 import sys
-from io import TextIOWrapper
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -46,8 +47,8 @@ app = command_line()
 
 def main() -> None:
     """Run a command; an error of the user is one line on stderr, and sets the exit status."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # no character is an error where a pipe lacks it
+    for stream in (sys.stdout, sys.stderr):  # what a terminal or pipe can't show is escaped
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     status = run(sys.argv[1:])
     if os.environ.get("WORLD_SIZE", "1") != "1":  # see `join_world`: nothing is freed on the way
@@ -77,4 +78,12 @@ def run(words: list[str]) -> int:
     except BrokenPipeError:  # `groundup generate ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        name = str(error.filename)
+        too_long = f"{len(name):,} characters are too long for a name"
+        remedy = "A text to go on from is given with --prompt"
+        sys.stderr.write(f"groundup: {name[:60]!r}...: {too_long}. {remedy}\n")
+        return 2
     return 0

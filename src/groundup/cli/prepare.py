@@ -3,9 +3,14 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from groundup.errors import GroundupError
+
+if TYPE_CHECKING:
+    from groundup.data.shard_folder import ShardFolder
+
+SHORTEST = 8  # tokens of a context that is worth printing
 
 
 def prepare_corpus(
@@ -18,6 +23,8 @@ def prepare_corpus(
     column: str = "text",
     tokens: int = 0,
     validation: float | None = None,
+    validation_corpus: str = "",
+    separator: str = "",
     seed: int = 1337,
     deduplicate: bool = False,
     encoding_errors: Literal["refuse", "replace"] = "refuse",
@@ -26,21 +33,19 @@ def prepare_corpus(
     hellaswag: Path | None = None,
     ray: str = "",
 ) -> None:
-    """Turn any text into shuffled, verified shards of tokens.
-
-    Stopped anywhere, the same command goes on.
+    """Turn any text into shuffled, verified shards; stopped anywhere, the same command goes on.
 
     Args:
-        source: A file or folder of text, JSON lines (.jsonl, also .gz or .zst) or parquet; or
+        source: A file or folder of text, JSON, CSV (also .gz or .zst), parquet or Arrow; or
             python-docs, shakespeare, fineweb-edu, openwebtext, hf://datasets/OWNER/NAME/FOLDER.
         out: The folder for the shards; train on it with --corpus.
         sample: Of fineweb-edu: 10BT, 100BT or 350BT tokens; 10BT if left out.
-        tokenizer: gpt2, characters, or a folder with a tokenizer.json (see `groundup tokenizer
-            train`).
-        column: Where JSON lines and parquet files have their text.
+        tokenizer: gpt2, characters, or a folder with a tokenizer.json (`groundup tokenizer train`).
+        column: Where JSON, CSV, parquet and Arrow files have their text.
         tokens: Stop after the document that reaches so many; 0 takes all.
-        validation: Share of the documents kept for validation; 0.1 if left out, 0.001 of a corpus
-            of the web.
+        validation: Share of documents kept for it; 0.1 if left out, 0.001 of a corpus of the web.
+        validation_corpus: A file or folder whose documents are for validation, all others not.
+        separator: A text that ends documents: <|endoftext|> for instance.
         seed: Of the order of the documents.
         deduplicate: Keep one of documents that are equal.
         encoding_errors: Of bytes that aren't UTF-8: `replace` puts U+FFFD there.
@@ -54,9 +59,10 @@ def prepare_corpus(
     _check(workers, hellaswag)
     share = default_validation(source) if validation is None else validation
     replace_errors, how = encoding_errors == "replace", (seed, share, deduplicate, tokens)
-    preparation = Preparation(source, tokenizer, sample, column, replace_errors, *how)
+    more = *how, validation_corpus, separator
+    preparation = Preparation(source, tokenizer, sample, column, replace_errors, *more)
     folder = prepare(preparation, out, workers, ray)
-    raise SystemExit(_report(folder.path, out, hellaswag, strict))
+    raise SystemExit(_report(folder, out, hellaswag, strict))
 
 
 def _check(workers: int, hellaswag: Path | None) -> None:
@@ -70,12 +76,30 @@ def _check(workers: int, hellaswag: Path | None) -> None:
         read_items(hellaswag)
 
 
-def _report(folder: Path, out: Path, hellaswag: Path | None, strict: bool) -> int:
+def _report(folder: "ShardFolder", out: Path, hellaswag: Path | None, strict: bool) -> int:
     """Print what was found in the new shards, and how to train on them; the exit status."""
     from groundup.cli.data import print_report
     from groundup.data_inspection.report import report_on
 
-    found = report_on(folder, hellaswag)
+    found = report_on(folder.path, hellaswag)
     print_report(found)
-    sys.stdout.write(f"train on it: groundup train --corpus {shlex.quote(str(out))}\n")
+    sys.stdout.write(_next_step(folder, out) + "\n")
     return int(strict and found.warnings > 0)
+
+
+def _next_step(folder: "ShardFolder", out: Path) -> str:
+    """The command that trains on the shards, or what they lack for it."""
+    from groundup.recipes.files import load_recipe
+
+    longest = {
+        split: max((len(shard.tokens) for shard in shards), default=0)
+        for split, shards in folder.shards.items()
+    }
+    if longest["validation"] < 2:
+        remedy = "give more text, --validation 0.1 or --validation-corpus, and another --out"
+        return f"no document for validation: {remedy}"
+    block_size, most = load_recipe("quickstart").model.block_size, longest["train"] // 2
+    if most < SHORTEST:
+        return f"{longest['train']:,} tokens are too few to train on: give more text"
+    shorter = f" --model.block-size {most}" if most < block_size else ""
+    return f"train on it: groundup train --corpus {shlex.quote(str(out))}{shorter}"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from cyclopts import App
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from groundup.console import plain_console
 from groundup.errors import TokenizerError
 
 if TYPE_CHECKING:
@@ -23,13 +23,16 @@ tokenizers = App(name="tokenizer", help=ABOUT)
 
 
 @tokenizers.command(name="train")
-def train_tokenizer(corpus: str, /, *, out: Path, vocab_size: int = 4096) -> None:
+def train_tokenizer(
+    corpus: str, /, *, out: Path, vocab_size: int = 4096, column: str = "text"
+) -> None:
     """Learn byte-level BPE from a text, as GPT-2's tokenizer was learned.
 
     Args:
         corpus: python-docs, shakespeare, or a file or folder of text.
         out: The folder to save it in; transformers' AutoTokenizer loads it too.
         vocab_size: Tokens, <|endoftext|> included.
+        column: Where JSON, CSV, parquet and Arrow files have their text.
     """
     from groundup.data.corpora import load_corpus
     from groundup.tokenizers.base import TOKENIZER_FILE
@@ -37,7 +40,7 @@ def train_tokenizer(corpus: str, /, *, out: Path, vocab_size: int = 4096) -> Non
 
     if (file := out / TOKENIZER_FILE).exists():
         raise TokenizerError(f"{file} already exists: give another --out, or delete it")
-    text = load_corpus(corpus).text
+    text = load_corpus(corpus, column=column).text
     started = time.perf_counter()
     tokenizer = learn_tokenizer([text], vocab_size)
     seconds = time.perf_counter() - started
@@ -68,7 +71,7 @@ def show_tokens(text: str, /, *, tokenizer: str = "gpt2") -> None:
 
     loaded = load_tokenizer(tokenizer)
     ids = loaded.encode(text)
-    console, pieces = Console(highlight=False, soft_wrap=True), Text()
+    console, pieces = plain_console(soft_wrap=True), Text()
     for place, token in enumerate(ids):
         colour = COLOURS[place % len(COLOURS)]
         pieces.append(visible(loaded, int(token)), style=f"black on {colour}")
@@ -92,22 +95,23 @@ def visible(tokenizer: "Tokenizer", token: int) -> str:
 
 
 @tokenizers.command(name="compare")
-def compare_tokenizers(*names: str, corpus: str = "python-docs") -> None:
+def compare_tokenizers(*names: str, corpus: str = "python-docs", column: str = "text") -> None:
     """Compare bytes a token and speed on a text.
 
     Args:
         names: characters, gpt2, or folders with a tokenizer.json.
         corpus: python-docs, shakespeare, or a file or folder of text.
+        column: Where JSON, CSV, parquet and Arrow files have their text.
     """
     from groundup.data.corpora import load_corpus
     from groundup.tokenizers.characters import CharacterTokenizer
     from groundup.tokenizers.load import load_tokenizer
 
-    text = load_corpus(corpus).text
+    text = load_corpus(corpus, column=column).text
     size = len(text.encode("utf-8"))
     table = Table("tokenizer", box=SIMPLE, title=f"{corpus}, {size:,} bytes", title_justify="left")
-    for column in ("vocabulary", "tokens", "bytes a token", "MB/s"):
-        table.add_column(column, justify="right")
+    for heading in ("vocabulary", "tokens", "bytes a token", "MB/s"):
+        table.add_column(heading, justify="right")
     for name in names or ("characters", "gpt2"):
         tokenizer = CharacterTokenizer(text) if name == "characters" else load_tokenizer(name)
         started = time.perf_counter()
@@ -115,4 +119,4 @@ def compare_tokenizers(*names: str, corpus: str = "python-docs") -> None:
         speed = size / 1e6 / (time.perf_counter() - started)
         counts = f"{tokenizer.vocab_size:,}", f"{tokens:,}"
         table.add_row(name, *counts, f"{size / tokens:.3f}", f"{speed:.1f}")
-    Console(highlight=False).print(table)
+    plain_console().print(table)

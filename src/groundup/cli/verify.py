@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from groundup.verification.verify import Finding
+    from groundup.console import plain_console
+from groundup.verification.verify import Finding
 
 COLOURS = {"ok": "green", "FAILED": "bold red", "skipped": "yellow"}
 
@@ -30,7 +31,7 @@ def verify_claims(model: str | None = None, /, *, device: str = "auto", json: bo
 
     chosen = choose_device(device)
     models = models_to_test(model, chosen)
-    console = Console(highlight=False, soft_wrap=True, quiet=json)
+    console = plain_console(soft_wrap=True, quiet=json)
     what = "small random models" if model is None else f"{model} ({models[0].architecture})"
     console.print(Text(f"verifying {what} on {chosen}, torch {torch.__version__}"))
     found = []

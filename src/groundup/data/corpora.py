@@ -1,24 +1,32 @@
 """Corpora by name: a text, a folder of shards, or a mixture of several of both."""
 
 import hashlib
+import logging
 import math
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from groundup.data.formats import NAMED, TEXT_SUFFIXES, Source, not_utf8, recognise
+from groundup.data.documents import documents_in
+from groundup.data.encodings import Reading
+from groundup.data.formats import COLUMNAR, NAMED, Source, recognise
 from groundup.data.permutation import PERIOD
 from groundup.data.python_docs import python_docs
 from groundup.data.shard_folder import ShardFolder, open_folder
 from groundup.errors import CorpusError, RecipeError
 from groundup.hub.cache import fetch
 from groundup.hub.download import RemoteFile
+from groundup.tokenizers.base import END_OF_TEXT
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 INSTEAD = "train on the corpus that needs no network: --corpus python-docs"
 TINY_SHAKESPEARE = RemoteFile(URL, "tinyshakespeare/input.txt", 1_115_394, SHA256, INSTEAD)
+WHOLE = Reading(passage=0)  # texts aren't cut
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,19 +38,24 @@ class Corpus:
         text: The whole text; empty where the corpus has shards.
         shards: The open folder of shards; None where the corpus is a text.
         weight: The share of the training tokens that come from this corpus, in (0, 1].
+        validation: A text for validation, where one is given or names of files say it; if empty,
+            a share of the text is for validation, or the shards' own split.
     """
 
     name: str
     text: str = ""
     shards: ShardFolder | None = None
     weight: float = 1.0
+    validation: str = ""
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the content: of the shards, or of the text's UTF-8 bytes."""
-        if self.shards is not None:
-            return self.shards.fingerprint
-        return hashlib.sha256(self.text.encode("utf-8")).hexdigest()
+        digest = hashlib.sha256(self.text.encode("utf-8")).hexdigest()
+        digest = self.shards.fingerprint if self.shards else digest
+        if not self.validation:
+            return digest
+        return hashlib.sha256(f"{digest}\n{self.validation}".encode()).hexdigest()
 
 
 def fingerprint_of(corpora: list[Corpus]) -> str:
@@ -53,7 +66,9 @@ def fingerprint_of(corpora: list[Corpus]) -> str:
     return hashlib.sha256(together.encode("ascii")).hexdigest()
 
 
-def open_corpora(name: str, folder: Path = Path()) -> list[Corpus]:
+def open_corpora(
+    name: str, folder: Path = Path(), reading: Reading = WHOLE, validation: str = ""
+) -> list[Corpus]:
     """Open the corpus that a recipe names, or the corpora of a mixture with their weights.
 
     Texts are read whole; of shards only the headers and the index are read.
@@ -61,69 +76,85 @@ def open_corpora(name: str, folder: Path = Path()) -> list[Corpus]:
     Args:
         name: One of `NAMED`, a path, or a mixture of them: `a:0.7,b:0.3`.
         folder: The folder to look in for paths that the current folder doesn't have.
+        reading: Which column of rows holds the text.
+        validation: The name of a text for validation; empty holds out a part of each corpus.
 
     Raises:
-        RecipeError: The mixture can't be understood.
+        RecipeError: The mixture can't be understood, or has a corpus for validation.
         CorpusError: A corpus is missing, empty or damaged.
     """
     shares = parse_mixture(name, lambda path: recognise(path, folder).exists)
     sources = [(recognise(share, folder), weight) for share, weight in shares]
-    return [
+    held_out = recognise(validation, folder) if validation else None
+    without = held_out.path if held_out else None
+    corpora = [
         Corpus(source.name, shards=open_folder(source.path), weight=weight)
         if source.has_shards
-        else replace(_read(source), weight=weight)
+        else replace(_read(source, reading, without), weight=weight)
         for source, weight in sources
     ]
+    if held_out is None:
+        return corpora
+    what = f"data.validation_corpus = {validation}"
+    if len(corpora) > 1:
+        raise RecipeError(f"{what}, but {name} is a mixture: each corpus holds out its own part")
+    if held_out.has_shards:
+        raise RecipeError(f"{what} has shards: give a text, or rows")
+    read = _read(held_out, reading)
+    return [replace(corpora[0], validation="\n".join(filter(None, (read.text, read.validation))))]
 
 
-def load_corpus(name: str, folder: Path = Path()) -> Corpus:
-    """Read a text: a named one, a file, or the text files of a folder joined by newlines.
+def load_corpus(name: str, folder: Path = Path(), column: str = WHOLE.column) -> Corpus:
+    """Read a text: a named one, or the texts of a file or folder joined by newlines.
 
     Args:
         name: One of `NAMED`, or a path.
         folder: The folder to look in for paths that the current folder doesn't have.
+        column: The column of rows (JSON, CSV, parquet, Arrow) that holds the text.
 
     Raises:
         CorpusError: There is no such text, it is empty, or it isn't UTF-8.
     """
-    return _read(recognise(name, folder))
+    return _read(recognise(name, folder), replace(WHOLE, column=column))
 
 
-def _read(source: Source) -> Corpus:
-    """Read a source as a text, whatever its name says of its format."""
-    name, path = source.name, source.path
+def _read(source: Source, reading: Reading, without: Path | None = None) -> Corpus:
+    """Read the texts of a source, and say what is left out of it, and what has been joined."""
+    name = source.name
     if source.kind == "named":
         is_ours = name == "python-docs"
-        return Corpus(name, python_docs() if is_ours else _text_of(fetch(TINY_SHAKESPEARE)))
-    if not path.exists():
+        return Corpus(name, python_docs() if is_ours else _fetched(TINY_SHAKESPEARE))
+    if not source.exists:
         is_like_shards = Path(name).parent.name == "data" and not Path(name).suffix
         known = f"{', '.join(NAMED)}."
         if is_like_shards:
             known += f" A folder of shards is made by: groundup prepare SOURCE --out {name}"
         what = f"corpus {name} is neither a file or folder nor a known name"
         raise CorpusError(f"{what}. Known: {known}")
-    files = [path]
-    if path.is_dir():
-        texts = [file for file in source.files() if file.kind == "text" and not file.is_compressed]
-        files = [file.path for file in texts]
-        if not files:
-            looked = " ".join(TEXT_SUFFIXES)
-            raise CorpusError(f"folder {path} holds no text file. Looked for: {looked}")
-    text = "\n".join(map(_text_of, files))
+    listing = source.listing(without)
+    listing.announce(name)
+    texts, rows = {"": list[str](), "train": list[str](), "validation": list[str]()}, 0
+    for file in listing.files:
+        found = [one.text for one in documents_in(str(file.path), file.kind, reading)]
+        texts[file.split] += found
+        rows += len(found) if file.kind in COLUMNAR else 0
+    text, validation = "\n".join(texts[""] + texts["train"]), "\n".join(texts["validation"])
     if not text:
         raise CorpusError(f"corpus {name} is empty: 0 characters")
-    return Corpus(name, text)
+    if rows:
+        apart = "groundup prepare keeps them apart"
+        said = "%s: %s texts from the column %r, joined by newlines (%s)"
+        logger.info(said, name, f"{rows:,}", reading.column, apart)
+    if markers := text.count(END_OF_TEXT):
+        remedy = f"groundup prepare {shlex.quote(name)} --separator '{END_OF_TEXT}' --out FOLDER"
+        said = "%s: %s times %s is learned as text. To end documents there: %s"
+        logger.warning(said, name, f"{markers:,}", END_OF_TEXT, remedy)
+    return Corpus(name, text, validation=validation)
 
 
-def _text_of(path: Path) -> str:
-    """Read a file's text with its line endings as they are."""
-    try:
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        remedy = f"Convert it, for example with: iconv -f LATIN1 -t UTF-8 {path.name}"
-        raise not_utf8(str(path), error, remedy) from error
-    except OSError as error:
-        raise CorpusError(f"{path} can't be read: {error.strerror}") from error
+def _fetched(file: RemoteFile) -> str:
+    """The text of a file that may have to be downloaded."""
+    return fetch(file).read_bytes().decode("utf-8")
 
 
 def parse_mixture(given: str, exists: Callable[[str], bool]) -> list[tuple[str, float]]:

@@ -99,7 +99,7 @@ class Dataset:
         """Where windows begin that keep documents whole; None where the recipe cuts them."""
         if recipe.data.documents == "cut":
             return None
-        if END_OF_TEXT not in self.tokenizer.special_tokens:
+        if self.tokenizer.end_of_text is None:
             need = f"a tokenizer with {END_OF_TEXT}, which says where documents begin"
             lacks = f"that of {self.name} has none. Choose cut, or another --data.tokenizer"
             raise RecipeError(f"data.documents = whole needs {need}, but {lacks}")
@@ -123,9 +123,10 @@ def make_dataset(corpora: list[Corpus], recipe: Recipe, tokenizer: Tokenizer | N
         TokenizerError: A text has what the tokenizer can't encode.
     """
     if tokenizer is None:
-        tokenizer = CharacterTokenizer(set[str]().union(*(corpus.text for corpus in corpora)))
+        texts = (text for corpus in corpora for text in (corpus.text, corpus.validation))
+        tokenizer = CharacterTokenizer(set[str]().union(*texts))
     parts = tuple(_tokenize(corpus, recipe, tokenizer) for corpus in corpora)
-    start = tokenizer.special_tokens.get(END_OF_TEXT)
+    start = tokenizer.end_of_text
     streams = [stream for part in parts for stream in part.training.streams]
     start = start if start is None or any(start in one[:SAMPLE] for one in streams) else None
     name = corpora[0].name if len(corpora) == 1 else recipe.data.corpus
@@ -133,15 +134,21 @@ def make_dataset(corpora: list[Corpus], recipe: Recipe, tokenizer: Tokenizer | N
 
 
 def _tokenize(corpus: Corpus, recipe: Recipe, tokenizer: Tokenizer) -> TokenizedCorpus:
-    vocab_size = tokenizer.vocab_size
-    if corpus.shards is not None:
-        training, validation = (corpus.shards.tokens(name, vocab_size) for name in SPLITS)
+    vocab_size, shards = tokenizer.vocab_size, corpus.shards
+
+    def encoded(text: str) -> np.ndarray:
+        return tokenizer.encode(text).astype(token_dtype(vocab_size))
+
+    if shards is not None:
+        training, validation = (shards.tokens(name, vocab_size) for name in SPLITS)
     else:
-        tokens = tokenizer.encode(corpus.text).astype(token_dtype(vocab_size))
-        splits = cut_text(tokens, recipe.data.validation_fraction)
+        share = 0.0 if corpus.validation else recipe.data.validation_fraction
+        splits = cut_text(encoded(corpus.text), share)
         training, validation = (Tokens.of(part, corpus.name) for part in splits)
+    if corpus.validation:
+        shards, validation = None, Tokens.of(encoded(corpus.validation), corpus.name)
     check_length(corpus.name, training, validation, recipe.model.block_size)
-    size = bytes_per_token(corpus.shards, validation, tokenizer)
+    size = bytes_per_token(shards, validation, tokenizer)
     stated = corpus.name, corpus.weight, corpus.fingerprint
     return TokenizedCorpus(*stated, training, validation, size)
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from groundup.data.formats import INDEX, kind_of, split_files
+from groundup.data.formats import FORMAT, INDEX, kind_of, split_files, split_of
 from groundup.data.shard_file import Shard, open_shard
 from groundup.data.splits import SPLITS, Tokens, check_range
 from groundup.errors import CorpusError
 from groundup.files import read_json
 
-FORMAT, VERSION = "groundup shards", 1
+VERSION = 1
 TOKENIZER_FOLDER = "tokenizer"
 # tokens: a corpus up to this size is verified at opening, a larger one as it is read
 READ_WHOLE = 2**27
@@ -135,8 +135,8 @@ def _open_foreign(path: Path) -> ShardFolder:
         remedy = "Make shards with: groundup prepare SOURCE --out FOLDER"
         raise CorpusError(f"{path} isn't there. {remedy}")
     files = split_files(path) if path.is_dir() else [path]
-    validation = [file for file in files if "val" in file.name]
-    training = [file for file in files if "val" not in file.name]
+    validation = [file for file in files if split_of(Path(file.name)) == "validation"]
+    training = [file for file in files if file not in validation]
     if not training or not validation:
         has = f"{len(training)} shards for training and {len(validation)} for validation"
         remedy = "both are needed: give the folder that has them"

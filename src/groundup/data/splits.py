@@ -118,4 +118,7 @@ def check_length(name: str, training: Tokens, validation: Tokens, block_size: in
         has += f"{longest:,} tokens for training and {longest_held_out:,} for validation"
         needs = f"model.block_size = {block_size} needs {need:,} and 2"
         remedy = "Lower model.block_size, or give more text"
+        if longest_held_out < 2:
+            remedy = "Give a text for it with --data.validation-corpus, or hold out more: "
+            remedy += "--data.validation-fraction of a text, prepare --validation 0.1 of shards"
         raise CorpusError(f"corpus {name} is too short: {has}, but {needs}. {remedy}")

@@ -160,6 +160,7 @@ def _damage(statistics: Statistics, where: str = "") -> list[Finding]:
 
 
 _CAUSES = {
+    "literal markers": "learned as text; end documents there: prepare --separator '<|endoftext|>'",
     "replacement characters": "U+FFFD stands where bytes were not UTF-8 and the text is lost",
     "lone surrogates": "halves of pairs from JSON escapes, written as U+FFFD",
     "NUL characters": "binary data, or UTF-16 read as something else",

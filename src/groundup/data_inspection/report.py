@@ -14,7 +14,7 @@ from groundup.data_inspection.ngrams import NGRAM, chunks, separators
 from groundup.data_inspection.shards import examine_shards, verify
 from groundup.data_inspection.statistics import Statistics
 from groundup.errors import CorpusError
-from groundup.tokenizers.base import END_OF_TEXT, Tokenizer, tokenizer_sha256
+from groundup.tokenizers.base import Tokenizer, tokenizer_sha256
 from groundup.tokenizers.load import load_tokenizer
 
 SHORT_TOKEN = 2.0  # bytes: where tokens are characters, about, 13 of them are in every text
@@ -89,7 +89,7 @@ def inspect(
     Raises:
         CorpusError: A shard or the index is damaged.
     """
-    separator = tokenizer.special_tokens.get(END_OF_TEXT) if tokenizer else None
+    separator = tokenizer.end_of_text if tokenizer else None
     rows: list[Finding] = []
     # foreign shards say nothing of their largest token
     if thorough or (tokenizer and not folder.index):

@@ -23,7 +23,11 @@ MOJIBAKE = re.compile("Â[\x80-\xbf]|Ã[\x80-\xbf]|â[€\x80]|ï»¿|ï¿½|ð[
 # what every kind of damage beyond ASCII holds, but for controls
 SUSPECTS = "ÂÃâïð" + REPLACEMENT + BYTE_ORDER_MARK
 
+# What public corpora write where a document or a line ends; text never becomes a special token.
+MARKERS = ("<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<eos>", "</s>", "[SEP]")
+
 KINDS: dict[str, Callable[[str], int]] = {
+    "literal markers": lambda text: sum(map(text.count, MARKERS)),
     "replacement characters": lambda text: text.count(REPLACEMENT),
     "lone surrogates": lambda text: len(SURROGATES.findall(text)),
     "NUL characters": lambda text: text.count("\0"),
@@ -94,8 +98,11 @@ class Statistics:
         # What is left is what is new or looks damaged, and characters beyond ASCII: in most
         # documents nothing.
         unusual = data.translate(None, self._ascii)
-        if unusual and not self._is_familiar(beyond := unusual.decode("utf-8")):
+        beyond = unusual.decode("utf-8")
+        is_new = bool(unusual) and not self._is_familiar(beyond)
+        if is_new:
             self._learn(set(beyond))
+        if is_new or any(marker.encode("ascii") in data for marker in MARKERS):
             self._look_for_damage(text, origin)
 
     def _is_familiar(self, characters: str) -> bool:

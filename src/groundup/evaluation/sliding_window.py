@@ -37,6 +37,8 @@ def losses_of(
     stride: int,
     batch_size: int,
     progress: Callable[[int], None] = lambda _: None,
+    *,
+    window: int = 0,
 ) -> np.ndarray:
     """Compute the loss in nats of each token but the first: [tokens] -> [tokens - 1] float32.
 
@@ -51,7 +53,7 @@ def losses_of(
         EvaluationError: A loss isn't finite.
     """
     losses = np.empty(max(0, len(stream) - 1), dtype=np.float32)
-    for first, found in sliding_losses(model, stream, stride, batch_size):
+    for first, found in sliding_losses(model, stream, stride, batch_size, window):
         losses[first : first + len(found)] = found
         progress(first + len(found))
     if not np.isfinite(losses).all():
@@ -63,7 +65,7 @@ def losses_of(
 
 
 def sliding_losses(
-    model: Model, stream: np.ndarray, stride: int, batch_size: int
+    model: Model, stream: np.ndarray, stride: int, batch_size: int, window: int = 0
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Compute the loss in nats of each token but the first, in order, window after window.
 
@@ -75,11 +77,12 @@ def sliding_losses(
         stream: The tokens, [tokens].
         stride: The number of tokens from one window to the next, from 1 to block_size.
         batch_size: How many windows are computed together.
+        window: The number of tokens of a window; 0 takes block_size.
 
     Yields:
         The index of a batch's first loss among all losses, and the batch's losses, [some].
     """
-    window, targets = model.block_size, len(stream) - 1
+    window, targets = window or model.block_size, len(stream) - 1
     windows = 1 + max(0, -(-(targets - window) // stride)) if targets > 0 else 0
     for number in range(0, windows, batch_size):
         chosen = range(number, min(number + batch_size, windows))

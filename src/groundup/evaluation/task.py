@@ -71,6 +71,8 @@ class Settings:
         corpus: The name of a text.
         stride: The number of tokens from one window to the next; None takes half of the model's
             context.
+        column: The column of rows that holds the text; None takes `text`.
+        window: The number of tokens of a window; None takes the context, up to 2,048.
     """
 
     limit: int | None = None
@@ -80,6 +82,8 @@ class Settings:
     convention: str = "both"
     corpus: str | None = None
     stride: int | None = None
+    column: str | None = None
+    window: int | None = None
 
 
 @dataclass(frozen=True)
@@ -200,6 +204,7 @@ def evaluate(
     task: str = "hellaswag",
     *,
     corpus: str | None = None,
+    column: str | None = None,
     file: Path | None = None,
     limit: int | None = None,
     batch_size: int = 8,
@@ -210,6 +215,7 @@ def evaluate(
         loaded: The model, as `load_model` returns it, on the device that computes.
         task: hellaswag, loss or choices.
         corpus: For the loss, the name of a text.
+        column: For the loss, the column of rows that holds the text; None takes `text`.
         file: A file of items, where a task has items.
         limit: How many items, tokens or characters are read at most; None reads all.
         batch_size: How many items or windows are computed together.
@@ -224,7 +230,7 @@ def evaluate(
     """
     if task not in TASKS:
         raise EvaluationError(f"there is no task {task}. Known: {', '.join(TASKS)}")
-    settings = Settings(limit, batch_size, file, corpus=corpus)
+    settings = Settings(limit, batch_size, file, corpus=corpus, column=column)
     named = NamedModel.of(loaded, loaded.title)
     return open_task(task, settings).evaluate(named, lambda _what, _total: lambda _done: None)
 

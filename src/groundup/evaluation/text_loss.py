@@ -3,12 +3,12 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from groundup.data.corpora import Corpus, open_corpora
+from groundup.data.corpora import WHOLE, Corpus, open_corpora
 from groundup.data.dataset import check_tokenizer
 from groundup.data.splits import Tokens, check_range
 from groundup.errors import EvaluationError
@@ -34,6 +34,10 @@ from groundup.evaluation.task import (
 from groundup.evaluation.units import bits_per_byte, loss_in_units, perplexity
 from groundup.models.registry import Model
 from groundup.tokenizers.base import Tokenizer
+
+WINDOW = (
+    2048  # tokens at most, unless --window says more: a context of 40,960 needs 20 times as much
+)
 
 
 @dataclass(frozen=True)
@@ -107,11 +111,12 @@ class TextLoss(Result):
 
 
 class Scope(NamedTuple):
-    """What a model reads of a text: the part in words, its tokens, and the windows' stride."""
+    """What a model reads of a text: which part, in words, its tokens, and stride and window."""
 
     part: str
     tokens: Tokens
     stride: int
+    window: int
 
     @property
     def targets(self) -> int:
@@ -145,7 +150,7 @@ class LossComparison(Finding):
             "bits_per_byte": (bits.sum(axis=1) / passages.sizes.sum()).tolist(),
             **paired_rate(bits[1] - bits[0], passages.sizes).to_json(),
             "lower_in": [int((bits[0] < bits[1]).sum()), int((bits[1] < bits[0]).sum())],
-            "block_size": [named.model.block_size for named in self.models],
+            "block_size": [scope.window for scope in self.scopes],
             "stride": [scope.stride for scope in self.scopes],
             "seconds": self.seconds,
         }
@@ -183,7 +188,7 @@ class TextLossTask(Task):
     """The task that measures the loss on a text, or on the validation split of shards."""
 
     name: ClassVar = "loss"
-    flags: ClassVar = ("corpus", "stride")
+    flags: ClassVar = ("corpus", "column", "stride", "window")
     corpus: Corpus
     settings: Settings
 
@@ -192,15 +197,15 @@ class TextLossTask(Task):
         """Open the text that the settings name."""
         if settings.corpus is None:
             raise EvaluationError("--task loss needs a text: --corpus FILE, or a folder of shards")
-        return cls(only_corpus(settings.corpus), settings)
+        return cls(only_corpus(settings.corpus, settings.column), settings)
 
     def evaluate(self, named: NamedModel, progress: Progress) -> TextLoss:
         """Measure a model's loss on the text, or on its first tokens if the settings limit them."""
         scope = self._scope(named)
         if not scope.targets:
             raise EvaluationError(
-                f"corpus {self.corpus.name} has {len(scope.tokens)} tokens: a loss needs 2. Give "
-                "more text"
+                f"{scope.part} of {self.corpus.name} has {len(scope.tokens)} tokens: a loss needs "
+                f"2. {'Raise --limit' if self.settings.limit else 'Give more text'}"
             )
         tell = progress("tokens", scope.targets)
         return text_loss(named, self.corpus.name, scope, self.settings.batch_size, tell)
@@ -230,24 +235,30 @@ class TextLossTask(Task):
         if sum(map(len, found)) < 2:
             raise EvaluationError(
                 f"corpus {self.corpus.name} is too short: a comparison needs 2 passages of "
-                f"{SIZE:,} bytes at least. Give more text"
+                f"{SIZE:,} bytes at least. "
+                f"{'Raise --limit' if self.settings.limit else 'Give more text'}"
             )
         return LossComparison(both, self.corpus.name, scopes, Passages.joined(found), seconds)
 
-    def _stride(self, model: Model) -> int:
-        """The tokens from one window to the next: as given, or half of the context."""
-        stride = self.settings.stride
-        stride = max(1, model.block_size // 2) if stride is None else stride
-        if not 1 <= stride <= model.block_size:
+    def _windows(self, model: Model) -> tuple[int, int]:
+        """The tokens from one window to the next, and those of a window."""
+        window, stride = self.settings.window, self.settings.stride
+        window = min(model.block_size, WINDOW) if window is None else window
+        if not 1 <= window <= model.block_size:
             raise EvaluationError(
-                f"--stride {stride} must be from 1 to the model's context, {model.block_size}: "
-                "windows further apart would leave tokens out"
+                f"--window {window} must be from 1 to the model's context, {model.block_size}"
             )
-        return stride
+        stride = max(1, window // 2) if stride is None else stride
+        if not 1 <= stride <= window:
+            raise EvaluationError(
+                f"--stride {stride} must be from 1 to the windows' {window} tokens: windows "
+                "further apart would leave tokens out"
+            )
+        return stride, window
 
     def _scope(self, named: NamedModel, paired: bool = False) -> Scope:
         """What the model reads; of a text for two tokenizers, `limit` counts characters."""
-        stride, limit, corpus = self._stride(named.model), self.settings.limit, self.corpus
+        windows, limit, corpus = self._windows(named.model), self.settings.limit, self.corpus
         if corpus.shards is not None:
             part, tokens = "the validation split", shard_tokens(corpus, named)
         elif paired:
@@ -255,28 +266,34 @@ class TextLossTask(Task):
             if len(text) < len(corpus.text):
                 part = f"the first {len(text):,} characters"
             stream = encode_unchanged(text, named.tokenizer)
-            return Scope(part, Tokens.of(stream, corpus.name), stride)
+            return Scope(part, Tokens.of(stream, corpus.name), *windows)
         else:
-            stream = named.tokenizer.encode(corpus.text)
+            stream = encode_unchanged(corpus.text, named.tokenizer)
             part, tokens = "the whole text", Tokens.of(stream, corpus.name)
         if limit is not None and limit < len(tokens):
             part, tokens = f"the first {limit:,} tokens of {part}", first_tokens(tokens, limit)
-        return Scope(part, tokens, stride)
+        return Scope(part, tokens, *windows)
 
 
-def only_corpus(name: str) -> Corpus:
-    """Open the corpus of that name, which must be a single one.
+def only_corpus(name: str, column: str | None = None) -> Corpus:
+    """Open the one corpus that a name means.
+
+    Args:
+        name: The name.
+        column: The column of rows that holds the text; None takes `text`.
 
     Raises:
         CorpusError: There is no such corpus.
         EvaluationError: The name means a mixture.
     """
-    corpora = open_corpora(name)
+    corpora = open_corpora(name, reading=replace(WHOLE, column=column or WHOLE.column))
     if len(corpora) != 1:
         raise EvaluationError(
             f"--corpus {name} is a mixture: evaluate its {len(corpora)} corpora one by one"
         )
-    return corpora[0]
+    corpus = corpora[0]
+    # where names say which texts are for validation, these count, as of shards
+    return replace(corpus, text=corpus.validation or corpus.text, validation="")
 
 
 def shard_tokens(corpus: Corpus, named: NamedModel) -> Tokens:
@@ -304,8 +321,8 @@ def encode_unchanged(text: str, tokenizer: Tokenizer) -> np.ndarray:
     stream = tokenizer.encode(text)
     if tokenizer.decode_bytes(stream) != text.encode("utf-8"):
         raise EvaluationError(
-            "its tokenizer changes the text before it reads it, so the bytes of the two can't be "
-            "paired. Compare on a text in Unicode's form NFC"
+            "its tokenizer changes the text before it reads it, so its losses aren't those of the "
+            "text's bytes. Give a text in Unicode's form NFC"
         )
     return stream
 
@@ -351,7 +368,7 @@ def text_loss(
     passages.sort(key=lambda passage: passage.loss)
     return TextLoss(
         *(named.name, corpus, scope.part, count, size, total / count),
-        *(scope.stride, named.model.block_size, time.perf_counter() - started),
+        *(scope.stride, scope.window, time.perf_counter() - started),
         worst=passages[: -SHOWN - 1 : -1],
         best=passages[:SHOWN],
     )
@@ -370,6 +387,7 @@ def read_streams(
         losses = losses_of(
             *(named.model, stream, scope.stride, batch_size),
             lambda some, before=done: progress(before + some),
+            window=scope.window,
         )
         yield Reading(counts[stream], losses)
         done += len(losses)

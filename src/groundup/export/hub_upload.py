@@ -112,6 +112,7 @@ def upload(files: Files, repository: str, *, public: bool, force: bool) -> str:
     Raises:
         ExportError: There is no token, or the hub refuses.
     """
+    hub.endpoint()  # a broken one keeps the package from being imported
     from huggingface_hub import CommitOperationAdd, HfApi, constants, get_session
     from huggingface_hub.utils import disable_progress_bars
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from groundup.errors import GenerationError, TokenizerError
 from groundup.models.registry import Model, cache_for, hidden_states
 from groundup.models.sampling import next_token
-from groundup.tokenizers.base import END_OF_TEXT, Tokenizer
+from groundup.tokenizers.base import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ def stream_text(
         ends: Other tokens that end a text.
     """
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    ends |= {token for name, token in tokenizer.special_tokens.items() if name == END_OF_TEXT}
+    ends |= set() if tokenizer.end_of_text is None else {tokenizer.end_of_text}
     for token in stream_tokens(model, tokens, settings, tokenizer.vocab_size, ends):
         yield decoder.decode(tokenizer.decode_bytes([token]))
     if rest := decoder.decode(b"", final=True):

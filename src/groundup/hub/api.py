@@ -62,7 +62,15 @@ def endpoint() -> str:
         CorpusError: `HF_ENDPOINT` isn't an address.
     """
     url = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
-    if not re.match(r"https?://[^/]", url):
+    if "@" in url:  # secrets are never shown
+        remedy = "Leave them out; a token is given with HF_TOKEN."
+        raise CorpusError(f"HF_ENDPOINT holds a user's name or password. {remedy}")
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address or not re.fullmatch(r"[!-~]+", url):
         raise CorpusError(
             f"HF_ENDPOINT={url} is no address. It begins with https:// (or http://), as {HUB} does."
         )
@@ -73,10 +81,18 @@ def token() -> str | None:
     """Return the token of the user's account on the hub, or None without one.
 
     It is what HF_TOKEN holds or `hf auth login` stored.
+
+    Raises:
+        CorpusError: The token holds a character that no token has.
     """
+    endpoint()  # a broken one keeps the package from being imported
     from huggingface_hub import get_token  # takes 0.1 s
 
-    return get_token()
+    found = get_token()
+    if found and (wrong := re.search("[^!-~]", found)):
+        what = f"character {wrong.start() + 1} is {wrong[0]!a}, a quotation mark perhaps"
+        raise CorpusError(f"HF_TOKEN, or what `hf auth login` kept, is no token: its {what}.")
+    return found
 
 
 def refuse_offline(what: object) -> None:

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from groundup.errors import CheckpointError, CorpusError
 from groundup.files import write_whole
-from groundup.hub.api import COMMIT, Repository, commit_of, refuse_offline
+from groundup.hub.api import COMMIT, Repository, commit_of, endpoint, refuse_offline
 from groundup.hub.download import RemoteFile, complete
 from groundup.hub.http import RetryPolicy, reason
 
@@ -80,6 +80,7 @@ def kept_by_hugging_face(repository: Repository, path: str) -> Path | bool:
         The file's path; if the file isn't there, whether the cache knows that the repository lacks
         the file.
     """
+    endpoint()  # a broken one keeps the package from being imported
     from huggingface_hub import try_to_load_from_cache  # takes 0.1 s
 
     try:

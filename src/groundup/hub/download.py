@@ -123,16 +123,24 @@ def _size(path: Path) -> int:
 def _goes_on_from(response: Any, remote: RemoteFile, have: int) -> int:
     """The byte that the answer begins with: `have`, or 0 where all is sent again.
 
-    Raises TransferError for another part than the one that was asked for, and CorpusError for a
-    file of another size (the page of a log-in, say), before a byte of it is kept.
+    Raises TransferError for another part than the one that was asked for or one of unknown length,
+    and CorpusError for a web page or a file of another size, before a byte of it is kept.
     """
+    if response.headers.get_content_type() == "text/html" and not remote.path.endswith(".html"):
+        raise CorpusError(
+            f"{remote.url} answers with a web page (a log-in, perhaps) instead of {remote.path}"
+        )
+    announced = response.headers.get("Content-Length") or ""
+    if have and response.status != 206 and not announced.isdigit():
+        raise TransferError(
+            f"asked for the bytes from {have:,} on, the server sent something of unknown length"
+        )
     have = have if response.status == 206 else 0
     stated = response.headers.get("Content-Range") or ""
     if response.status == 206 and not re.match(rf"bytes {have}-", stated):
         raise TransferError(
             f"asked for the bytes from {have:,} on, the server sent: {stated or 'no range'}"
         )
-    announced = response.headers.get("Content-Length") or ""
     if announced.isdigit() and have + int(announced) != remote.size:
         raise CorpusError(
             f"{remote.url} has {have + int(announced):,} bytes instead of {remote.size:,}: "

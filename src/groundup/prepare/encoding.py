@@ -4,14 +4,18 @@ A document's digest decides whether the document is for validation, in which sha
 where in that shard. So neither the order of the files nor the number of workers changes a shard;
 added documents move no other document between the splits; and equal documents end up side by side.
 
-A run file holds some of a part's documents, sorted by shard, so few that little memory is needed:
+A run file holds some of a part's documents, those for training first, each split in the order of
+its shards, so few that little memory is needed:
 
-    for each shard the number of documents and of tokens before its own: [shards + 1, 2] uint64
+    the number of documents of each split: [2] uint64
     the documents, a row of DOCUMENT each
     the tokens of the documents
+
+A shard is a range of that order, so how many there are is decided when all tokens are counted.
 """
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +27,15 @@ from groundup.data.permutation import random_key
 from groundup.data.splits import validates
 from groundup.errors import CorpusError, TokenizerError
 from groundup.files import open_whole
-from groundup.tokenizers.base import END_OF_TEXT, Tokenizer
+from groundup.tokenizers.base import END_OF_TEXT, TOKENIZER_CONFIG_FILE, Tokenizer
 
-DOCUMENT = np.dtype([("order", "<u8"), ("digest", "S16"), ("tokens", "<u4"), ("bytes", "<u4")])
-BOUND = np.dtype("<u8")
-SHARD_TOKENS = 2**25  # of a shard, about: what phase two holds in memory
+# `end` is that of the document's tokens among those of its run
+DOCUMENT = np.dtype(
+    [("order", "<u8"), ("digest", "S16"), ("end", "<u8"), ("tokens", "<u4"), ("bytes", "<u4")]
+)
+TABLE = 16  # where a run has its rows, after the two counts
+SHARD_TOKENS = 2**25  # of a shard, about
+HELD_TOKENS = 2**26  # what phase two holds in memory at most
 RUN_TOKENS = 2**23  # of a run, about: what phase one holds in memory
 TOKENS_OF_A_ROW = 128  # that take as much memory as what is kept of a document beside its tokens
 DIGEST_BYTES = 16
@@ -37,29 +45,15 @@ ByNumber = dict[int, np.ndarray]  # the tokens of documents
 
 @dataclass(frozen=True)
 class Layout:
-    """How documents are spread over the shards of both splits.
+    """Which split a document belongs to, and where in it the document comes.
 
     Args:
         seed: Decides the order of the documents.
         validation: The share of the documents that is for validation.
-        training_shards: The number of shards for training.
-        validation_shards: The number of shards for validation.
     """
 
     seed: int
     validation: float
-    training_shards: int
-    validation_shards: int
-
-    @property
-    def shards(self) -> int:
-        """The number of shards of both splits; those for training come first."""
-        return self.training_shards + self.validation_shards
-
-    def place_of(self, shard: int) -> tuple[str, int]:
-        """Give a shard's split, and the shard's number in that split."""
-        number = shard - self.training_shards
-        return ("train", shard) if number < 0 else ("validation", number)
 
     def validates(self, digest: bytes) -> bool:
         """Tell whether the document with this digest belongs to the validation split."""
@@ -76,22 +70,31 @@ class Layout:
         """
         return random_key(self.seed, np.frombuffer(digests.tobytes(), "<u8")[1::2])
 
-    def shards_of(self, validates: np.ndarray, orders: np.ndarray) -> np.ndarray:
-        """Give the number of each document's shard.
 
-        Each shard of a split holds a range of `orders`. The shards for training come first.
+@dataclass(frozen=True)
+class ShardPlace:
+    """One of a split's shards, which share the order of all documents evenly.
 
-        Args:
-            validates: Whether each document is for validation, [documents] bool.
-            orders: What `orders` gives for the documents, [documents] uint64.
+    Args:
+        split: `train` or `validation`.
+        number: The shard's number in its split.
+        of: The number of shards in the split.
+    """
 
-        Returns:
-            [documents] int64.
-        """
-        counts = np.array([self.training_shards, self.validation_shards], np.uint64)
-        shards = (orders >> np.uint64(32)) * np.where(validates, counts[1], counts[0])
-        first = np.where(validates, self.training_shards, 0)
-        return (shards >> np.uint64(32)).astype(np.int64) + first
+    split: str
+    number: int
+    of: int
+
+    @property
+    def orders(self) -> tuple[int, int]:
+        """The range of `Layout.orders` that the shard holds."""
+        low, high = self.number << 32, (self.number + 1) << 32
+        return -(-low // self.of) << 32, -(-high // self.of) << 32
+
+
+def number_of_shards(tokens: int) -> int:
+    """Give the number of shards for so many tokens: one for each SHARD_TOKENS, about."""
+    return max(1, round(tokens / SHARD_TOKENS))
 
 
 def digest_of(data: bytes) -> bytes:
@@ -99,15 +102,27 @@ def digest_of(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
 
 
-def separator_of(tokenizer: Tokenizer) -> int | None:
-    """Give the token before each document: end-of-text, else the end of a line, else none."""
-    if END_OF_TEXT in tokenizer.special_tokens:
-        return tokenizer.special_tokens[END_OF_TEXT]
+def separator_of(tokenizer: Tokenizer, name: str = "") -> int:
+    """Give the token before each document: end-of-text, else the end of a line.
+
+    Args:
+        tokenizer: The tokenizer.
+        name: What the user calls the tokenizer, for messages.
+
+    Raises:
+        TokenizerError: The tokenizer has neither.
+    """
+    if tokenizer.end_of_text is not None:
+        return tokenizer.end_of_text
     try:
         ids = tokenizer.encode("\n")
     except TokenizerError:
-        return None
-    return int(ids[0]) if len(ids) == 1 else None
+        ids = []
+    if len(ids) != 1:
+        what = f"tokenizer {name} has no {END_OF_TEXT}, states no other end of a text"
+        remedy = f"State one as eos_token in {TOKENIZER_CONFIG_FILE}, or take another --tokenizer"
+        raise TokenizerError(f"{what}, and has no one token for the end of a line. {remedy}")
+    return int(ids[0])
 
 
 def repaired(text: str) -> str:
@@ -141,7 +156,7 @@ class RunWriter:
     Args:
         folder: Where the run files go.
         name: What the names of the run files begin with.
-        layout: How documents are spread over the shards.
+        layout: In which order the documents come.
         dtype: The type of the tokens.
     """
 
@@ -155,15 +170,16 @@ class RunWriter:
         self.tokens: list[np.ndarray] = []
         self.count = 0
 
-    def add(self, tokens: np.ndarray, digest: bytes, size: int) -> None:
+    def add(self, tokens: np.ndarray, digest: bytes, size: int, validates: bool) -> None:
         """Add a document, and write a run file if there are enough documents to fill one.
 
         Args:
             tokens: The tokens of the document, [tokens].
             digest: What identifies the document.
             size: The size of the document in bytes.
+            validates: Whether the document belongs to the validation split.
         """
-        self.rows.append((digest, len(tokens), size, self.layout.validates(digest)))
+        self.rows.append((digest, len(tokens), size, validates))
         self.tokens.append(tokens.astype(self.dtype))
         self.count += len(tokens) + TOKENS_OF_A_ROW
         if self.count >= RUN_TOKENS:
@@ -177,29 +193,26 @@ class RunWriter:
         documents = np.empty(len(digests), DOCUMENT)
         documents["digest"], documents["tokens"], documents["bytes"] = digests, lengths, sizes
         documents["order"] = self.layout.orders(documents["digest"])
-        shards = self.layout.shards_of(validates, documents["order"])
-        by_shard = np.argsort(shards, kind="stable")
-        documents = documents[by_shard]
-        bounds = np.zeros((self.layout.shards + 1, 2), BOUND)
-        bounds[1:, 0] = np.cumsum(np.bincount(shards, minlength=self.layout.shards))
-        ends = np.concatenate([[0], np.cumsum(documents["tokens"], dtype=np.uint64)])
-        bounds[:, 1] = ends[bounds[:, 0].astype(np.int64)]
+        in_order = np.lexsort((documents["order"], validates))
+        documents = documents[in_order]
+        documents["end"] = np.cumsum(documents["tokens"], dtype=np.uint64)
+        counts = np.array([(~validates).sum(), validates.sum()], "<u8")
         self.names.append(f"{self.name}-{len(self.names):04d}.run")
         with open_whole(self.folder / self.names[-1], self.folder) as file:
-            file.write(bounds.tobytes())
+            file.write(counts.tobytes())
             file.write(documents.tobytes())
-            for number in by_shard:
+            for number in in_order:
                 file.write(self.tokens[number].data)
         self._start()
 
 
 def read_shard(
-    runs: list[Path], layout: Layout, shard: int, dtype: np.dtype
+    runs: list[Path], place: ShardPlace, dtype: np.dtype
 ) -> Iterator[tuple[Any, np.ndarray, bool]]:
     """Read a shard's documents from the run files, in the order of the shard.
 
-    At most about 2 * SHARD_TOKENS tokens are held in memory. If a shard has more, because its size
-    was underestimated or it has many equal documents, the run files are read several times.
+    At most about HELD_TOKENS tokens are held in memory. If a shard has more, because it has many
+    equal documents, the run files are read several times.
 
     Yields:
         A row of DOCUMENT, the document's tokens, and whether the document equals the one before.
@@ -207,11 +220,11 @@ def read_shard(
     Raises:
         CorpusError: A run file ends early.
     """
-    pieces = [_Piece(path, layout, shard, dtype) for path in runs]
+    pieces = [_Piece(path, place, dtype) for path in runs]
     rows = np.concatenate([np.empty(0, DOCUMENT), *(piece.read_rows() for piece in pieces)])
     ends = np.cumsum([len(piece) for piece in pieces])
     order = np.lexsort((rows["digest"], rows["order"]))
-    stretches = np.cumsum(rows["tokens"][order], dtype=np.int64) // (2 * SHARD_TOKENS)
+    stretches = np.cumsum(rows["tokens"][order], dtype=np.int64) // HELD_TOKENS
     before = None
     for stretch in np.split(order, np.flatnonzero(np.diff(stretches)) + 1):
         wanted = np.zeros(len(rows), dtype=bool)
@@ -228,20 +241,31 @@ def read_shard(
 class _Piece:
     """What a run has for one shard."""
 
-    def __init__(self, path: Path, layout: Layout, shard: int, dtype: np.dtype) -> None:
+    def __init__(self, path: Path, place: ShardPlace, dtype: np.dtype) -> None:
         self.path, self.dtype = path, dtype
-        bounds = self._read(16 * shard, BOUND, 4).reshape(2, 2).tolist()
-        (self.first, self.first_token), (self.end, self.end_token) = bounds
-        documents, _ = self._read(16 * layout.shards, BOUND, 2).tolist()
-        self.table = 16 * (layout.shards + 1)
-        self.body = self.table + documents * DOCUMENT.itemsize
+        training, validation = self._read(0, np.dtype("<u8"), 2).tolist()
+        self.body = TABLE + (training + validation) * DOCUMENT.itemsize
+        first, end = (0, training) if place.split == "train" else (training, training + validation)
+        low, high = place.orders
+        try:
+            rows = np.memmap(path, DOCUMENT, "r", TABLE, end) if end > first else []
+        except ValueError as error:
+            raise self._ends_early() from error
+
+        def place_of(order: int, after: int) -> int:
+            return bisect_left(range(end), order, after, end, key=lambda at: int(rows[at]["order"]))
+
+        self.first = place_of(low, first)
+        self.end = place_of(high, self.first)
+        self.first_token = int(rows[self.first - 1]["end"]) if 0 < self.first < self.end else 0
+        self.end_token = int(rows[self.end - 1]["end"]) if self.first < self.end else 0
 
     def __len__(self) -> int:
         return self.end - self.first
 
     def read_rows(self) -> np.ndarray:
         """[documents] DOCUMENT"""
-        return self._read(self.table + self.first * DOCUMENT.itemsize, DOCUMENT, len(self))
+        return self._read(TABLE + self.first * DOCUMENT.itemsize, DOCUMENT, len(self))
 
     def read_tokens(self, rows: np.ndarray, begin: int, wanted: np.ndarray) -> ByNumber:
         """The tokens of the documents that are wanted, by their numbers, the first `begin`."""
@@ -262,5 +286,8 @@ class _Piece:
             file.seek(offset)
             read = np.fromfile(file, dtype, count)
         if len(read) < count:
-            raise CorpusError(f"{self.path} ends early: delete the output folder and prepare again")
+            raise self._ends_early()
         return read
+
+    def _ends_early(self) -> CorpusError:
+        return CorpusError(f"{self.path} ends early: delete the output folder and prepare again")

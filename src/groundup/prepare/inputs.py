@@ -1,24 +1,21 @@
 """Divides the source of a preparation into parts that can be read independently of each other."""
 
-import logging
-from collections import Counter
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
-from groundup.data.formats import COMPRESSED, NAMED, ROW_SUFFIXES, TEXT_SUFFIXES, Source, recognise
+from groundup.data.corpora import load_corpus
+from groundup.data.documents import Document, cut_of, documents_in, passages_of
+from groundup.data.encodings import Reading
+from groundup.data.formats import LONGEST_LINE, NAMED, Kind, Source, recognise
 from groundup.errors import CorpusError
-from groundup.prepare.hub_datasets import RemoteParquet, list_files, named_dataset
-
-logger = logging.getLogger(__name__)
+from groundup.prepare.hub_datasets import RemoteParquet, download, list_files, named_dataset
 
 PART = 2**25  # bytes of a file that a part has, about
-PASSAGE = 2**13  # bytes of a text file that make a document, at least
 TEXT_PER_BYTE = 2  # of a parquet file
 TEXT_OF_COMPRESSED = 4
-LONGEST_LINE = 2**27  # bytes of JSON
-READABLE = ("text", "rows", "parquet")
 CHANGED = "{} has changed since this preparation began: what is prepared already was another text."
 
 
@@ -27,13 +24,14 @@ class Part:
     """A part of a source: a file, several small files, or a range of bytes or row groups of a file.
 
     Args:
-        kind: text, rows (JSON lines), parquet, remote (parquet on the hub) or named.
+        kind: One of `formats.READABLE`, remote (parquet on the hub) or named.
         files: One file, or several small files of the same kind.
         size: The approximate number of bytes of text.
         first: Where the part begins in its one file, in bytes or row groups.
         last: Where the part ends in that file; None reads to the end.
         facts: The size and the time of change of each file when the parts were planned.
         remote: The file on the hub, if the part is one.
+        split: `train` or `validation` where the source says it; empty where digests decide.
     """
 
     kind: str
@@ -43,6 +41,7 @@ class Part:
     last: int | None = None
     facts: tuple[tuple[int, int], ...] = ()
     remote: RemoteParquet | None = None
+    split: str = ""
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Part":
@@ -64,13 +63,44 @@ class Part:
                 )
 
 
-def find_parts(source: str, column: str, sample: str = "", *, announce: bool = False) -> list[Part]:
+def read_documents(part: Part, reading: Reading, downloads: Path = Path()) -> Iterator[Document]:
+    """Read the documents of a part in order, without empty ones.
+
+    Args:
+        part: The part.
+        reading: How documents are read.
+        downloads: The folder for files that are downloaded from the hub.
+
+    Raises:
+        CorpusError: A file has changed, is damaged, or isn't what its name says.
+    """
+    part.check_unchanged()
+    for name in part.files:
+        if part.kind == "named":
+            text = io.BytesIO(load_corpus(name).text.encode())
+            yield from passages_of(text.read, name, 0, reading)
+            continue
+        path, kind = name, part.kind
+        if part.remote:
+            path, kind = str(download(part.remote, downloads)), "parquet"
+        yield from documents_in(path, cast(Kind, kind), reading, part.first, part.last)
+
+
+def find_parts(
+    source: str,
+    reading: Reading,
+    sample: str = "",
+    without: Path | None = None,
+    *,
+    announce: bool = False,
+) -> list[Part]:
     """Find the parts of a file, a folder, a named corpus or a dataset on the hub, in a fixed order.
 
     Args:
         source: A path or a name.
-        column: The column of parquet files that holds the text.
+        reading: How the documents are read.
         sample: The sample of FineWeb-Edu; empty takes the smallest.
+        without: A file or folder that is left out of the source, if it is below it.
         announce: Whether to warn of files in a folder that are left out.
 
     Raises:
@@ -84,67 +114,57 @@ def find_parts(source: str, column: str, sample: str = "", *, announce: bool = F
     if found.kind == "named":
         return [Part("named", (source,), size=2**20)]
     found = replace(found, path=found.path.absolute())  # a cluster's machines are in other folders
-    if not found.path.exists():
+    if not found.exists:
         known = f"{', '.join(NAMED)}, fineweb-edu, openwebtext, hf://datasets/OWNER/NAME"
         what = f"source {source} is neither a file or folder nor a known corpus"
         raise CorpusError(f"{what}. Known: {known}")
     if found.has_shards:
         remedy = "train on it with --corpus, look at it with data check"
         raise CorpusError(f"source {source} has shards already: {remedy}")
-    files = [found] if found.path.is_file() else _files_in(found, announce)
-    parts = list(_parts_of(files, column))
+    listing = found.listing(without)
+    if announce:
+        listing.announce(source)
+    files = listing.files
+    parts = list(_parts_of(files, reading))
     if sum(part.size for part in parts) == 0:
         raise CorpusError(f"source {source} is empty: {len(files)} files, 0 bytes")
     return parts
 
 
-def _files_in(folder: Source, announce: bool) -> list[Source]:
-    """The files below a folder that can be read."""
-    seen = folder.files()
-    files = [file for file in seen if file.kind in READABLE]
-    if not files:
-        looked = " ".join((*TEXT_SUFFIXES, *ROW_SUFFIXES, ".parquet, and", *COMPRESSED))
-        raise CorpusError(f"folder {folder.path} holds nothing to read. Looked for: {looked}")
-    left_out = [file.path for file in seen if file.kind not in READABLE]
-    others = Counter(path.suffix or path.name for path in left_out)
-    if announce and others:
-        named = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(5))
-        count = f"{others.total():,} files that aren't text"
-        logger.warning("left out of %s: %s (%s)", folder.path, count, named)
-    return files
-
-
-def _parts_of(files: list[Source], column: str) -> Iterator[Part]:
+def _parts_of(files: list[Source], reading: Reading) -> Iterator[Part]:
     """Large files in ranges, small ones of a kind together."""
-    together: list[Path] = []
-    kind_together, size = "", 0
+    together: list[Source] = []
+    size = 0
     for file in files:
-        # a single file of any name is read as text
-        kind = file.kind if file.kind in READABLE else "text"
+        kind = file.kind
         text = _fact(file.path)[0] * (TEXT_OF_COMPRESSED if file.is_compressed else 1)
         is_small = kind != "parquet" and text < PART
-        if together and (not is_small or kind != kind_together or size + text > PART):
-            yield _whole(kind_together, together, size)
+        is_alike = together and (kind, file.split) == (together[0].kind, together[0].split)
+        if together and (not is_small or not is_alike or size + text > PART):
+            yield _whole(together, size)
             together, size = [], 0
         if is_small:
-            together, kind_together, size = [*together, file.path], kind, size + text
+            together, size = [*together, file], size + text
         elif kind == "parquet":
-            yield from _row_groups(file.path, column)
-        elif file.is_compressed:
-            yield _whole(kind, [file.path], text)
+            yield from _row_groups(file, reading)
+        elif file.is_compressed or kind not in ("text", "rows") or reading.separator:
+            yield _whole([file], text)
         else:
-            yield from _ranges(file.path, kind, text)
+            yield from _ranges(file, text)
     if together:
-        yield _whole(kind_together, together, size)
+        yield _whole(together, size)
 
 
-def _whole(kind: str, files: list[Path], size: int) -> Part:
-    return Part(kind, tuple(map(str, files)), size, facts=tuple(map(_fact, files)))
+def _whole(files: list[Source], size: int) -> Part:
+    facts = tuple(_fact(file.path) for file in files)
+    paths = tuple(str(file.path) for file in files)
+    return Part(files[0].kind, paths, size, facts=facts, split=files[0].split)
 
 
-def _ranges(path: Path, kind: str, size: int) -> Iterator[Part]:
+def _ranges(source: Source, size: int) -> Iterator[Part]:
     """A file cut about every PART bytes: between lines, or where paragraphs end."""
-    facts, first = (_fact(path),), 0
+    path, kind, first = source.path, source.kind, 0
+    facts = (_fact(path),)
     try:
         with path.open("rb") as file:
             while first < size:
@@ -152,7 +172,8 @@ def _ranges(path: Path, kind: str, size: int) -> Iterator[Part]:
                 if first + 2 * PART < size:
                     file.seek(first + PART)
                     last = first + PART + _distance_to_cut(file, kind)
-                yield Part(kind, (str(path),), last - first, first, last, facts)
+                place = (str(path),), last - first, first, last, facts
+                yield Part(kind, *place, split=source.split)
                 first = last
     except OSError as error:
         raise CorpusError(f"{path} can't be read: {error.strerror}") from error
@@ -165,32 +186,18 @@ def _distance_to_cut(file: BinaryIO, kind: str) -> int:
     return cut_of(file.read(2**20), 0)
 
 
-def cut_of(text: bytes, least: int) -> int:
-    """Find where a text can be cut: after a paragraph, a line, a word, or between characters.
-
-    Args:
-        text: UTF-8.
-        least: The earliest position where the text may be cut, in bytes.
-    """
-    for sign in (b"\n\n", b"\n", b" "):
-        if (place := text.find(sign, least)) >= 0:
-            return place + len(sign)
-    end = min(least, len(text))
-    while end < len(text) and text[end] & 0xC0 == 0x80:
-        end += 1
-    return end
-
-
-def _row_groups(path: Path, column: str) -> Iterator[Part]:
+def _row_groups(source: Source, reading: Reading) -> Iterator[Part]:
     """The row groups of a parquet file, as many together as make a part."""
-    from groundup.prepare.parquet import sizes_of_row_groups
+    from groundup.data.columns import sizes_of_row_groups
 
-    facts, first, size = (_fact(path),), 0, 0
-    sizes = sizes_of_row_groups(path, column)
+    path, first, size = source.path, 0, 0
+    facts = (_fact(path),)
+    sizes = sizes_of_row_groups(path, reading)
     for number, more in enumerate(sizes):
         size += more
         if size >= PART or number + 1 == len(sizes):
-            yield Part("parquet", (str(path),), size, first, number + 1, facts)
+            place = (str(path),), size, first, number + 1, facts
+            yield Part("parquet", *place, split=source.split)
             first, size = number + 1, 0
 
 

@@ -17,8 +17,17 @@ from groundup.data.splits import token_dtype
 from groundup.errors import CorpusError
 from groundup.machine.cores import usable_cores
 from groundup.prepare.hub_datasets import named_dataset
-from groundup.prepare.inputs import CHANGED, find_parts
-from groundup.prepare.plan import PLAN, WORK, Plan, Preparation, explained, inputs_of
+from groundup.prepare.inputs import CHANGED, Part
+from groundup.prepare.plan import (
+    DOWNLOADS,
+    PLAN,
+    WORK,
+    Plan,
+    Preparation,
+    explained,
+    inputs_of,
+    parts_of,
+)
 from groundup.prepare.progress import Progress
 from groundup.prepare.workers import Call, Runner, Workers, run_here
 from groundup.tokenizers.base import tokenizer_sha256
@@ -54,7 +63,8 @@ def prepare(preparation: Preparation, out: Path, workers: int = 0, ray: str = ""
         with _locked(out), runner(workers, ray) as run:
             if not (out / INDEX).is_file():  # another process may have come first
                 # a path is of this machine
-                _prepare(out, plan_in(out, preparation, run_here if ray else run), run)
+                plan = plan_in(out, preparation, run_here if ray else run)
+                _prepare(out, plan, run, workers or usable_cores())
     shutil.rmtree(out / WORK, ignore_errors=True)
     return open_folder(out)
 
@@ -108,9 +118,14 @@ def _check_finished(out: Path, preparation: Preparation) -> None:
     if not {"preparation", "inputs"} <= index.keys():
         what = "shards that `groundup prepare` didn't make"
         raise CorpusError(f"--out {out} has {what}: give another folder")
-    _check_same(out, Preparation(**index["preparation"]), index["tokenizer"]["sha256"], preparation)
+    try:
+        before = Preparation(**index["preparation"])
+    except TypeError as error:
+        what = f"{out} was prepared by another version of groundup ({error})"
+        raise CorpusError(f"{what}: give another --out") from error
+    _check_same(out, before, index["tokenizer"]["sha256"], preparation)
     if not is_remote(preparation):
-        inputs = inputs_of(find_parts(preparation.source, preparation.column))
+        inputs = inputs_of(parts_of(preparation))
         if index["inputs"] != inputs:
             what = f"{out} was prepared from other files than {preparation.source} has now"
             raise CorpusError(f"{what}: give another --out")
@@ -134,12 +149,12 @@ def _check_same(out: Path, before: Preparation, tokenizer: str, now: Preparation
         raise CorpusError(f"{what}: give another --out")
 
 
-def _check_disk(out: Path, plan: Plan) -> None:
+def _check_disk(out: Path, plan: Plan, workers: int) -> None:
     """Refuse where what will be written can't have room."""
     # runs and shards, for a while both
     need = int(2.1 * plan.expected_tokens * token_dtype(plan.vocab_size).itemsize)
-    # a file for each worker, about
-    need += 2 * max(part.remote.size if part.remote else 0 for part in plan.parts)
+    remote = sorted(part.remote.size for part in plan.parts if part.remote)
+    need += sum(remote[-workers:])  # each worker has a file, until its documents are tokens
     need -= sum(path.stat().st_size for path in (out / WORK).rglob("*"))
     free = shutil.disk_usage(out).free
     if free < need:
@@ -179,12 +194,13 @@ def runner(workers: int, ray: str) -> Iterator[Runner]:
             yield processes.run
 
 
-def _prepare(out: Path, plan: Plan, run: Runner) -> None:
+def _prepare(out: Path, plan: Plan, run: Runner, workers: int) -> None:
     """Both phases, and the index."""
-    _check_disk(out, plan)
+    _check_disk(out, plan, workers)
     with Progress(plan) as progress:
         shared = {"out": str(out), "parts": encode_parts(out, plan, run, progress)}
-        calls = [("write_shard", shared | {"number": n}) for n in range(plan.layout.shards)]
+        [(_, counts)] = run([("count_shards", shared)])
+        calls = [("write_shard", shared | {"number": n}) for n in range(sum(counts.values()))]
         for done, _ in enumerate(run(calls), start=1):
             progress.shard(done, len(calls))
     _one(run, ("write_index", shared))
@@ -202,7 +218,7 @@ def plan_in(out: Path, preparation: Preparation, run: Runner) -> Plan:
     plan = Plan.read(out / WORK)
     _check_same(out, plan.preparation, plan.made_by, preparation)
     if not is_remote(preparation):
-        parts = find_parts(preparation.source, preparation.column)
+        parts = parts_of(preparation)
         if tuple(parts) != plan.parts:
             remedy = f"Delete {out} and prepare again, or restore the source"
             raise CorpusError(f"{CHANGED.format(preparation.source)} {remedy}")
@@ -233,12 +249,22 @@ def encode_parts(out: Path, plan: Plan, run: Runner, progress: Progress) -> int:
             number = arguments["number"]
             found[number] = result["tokens"]
             progress.part(plan.parts[number], result)
-        while taken in found and (not limit or total < limit):
-            tokens = found[taken]
-            total, taken = total + tokens, taken + 1
+            while taken in found and (not limit or total < limit):
+                tokens = found[taken]
+                total, taken = total + tokens, taken + 1
+                if total < limit:  # then it is never encoded again
+                    _forget_download(out, plan.parts[taken - 1])
     if 0 < limit < total:
         _one(run, call(taken - 1, limit - (total - tokens)))
+    for part in plan.parts if limit else ():
+        _forget_download(out, part)
     return taken
+
+
+def _forget_download(out: Path, part: Part) -> None:
+    """Delete the file of a part on the hub, whose documents are tokens now."""
+    if part.remote:
+        (out / WORK / DOWNLOADS / part.remote.path).unlink(missing_ok=True)
 
 
 def _wave(plan: Plan, first: int, wanted: int) -> Iterator[int]:

@@ -4,11 +4,10 @@ import sys
 import time
 from typing import Any
 
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from groundup.console import duration
+from groundup.console import duration, plain_console
 from groundup.prepare.inputs import Part
 from groundup.prepare.plan import Plan
 
@@ -23,7 +22,7 @@ class Progress:
         self.size = sum(part.size for part in plan.parts)
         self.read = self.documents = self.tokens = self.bytes = 0
         self.started = self.written = time.monotonic()
-        console = Console(file=sys.stderr, highlight=False)
+        console = plain_console(file=sys.stderr)
         is_live = console.is_terminal
         self.live = Live(console=console, refresh_per_second=4, transient=True) if is_live else None
 

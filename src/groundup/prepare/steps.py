@@ -16,14 +16,22 @@ from typing import Any
 import numpy as np
 
 from groundup.console import messages_to
+from groundup.data.formats import FORMAT, INDEX
 from groundup.data.shard_file import write_shard_file
-from groundup.data.shard_folder import FORMAT, INDEX, TOKENIZER_FOLDER, VERSION
+from groundup.data.shard_folder import TOKENIZER_FOLDER, VERSION
 from groundup.data.splits import SPLITS, token_dtype
 from groundup.data_inspection.statistics import Statistics
 from groundup.files import write_json
 from groundup.prepare import encoding
-from groundup.prepare.documents import read_documents
-from groundup.prepare.encoding import RunWriter, digest_of, encode_anyway, repaired
+from groundup.prepare.encoding import (
+    RunWriter,
+    ShardPlace,
+    digest_of,
+    encode_anyway,
+    number_of_shards,
+    repaired,
+)
+from groundup.prepare.inputs import read_documents
 from groundup.prepare.plan import DOWNLOADS, PLAN, WORK, Plan, explained
 from groundup.tokenizers.base import Tokenizer, tokenizer_sha256
 from groundup.tokenizers.load import load_tokenizer
@@ -58,6 +66,11 @@ class Job:
         """Save the result of a step, which marks the step as done."""
         write_json(self.work / f"{name}.json", result, indent=1, apart=self.work)
         return result
+
+    def places(self, parts: int) -> list[ShardPlace]:
+        """List the shards of both splits, those for training first."""
+        counts = count_shards(str(self.out), parts)
+        return [ShardPlace(s, number, counts[s]) for s in SPLITS for number in range(counts[s])]
 
 
 def open_job(out: str) -> Job:
@@ -96,25 +109,47 @@ def encode_part(out: str, number: int, limit: int) -> dict[str, Any]:
     part, layout = job.plan.parts[number], job.plan.layout
     runs = RunWriter(job.work, name, layout, job.dtype)
     statistics = {split: Statistics() for split in SPLITS}
-    totals = {"documents": 0, "tokens": 0, "bytes": 0}
+    totals = {"documents": 0, "tokens": 0, "bytes": 0, "validation_tokens": 0}
     with explained(job.out):
-        for document in read_documents(part, job.plan.preparation.reading(job.out)):
+        for document in read_documents(part, job.plan.reading, job.work / DOWNLOADS):
             text = repaired(document.text)
             data = text.encode("utf-8")
             tokens, digest = encode_anyway(job.tokenizer, text), digest_of(data)
-            runs.add(tokens, digest, len(data))
-            split = "validation" if layout.validates(digest) else "train"
-            statistics[split].examine(document.text, data, document.origin)
-            for key, more in (("documents", 1), ("tokens", len(tokens)), ("bytes", len(data))):
-                totals[key] += more
+            validates = part.split == "validation" or (not part.split and layout.validates(digest))
+            runs.add(tokens, digest, len(data), validates)
+            statistics[SPLITS[validates]].examine(document.text, data, document.origin)
+            totals["documents"] += 1
+            totals["tokens"] += len(tokens)
+            totals["bytes"] += len(data)
+            totals["validation_tokens"] += len(tokens) * validates
             if 0 < limit <= totals["tokens"]:
                 break
         runs.flush()
         found = {split: counted.to_json() for split, counted in statistics.items()}
         result = job.keep(name, {"limit": limit, **totals, "runs": runs.names, "statistics": found})
-        if part.remote and not limit:  # with a limit it may be needed again
+        if part.remote and not limit:  # with a limit it may be needed again: see `encode_parts`
             (job.work / DOWNLOADS / part.remote.path).unlink(missing_ok=True)
     return result
+
+
+def count_shards(out: str, parts: int) -> dict[str, Any]:
+    """Decide by the tokens that were encoded into how many shards each split is cut.
+
+    Args:
+        out: The output folder.
+        parts: How many parts, from the first on, were encoded.
+
+    Returns:
+        The number of shards of each split.
+    """
+    job = open_job(out)
+    if (done := job.result_of("shards")) is not None:
+        return done
+    results = [job.result_of(f"part-{part:06d}") or {} for part in range(parts)]
+    held_out = sum(result["validation_tokens"] for result in results)
+    training = sum(result["tokens"] for result in results) - held_out
+    some = number_of_shards(held_out) if held_out or job.plan.layout.validation else 0
+    return job.keep("shards", {"train": number_of_shards(training), "validation": some})
 
 
 def write_shard(out: str, number: int, parts: int) -> dict[str, Any]:
@@ -134,18 +169,16 @@ def write_shard(out: str, number: int, parts: int) -> dict[str, Any]:
     job, name = open_job(out), f"shard-{number:06d}"
     if (done := job.result_of(name)) is not None:
         return done
-    layout, tokenizer = job.plan.layout, job.tokenizer
-    split, place = layout.place_of(number)
-    file = f"{split}-{place:05d}.bin"
+    place, tokenizer = job.places(parts)[number], job.tokenizer
+    split, file = place.split, f"{place.split}-{place.number:05d}.bin"
     results = [job.result_of(f"part-{part:06d}") for part in range(parts)]
     runs = [job.work / run for result in results if result is not None for run in result["runs"]]
-    separator = encoding.separator_of(tokenizer)
-    between = np.array([] if separator is None else [separator], job.dtype)
+    between = np.array([encoding.separator_of(tokenizer)], job.dtype)
     counts = dict.fromkeys(("documents", "bytes", "duplicates"), 0)
 
     def pieces() -> Iterator[np.ndarray]:
         waiting = [between[:0]]
-        for row, tokens, is_duplicate in encoding.read_shard(runs, layout, number, job.dtype):
+        for row, tokens, is_duplicate in encoding.read_shard(runs, place, job.dtype):
             counts["duplicates"] += is_duplicate
             if is_duplicate and job.plan.preparation.deduplicate:
                 continue
@@ -179,7 +212,8 @@ def write_index(out: str, parts: int) -> dict[str, Any]:
     """
     job = open_job(out)
     plan, tokenizer = job.plan, job.tokenizer
-    entries = [job.result_of(f"shard-{number:06d}") or {} for number in range(plan.layout.shards)]
+    numbers = range(len(job.places(parts)))
+    entries = [job.result_of(f"shard-{number:06d}") or {} for number in numbers]
     digest = tokenizer_sha256(tokenizer)
     statistics = {split: Statistics() for split in SPLITS}
     for number in range(parts):

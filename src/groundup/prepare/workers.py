@@ -19,14 +19,14 @@ from groundup import errors
 from groundup.console import messages_to, report
 from groundup.errors import CorpusError, GroundupError
 from groundup.prepare.plan import make_plan
-from groundup.prepare.steps import encode_part, write_index, write_shard
+from groundup.prepare.steps import count_shards, encode_part, write_index, write_shard
 
 Call = tuple[str, dict[str, Any]]  # the name of one of CALLS, and its arguments
 Results = Iterator[tuple[Call, dict[str, Any]]]
 Runner = Callable[[Iterable[Call]], Results]  # this process, several, or a cluster
 
 CALLS: dict[str, Callable[..., dict[str, Any]]] = {
-    call.__name__: call for call in (make_plan, encode_part, write_shard, write_index)
+    call.__name__: call for call in (make_plan, encode_part, count_shards, write_shard, write_index)
 }
 
 

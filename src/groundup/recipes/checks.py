@@ -28,6 +28,11 @@ def faults(recipe: Recipe) -> Iterator[Fault]:
     """Find what is wrong with a recipe, the gravest first."""
     yield from _model_faults(recipe)
     yield from _lora_faults(recipe)
+    for section, key in PATHS:
+        value = getattr(getattr(recipe, section), key)
+        if not value.isascii() and value != value.encode("utf-8", "replace").decode("utf-8"):
+            said = f"{key} = {value!a} is no text in UTF-8, as a recipe is"
+            yield Fault(section, key, said, "Rename the file, or give a folder above it.")
     optim, train = recipe.optim, recipe.train
     given = [length for length in LENGTHS if getattr(train, length)]
     if len(given) != 1:
@@ -105,6 +110,8 @@ def _lora_faults(recipe: Recipe) -> Iterator[Fault]:
 
 
 ADAPTABLE = ("gpt2", "modern")  # models/lora.py
+PATHS = [("data", "corpus"), ("data", "validation_corpus"), ("data", "tokenizer")]
+PATHS += [("train", "init"), ("eval", "task_file")]
 _MANY = 2**31 - 1
 _BOUNDS = [  # section, key, lowest, highest, remedy
     ("data", "validation_fraction", 1e-6, 0.9, "The usual: 0.1."),

@@ -61,9 +61,15 @@ class DataSection:
         "characters, gpt2, or a folder with a tokenizer.json; auto takes train.init's, the "
         "shards' or characters",
     ] = "auto"
+    column: Annotated[
+        str, "where JSON lines, JSON arrays, CSV, parquet and Arrow files have their text"
+    ] = "text"
     documents: Annotated[
         Literal["cut", "whole"], "whole: a window begins where a document does"
     ] = "cut"
+    validation_corpus: Annotated[
+        str, "a file or folder of text for validation; empty holds out a part of the corpus"
+    ] = ""
     validation_fraction: Annotated[
         float, "share of the text, at its end, that is kept for validation"
     ] = 0.1

@@ -35,6 +35,11 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def end_of_text(self) -> int | None:
+        """The token that ends documents, if there is one: `<|endoftext|>`, else what is stated."""
+        ...
+
+    @property
     def identity(self) -> object:
         """What decides the ids: tokenizers whose identities are equal give equal ids."""
         ...

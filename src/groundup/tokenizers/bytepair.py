@@ -45,6 +45,7 @@ class ByteLevelTokenizer:
         self, contents: Contents, special_tokens: Mapping[str, int], by_id: dict[int, bytes]
     ) -> None:
         self.contents, self.special_tokens = contents, special_tokens
+        self.end_of_text = special_tokens.get(END_OF_TEXT)
         self._by_id, self.vocab_size = by_id, max(by_id) + 1
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
@@ -73,8 +74,9 @@ class ByteLevelTokenizer:
         Raises:
             OSError: A file can't be written.
         """
-        roles = ("bos_token", "eos_token") if END_OF_TEXT in self.special_tokens else ()
-        base.write_files(folder, self.contents, dict.fromkeys(roles, END_OF_TEXT))
+        names = [name for name, at in self.special_tokens.items() if at == self.end_of_text]
+        roles = ("bos_token", "eos_token") if END_OF_TEXT in names else ("eos_token",)
+        base.write_files(folder, self.contents, dict.fromkeys(roles, names[0]) if names else {})
 
 
 class BytePairTokenizer(ByteLevelTokenizer):

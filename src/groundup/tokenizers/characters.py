@@ -14,6 +14,7 @@ class CharacterTokenizer:
     """A tokenizer of characters, which are numbered from 0 in the order of their code points."""
 
     special_tokens: Mapping[str, int] = MappingProxyType({})
+    end_of_text: int | None = None
 
     def __init__(self, characters: Iterable[str]) -> None:
         self.characters = sorted(set(characters))

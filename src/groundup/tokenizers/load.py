@@ -4,7 +4,13 @@ import logging
 from pathlib import Path
 
 from groundup.errors import ForeignTokenizerError, SlowTokenizerError, TokenizerError
-from groundup.tokenizers.base import TOKENIZER_FILE, Tokenizer, read_contents
+from groundup.files import read_json
+from groundup.tokenizers.base import (
+    TOKENIZER_CONFIG_FILE,
+    TOKENIZER_FILE,
+    Tokenizer,
+    read_contents,
+)
 from groundup.tokenizers.bytepair import BytePairTokenizer
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.foreign import ForeignTokenizer
@@ -30,18 +36,35 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
     if name == "gpt2":
         return gpt2_tokenizer()
     path = Path(name).expanduser()
-    file = path / TOKENIZER_FILE if path.is_dir() else path
-    if not file.is_file():
+    try:
+        file = path / TOKENIZER_FILE if path.is_dir() else path
+        is_there = file.is_file()
+    except OSError:  # no file can have so long a name
+        file, is_there = path, False
+    if not is_there:
         kinds = f"gpt2 nor a folder with a {TOKENIZER_FILE} nor such a file"
         raise TokenizerError(f"tokenizer {name} is neither {kinds}")
     contents = read_contents(file)
     if contents["model"].get("type") == "WordLevel":
         return CharacterTokenizer.from_contents(contents, file)
     try:
-        return BytePairTokenizer(contents, file)
+        loaded = BytePairTokenizer(contents, file)
     except SlowTokenizerError as error:
         logger.warning("%s: `tokenizers` encodes, more slowly", error)
-        return ForeignTokenizer(contents, file)
+        loaded = ForeignTokenizer(contents, file)
     except ForeignTokenizerError as error:
         reads = "groundup reads byte-level BPE and its own tokenizers of characters"
         raise ForeignTokenizerError(f"{error}. {reads}") from error
+    if loaded.end_of_text is None:
+        loaded.end_of_text = loaded.special_tokens.get(_stated_end(file.parent))
+    return loaded
+
+
+def _stated_end(folder: Path) -> str:
+    """The name of the token that ends texts, as `tokenizer_config.json` states it; or nothing."""
+    try:
+        stated = read_json(folder / TOKENIZER_CONFIG_FILE)["eos_token"]
+        name = stated["content"] if isinstance(stated, dict) else stated
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return name if isinstance(name, str) else ""

@@ -79,7 +79,7 @@ class MainJournal(Journal):
     """A journal that writes into the run's folder, and shows a progress bar or lines."""
 
     def __init__(self) -> None:
-        self.console = _Terminal(highlight=False, soft_wrap=True)
+        self.console = _Terminal(highlight=False, markup=False, emoji=False, soft_wrap=True)
         self.run: RunFolder | None = None
         self.tensorboard: TensorBoard | None = None
         self.last_drawn = time.monotonic()

@@ -18,7 +18,7 @@ import torch
 from groundup.checkpoints.adapter_folder import Base
 from groundup.checkpoints.lifecycle import name_step, newest_valid, remove_unfinished, steps
 from groundup.checkpoints.model_folder import LoadedModel
-from groundup.data.corpora import Corpus, open_corpora
+from groundup.data.corpora import WHOLE, Corpus, open_corpora
 from groundup.data.dataset import Dataset, check_tokenizer, make_dataset, tokenizer_of_shards
 from groundup.data.loader import Loader
 from groundup.errors import RecipeError, RunError
@@ -183,7 +183,9 @@ def open_dataset(
     """
     name, folder = recipe.data.corpus, recorded.folder if recorded else Path.cwd()
     logger.info(f"reading {name}")
-    corpora = main_first(world, lambda: open_corpora(name, folder))
+    held_out = recipe.data.validation_corpus
+    reading = replace(WHOLE, column=recipe.data.column, flag="--data.column")
+    corpora = main_first(world, lambda: open_corpora(name, folder, reading, held_out))
     if recorded:
         check_same_text(name, corpora, recorded.facts, recorded.data_may_differ)
     tokenizer = initial.tokenizer if initial else None
