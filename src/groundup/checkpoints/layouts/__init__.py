@@ -16,6 +16,9 @@ Weights = dict[str, Tensor]
 Settings = dict[str, Any]  # of config.json
 Fixed = dict[str, tuple[Any, ...]]  # the accepted values of each key, first the one it has left out
 
+# no logits depend on these, but some readers ask for them
+IN_TRAINING: Settings = {"initializer_range": 0.02, "use_cache": True}
+
 
 class Layout(ABC):
     """How an architecture of transformers names and orients weights, and writes its config."""
