@@ -12,6 +12,8 @@ from conftest import model_of, perturb
 from groundup.checkpoints import model_folder
 from groundup.models.config import GPTConfig
 from groundup.models.registry import Model
+from groundup.tokenizers.characters import CharacterTokenizer
+from groundup.tokenizers.train import learn_tokenizer
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported
 transformers = pytest.importorskip("transformers")
@@ -55,3 +57,16 @@ def test_a_gpt2_config_states_its_context_by_the_older_name_too(tmp_path: Path) 
     """llama.cpp's converter reads `n_ctx`, as the published GPT-2s have it."""
     _, settings = saved_model("gpt2", tmp_path)
     assert settings["n_ctx"] == settings["n_positions"] == 24
+
+
+def test_a_tokenizer_truncates_to_the_context_and_names_an_unknown_token(tmp_path: Path) -> None:
+    """Without the one, GPT-2 raises IndexError; without the other, CTranslate2 doesn't load it."""
+    pairs, characters = learn_tokenizer(["some text"], 260), CharacterTokenizer("abc")
+    for tokenizer in (pairs, characters):
+        folder = tmp_path / type(tokenizer).__name__
+        model = model_of("gpt2", GPTConfig(24, tokenizer.vocab_size, 1, 1, 8))
+        model_folder.save(folder, model, tokenizer)
+        peer = transformers.AutoTokenizer.from_pretrained(folder)
+        ids = tokenizer.encode("abc" * 8).tolist()
+        assert peer("abc" * 30, truncation=True)["input_ids"] == ids
+        assert peer.unk_token == ("<|endoftext|>" if tokenizer is pairs else None)

@@ -3,6 +3,8 @@
 The models know nothing of it: their blocks' linear layers are exchanged after they were built.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -67,16 +69,17 @@ def adapter_of(model: Model) -> Adapter:
 
 
 @torch.no_grad()
-def merge(model: Model, adapter: Adapter, scale: float) -> None:
+def merge(model: Model, adapter: Adapter, scale_of: Callable[[str], float]) -> None:
     """Add adapters into the matrices of a model that has none: W + scale B A.
 
     Args:
         model: The model, changed in place.
         adapter: Its adapters by name.
-        scale: alpha / rank. Products are taken in float32 at least.
+        scale_of: Gives the scale of a layer's adapters, alpha / rank, by the layer's name. Products
+            are taken in float32 at least.
     """
     for name in sorted({name.rpartition(".lora_")[0] for name in adapter}):
         weight = model.get_parameter(f"{name}.weight")
         first, second = adapter[f"{name}.lora_A.weight"], adapter[f"{name}.lora_B.weight"]
         dtype = torch.promote_types(torch.promote_types(weight.dtype, first.dtype), torch.float32)
-        weight.copy_(weight.to(dtype) + scale * (second.to(dtype) @ first.to(dtype)))
+        weight.copy_(weight.to(dtype) + scale_of(name) * (second.to(dtype) @ first.to(dtype)))

@@ -76,7 +76,9 @@ class ByteLevelTokenizer:
         Raises:
             OSError: A file can't be written.
         """
-        roles = ("bos_token", "eos_token") if END_OF_TEXT in self.special_tokens else ()
+        # CTranslate2 loads no GPT-2 without an unk_token; no text becomes it
+        roles = ("bos_token", "eos_token", "unk_token")
+        roles = roles if END_OF_TEXT in self.special_tokens else ()
         base.write_files(folder, self.contents, dict.fromkeys(roles, END_OF_TEXT))
 
 
