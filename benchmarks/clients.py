@@ -23,6 +23,7 @@ import torch
 
 from groundup.checkpoints import model_folder
 from groundup.checkpoints.adapter_folder import base_of, save_adapter
+from groundup.checkpoints.conventions import Conventions
 from groundup.models.config import GPTConfig, ModernConfig
 from groundup.models.gpt2 import GPT2
 from groundup.models.lora import adapt
@@ -109,8 +110,7 @@ def save_adapters(folder: Path, base: Path, tokenizer: Tokenizer) -> None:
         for name, tensor in model.named_parameters():
             if "lora_" in name:
                 tensor.copy_(0.1 * torch.randn(tensor.shape, generator=generator))
-    save_adapter(folder, model, base_of(str(base), base))
-    tokenizer.save(folder)
+    save_adapter(folder, model, tokenizer, base_of(str(base), base), Conventions())
     write_expected(folder, model.eval(), tokenizer)
 
 

@@ -131,6 +131,36 @@ def test_we_read_what_peft_wrote(rank_stabilised: bool, base: str, tmp_path: Pat
     assert (ours(tmp_path / "merged") - found).abs().max() < 1e-5
 
 
+def test_we_read_eva_and_settings_that_dont_concern_us(base: str, tmp_path: Path) -> None:
+    """EVA gives layers ranks of their own, and always leaves its `eva_config`."""
+    import peft
+    import transformers
+
+    frozen = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    settings = peft.LoraConfig(
+        r=3,
+        lora_alpha=7,
+        target_modules=TARGETS[base],
+        fan_in_fan_out=base == "gpt2",
+        task_type="CAUSAL_LM",
+        init_lora_weights="eva",
+        eva_config=peft.EvaConfig(rho=2.0),
+        ensure_weight_tying=True,
+    )
+    model = peft.get_peft_model(frozen, settings)
+    batches = [{"input_ids": tokens()} for _ in range(4)]
+    peft.initialize_lora_eva_weights(model, dataloader=batches, show_progress_bar=False)
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.2)
+    model.save_pretrained(tmp_path / "adapter")
+    assert model.peft_config["default"].rank_pattern
+    found = ours(tmp_path / "adapter")
+    assert (theirs(model) - found).abs().max() < 1e-5
+    assert (ours(tmp_path / "base") - found).abs().max() > 1e-2
+
+
 def test_the_names_and_settings_are_those_that_peft_writes(base: str, tmp_path: Path) -> None:
     """Read and written again by peft, a checkpoint has the same tensors under the same names, and
     the same settings.

@@ -13,6 +13,7 @@ from conftest import perturb
 from groundup import Modern, ModernConfig
 from groundup.errors import ConfigError
 from groundup.models.modern import rotate
+from groundup.recipes.schema import ModelSection, Recipe
 
 SHAPES = [
     pytest.param(
@@ -137,13 +138,31 @@ def test_only_the_distance_between_positions_matters() -> None:
     [
         ({"n_head": 4, "n_kv_head": 3}, "n_head = 4 is not divisible by n_kv_head = 3"),
         ({"head_dim": 5}, "head_dim = 5 is odd"),
-        ({"n_inner": 0}, "n_inner = 0 is below 1"),
+        ({"n_inner": -1}, "n_inner = -1 is below 1"),
+        ({"n_head": 5}, "n_embd = 768 is not divisible by n_head = 5"),
+        ({"n_kv_head": False}, "n_kv_head = False isn't a whole number"),
         ({"rope_theta": -1.0}, "rope_theta = -1.0"),
     ],
 )
 def test_a_shape_that_cannot_be_is_refused_by_name(fields: dict[str, float], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         ModernConfig(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"n_layer": 2, "n_head": 2, "n_embd": 64},
+        {"n_layer": 1, "n_head": 4, "n_embd": 100, "head_dim": 16},
+        {"n_layer": 12, "n_head": 12, "n_embd": 768},
+    ],
+)
+def test_a_shape_in_python_is_filled_in_as_a_recipes_is(shape: dict[str, int]) -> None:
+    section = ModelSection(architecture="modern", block_size=1024, **shape)
+    assert ModernConfig(vocab_size=11, **shape) == Recipe(model=section).model_config(11)
+    assert ModernConfig(n_head=2, n_embd=64) == ModernConfig(
+        n_head=2, n_kv_head=2, n_embd=64, head_dim=32, n_inner=176
+    )
 
 
 def test_rotations_survive_a_detour_through_bfloat16_and_are_exact_in_float64() -> None:

@@ -13,6 +13,7 @@ from exported import TRICKY, model_for, saved, tokenizer_of
 from commands import groundup
 from conftest import error_line
 from groundup.checkpoints import model_folder
+from groundup.checkpoints.conventions import Conventions
 from groundup.export.gguf import KINDS, export_gguf
 from groundup.export.gguf_vocabulary import vocabulary_of
 from groundup.models.bigram import Bigram
@@ -214,14 +215,12 @@ QWEN2 = (
 
 
 def test_words_are_called_as_llama_cpp_calls_them():
-    found = vocabulary_of(changed(pre_tokenizer=split(QWEN2), normalizer={"type": "NFC"}), 320)
-    assert (found.pre, "NFC" in found.note) == ("qwen2", True)
-    assert (
-        vocabulary_of(
-            changed(pre_tokenizer=split(QWEN2.replace(r"\p{N}| ", r"\p{N}{1,3}| "))), 320
-        ).pre
-        == "llama-bpe"
+    found = vocabulary_of(
+        changed(pre_tokenizer=split(QWEN2), normalizer={"type": "NFC"}), 320, Conventions()
     )
+    assert (found.pre, "NFC" in found.note) == ("qwen2", True)
+    three = changed(pre_tokenizer=split(QWEN2.replace(r"\p{N}| ", r"\p{N}{1,3}| ")))
+    assert vocabulary_of(three, 320, Conventions()).pre == "llama-bpe"
 
 
 @pytest.mark.parametrize(
@@ -235,7 +234,7 @@ def test_words_are_called_as_llama_cpp_calls_them():
 )
 def test_what_llama_cpp_would_cut_otherwise_is_refused(changes: dict[str, object], named: str):
     with pytest.raises(ValueError, match=r"llama\.cpp") as refused:
-        vocabulary_of(changed(**changes), 320)
+        vocabulary_of(changed(**changes), 320, Conventions())
     assert named in str(refused.value)
 
 
@@ -268,14 +267,14 @@ def test_a_tokenizer_without_end_of_text_is_refused():
     tokenizer = changed()
     tokenizer.special_tokens = {}
     with pytest.raises(ValueError, match="token 11"):
-        vocabulary_of(tokenizer, 320)
+        vocabulary_of(tokenizer, 320, Conventions())
 
 
 def test_half_a_pair_is_refused():
     from groundup.tokenizers.characters import CharacterTokenizer
 
     with pytest.raises(ValueError, match="surrogate"):
-        vocabulary_of(CharacterTokenizer("ab\ud800"), 3)
+        vocabulary_of(CharacterTokenizer("ab\ud800"), 3, Conventions())
 
 
 def test_a_failure_leaves_the_old_file(tmp_path: Path):

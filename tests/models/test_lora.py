@@ -111,7 +111,7 @@ def test_merged_is_base_and_adapter(architecture: str, rank: int, alpha: float) 
     with_adapters = adapted(model, rank, alpha)
     expected = with_adapters(tokens())[0]
     assert (expected - model(tokens())[0]).abs().max() > 1e-3
-    merge(model, adapter_of(with_adapters), alpha / rank)
+    merge(model, adapter_of(with_adapters), lambda _: alpha / rank)
     assert (model(tokens())[0] - expected).abs().max() < 1e-9
 
 
@@ -120,7 +120,7 @@ def test_merged_in_float32_is_within_the_bound(architecture: str) -> None:
     model = built(architecture, torch.float32)
     with_adapters = adapted(model, 4, 2.0)
     expected = with_adapters(tokens())[0]
-    merge(model, adapter_of(with_adapters), 0.5)
+    merge(model, adapter_of(with_adapters), lambda _: 0.5)
     assert (model(tokens())[0] - expected).abs().max() < 1e-5
 
 

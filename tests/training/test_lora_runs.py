@@ -42,6 +42,7 @@ FAST = [
 LORA = ["--corpus", "other.txt", *FAST, "--optim.learning-rate", 1e-2]
 FILES = {"adapter_model.safetensors", "adapter_config.json", "base.json", "merged_config.json"}
 FILES |= {"tokenizer.json", "tokenizer_config.json", "training", "manifest.json"}
+FILES |= {"generation_config.json"}  # which transformers has written beside the base
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +155,8 @@ def test_a_merged_folder_is_a_model_of_its_own(
     assert "its adapters merged" in finished.stdout
     merged = folder / "lora-model"
     assert {path.name for path in merged.iterdir()} == {
-        *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+        *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
+        "generation_config.json",
     }
     model, ours = load(folder / "runs" / "lora")[0], load(merged)[0]
     assert torch.equal(logits(model), logits(ours))
@@ -385,7 +387,9 @@ UNREADABLE: dict[str, tuple[dict[str, object], Edit | None, str]] = {
     "dora": ({"use_dora": True}, None, "use_dora = True, but groundup computes plain LoRA"),
     "modules": ({"modules_to_save": ["lm_head"]}, None, "modules_to_save = ['lm_head']"),
     "bias": ({"bias": "lora_only"}, None, "bias = 'lora_only'"),
-    "ranks": ({"rank_pattern": {"c_fc": 2}}, None, "rank_pattern = {'c_fc': 2}"),
+    "ranks": ({"rank_pattern": {"c_fc": 2}}, None, "is [4, 32], but adapter_config.json with"),
+    "rank below 1": ({"rank_pattern": {"c_fc": 0}}, None, "c_fc must be a whole number from 1"),
+    "patterns": ({"alpha_pattern": {"c_f.*": 2}}, None, "by their names, not by patterns"),
     "something new": ({"use_tomorrow": 1}, None, "use_tomorrow = 1"),
     "pissa": (
         {"init_lora_weights": "pissa"},

@@ -5,15 +5,22 @@ for a whole model. The config of the merged model is in `merged_config.json`, an
 base model's weights are in `base.json`.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
+from groundup.checkpoints.conventions import Conventions
 from groundup.checkpoints.find import find_model, on_hub
 from groundup.checkpoints.layouts import peft, weight_files
 from groundup.checkpoints.layouts.config_json import CONFIG_FILE, layout_of, write_config
-from groundup.checkpoints.layouts.peft import ADAPTER_CONFIG_FILE, ADAPTER_FILE, ADAPTER_PICKLE
+from groundup.checkpoints.layouts.peft import (
+    ADAPTER_CONFIG_FILE,
+    ADAPTER_FILE,
+    ADAPTER_PICKLE,
+    AdapterSettings,
+)
 from groundup.checkpoints.layouts.weight_files import Tensors
 from groundup.errors import CheckpointError
 from groundup.files import file_digest, read_json, write_json
@@ -23,6 +30,7 @@ from groundup.models.lora import Adapter, adaptable_layers, adapter_of
 from groundup.models.modern import Modern
 from groundup.models.registry import Model, architecture_of
 from groundup.runs.folder import run_or_path
+from groundup.tokenizers.base import Tokenizer
 
 BASE_FILE = "base.json"
 MERGED_CONFIG_FILE = "merged_config.json"
@@ -77,23 +85,27 @@ def base_of(name: str, folder: Path) -> Base:
     return Base(name, repository.name, revision, _digests(folder))
 
 
-def save_adapter(folder: Path, model: Model, base: Base, document_start: int | None = None) -> None:
-    """Write the adapters of a model, for `load` and `peft` to read.
+def save_adapter(
+    folder: Path, model: Model, tokenizer: Tokenizer, base: Base, conventions: Conventions
+) -> None:
+    """Write the adapters of a model and its tokenizer, for `load` and `peft` to read.
 
     Args:
         folder: Where to write; it is made if it isn't there.
         model: The model with its adapters.
+        tokenizer: The model's tokenizer.
         base: The model that the adapters are for.
-        document_start: The token before each document that the model has learned from, if any.
+        conventions: What is to be said of using the model with its adapters.
     """
     settings = peft.adapter_settings(base.place, base.revision, model)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / ADAPTER_CONFIG_FILE, settings)
     write_json(folder / BASE_FILE, asdict(base))
-    write_config(folder / MERGED_CONFIG_FILE, model, document_start, document_start)
+    write_config(folder / MERGED_CONFIG_FILE, model, conventions.ids)
     # our names, which are Hugging Face's, within peft's
     tensors = {f"{peft.PREFIX}{name}": tensor for name, tensor in adapter_of(model).items()}
     weight_files.write(folder / ADAPTER_FILE, tensors, folder / BASE_FILE)
+    conventions.write(folder, tokenizer, model.block_size)
 
 
 def config_file(folder: Path) -> Path:
@@ -168,11 +180,11 @@ def recorded_base(folder: Path) -> Base | None:
         raise CheckpointError(f"{path} isn't what groundup wrote: {error!r}") from error
 
 
-def read_adapter(folder: Path, model: Model) -> tuple[Adapter, float]:
+def read_adapter(folder: Path, model: Model) -> tuple[Adapter, Callable[[str], float]]:
     """Read a folder's adapters for a model that has no adapters yet.
 
     Returns:
-        The adapters by name, and their scale.
+        The adapters by name, and what gives their scale by the name of a layer.
 
     Raises:
         CheckpointError: The adapters don't fit the model, or aren't LoRA of linear layers in its
@@ -189,13 +201,13 @@ def read_adapter(folder: Path, model: Model) -> tuple[Adapter, float]:
             f"{folder} is an adapter for a {architecture_of(model)} model; groundup's are for "
             "gpt2 and modern"
         )
-    stored = _match(weight_files.tensors_in(path), model, settings.rank, path)
+    stored = _match(weight_files.tensors_in(path), model, settings, path)
     adapter = {name: torch.empty(each.shape, dtype=each.dtype) for name, each in stored.items()}
     weight_files.read_into(adapter, stored)
-    return adapter, settings.scale
+    return adapter, settings.scale_of
 
 
-def _match(stored: Tensors, model: GPT2 | Modern, rank: int, path: Path) -> Tensors:
+def _match(stored: Tensors, model: GPT2 | Modern, settings: AdapterSettings, path: Path) -> Tensors:
     """The tensors of a file under our names, each with its partner. Raises CheckpointError."""
     layers, layout = adaptable_layers(model), layout_of(architecture_of(model))
     found: Tensors = {}
@@ -206,7 +218,7 @@ def _match(stored: Tensors, model: GPT2 | Modern, rank: int, path: Path) -> Tens
                 f"{path} has a tensor {name}, which isn't for a linear layer of the model's "
                 "blocks: groundup computes no other LoRA"
             )
-        outputs, inputs = layers[module].weight.shape
+        (outputs, inputs), rank = layers[module].weight.shape, settings.rank_of(module)
         first = name.endswith(peft.FACTORS[0])
         ours = module + peft.FACTORS[0 if first else 1]
         if ours in found:

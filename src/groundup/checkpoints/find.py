@@ -6,6 +6,7 @@ import re
 from functools import partial
 from pathlib import Path
 
+from groundup.checkpoints import conventions
 from groundup.checkpoints import lifecycle as checkpoint
 from groundup.checkpoints.layouts import weight_files
 from groundup.checkpoints.layouts.config_json import CONFIG_FILE, read_config
@@ -122,7 +123,7 @@ def _bring(repository: Repository, pinned: Repository, folder: Path) -> None:
         raise weight_files.refuse_pickle(f"{repository}, {pickles[0]},")
     else:
         raise CheckpointError(f"{repository} has no {WEIGHTS_FILE}: groundup can't load it")
-    for name in filter(files.__contains__, TOKENIZER_FILES):
+    for name in filter(files.__contains__, (*TOKENIZER_FILES, *conventions.FILES)):
         get(name)
     size = sum(files[name].size for name in weights if name in files)
     logger.info(f"downloading {pinned}: {size / 1e6:,.0f} MB to {cache.place_of(pinned)}")

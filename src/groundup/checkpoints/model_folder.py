@@ -10,8 +10,9 @@ import torch
 
 from groundup.checkpoints import adapter_folder
 from groundup.checkpoints.adapter_folder import Base, config_file, find_base, is_adapter
+from groundup.checkpoints.conventions import Conventions, read_conventions
 from groundup.checkpoints.find import find_model
-from groundup.checkpoints.layouts import Settings, Weights, config_json, weight_files
+from groundup.checkpoints.layouts import Weights, config_json, weight_files
 from groundup.checkpoints.layouts.config_json import CONFIG_FILE, layout_of, read_config
 from groundup.checkpoints.layouts.weight_files import WEIGHTS_FILE
 from groundup.errors import CheckpointError, ForeignTokenizerError
@@ -38,7 +39,7 @@ class LoadedModel:
         model: The model in eval mode, in the precision of its files.
         tokenizer: Its tokenizer, or None where there is none that groundup reads.
         folder: The model folder that was loaded.
-        settings: The `config.json` that holds for the folder.
+        conventions: What the files say of using the model.
         base: For a folder of adapters, the recorded model that they are for.
         adapter: The adapters that `load_model` was asked not to merge into the model, by name.
     """
@@ -46,7 +47,7 @@ class LoadedModel:
     model: Model
     tokenizer: Tokenizer | None
     folder: Path
-    settings: Settings = field(default_factory=dict)
+    conventions: Conventions = field(default_factory=Conventions)
     base: Base | None = None
     adapter: Adapter = field(default_factory=dict)
 
@@ -68,14 +69,13 @@ class LoadedModel:
         if self.tokenizer is None:
             return None
         token = self.tokenizer.end_of_text
-        return token if token is not None and self.settings.get("bos_token_id") == token else None
+        begins = token is not None and self.conventions.ids.get("bos_token_id") == token
+        return token if begins else None
 
     @property
     def text_ends(self) -> frozenset[int]:
         """The tokens after which a text of the model is over: one, several or none."""
-        stated = self.settings.get("eos_token_id")
-        ends = stated if isinstance(stated, list) else [stated]
-        return frozenset(end for end in ends if isinstance(end, int))
+        return frozenset(self.conventions.ends)
 
     @property
     def run(self) -> RunFolder | None:
@@ -124,15 +124,18 @@ class LoadedModel:
     def save(self, folder: Path) -> None:
         """Write the whole model, merged adapters included, into a new folder for transformers.
 
-        The tokens that begin and end a text stay those of the folder that was loaded: in chat
-        models they aren't end-of-text.
+        What the folder that was loaded says of using the model stays: in chat models, other tokens
+        than end-of-text end a text.
         """
-        ids = (self.settings.get("bos_token_id"), self.settings.get("eos_token_id"))
-        _save(folder, self.model, self.tokenizer, *ids)
+        save(folder, self.model, self.tokenizer, conventions=self.conventions)
 
 
 def save(
-    folder: Path, model: Model, tokenizer: Tokenizer | None, document_start: int | None = None
+    folder: Path,
+    model: Model,
+    tokenizer: Tokenizer | None,
+    document_start: int | None = None,
+    conventions: Conventions | None = None,
 ) -> None:
     """Write a model and its tokenizer to a folder that `load` and transformers can read.
 
@@ -141,21 +144,17 @@ def save(
         model: The model to write.
         tokenizer: Its tokenizer, or None to write none.
         document_start: The token before each document that the model has learned from, if any.
+        conventions: What the model that this one came from said of using it, if there was one.
 
     Raises:
         CheckpointError: The model is a bigram of more than 4,096 tokens.
     """
-    _save(folder, model, tokenizer, document_start, document_start)
-
-
-def _save(folder: Path, model: Model, tokenizer: Tokenizer | None, *ids: object) -> None:
-    """Write the folder with these as the ids of the tokens that begin and end a text."""
+    conventions = (conventions or Conventions()).after_documents(document_start)
     weights = to_hugging_face(model)
     folder.mkdir(parents=True, exist_ok=True)
-    config_json.write_config(folder / CONFIG_FILE, model, *ids)
+    config_json.write_config(folder / CONFIG_FILE, model, conventions.ids)
     weight_files.write(folder / WEIGHTS_FILE, weights, folder / CONFIG_FILE)
-    if tokenizer is not None:
-        tokenizer.save(folder)
+    conventions.write(folder, tokenizer, model.block_size)
 
 
 def to_hugging_face(model: Model) -> Weights:
@@ -288,7 +287,7 @@ def _load_weights(folder: Path, merge_adapters: bool, asked: dict[str, Any]) -> 
     config = _changed(stated, folder, asked)
     if not is_adapter(folder):
         model = _read_whole(folder, architecture, stated, config)
-        return LoadedModel(model, None, folder, settings)
+        return LoadedModel(model, None, folder, read_conventions(settings, folder))
     base = find_base(folder)
     its_architecture, its_config = read_config(base / CONFIG_FILE)
     kept = {"block_size": config.block_size, "dropout": config.dropout}
@@ -298,14 +297,16 @@ def _load_weights(folder: Path, merge_adapters: bool, asked: dict[str, Any]) -> 
             f"{adapter_folder.MERGED_CONFIG_FILE} there describes another model. Restore it"
         )
     model = _read_whole(base, architecture, its_config, config)
-    adapter, scale = adapter_folder.read_adapter(folder, model)
+    adapter, scale_of = adapter_folder.read_adapter(folder, model)
     if merge_adapters:
         kinds = {model.head.weight.dtype, *(tensor.dtype for tensor in adapter.values())}
         # what holds both exactly, as while they were trained
         model.to(reduce(torch.promote_types, kinds))
-        merge(model, adapter, scale)
+        merge(model, adapter, scale_of)
         adapter = {}
-    return LoadedModel(model, None, folder, settings, adapter_folder.recorded_base(folder), adapter)
+    conventions = read_conventions(settings, folder, base)
+    recorded = adapter_folder.recorded_base(folder)
+    return LoadedModel(model, None, folder, conventions, recorded, adapter)
 
 
 def _read_whole(folder: Path, kind: str, stated: ModelConfig, config: ModelConfig) -> Model:

@@ -80,7 +80,8 @@ def _to_file(loaded: "LoadedModel", to: Format, kind: Kind, out: Path | None, fo
     if to == "folder":
         return f"{out}: {export_folder(loaded, out)}"
     if to == "gguf":
-        return f"{out}: {export_gguf(loaded.model, loaded.tokenizer, out, kind, loaded.title)}"
+        what = loaded.model, loaded.tokenizer, out, kind, loaded.title
+        return f"{out}: {export_gguf(*what, conventions=loaded.conventions)}"
     if too_large_for_one_file(loaded.model):
         refuse_existing(weights_file(out), force)
     return f"{out}: {export_onnx(loaded.model, out)}"

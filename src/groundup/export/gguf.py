@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from torch import Tensor
 
+from groundup.checkpoints.conventions import Conventions
 from groundup.checkpoints.layouts import Weights, gpt2, qwen3
 from groundup.errors import ExportError
 from groundup.export.destination import appearing_whole, require
@@ -43,7 +44,13 @@ IN_BLOCK = re.compile(r"(?:transformer\.h|model\.layers)\.(\d+)\.(.+)")
 
 
 def export_gguf(
-    model: Model, tokenizer: Tokenizer | None, out: Path, kind: Kind, title: str
+    model: Model,
+    tokenizer: Tokenizer | None,
+    out: Path,
+    kind: Kind,
+    title: str,
+    *,
+    conventions: Conventions | None = None,
 ) -> str:
     """Write a model as GGUF.
 
@@ -54,6 +61,7 @@ def export_gguf(
         kind: How the matrices are written. Norms, biases and GPT-2's positions are always f32, and
             matrices whose rows q8_0 can't cut into blocks are f16.
         title: The model's name for people.
+        conventions: What the model says of how texts begin and end and how a chat is laid out.
 
     Returns:
         A line that says what is in the file.
@@ -72,15 +80,11 @@ def export_gguf(
         raise ExportError(
             "a model without a tokenizer that groundup reads can't become GGUF, which holds both"
         )
-    vocabulary = vocabulary_of(tokenizer, model.config.vocab_size)
+    said = conventions or Conventions()
+    vocabulary = vocabulary_of(tokenizer, model.config.vocab_size, said)
     tensors = {gguf_name(name): tensor for name, tensor in _weights(model).items()}
     kinds: dict[str, Kind] = {name: kind_of(name, tensor, kind) for name, tensor in tensors.items()}
-    for name, tensor in tensors.items():
-        if kinds[name] == "f16" and not tensor.abs().max().item() <= LARGEST_F16:
-            raise ExportError(
-                f"tensor {name} has values above {LARGEST_F16:,.0f}, which f16 can't hold: --type "
-                "bf16"
-            )
+    _check_range(tensors, kinds)
     with appearing_whole(out) as path:
         writer = _begin(path, model, title, kind)
         vocabulary.add_to(writer)
@@ -88,6 +92,16 @@ def export_gguf(
     found = Counter(kinds.values())
     counts = [f"{found[known]} tensors in {known}" for known in KINDS if known in found]
     return ", ".join(counts) + (f"; {vocabulary.note}" if vocabulary.note else "")
+
+
+def _check_range(tensors: Weights, kinds: dict[str, Kind]) -> None:
+    """Raise ExportError for a tensor with values that its type can't hold."""
+    for name, tensor in tensors.items():
+        if kinds[name] == "f16" and not tensor.abs().max().item() <= LARGEST_F16:
+            raise ExportError(
+                f"tensor {name} has values above {LARGEST_F16:,.0f}, which f16 can't hold: --type "
+                "bf16"
+            )
 
 
 def _write_tensors(writer: "GGUFWriter", tensors: Weights, kinds: dict[str, Kind]) -> None:

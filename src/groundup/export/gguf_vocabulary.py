@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from groundup.checkpoints.conventions import Conventions
 from groundup.errors import ExportError
 from groundup.tokenizers.base import END_OF_TEXT, Contents, Tokenizer
 from groundup.tokenizers.bytepair import BytePairTokenizer
@@ -36,7 +37,9 @@ class Vocabulary:
         types: The type of each id's token.
         merges: The merges of byte-pair encoding, in their order.
         pre: llama.cpp's name of the way to cut a text into words, which come before merges.
-        end: The token between documents, or None.
+        start: The token that begins a text, or None.
+        end: The token that ends a text, or None.
+        template: The layout of a chat, or None.
         note: What llama.cpp does differently from the tokenizer, for the user.
     """
 
@@ -45,7 +48,9 @@ class Vocabulary:
     types: list[int]
     merges: list[str]
     pre: str = ""
+    start: int | None = None
     end: int | None = None
+    template: str | None = None
     note: str = ""
 
     def add_to(self, writer: "GGUFWriter") -> None:
@@ -57,16 +62,25 @@ class Vocabulary:
             writer.add_token_merges(self.merges)
         if self.pre:
             writer.add_tokenizer_pre(self.pre)
+        if self.start is not None:
+            writer.add_bos_token_id(self.start)
         if self.end is not None:
-            writer.add_bos_token_id(self.end)
             writer.add_eos_token_id(self.end)
+        if self.template:
+            writer.add_chat_template(self.template)
         writer.add_add_bos_token(False)
         writer.add_add_eos_token(False)
         writer.add_add_space_prefix(False)
 
 
-def vocabulary_of(tokenizer: Tokenizer, vocab_size: int) -> Vocabulary:
+def vocabulary_of(tokenizer: Tokenizer, vocab_size: int, conventions: Conventions) -> Vocabulary:
     """Return the vocabulary of a model of `vocab_size` tokens.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        vocab_size: The size of the model's vocabulary.
+        conventions: What the model says of the tokens that begin and end a text. What it doesn't
+            say is end-of-text.
 
     Raises:
         ExportError: llama.cpp can't give the same tokens as the tokenizer.
@@ -74,7 +88,8 @@ def vocabulary_of(tokenizer: Tokenizer, vocab_size: int) -> Vocabulary:
     if isinstance(tokenizer, CharacterTokenizer):
         return _characters(tokenizer)
     if isinstance(tokenizer, BytePairTokenizer | ForeignTokenizer):
-        return _byte_pairs(tokenizer.contents, tokenizer.special_tokens, vocab_size)
+        special = tokenizer.special_tokens
+        return _byte_pairs(tokenizer.contents, special, vocab_size, conventions)
     raise ExportError(
         f"GGUF has no {type(tokenizer).__name__}: it holds byte-level BPE and characters"
     )
@@ -103,14 +118,19 @@ def escaped(data: bytes) -> str:
     return "".join("\\\\" if letter == "\\" else letter for letter in letters)
 
 
-def _byte_pairs(contents: Contents, special: Mapping[str, int], vocab_size: int) -> Vocabulary:
+def _byte_pairs(
+    contents: Contents, special: Mapping[str, int], vocab_size: int, said: Conventions
+) -> Vocabulary:
     """Byte-level BPE, whose tokens GGUF writes in the letters of `tokenizer.json`."""
     pre = _words(contents)
-    if END_OF_TEXT not in special:
+    ends = [end for end in (*said.ends, special.get(END_OF_TEXT)) if end is not None]
+    if not ends or not 0 <= ends[0] < vocab_size:
         raise ExportError(
-            f"a tokenizer without {END_OF_TEXT} can't become GGUF: llama.cpp would take token 11 "
-            "for the end of a text"
+            f"a tokenizer without {END_OF_TEXT}, of a model that states no other end, can't become "
+            "GGUF: llama.cpp would take token 11 for the end of a text"
         )
+    start = said.ids.get("bos_token_id")
+    start = start if type(start) is int and 0 <= start < vocab_size else ends[-1]
     # many vocabularies are padded to a round size
     tokens = [f"[PAD{token}]" for token in range(vocab_size)]
     types = [UNUSED] * vocab_size
@@ -123,7 +143,7 @@ def _byte_pairs(contents: Contents, special: Mapping[str, int], vocab_size: int)
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
     note = "llama.cpp doesn't bring texts into NFC, as this tokenizer does"
     note = note if contents.get("normalizer") else ""
-    return Vocabulary("gpt2", tokens, types, merges, pre, special[END_OF_TEXT], note)
+    return Vocabulary("gpt2", tokens, types, merges, pre, start, ends[0], said.chat_template, note)
 
 
 def _words(contents: Contents) -> str:

@@ -22,7 +22,7 @@ from groundup.runs.plot import plot_losses
 OF_A_MODEL = (  # all else in a checkpoint is for going on with the training
     *("config.json", "generation_config.json", "model*.safetensors"),
     *("model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json"),
-    *("special_tokens_map.json", "vocab.json", "merges.txt"),
+    *("special_tokens_map.json", "chat_template.jinja", "vocab.json", "merges.txt"),
 )
 
 Files = dict[str, Path | bytes]  # path in the repository -> the file to copy, or its content

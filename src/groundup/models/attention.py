@@ -24,12 +24,15 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, dropout: float) 
     Returns:
         [batch, n_head, time, head_dim].
     """
-    grouped = key.size(1) != query.size(1)
+    grouped = bool(key.size(1) != query.size(1))  # traced, sizes are tensors
     if value.device.type != "cpu" or value.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(
             query, key, value, dropout_p=dropout, is_causal=True, enable_gqa=grouped
         )
-    if 128 <= query.size(-2) <= 512:  # as measured: benchmarks/cpu_attention.py
+    # a graph that is exported holds for all lengths
+    tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    exported = tracing or torch.compiler.is_exporting()
+    if not exported and 128 <= query.size(-2) <= 512:  # as measured: benchmarks/cpu_attention.py
         return attention_by_products(query, key, value, dropout)
     # the kernel's backward is several times slower in bfloat16
     query, key, value32 = query.float(), key.float(), value.float()

@@ -120,7 +120,7 @@ class KVCache(Cache):
         keys[:, :, self._new], values[:, :, self._new] = key, value
         if self._new.start == 0:
             return causal_attention(query, keys, values, dropout)
-        grouped = key.size(1) != query.size(1)
+        grouped = bool(key.size(1) != query.size(1))  # traced, sizes are tensors
         return F.scaled_dot_product_attention(query, keys, values, self._mask, enable_gqa=grouped)
 
     def _memory_for(self, key: Tensor) -> Tensor:

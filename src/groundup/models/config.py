@@ -48,10 +48,10 @@ class ModernConfig:
         n_layer: The number of blocks.
         n_head: The number of heads of queries in a block.
         n_kv_head: The number of heads of keys and values in a block; n_head / n_kv_head heads of
-            queries share each of them.
+            queries share each of them. 0 takes n_head.
         n_embd: The width of the residual stream.
-        head_dim: The width of a head, an even number.
-        n_inner: The width of the MLP.
+        head_dim: The width of a head, an even number. 0 takes n_embd / n_head.
+        n_inner: The width of the MLP. 0 takes 8/3 n_embd, rounded up to a multiple of 16.
         rope_theta: The base of the rotary frequencies.
         tied: Whether the embedding of tokens and the head, which gives logits, are one matrix.
         dropout: The probability with which a unit is zeroed in training, in [0, 1).
@@ -64,17 +64,24 @@ class ModernConfig:
     vocab_size: int = 50257
     n_layer: int = 12
     n_head: int = 12
-    n_kv_head: int = 12
+    n_kv_head: int = 0
     n_embd: int = 768
-    head_dim: int = 64
-    n_inner: int = 2048
+    head_dim: int = 0
+    n_inner: int = 0
     rope_theta: float = 10_000.0
     tied: bool = True
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_counts(self, "block_size", "vocab_size", "n_layer", "n_head", "n_kv_head")
-        _check_counts(self, "n_embd", "head_dim", "n_inner")
+        _check_counts(self, "block_size", "vocab_size", "n_layer", "n_head", "n_embd")
+        if self.head_dim == 0:  # then a head has its share of the width, as in GPT-2
+            _check_divides("n_embd", self.n_embd, "n_head", self.n_head)
+        left_out = {"n_kv_head": self.n_head, "head_dim": self.n_embd // self.n_head}
+        left_out["n_inner"] = 16 * -(-self.n_embd // 6)
+        for name, value in left_out.items():
+            if type(given := getattr(self, name)) is int and given == 0:
+                object.__setattr__(self, name, value)
+        _check_counts(self, *left_out)
         if self.head_dim % 2:
             remedy = "Rotations need pairs: choose it even."
             raise _wrong("head_dim", self.head_dim, "is odd", remedy)

@@ -4,6 +4,8 @@ The models' own code doesn't know LoRA: the linear layers of a model's blocks ar
 model is built.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -69,16 +71,17 @@ def adapter_of(model: Model) -> Adapter:
 
 
 @torch.no_grad()
-def merge(model: Model, adapter: Adapter, scale: float) -> None:
+def merge(model: Model, adapter: Adapter, scale_of: Callable[[str], float]) -> None:
     """Add the product of each LoRA adapter's B and A to its matrix W: W + scale B A.
 
     Args:
         model: The model without adapters, changed in place.
         adapter: The weights of the adapters by name.
-        scale: alpha / rank of the adapters. Products are taken in float32 at least.
+        scale_of: Takes the name of a layer and gives the scale of its adapter, alpha / rank.
+            Products are taken in float32 at least.
     """
     for name in sorted({name.rpartition(".lora_")[0] for name in adapter}):
         weight = model.get_parameter(f"{name}.weight")
         first, second = adapter[f"{name}.lora_A.weight"], adapter[f"{name}.lora_B.weight"]
         dtype = torch.promote_types(torch.promote_types(weight.dtype, first.dtype), torch.float32)
-        weight.copy_(weight.to(dtype) + scale * (second.to(dtype) @ first.to(dtype)))
+        weight.copy_(weight.to(dtype) + scale_of(name) * (second.to(dtype) @ first.to(dtype)))

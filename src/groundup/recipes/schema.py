@@ -202,14 +202,11 @@ class Recipe:
         }
         if section.architecture != "modern":
             return GPTConfig(vocab_size=vocab_size, dropout=section.dropout, **shape)
-        if not section.head_dim:  # then a head has its share of the width, as in GPT-2
-            GPTConfig(vocab_size=vocab_size, dropout=section.dropout, **shape)
         return ModernConfig(
             vocab_size=vocab_size,
-            n_kv_head=section.n_kv_head or section.n_head,
-            head_dim=section.head_dim or section.n_embd // section.n_head,
-            # 8/3 n_embd, up to a multiple of 16
-            n_inner=section.n_inner or 16 * -(-section.n_embd // 6),
+            n_kv_head=section.n_kv_head,
+            head_dim=section.head_dim,
+            n_inner=section.n_inner,
             rope_theta=section.rope_theta,
             tied=section.head == "tied",
             dropout=section.dropout,

@@ -75,7 +75,9 @@ class ByteLevelTokenizer:
             OSError: A file can't be written.
         """
         names = [name for name, at in self.special_tokens.items() if at == self.end_of_text]
-        roles = ("bos_token", "eos_token") if END_OF_TEXT in names else ("eos_token",)
+        # CTranslate2 loads no GPT-2 without an unk_token; no text becomes it
+        of_gpt2 = ("bos_token", "eos_token", "unk_token")
+        roles = of_gpt2 if END_OF_TEXT in names else ("eos_token",)
         base.write_files(folder, self.contents, dict.fromkeys(roles, names[0]) if names else {})
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from groundup.checkpoints.adapter_folder import Base
+from groundup.checkpoints.conventions import Conventions
 from groundup.checkpoints.lifecycle import name_step, newest_valid, remove_unfinished, steps
 from groundup.checkpoints.model_folder import LoadedModel
 from groundup.data.corpora import WHOLE, Corpus, open_corpora
@@ -274,7 +275,7 @@ def build_trainer(
     if recipe.train.compile == "on" and not compile_in_place(objective, loader.take(0, 0)[0]):
         recipe = replace(recipe, train=replace(recipe.train, compile="off"))
     distributed = distribute(objective, world)
-    writer = StateWriter(dataset, initial.base if initial and recipe.lora.rank else None)
+    writer = _writer(recipe, dataset, initial)
     progress, saved = read_state(checkpoint) if checkpoint else (Progress(), {})
     optimizers = build_optimizers(model, rules_of(recipe), recipe.optim, machine.product_dtype)
     if checkpoint:
@@ -289,6 +290,14 @@ def build_trainer(
     elif recipe.train.minutes and measures_minutes:
         recipe = recipe.with_steps(measure_steps(trainer_of(recipe), recipe.train.minutes))
     return trainer_of(recipe)
+
+
+def _writer(recipe: Recipe, dataset: Dataset, initial: LoadedModel | None) -> StateWriter:
+    """What writes the run's state, with what is said of the model to begin with."""
+    if initial is None:
+        return StateWriter(dataset, None, Conventions())
+    said = initial.conventions if initial.tokenizer else Conventions()
+    return StateWriter(dataset, initial.base if recipe.lora.rank else None, said)
 
 
 def _build_model(

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from groundup.checkpoints.adapter_folder import Base, save_adapter
+from groundup.checkpoints.conventions import Conventions
 from groundup.checkpoints.model_folder import save
 from groundup.data.dataset import Dataset
 from groundup.errors import CheckpointError
@@ -79,10 +80,12 @@ class StateWriter:
     Attributes:
         dataset: What the run learns from; its tokenizer is saved beside the model.
         base: The model that adapters are for, if only adapters train; None for a whole model.
+        conventions: What the model that the run began with said of using it.
     """
 
     dataset: Dataset
     base: Base | None
+    conventions: Conventions
 
     def write(
         self,
@@ -102,12 +105,12 @@ class StateWriter:
             optimizers: The optimizers of its parameters.
             progress: How far the run has come.
         """
-        start = self.dataset.document_start
+        start, tokenizer = self.dataset.document_start, self.dataset.tokenizer
         if self.base is None:
-            save(folder, model, self.dataset.tokenizer, start)
+            save(folder, model, tokenizer, start, self.conventions)
         else:
-            save_adapter(folder, model, self.base, start)
-            self.dataset.tokenizer.save(folder)
+            conventions = self.conventions.after_documents(start)
+            save_adapter(folder, model, tokenizer, self.base, conventions)
         (folder / "training").mkdir()
         save_file(optimizer_state(model, optimizers), folder / OPTIMIZER_FILE)
         (folder / STATE_FILE).write_text(json.dumps(asdict(progress), indent=2) + "\n", "utf-8")

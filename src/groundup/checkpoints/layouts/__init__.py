@@ -16,6 +16,9 @@ Weights = dict[str, Tensor]
 Settings = dict[str, Any]  # of config.json
 Fixed = dict[str, tuple[Any, ...]]  # the accepted values of each key, first the one it has left out
 
+# no logits depend on these, but some readers ask for them
+IN_TRAINING: Settings = {"initializer_range": 0.02, "use_cache": True}
+
 
 class Layout(ABC):
     """How an architecture of transformers names and orients weights, and writes its config."""
@@ -83,12 +86,12 @@ def whole_numbers(settings: Settings, names: dict[str, str], path: Path) -> dict
         path: The file, for messages.
 
     Raises:
-        CheckpointError: A key is missing, or its value isn't a whole number.
+        CheckpointError: A key is missing, or its value isn't a whole number from 1.
     """
     found = {}
     for field, key in names.items():
-        if type(value := settings.get(key)) is not int:
-            raise CheckpointError(f"{path}: {key} must be a whole number, not {value!r}")
+        if type(value := settings.get(key)) is not int or value < 1:
+            raise CheckpointError(f"{path}: {key} must be a whole number from 1, not {value!r}")
         found[field] = value
     return found
 

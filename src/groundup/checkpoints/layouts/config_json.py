@@ -20,19 +20,18 @@ def layout_of(architecture: str) -> Layout:
     return next(layout for layout in LAYOUTS.values() if architecture in layout.architectures)
 
 
-def write_config(path: Path, model: Model, start: object, ends: object) -> None:
+def write_config(path: Path, model: Model, ids: Settings) -> None:
     """Write a `config.json` that transformers reads without a warning.
 
     Args:
         path: Where to write.
         model: The model that it describes.
-        start: The id of the token that begins a text, or None.
-        ends: The id of the token that ends a text, several as a list, or None.
+        ids: The ids of the tokens that begin, end and pad a text, by the names that they have in a
+            `config.json`.
     """
     settings = layout_of(architecture_of(model)).settings_of(model)
     settings |= {"dtype": str(model.head.weight.dtype).removeprefix("torch.")}
-    settings |= {"bos_token_id": start, "eos_token_id": ends}
-    write_json(path, settings)
+    write_json(path, settings | {"bos_token_id": None, "eos_token_id": None} | ids)
 
 
 def read_config(path: Path) -> tuple[str, ModelConfig]:

@@ -80,8 +80,8 @@ class GPT2Layout(Layout):
     def settings_of(self, model: Model) -> Settings:
         """Return the `config.json` of a model.
 
-        Token ids are null, and all three dropouts are stated: without them transformers would warn,
-        or apply a dropout of 0.1.
+        All three dropouts are stated, for transformers would apply 0.1. llama.cpp's converter reads
+        the context as `n_ctx`.
         """
         config, is_bigram = model.config, isinstance(model, Bigram)
         assert isinstance(config, GPTConfig)
@@ -91,14 +91,15 @@ class GPT2Layout(Layout):
             "groundup_model": architecture_of(model),
             "vocab_size": config.vocab_size,
             "n_positions": config.block_size,
+            "n_ctx": config.block_size,
             "n_embd": config.vocab_size if is_bigram else config.n_embd,
             "n_layer": 0 if is_bigram else config.n_layer,
             "n_head": 1 if is_bigram else config.n_head,
             "n_inner": None,
             **dict.fromkeys(DROPOUTS, config.dropout),
             "tie_word_embeddings": not is_bigram,
-            "bos_token_id": None,
-            "eos_token_id": None,
+            "reorder_and_upcast_attn": False,
+            **layouts.IN_TRAINING,
             **{key: values[0] for key, values in FIXED.items()},
         }
 

@@ -1,6 +1,7 @@
 """`peft`'s folders of LoRA adapters: its names of tensors, and its `adapter_config.json`."""
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +19,16 @@ FACTORS = (".lora_A.weight", ".lora_B.weight")
 
 # Keys that the adapted model's numbers don't depend on: where and how it was trained. The tensors
 # say which matrices they are for, and by their shapes whether they lie as a Linear's or a Conv1D's.
+# Tying concerns adapters of embeddings, which are refused by their tensors.
 ASIDE = {
-    *("auto_mapping", "exclude_modules", "fan_in_fan_out", "inference_mode", "layers_pattern"),
+    *("auto_mapping", "ensure_weight_tying", "eva_config", "exclude_modules", "fan_in_fan_out"),
+    *("inference_mode", "layers_pattern"),
     *("layers_to_transform", "loftq_config", "lora_dropout", "megatron_config", "megatron_core"),
     *("peft_version", "qalora_group_size", "runtime_config", "target_modules", "task_type"),
 }
 READ = {
     *("base_model_name_or_path", "revision", "peft_type", "r", "lora_alpha", "use_rslora"),
-    "init_lora_weights",
+    *("init_lora_weights", "rank_pattern", "alpha_pattern"),
 }
 # any other key must say that what it is about isn't there
 NOTHING = (None, False, {}, [], "none", "")
@@ -40,14 +43,28 @@ class AdapterSettings:
     Args:
         base: The folder, or the model of the hub, that the adapters are for.
         revision: The model's revision on the hub, if it is stated.
-        rank: The rank of the adapters.
-        scale: The number by which the product of the two factors is multiplied.
+        rank, alpha: Those of all layers that have none of their own.
+        ranks, alphas: Those of layers by the ends of their names, as EVA gives them.
+        by_root: Whether alpha is divided by the root of the rank (Kalajdzievski 2023).
     """
 
     base: str
     revision: str | None
     rank: int
-    scale: float
+    alpha: float
+    ranks: dict[str, int]
+    alphas: dict[str, float]
+    by_root: bool
+
+    def rank_of(self, layer: str) -> int:
+        """Return the rank of a layer's adapters."""
+        return next((self.ranks[key] for key in self.ranks if _is_end(key, layer)), self.rank)
+
+    def scale_of(self, layer: str) -> float:
+        """Return the number by which the product of a layer's two factors is multiplied."""
+        alpha = next((self.alphas[key] for key in self.alphas if _is_end(key, layer)), self.alpha)
+        rank = self.rank_of(layer)
+        return alpha / (math.sqrt(rank) if self.by_root else rank)
 
 
 def adapter_settings(base: str, revision: str | None, model: Model) -> Settings:
@@ -100,14 +117,33 @@ def read_adapter_settings(path: Path) -> AdapterSettings:
             "the model that the adapter is for"
         )
     # LoraConfig's own, for keys that are left out
-    rank, alpha = settings.get("r", 8), settings.get("lora_alpha", 8)
-    if type(rank) is not int or not 1 <= rank < 2**31:
-        raise CheckpointError(f"{path}: r must be a whole number from 1, not {rank!r}")
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) <= 1e30:
-        raise CheckpointError(f"{path}: lora_alpha must be a number, not {alpha!r}")
-    # the root is Kalajdzievski's, 2023
-    scale = alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
-    return AdapterSettings(base, revision or None, rank, scale)
+    ranks = {"r": settings.get("r", 8), **_by_layer(settings, "rank_pattern", path)}
+    alphas = {"lora_alpha": settings.get("lora_alpha", 8)}
+    alphas |= _by_layer(settings, "alpha_pattern", path)
+    for key, rank in ranks.items():
+        if type(rank) is not int or not 1 <= rank < 2**31:
+            raise CheckpointError(f"{path}: {key} must be a whole number from 1, not {rank!r}")
+    for key, alpha in alphas.items():
+        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) <= 1e30:
+            raise CheckpointError(f"{path}: {key} must be a number, not {alpha!r}")
+    common = ranks.pop("r"), alphas.pop("lora_alpha")
+    return AdapterSettings(
+        base, revision or None, *common, ranks, alphas, bool(settings.get("use_rslora"))
+    )
+
+
+def _by_layer(settings: Settings, key: str, path: Path) -> Settings:
+    """What a setting says of layers by the ends of their names. Raises CheckpointError."""
+    stated = settings.get(key) or {}
+    if not isinstance(stated, dict) or not all(re.fullmatch(r"[\w.]+", name) for name in stated):
+        raise CheckpointError(
+            f"{path}: {key} = {stated!r}, but groundup knows layers by their names, not by patterns"
+        )
+    return {name.removeprefix(PREFIX): value for name, value in stated.items()}
+
+
+def _is_end(key: str, layer: str) -> bool:
+    return layer == key or layer.endswith(f".{key}")
 
 
 def matrix_of(name: str, layout: Layout) -> str | None:

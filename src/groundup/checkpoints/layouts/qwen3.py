@@ -53,7 +53,8 @@ class Qwen3Layout(Layout):
     def settings_of(self, model: Model) -> Settings:
         """Return the `config.json` of a model, with the base of the rotations written twice.
 
-        transformers 5 reads `rope_parameters`, vLLM and transformers 4 read `rope_theta`.
+        transformers 5 reads `rope_parameters`, vLLM and transformers 4 read `rope_theta`. Without
+        `sliding_window`, transformers 4.51 would compute with a window of 4,096 tokens.
         """
         assert isinstance(model, Modern)
         config = model.config
@@ -65,9 +66,10 @@ class Qwen3Layout(Layout):
             "rope_theta": config.rope_theta,
             "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
             "tie_word_embeddings": config.tied,
+            "sliding_window": None,
+            "max_window_layers": config.n_layer,
             DROPOUT: config.dropout,
-            "bos_token_id": None,
-            "eos_token_id": None,
+            **layouts.IN_TRAINING,
             **{key: values[0] for key, values in FIXED.items()},
         }
 
