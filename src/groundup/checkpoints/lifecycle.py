@@ -243,7 +243,7 @@ def verify(folder: Path, *, hashes: bool = True) -> None:
 
 
 def steps(parent: Path) -> list[Path]:
-    """List the published checkpoints, newest first, intact or not."""
+    """List the checkpoints that have their final names, newest first, damaged ones included."""
     folders = filter(Path.is_dir, parent.glob("step-*"))
     found = [path for path in folders if STEP_NAME.fullmatch(path.name)]
     return sorted(found, key=lambda path: int(path.name.partition("-")[2]), reverse=True)

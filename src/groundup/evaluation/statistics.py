@@ -83,7 +83,7 @@ class PairedItems:
         return Difference(value, low, high, mcnemar(self.only_a, self.only_b))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the four counts, the accuracies and their difference."""
+        """Return the numbers of items that both, one or none of two models got right, and accuracies."""
         return asdict(self) | {"accuracy": list(self.accuracies)} | self.difference.to_json()
 
 
@@ -230,5 +230,5 @@ def _beta_share(a: float, b: float, x: float, rest: float) -> float:
 
 
 def p_text(p_value: float, equals: str = "") -> str:
-    """Write a p-value with two digits after `equals`, or as a bound if it is less than 1e-12."""
+    """Write the sign `equals` and a p-value of two digits; below 1e-12 only that bound."""
     return "< 1e-12" if p_value < 1e-12 else f"{equals}{p_value:.2g}"

@@ -1,7 +1,7 @@
 """What an evaluation task is, and the registry of tasks.
 
-A task is opened with its settings, then measures one model or compares two. A finding of a task
-gives its own JSON, lines and tables, so neither the command line nor training names a task.
+A task is opened with its settings, then measures one model or compares two. What a task finds gives
+its own JSON, lines and tables, so the command line and training treat all tasks alike.
 """
 
 from abc import ABC, abstractmethod

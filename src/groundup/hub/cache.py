@@ -26,7 +26,7 @@ UNFINISHED = ".fetching-"
 
 
 def cache_folder() -> Path:
-    """Return the folder `GROUNDUP_CACHE`, or else the platform's folder for caches."""
+    """Return the folder that the variable GROUNDUP_CACHE names, else the platform's for caches."""
     named = os.environ.get("GROUNDUP_CACHE")
     return Path(named or platformdirs.user_cache_dir("groundup", appauthor=False))
 

@@ -209,13 +209,14 @@ class RunWriter:
 def read_shard(
     runs: list[Path], place: ShardPlace, dtype: np.dtype
 ) -> Iterator[tuple[Any, np.ndarray, bool]]:
-    """Read a shard's documents from the run files, in the order of the shard.
+    """Read a shard's documents from the intermediate files, in the order of the shard.
 
     At most about HELD_TOKENS tokens are held in memory. If a shard has more, because it has many
     equal documents, the run files are read several times.
 
     Yields:
-        A row of DOCUMENT, the document's tokens, and whether the document equals the one before.
+        What is known of a document (order, digest, length, bytes), the document's tokens, and
+            whether the document equals the one before.
 
     Raises:
         CorpusError: A run file ends early.

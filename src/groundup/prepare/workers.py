@@ -1,4 +1,4 @@
-"""Makes the function calls of a preparation, in this process or in several of this machine.
+"""Runs the functions that prepare a corpus, in this process or in several of this machine.
 
 The processes are started as commands, so that no script needs a main guard: a worker never imports
 the script or notebook that began the work. When the process that started a worker ends, for any

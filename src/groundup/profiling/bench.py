@@ -90,7 +90,7 @@ def bench(trainer: Trainer, steps: int) -> Bench:
 
 
 def describe_model(trainer: Trainer) -> str:
-    """Describe the model in words: `gpt2 4 x 4 x 128, context 64`."""
+    """Describe the model: architecture, layers x heads x width and context."""
     model = trainer.recipe.model
     if model.architecture == "bigram":
         return f"bigram of {trainer.model.config.vocab_size} tokens"

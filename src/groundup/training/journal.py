@@ -76,7 +76,7 @@ class _Terminal(Console):
 
 
 class MainJournal(Journal):
-    """A journal that writes into the run's folder, and shows a progress bar or lines."""
+    """The journal that writes into the run's folder, and shows a bar or a line an evaluation."""
 
     def __init__(self) -> None:
         self.console = _Terminal(highlight=False, markup=False, emoji=False, soft_wrap=True)

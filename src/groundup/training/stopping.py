@@ -1,4 +1,4 @@
-"""Stopping on a signal: the signal asks, and the trainer finishes its step and saves."""
+"""Stopping on a signal: the signal is noted, and the trainer finishes its step and saves."""
 
 import os
 import signal

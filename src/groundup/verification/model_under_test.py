@@ -80,7 +80,7 @@ class ModelUnderTest:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision in which the model is kept, and used by `generate` and `evaluate`."""
+        """The precision of the weights, in which `generate` and `evaluate` compute, too."""
         return next(self.model.parameters()).dtype
 
     def copied(
