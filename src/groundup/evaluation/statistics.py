@@ -83,7 +83,7 @@ class PairedItems:
         return Difference(value, low, high, mcnemar(self.only_a, self.only_b))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the numbers of items that both, one or none of two models got right, and accuracies."""
+        """Return the four numbers of items, both accuracies and their difference."""
         return asdict(self) | {"accuracy": list(self.accuracies)} | self.difference.to_json()
 
 
