@@ -15,6 +15,8 @@ from groundup.checkpoints import model_folder
 from groundup.models.config import ModelConfig
 from groundup.models.registry import build
 from groundup.tokenizers.characters import CharacterTokenizer
+from groundup.verification import verify
+from groundup.verification.model_under_test import CPU
 
 pytestmark = pytest.mark.peers
 
@@ -101,6 +103,10 @@ def test_peft_reads_a_run_of_adapters(base: str, tmp_path: Path) -> None:
         assert (theirs(model) - expected).abs().max() < 1e-5
     assert (theirs(adapted.merge_and_unload()) - expected).abs().max() < 1e-5
     assert tokenizer.decode(tokenizer("the quick")["input_ids"]) == "the quick"
+    claim = next(claim for claim in verify.CLAIMS if claim.name == "ours = transformers")
+    (tested,) = verify.models_to_test(str(tmp_path / "runs" / "run"), CPU)
+    found = list(verify.verify(claim, tested))
+    assert {row.status for row in found} == {"ok"}, found
 
 
 @pytest.mark.parametrize("rank_stabilised", [False, True])

@@ -298,6 +298,11 @@ def test_their_qwen3_loads_in_ours_and_is_saved_back_bit_for_bit(
             {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}},
             "default rotations",
         ),
+        (
+            {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+            "rope_scaling = {'rope_type': 'yarn'",
+        ),
+        ({"rope_scaling": {"rope_theta": 5e5}}, "rope_theta must be one number"),
         ({"rope_theta": 5e5}, "rope_theta must be one number"),
         ({"groundup_dropout": "some"}, "groundup_dropout must be a number"),
         ({"use_sliding_window": True}, "use_sliding_window = True"),
@@ -318,6 +323,18 @@ def test_another_kind_of_qwen3_is_refused_by_name(
     settings = json.loads((tmp_path / CONFIG_FILE).read_text("utf-8"))
     (tmp_path / CONFIG_FILE).write_text(json.dumps(settings | change), "utf-8")
     with pytest.raises(groundup.GroundupError, match=said):
+        groundup.load(tmp_path)
+
+
+def test_a_gpt2_with_two_spellings_that_differ_is_refused(tmp_path: Path) -> None:
+    """transformers takes whichever stands last."""
+    model_folder.save(tmp_path, perturbed("gpt2", 9), None)
+    settings = json.loads((tmp_path / CONFIG_FILE).read_text("utf-8"))
+    same = json.dumps(settings | {"num_attention_heads": settings["n_head"]})
+    (tmp_path / CONFIG_FILE).write_text(same, "utf-8")
+    groundup.load(tmp_path)
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(settings | {"num_attention_heads": 4}), "utf-8")
+    with pytest.raises(groundup.GroundupError, match="n_head = 2, but num_attention_heads = 4"):
         groundup.load(tmp_path)
 
 

@@ -6,13 +6,17 @@ reason where the claim can't be measured; any other exception means that the cla
 
 import importlib.util
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from groundup.checkpoints import model_folder
+from groundup.checkpoints.adapter_folder import find_base, is_adapter
+from groundup.checkpoints.layouts.gpt2 import DROPOUTS
 from groundup.generation import stream
 from groundup.machine.device import has_compiler
 from groundup.machine.memory import is_out_of_memory
@@ -287,17 +291,43 @@ def _installed_transformers() -> Any:
 
 
 def ours_is_transformers(tested: ModelUnderTest) -> Iterator[Measurement]:
-    """Compare logits on the CPU with those of Hugging Face's own model from a saved folder."""
+    """Compare with Hugging Face's own model, loaded on the CPU from the folder that was named.
+
+    The folder itself is loaded, and none that was saved again: what our reader misses would be
+    missing there too. A model of no folder is saved for it.
+    """
     transformers = _installed_transformers()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    with tested.saved(torch.float32) as folder:
-        auto: Any = transformers.AutoModelForCausalLM  # its types don't know the report
-        peer, report = auto.from_pretrained(folder, output_loading_info=True, local_files_only=True)
-        wrong = "; ".join(f"{kind}: {names}" for kind, names in report.items() if names)[:150]
-        assert not wrong, f"transformers finds other weights in our folder ({wrong})"
-        tokens = tested.tokens()[:, :-1]
-        with torch.no_grad():
-            expected = peer.eval()(tokens).logits
-    found = logits_of(tested.copied(torch.float32, CPU), tokens)
+    named = nullcontext(tested.loaded.folder) if tested.loaded else tested.saved(torch.float32)
+    with named as folder:
+        peer = _peer(transformers, folder)
+    window = getattr(peer.config, "sliding_window", None)  # seen by longer texts alone
+    tokens = tested.tokens(1, time=window + TIME) if window else tested.tokens()
+    with torch.no_grad():
+        expected = peer.eval()(tokens[:, :-1]).logits
+    found = logits_of(tested.copied(torch.float32, CPU), tokens[:, :-1])
     yield Measurement("", relative(found, expected), IN_FLOAT32)
+    if tested.loaded is None or is_adapter(tested.loaded.folder):
+        return  # beside adapters stands what they were trained with, which peft doesn't look at
+    ends = peer.generation_config.eos_token_id
+    ends = {*(ends if isinstance(ends, list) else [ends])} - {None}
+    yield Measurement("ends", len(ends ^ tested.loaded.text_ends), 0.0)
+    stated = {value for key in DROPOUTS if (value := getattr(peer.config, key, None)) is not None}
+    if len(stated) == 1:  # of three that differ the reader has said which one it takes
+        yield Measurement("dropout", abs(stated.pop() - tested.model.config.dropout), 0.0)
+
+
+def _peer(transformers: Any, folder: Path) -> Any:
+    """Load a folder by transformers in float32; adapters by peft, on their base."""
+    base = find_base(folder) if is_adapter(folder) else folder
+    options = {"dtype": torch.float32, "local_files_only": True, "use_safetensors": True}
+    auto = transformers.AutoModelForCausalLM
+    peer, report = auto.from_pretrained(base, output_loading_info=True, **options)
+    wrong = "; ".join(f"{kind}: {names}" for kind, names in report.items() if names)[:150]
+    assert not wrong, f"transformers finds other weights in {base} ({wrong})"
+    if base == folder:
+        return peer
+    if importlib.util.find_spec("peft") is None:
+        raise Skipped("peft isn't installed, and the model consists of adapters")
+    return importlib.import_module("peft").PeftModel.from_pretrained(peer, str(folder))

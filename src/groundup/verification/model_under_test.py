@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from groundup.checkpoints import model_folder
 from groundup.checkpoints.layouts.gpt2 import LARGEST_BIGRAM
+from groundup.checkpoints.model_folder import LoadedModel
 from groundup.errors import CheckpointError
 from groundup.machine import memory
 from groundup.models.bigram import Bigram
@@ -66,6 +67,7 @@ class ModelUnderTest:
         tokenizer: The model's tokenizer, or None.
         device: The device on which the model is tested.
         without: The names of claims that aren't tested on this model.
+        loaded: The model as it was loaded from a folder, or None for one that was made here.
     """
 
     name: str
@@ -73,6 +75,7 @@ class ModelUnderTest:
     tokenizer: Tokenizer | None
     device: torch.device
     without: frozenset[str] = frozenset()
+    loaded: LoadedModel | None = None
 
     @property
     def architecture(self) -> str:

@@ -141,7 +141,7 @@ def models_to_test(name: str | None, device: torch.device) -> list[ModelUnderTes
     if name is None:
         return random_models(device)
     loaded = load_model(name)
-    return [ModelUnderTest(name, loaded.model, loaded.tokenizer, device)]
+    return [ModelUnderTest(name, loaded.model, loaded.tokenizer, device, loaded=loaded)]
 
 
 def random_models(device: torch.device) -> list[ModelUnderTest]:

@@ -28,6 +28,10 @@ FIXED = {
     "scale_attn_by_inverse_layer_idx": (False,),
     "add_cross_attention": (False,),
 }
+OTHER_NAMES = {  # under which transformers takes them too
+    **{"n_embd": "hidden_size", "n_positions": "max_position_embeddings"},
+    **{"n_head": "num_attention_heads", "n_layer": "num_hidden_layers"},
+}
 DROPOUTS = ("embd_pdrop", "attn_pdrop", "resid_pdrop")
 
 
@@ -106,6 +110,12 @@ class GPT2Layout(Layout):
     def config_of(self, settings: Settings, architecture: str, path: Path) -> GPTConfig:
         """Return the shape of a GPT-2, and refuse settings that our GPT-2 doesn't compute."""
         layouts.check_fixed(settings, FIXED, "GPT-2", path)
+        for name, other in OTHER_NAMES.items():
+            if other in settings and settings[other] != (one := settings.get(name)):
+                raise CheckpointError(
+                    f"{path}: {name} = {one!r}, but {other} = {settings[other]!r}, which means the "
+                    f"same: leave {other} out"
+                )
         is_bigram = architecture == "bigram"
         if settings.get("tie_word_embeddings", True) is is_bigram:
             raise CheckpointError(

@@ -110,17 +110,19 @@ def _defaults(settings: Settings) -> Settings:
 def _rope_theta(settings: Settings, path: Path) -> float:
     """The base of the rotations, wherever it stands.
 
-    Raises CheckpointError for rotations of another kind.
+    Raises CheckpointError for rotations of another kind, under either name of their parameters.
     """
-    parameters = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
-    is_dict, keys = isinstance(parameters, dict), ("rope_type", "type")
-    if not is_dict or any(parameters.get(key, "default") != "default" for key in keys):
-        raise CheckpointError(
-            f"{path}: rope_parameters = {parameters!r}, but groundup computes the default rotations"
-        )
-    stated = [part.get("rope_theta") for part in (parameters, settings)]
-    stated = [value for value in stated if value is not None] or [10_000.0]
-    found = {number(value, "rope_theta", path) for value in stated}
+    stated = [settings]
+    for name in ("rope_parameters", "rope_scaling"):
+        parameters = settings.get(name) or {}
+        is_dict, keys = isinstance(parameters, dict), ("rope_type", "type")
+        if not is_dict or any(parameters.get(key, "default") != "default" for key in keys):
+            raise CheckpointError(
+                f"{path}: {name} = {parameters!r}, but groundup computes the default rotations"
+            )
+        stated.append(parameters)
+    values = [part["rope_theta"] for part in stated if part.get("rope_theta") is not None]
+    found = {number(value, "rope_theta", path) for value in values or [10_000.0]}
     if len(found) != 1:
         raise CheckpointError(
             f"{path}: rope_theta must be one number, and is {' and '.join(map(str, sorted(found)))}"
