@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from groundup.console import plain_console
+
 if TYPE_CHECKING:
-    from groundup.console import plain_console
-from groundup.verification.verify import Finding
+    from groundup.verification.verify import Finding
 
 COLOURS = {"ok": "green", "FAILED": "bold red", "skipped": "yellow"}
 
