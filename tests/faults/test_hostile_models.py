@@ -278,7 +278,7 @@ def rewrite(folder: Path, **changes: object) -> None:
         ({"n_positions": 16}, ["transformer.wpe.weight", "[8, 4]", "[16, 4]"]),
         ({"n_embd": 8}, ["transformer.wte.weight", "[5, 4]", "[5, 8]"]),
         ({"n_layer": 2}, ["lacks the tensor transformer.h.1.", "[4]"]),
-        ({"n_layer": 0}, ["n_layer = 0"]),
+        ({"n_layer": 0}, ["n_layer must be a whole number from 1, not 0"]),
         ({"n_head": 3}, ["n_embd = 4", "n_head = 3"]),
     ],
 )

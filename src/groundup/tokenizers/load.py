@@ -8,7 +8,9 @@ from groundup.tokenizers.base import TOKENIZER_FILE, Tokenizer, read_contents
 from groundup.tokenizers.bytepair import BytePairTokenizer
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.foreign import ForeignTokenizer
-from groundup.tokenizers.gpt2 import gpt2_tokenizer
+from groundup.tokenizers.gpt2 import gpt2_tokenizer, tokenizer_of_files
+
+OLDER_FILES = ("vocab.json", "merges.txt")  # of GPT-2's words, where there is no tokenizer.json
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +22,9 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
     warning says so.
 
     Args:
-        name: `gpt2`, a folder that holds a `tokenizer.json`, or such a file. A folder that is
-            called gpt2 is given as `./gpt2`.
+        name: `gpt2`, a folder that holds a `tokenizer.json`, or such a file, or a folder with the
+            `vocab.json` and `merges.txt` of a GPT-2. A folder that is called gpt2 is given as
+            `./gpt2`.
 
     Raises:
         TokenizerError: The name leads to no tokenizer of characters and to no byte-level BPE.
@@ -31,6 +34,9 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
         return gpt2_tokenizer()
     path = Path(name).expanduser()
     file = path / TOKENIZER_FILE if path.is_dir() else path
+    vocabulary, merges = (path / name for name in OLDER_FILES)
+    if not file.is_file() and vocabulary.is_file() and merges.is_file():
+        return tokenizer_of_files(vocabulary, merges, str(path))
     if not file.is_file():
         kinds = f"gpt2 nor a folder with a {TOKENIZER_FILE} nor such a file"
         raise TokenizerError(f"tokenizer {name} is neither {kinds}")
