@@ -79,6 +79,8 @@ class UploadHandler(Handler):
                 files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
                 files[value["path"]] = self.server.stored[value["oid"]]
+            elif line["key"] == "deletedFile":
+                del files[value["path"]]
         commit = self.server.add("models", name, files)
         self.send({"commitUrl": f"{self.server.url}/{name}/commit/{commit}", "commitOid": commit})
 

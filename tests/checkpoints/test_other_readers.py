@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import groundup
 from conftest import model_of, perturb
 from groundup.checkpoints import model_folder
 from groundup.models.config import GPTConfig
@@ -57,6 +58,44 @@ def test_a_gpt2_config_states_its_context_by_the_older_name_too(tmp_path: Path) 
     """llama.cpp's converter reads `n_ctx`, as the published GPT-2s have it."""
     _, settings = saved_model("gpt2", tmp_path)
     assert settings["n_ctx"] == settings["n_positions"] == 24
+
+
+def test_a_gpt2_with_three_dropouts_loads(tmp_path: Path) -> None:
+    """Only training would ask which of them holds, and there the recipe has its own."""
+    model, settings = saved_model("gpt2", tmp_path)
+    pdrops = {"embd_pdrop": 0.3, "attn_pdrop": 0.2, "resid_pdrop": 0.1}
+    (tmp_path / "config.json").write_text(json.dumps(settings | pdrops), "utf-8")
+    loaded, _ = groundup.load(tmp_path)
+    tokens = torch.arange(11)[None]
+    assert torch.equal(loaded(tokens)[0], model(tokens)[0])
+    assert loaded.config.dropout == 0.1
+
+
+def test_a_gpt2_with_the_two_older_files_has_its_tokenizer(tmp_path: Path) -> None:
+    """`vocab.json` and `merges.txt` are all that early GPT-2s have; a Qwen3's words are others."""
+    text = "some text, some other text 123"
+    learned = learn_tokenizer([text] * 3, 270)
+    model = learned.contents["model"]
+    vocabulary = model["vocab"] | dict(learned.special_tokens)
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in model["merges"]), ""]
+    for architecture in ("gpt2", "modern"):
+        folder = tmp_path / architecture
+        shape = GPTConfig(24, len(vocabulary), 1, 2, 8)
+        model_folder.save(folder, model_of(architecture, shape), None)
+        (folder / "vocab.json").write_text(json.dumps(vocabulary), "utf-8")
+        (folder / "merges.txt").write_text("\n".join(lines), "utf-8")
+    _, found = groundup.load(tmp_path / "gpt2")
+    assert found is not None
+    assert found.special_tokens == learned.special_tokens
+    peer = transformers.AutoTokenizer.from_pretrained(tmp_path / "gpt2")
+    for each in (text, " \n more\tžluť <|endoftext|"):
+        assert (
+            found.encode(each).tolist() == learned.encode(each).tolist() == peer(each)["input_ids"]
+        )
+    assert groundup.load(tmp_path / "modern")[1] is None
+    (tmp_path / "gpt2" / "vocab.json").write_text("[1]", "utf-8")
+    with pytest.raises(groundup.GroundupError, match="is a damaged tokenizer"):
+        groundup.load(tmp_path / "gpt2")
 
 
 def test_a_tokenizer_truncates_to_the_context_and_names_an_unknown_token(tmp_path: Path) -> None:

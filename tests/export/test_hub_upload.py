@@ -60,8 +60,8 @@ def export(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.chdir(folder)
 
-    def run(*, force: bool = False, public: bool = False) -> None:
-        command.export("run", "someone/small-gpt", to="hub", force=force, public=public)
+    def run(**flags: bool) -> None:
+        command.export("run", "someone/small-gpt", to="hub", **flags)
 
     return run
 
@@ -196,6 +196,44 @@ def test_a_repository_that_exists_is_added_to_only_by_force(export: Callable[...
     assert {"notes.md", "model.safetensors"} <= set(
         hub.repositories["models", "someone/small-gpt"]["main"]
     )
+
+
+def test_an_owners_card_stays_and_an_old_model_goes(
+    export: Callable[..., None], hub: Hub, capsys: pytest.CaptureFixture[str]
+):
+    old = ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "merges.txt")
+    name = "models", "someone/small-gpt"
+    hub.add(*name, {"README.md": b"mine", "notes.md": b"mine", **dict.fromkeys(old, b"old")})
+    export(force=True)
+    there = hub.repositories[name]["main"]
+    assert there["README.md"] == there["notes.md"] == b"mine"
+    assert not there.keys() & {*old}
+    assert "model.safetensors" in there
+    said = capsys.readouterr()
+    assert all(file in said.out for file in old)
+    assert "README.md" not in said.out
+    export(force=True, card=True)
+    assert b"library_name: transformers" in hub.repositories[name]["main"]["README.md"]
+
+
+def test_what_is_uploaded_names_no_folder_of_this_machine_and_nothing_ends_its_code(
+    tmp_path: Path,
+):
+    place = tmp_path / "client"
+    place.mkdir()
+    text = write_text(place).rename(place / "a`b``c<img>.txt")
+    for name, flag in (("base", {}), ("run", {"--train.init": tmp_path / "runs" / "base"})):
+        given = flags({"--corpus": text, "--steps": 2, "--name": name, **flag})
+        trained(*given, folder=tmp_path)
+    found = written(tmp_path, "out", "run")
+    for path in found.iterdir():
+        assert str(tmp_path).encode() not in path.read_bytes(), path
+    card = (found / "README.md").read_text("utf-8")
+    assert "``` a`b``c<img>.txt ```" in card
+    assert "a`b``c<img>.txt" not in card.replace("``` a`b``c<img>.txt ```", "")
+    assert "weights of `base`" in card
+    recipe = load_recipe(parse_toml((found / "recipe.toml").read_text("utf-8"), "recipe.toml"))
+    assert (recipe.data.corpus, recipe.train.init) == ("a`b``c<img>.txt", "base")
 
 
 @pytest.mark.parametrize(

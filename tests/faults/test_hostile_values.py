@@ -38,7 +38,7 @@ def saved(folder: Path, kind: str) -> Path:
         ("gpt2", {"embd_pdrop": [0.1]}, r"embd_pdrop must be a number, not \[0.1\]"),
         ("gpt2", {"attn_pdrop": {}}, "attn_pdrop must be a number"),
         ("gpt2", {"resid_pdrop": 10**400}, "resid_pdrop must be a number"),
-        ("gpt2", {"embd_pdrop": 0.5}, "must be one number"),
+        ("gpt2", {"embd_pdrop": "x"}, "embd_pdrop must be a number"),
         ("gpt2", {"n_embd": None, "n_inner": 3}, "n_embd must be a whole number from 1, not None"),
         ("gpt2", {"n_embd": 2**63 - 1}, r"n_embd = 9223372036854775807 is above 1,099,511,627,776"),
         ("gpt2", {"n_embd": 2**40 - 1}, r"n_embd = 1099511627775 is not divisible by n_head = 2"),

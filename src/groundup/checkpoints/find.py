@@ -16,6 +16,7 @@ from groundup.hub import api as hub
 from groundup.hub import cache
 from groundup.hub.api import Repository
 from groundup.runs.folder import run_or_path
+from groundup.tokenizers.load import OLDER_FILES
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +124,8 @@ def _bring(repository: Repository, pinned: Repository, folder: Path) -> None:
         raise weight_files.refuse_pickle(f"{repository}, {pickles[0]},")
     else:
         raise CheckpointError(f"{repository} has no {WEIGHTS_FILE}: groundup can't load it")
-    for name in filter(files.__contains__, (*TOKENIZER_FILES, *conventions.FILES)):
+    older = () if TOKENIZER_FILES[0] in files else OLDER_FILES
+    for name in filter(files.__contains__, (*TOKENIZER_FILES, *older, *conventions.FILES)):
         get(name)
     size = sum(files[name].size for name in weights if name in files)
     logger.info(f"downloading {pinned}: {size / 1e6:,.0f} MB to {cache.place_of(pinned)}")

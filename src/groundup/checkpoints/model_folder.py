@@ -21,11 +21,12 @@ from groundup.machine.device import choose_device
 from groundup.models import registry
 from groundup.models.config import ModelConfig, parameter_count
 from groundup.models.lora import Adapter, merge
+from groundup.models.modern import Modern
 from groundup.models.registry import MODELS, Model, architecture_of
 from groundup.runs.folder import RECIPE_FILE, RunFolder
 from groundup.tokenizers.base import TOKENIZER_FILE, Tokenizer
 from groundup.tokenizers.characters import CharacterTokenizer
-from groundup.tokenizers.load import load_tokenizer
+from groundup.tokenizers.load import OLDER_FILES, load_tokenizer
 
 ModelClass = TypeVar("ModelClass", bound=Model)
 logger = logging.getLogger(__name__)
@@ -227,7 +228,7 @@ def load_folder(folder: Path, merge_adapters: bool = True, **asked: Any) -> Load
         CorpusError: The base of adapters can't be had from the hub.
     """
     loaded = _load_weights(folder, merge_adapters, asked)
-    return replace(loaded, tokenizer=_load_tokenizer(folder, loaded.model.config.vocab_size))
+    return replace(loaded, tokenizer=_load_tokenizer(folder, loaded.model))
 
 
 def load_as(kind: type[ModelClass], name: str | Path) -> ModelClass:
@@ -257,12 +258,16 @@ def fits(tokenizer: Tokenizer, vocab_size: int) -> bool:
     return padded or tokenizer.vocab_size == vocab_size
 
 
-def _load_tokenizer(folder: Path, vocab_size: int) -> Tokenizer | None:
+def _load_tokenizer(folder: Path, model: Model) -> Tokenizer | None:
     """The tokenizer of a model's folder, or of its base's. Raises CheckpointError."""
-    if not (folder / TOKENIZER_FILE).is_file() and is_adapter(folder):
+    # without a tokenizer.json, only GPT-2's words are known
+    known = (TOKENIZER_FILE,) if isinstance(model, Modern) else (TOKENIZER_FILE, OLDER_FILES[0])
+    if not any((folder / name).is_file() for name in known) and is_adapter(folder):
         folder = find_base(folder)
-    if not (folder / TOKENIZER_FILE).is_file():
+    file = next((name for name in known if (folder / name).is_file()), None)
+    if file is None:
         return None
+    vocab_size = model.config.vocab_size
     try:
         tokenizer = load_tokenizer(folder)
     except ForeignTokenizerError as error:
@@ -270,7 +275,7 @@ def _load_tokenizer(folder: Path, vocab_size: int) -> Tokenizer | None:
         return None
     if not fits(tokenizer, vocab_size):
         raise CheckpointError(
-            f"{folder / TOKENIZER_FILE} has {tokenizer.vocab_size} tokens, but {CONFIG_FILE} says "
+            f"{folder / file} has {tokenizer.vocab_size} tokens, but {CONFIG_FILE} says "
             f"vocab_size = {vocab_size}: they belong to different models"
         )
     return tokenizer

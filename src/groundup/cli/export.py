@@ -22,6 +22,7 @@ def export(
     out: Path | None = None,
     force: bool = False,
     public: bool = False,
+    card: bool = False,
 ) -> None:
     """Hand a model to transformers (folder), to llama.cpp and Ollama (gguf), to ONNX, to the hub.
 
@@ -35,22 +36,24 @@ def export(
         out: Where to write. With --to hub: a folder to look at, and nothing is uploaded.
         force: Replace a file that exists, or add to a repository that does.
         public: With --to hub: a new repository is for everybody.
+        card: With --to hub --force: replace the repository's README.md too.
     """
     import sys
 
     from groundup.checkpoints.find import find_model
     from groundup.checkpoints.model_folder import load_folder
 
-    _check_flags(to, repository, kind, public)
+    _check_flags(to, repository, kind, public or card)
     loaded = load_folder(find_model(model).resolve())
     if repository is not None:
-        summary = _to_hub(loaded, repository, out, force, public)
+        how = {"public": public, "force": force, "card": card}
+        summary = _to_hub(loaded, repository, out, how)
     else:
         summary = _to_file(loaded, to, kind or "f32", out, force)
     sys.stdout.write(f"{summary}\n")
 
 
-def _check_flags(to: Format, repository: str | None, kind: Kind | None, public: bool) -> None:
+def _check_flags(to: Format, repository: str | None, kind: Kind | None, of_hub: bool) -> None:
     """Raise ExportError for flags that another format takes."""
     from groundup.errors import ExportError
     from groundup.export.hub_upload import check_repository
@@ -64,8 +67,8 @@ def _check_flags(to: Format, repository: str | None, kind: Kind | None, public: 
     if to != "gguf" and kind is not None:
         onnx, others = "ONNX is written in float32", "elsewhere the weights go as they are"
         raise ExportError(f"--type {kind} is for --to gguf: {onnx if to == 'onnx' else others}")
-    if to != "hub" and public:
-        raise ExportError("--public is for --to hub")
+    if to != "hub" and of_hub:
+        raise ExportError("--public and --card are for --to hub")
 
 
 def _to_file(loaded: "LoadedModel", to: Format, kind: Kind, out: Path | None, force: bool) -> str:
@@ -87,19 +90,16 @@ def _to_file(loaded: "LoadedModel", to: Format, kind: Kind, out: Path | None, fo
     return f"{out}: {export_onnx(loaded.model, out)}"
 
 
-def _to_hub(
-    loaded: "LoadedModel", repository: str, out: Path | None, force: bool, public: bool
-) -> str:
+def _to_hub(loaded: "LoadedModel", repository: str, out: Path | None, how: dict[str, bool]) -> str:
     """The upload, or with `out` the folder that would be uploaded."""
     from groundup.export.destination import refuse_existing
     from groundup.export.hub_upload import files_to_upload, upload, whole_folder, write_folder
 
     if out is not None:
-        refuse_existing(out, force)
+        refuse_existing(out, how["force"])
     with whole_folder(loaded) as folder:
         files = files_to_upload(loaded, folder, repository)
         if out is not None:
             write_folder(files, out)
             return f"{out}: what would be uploaded to {repository}; nothing was: {', '.join(files)}"
-        address = upload(files, repository, public=public, force=force)
-        return f"uploaded {', '.join(files)} to {address}"
+        return upload(files, repository, **how)

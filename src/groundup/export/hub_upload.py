@@ -1,10 +1,13 @@
 """Uploads a model's files to Hugging Face's hub in one commit, by huggingface_hub."""
 
+import logging
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 from groundup.checkpoints.adapter_folder import is_adapter
@@ -13,11 +16,21 @@ from groundup.checkpoints.model_folder import LoadedModel
 from groundup.errors import ExportError
 from groundup.evaluation.task import TITLES
 from groundup.export.destination import appearing_whole
-from groundup.export.model_card import CARD_FILE, CURVE_FILE, model_card
+from groundup.export.model_card import (
+    CARD_FILE,
+    CURVE_FILE,
+    model_card,
+    public_origin,
+    without_folders,
+)
 from groundup.hub import api as hub
+from groundup.hub.api import Repository
 from groundup.hub.http import network_timeout
+from groundup.recipes.schema import Recipe
 from groundup.runs.folder import RECIPE_FILE
 from groundup.runs.plot import plot_losses
+
+logger = logging.getLogger(__name__)
 
 OF_A_MODEL = (  # all else in a checkpoint is for going on with the training
     *("config.json", "generation_config.json", "model*.safetensors"),
@@ -72,7 +85,7 @@ def files_to_upload(loaded: LoadedModel, folder: Path, repository: str) -> Files
     """
     files: Files = {path.name: path for glob in OF_A_MODEL for path in sorted(folder.glob(glob))}
     if run := loaded.run:
-        files[RECIPE_FILE] = run.path / RECIPE_FILE
+        files[RECIPE_FILE] = _public(run.read_recipe()).to_toml().encode("utf-8")
         with tempfile.TemporaryDirectory() as temporary:
             picture = Path(temporary) / CURVE_FILE
             plot_losses(run.read_metrics(), picture, run.name, TITLES)
@@ -80,6 +93,21 @@ def files_to_upload(loaded: LoadedModel, folder: Path, repository: str) -> Files
                 files[CURVE_FILE] = picture.read_bytes()
     card = model_card(loaded, repository, has_curve=CURVE_FILE in files)
     return {CARD_FILE: card.encode("utf-8"), **files}
+
+
+def _public(recipe: Recipe) -> Recipe:
+    """The recipe, whose files are named without the folders that they lie in."""
+    data, train, evaluated = recipe.data, recipe.train, recipe.eval
+    return replace(
+        recipe,
+        data=replace(
+            data,
+            corpus=without_folders(data.corpus),
+            tokenizer=without_folders(data.tokenizer),
+        ),
+        train=replace(train, init=public_origin(train.init)),
+        eval=replace(evaluated, task_file=without_folders(evaluated.task_file)),
+    )
 
 
 def write_folder(files: Files, out: Path) -> None:
@@ -97,23 +125,32 @@ def write_folder(files: Files, out: Path) -> None:
                 shutil.copyfile(content, path / name)
 
 
-def upload(files: Files, repository: str, *, public: bool, force: bool) -> str:
+def upload(files: Files, repository: str, *, public: bool, force: bool, card: bool = False) -> str:
     """Make a repository on the hub, and commit the files to it.
+
+    Of a repository that exists, the files of a model that aren't among the new ones are deleted.
 
     Args:
         files: What `files_to_upload` returned.
         repository: OWNER/NAME.
         public: Whether everybody sees a new repository.
         force: Whether the repository may exist already.
+        card: Whether a card that is there is replaced, too.
 
     Returns:
-        The repository's address.
+        A line that names what was uploaded and deleted, and the repository's address.
 
     Raises:
         ExportError: There is no token, or the hub refuses.
     """
     hub.endpoint()  # a broken one keeps the package from being imported
-    from huggingface_hub import CommitOperationAdd, HfApi, constants, get_session
+    from huggingface_hub import (
+        CommitOperationAdd,
+        CommitOperationDelete,
+        HfApi,
+        constants,
+        get_session,
+    )
     from huggingface_hub.utils import disable_progress_bars
 
     endpoint, token = hub.endpoint(), hub.token()
@@ -121,7 +158,6 @@ def upload(files: Files, repository: str, *, public: bool, force: bool) -> str:
         raise ExportError(
             f"an upload to {endpoint} needs an account's token: `hf auth login` or set HF_TOKEN"
         )
-    operations = [CommitOperationAdd(name, content) for name, content in files.items()]
     api = HfApi(endpoint=endpoint, token=token)
     if not sys.stderr.isatty():
         disable_progress_bars()
@@ -129,11 +165,26 @@ def upload(files: Files, repository: str, *, public: bool, force: bool) -> str:
         get_session().timeout = network_timeout()  # left to itself, huggingface_hub waits for ever
         constants.HF_HUB_DISABLE_XET = True  # and hf_xet too, on a network stack of its own
         api.create_repo(repository, private=not public, exist_ok=force)
+        listed = hub.files_below(Repository("models", repository, "main")) if force else ()
+        there = {file.path for file in listed}
+        files, old = _changes(files, there, card)
+        operations = [CommitOperationAdd(name, content) for name, content in files.items()]
+        operations += [CommitOperationDelete(name) for name in old]
         api.create_commit(repository, operations, commit_message="Upload a model of groundup")
     # of huggingface_hub, of its HTTP library or of hf_xet: they share no class
     except Exception as error:
         raise _complaint(error, repository, endpoint) from error
-    return f"{endpoint}/{repository}"
+    deleted = f", and deleted {', '.join(old)}" if old else ""
+    return f"uploaded {', '.join(files)} to {endpoint}/{repository}{deleted}"
+
+
+def _changes(files: Files, there: set[str], card: bool) -> tuple[Files, list[str]]:
+    """What to add to a repository with those files, and what of its old model to delete."""
+    old = {name for name in there - files.keys() if any(fnmatch(name, glob) for glob in OF_A_MODEL)}
+    if CARD_FILE in there and not card:
+        logger.warning(f"{CARD_FILE} of the repository stays as it is: --card replaces it")
+        files = {name: content for name, content in files.items() if name != CARD_FILE}
+    return files, sorted(old)
 
 
 def _complaint(error: Exception, repository: str, endpoint: str) -> ExportError:

@@ -1,5 +1,6 @@
 """The model card: what a model is, what it learned from and how well, by its run's records."""
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -83,13 +84,14 @@ def _what(loaded: LoadedModel, recipe: Recipe | None, origin: str | None) -> str
     kind = "of characters" if isinstance(tokenizer, CharacterTokenizer) else "of byte-level BPE"
     kind = kind if tokenizer else "(no tokenizer)"
     if recipe:
-        weights = f"the weights of `{_cell(origin)}`" if origin else "random weights"
+        weights = f"the weights of {_code(public_origin(origin))}" if origin else "random weights"
         made = f" It began with {weights}."
         if rank := recipe.lora.rank:
             made += f" Only adapters of rank {rank} were trained (LoRA), and then merged."
     licence = "No licence is stated. Until its owner adds one, nobody else may assume one."
     if origin:
-        licence += f" That of `{_cell(origin)}`, where the weights come from, holds on."
+        where = f"{_code(public_origin(origin))}, where the weights come from"
+        licence += f" That of {where}, holds on."
     return (
         f"A language model of {loaded.parameters:,} parameters: {loaded.architecture}, {shape}, "
         f"context {config.block_size:,}, {config.vocab_size:,} tokens {kind}.{made} "
@@ -100,10 +102,11 @@ def _what(loaded: LoadedModel, recipe: Recipe | None, origin: str | None) -> str
 def _data(recipe: Recipe, facts: dict[str, Any]) -> str:
     corpus = facts["corpus"]
     parts = corpus.get("parts") or {corpus["name"]: corpus["fingerprint"]}
-    rows = [(_cell(name), f"`{fingerprint}`") for name, fingerprint in parts.items()]
+    rows = [(_code(without_folders(name)), f"`{digest}`") for name, digest in parts.items()]
+    name = _code(without_folders(recipe.data.corpus))
     return (
         f"## Data\n\n{corpus['training_tokens']:,} tokens to learn from and "
-        f"{corpus['validation_tokens']:,} to be measured on, of `{recipe.data.corpus}`.\n\n"
+        f"{corpus['validation_tokens']:,} to be measured on, of {name}.\n\n"
         f"{_table('| text | fingerprint |', '|---|---|', rows)}"
     )
 
@@ -164,8 +167,7 @@ def _hellaswag(result: dict[str, Any]) -> str:
     """A result that `groundup evaluate` kept, with what a reader must know to compare it."""
     items, of = result["items"], result["of"]
     asked = f"all {of:,} items" if items == of else f"{items:,}, evenly spread, of {of:,} items"
-    file = _cell(Path(result["file"]).name)
-    other = f"`{file}`. UNOFFICIAL: not the file of the published figures"
+    other = f"{_code(Path(result['file']).name)}. UNOFFICIAL: not the file of the published figures"
     what = "the official validation file" if result["official"] else other
     rows = []
     for row in result["results"]:
@@ -183,7 +185,7 @@ def _hellaswag(result: dict[str, Any]) -> str:
 def _text_loss(result: dict[str, Any]) -> str:
     """The loss on a text, as `groundup evaluate` kept it."""
     return (
-        f"### Loss on `{_cell(Path(result['corpus']).name)}`\n\nThis checkpoint, on "
+        f"### Loss on {_code(without_folders(result['corpus']))}\n\nThis checkpoint, on "
         f"{result['part']} ({result['tokens']:,} tokens): {', '.join(loss_in_units(result))}, in "
         f"windows of {result['block_size']:,} tokens with stride {result['stride']:,}. Whether "
         "the model has seen this text in training is not on record."
@@ -200,7 +202,7 @@ def _limits(recipe: Recipe | None, origin: str | None) -> str:
         "bias or for repeating its training text."
     )
     if origin is not None:
-        card = f"the card of `{_cell(origin)}` says"
+        card = f"the card of {_code(public_origin(origin))} says"
         known = f"What it was trained for and tested for before, {card}."
     elif recipe is None:
         known = "What it was trained for and tested for is not on record."
@@ -224,6 +226,28 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def public_origin(name: str) -> str:
+    """Return a model's name without folders; a repository of the hub keeps its owner."""
+    is_of_hub = on_hub(name) and not run_or_path(name).exists()
+    return name if is_of_hub else without_folders(name)
+
+
+def without_folders(name: str) -> str:
+    """Return the name of a text, or of a mixture, without the folders that lead to it."""
+    whole = name.rstrip("/")
+    if Path(whole).exists() or "," not in whole:
+        return whole.rpartition("/")[2]
+    return ",".join(part.rstrip("/").rpartition("/")[2] for part in whole.split(","))
+
+
+def _code(text: str) -> str:
+    """Text as code in Markdown, which nothing in it can end."""
+    text = _cell(text)
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    ticks, space = "`" * (longest + 1), " " if longest else ""
+    return f"{ticks}{space}{text}{space}{ticks}"
 
 
 def _cell(text: str) -> str:

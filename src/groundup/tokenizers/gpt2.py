@@ -1,7 +1,9 @@
 """GPT-2's own tokenizer, from the two files that OpenAI published."""
 
-import json
+from pathlib import Path
 
+from groundup.errors import TokenizerError
+from groundup.files import read_json
 from groundup.hub.cache import fetch
 from groundup.hub.download import RemoteFile
 from groundup.tokenizers.base import END_OF_TEXT
@@ -21,8 +23,25 @@ def gpt2_tokenizer() -> BytePairTokenizer:
     Raises:
         CorpusError: OpenAI's two files can't be downloaded.
     """
-    vocabulary = json.loads(fetch(VOCABULARY).read_text("utf-8"))
-    special = {END_OF_TEXT: vocabulary.pop(END_OF_TEXT)}
-    _version, *lines = fetch(MERGES).read_text("utf-8").splitlines()
-    merges = [line.split(" ") for line in lines]
-    return BytePairTokenizer(contents_of(vocabulary, merges, special), "gpt2")
+    return tokenizer_of_files(fetch(VOCABULARY), fetch(MERGES), "gpt2")
+
+
+def tokenizer_of_files(vocabulary: Path, merges: Path, name: str) -> BytePairTokenizer:
+    """Make a tokenizer like GPT-2's from the two files that it was published as.
+
+    Args:
+        vocabulary: The file of the tokens and their ids, as JSON.
+        merges: The file of the merges, one a line.
+        name: What messages call the tokenizer.
+
+    Raises:
+        TokenizerError: A file is damaged.
+    """
+    try:
+        ids = dict(read_json(vocabulary))
+        special = {END_OF_TEXT: ids.pop(END_OF_TEXT)} if END_OF_TEXT in ids else {}
+        lines = merges.read_text("utf-8").splitlines()
+    except (OSError, ValueError, TypeError) as error:
+        raise TokenizerError(f"{name} is a damaged tokenizer: {error}") from error
+    pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
+    return BytePairTokenizer(contents_of(ids, pairs, special), name)

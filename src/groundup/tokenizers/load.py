@@ -14,7 +14,9 @@ from groundup.tokenizers.base import (
 from groundup.tokenizers.bytepair import BytePairTokenizer
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.foreign import ForeignTokenizer
-from groundup.tokenizers.gpt2 import gpt2_tokenizer
+from groundup.tokenizers.gpt2 import gpt2_tokenizer, tokenizer_of_files
+
+OLDER_FILES = ("vocab.json", "merges.txt")  # of GPT-2's words, where there is no tokenizer.json
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +28,9 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
     warning says so.
 
     Args:
-        name: `gpt2`, a folder that holds a `tokenizer.json`, or such a file. A folder that is
-            called gpt2 is given as `./gpt2`.
+        name: `gpt2`, a folder that holds a `tokenizer.json`, or such a file, or a folder with the
+            `vocab.json` and `merges.txt` of a GPT-2. A folder that is called gpt2 is given as
+            `./gpt2`.
 
     Raises:
         TokenizerError: The name leads to no tokenizer of characters and to no byte-level BPE.
@@ -41,6 +44,9 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
         is_there = file.is_file()
     except OSError:  # no file can have so long a name
         file, is_there = path, False
+    vocabulary, merges = (path / name for name in OLDER_FILES)
+    if not is_there and path.is_dir() and vocabulary.is_file() and merges.is_file():
+        return tokenizer_of_files(vocabulary, merges, str(path))
     if not is_there:
         kinds = f"gpt2 nor a folder with a {TOKENIZER_FILE} nor such a file"
         raise TokenizerError(f"tokenizer {name} is neither {kinds}")

@@ -125,16 +125,13 @@ class GPT2Layout(Layout):
         if not is_bigram:
             names |= {"n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd"}
         shape = layouts.whole_numbers(settings, names, path)
-        dropouts = {number(settings.get(key, 0.1), key, path) for key in DROPOUTS}
-        if len(dropouts) != 1:
-            raise CheckpointError(
-                f"{path}: {', '.join(DROPOUTS)} must be one number; groundup has one dropout"
-            )
+        # ours is one; of three that differ, the one on what blocks add to the residual stream
+        *_, dropout = (number(settings.get(key, 0.1), key, path) for key in DROPOUTS)
         if not is_bigram and settings.get("n_inner") not in (None, 4 * shape["n_embd"]):
             raise CheckpointError(
                 f"{path}: n_inner = {settings['n_inner']!r}, but groundup's MLP is 4 * n_embd wide"
             )
-        return GPTConfig(dropout=dropouts.pop(), **shape)
+        return GPTConfig(dropout=dropout, **shape)
 
     def _zero_layer_gpt2(self, config: GPTConfig, table: Tensor) -> Weights:
         """The bigram as a GPT-2 without layers, whose last norm leaves a one-hot vector as it is.
