@@ -56,6 +56,7 @@ def export(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)  # which an upload changes
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.chdir(folder)
