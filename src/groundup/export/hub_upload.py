@@ -144,13 +144,8 @@ def upload(files: Files, repository: str, *, public: bool, force: bool, card: bo
         ExportError: There is no token, or the hub refuses.
     """
     hub.endpoint()  # a broken one keeps the package from being imported
-    from huggingface_hub import (
-        CommitOperationAdd,
-        CommitOperationDelete,
-        HfApi,
-        constants,
-        get_session,
-    )
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub import constants, get_session  # isort: skip
     from huggingface_hub.utils import disable_progress_bars
 
     endpoint, token = hub.endpoint(), hub.token()

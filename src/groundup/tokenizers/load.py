@@ -39,13 +39,14 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
     if name == "gpt2":
         return gpt2_tokenizer()
     path = Path(name).expanduser()
+    vocabulary, merges = (path / name for name in OLDER_FILES)
     try:
         file = path / TOKENIZER_FILE if path.is_dir() else path
         is_there = file.is_file()
+        has_older = not is_there and vocabulary.is_file() and merges.is_file()
     except OSError:  # no file can have so long a name
-        file, is_there = path, False
-    vocabulary, merges = (path / name for name in OLDER_FILES)
-    if not is_there and path.is_dir() and vocabulary.is_file() and merges.is_file():
+        file, is_there, has_older = path, False, False
+    if has_older:
         return tokenizer_of_files(vocabulary, merges, str(path))
     if not is_there:
         kinds = f"gpt2 nor a folder with a {TOKENIZER_FILE} nor such a file"
