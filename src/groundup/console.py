@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 
-def plain_console(**options: Any) -> Console:
+def plain_console(kind: type[Console] = Console, **options: Any) -> Console:
     """Return a console that shows texts as they are: names from outside may look like markup."""
-    return Console(highlight=False, markup=False, emoji=False, **options)
+    return kind(highlight=False, markup=False, emoji=False, **options)
 
 
 def wide_console(width: int = 400) -> Console:

@@ -25,6 +25,7 @@ SUSPECTS = "ÂÃâïð" + REPLACEMENT + BYTE_ORDER_MARK
 
 # What public corpora write where a document or a line ends; text never becomes a special token.
 MARKERS = ("<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<eos>", "</s>", "[SEP]")
+MARKERS_IN_UTF8 = tuple(marker.encode("utf-8") for marker in MARKERS)
 
 KINDS: dict[str, Callable[[str], int]] = {
     "literal markers": lambda text: sum(map(text.count, MARKERS)),
@@ -102,7 +103,7 @@ class Statistics:
         is_new = bool(unusual) and not self._is_familiar(beyond)
         if is_new:
             self._learn(set(beyond))
-        if is_new or any(marker.encode("ascii") in data for marker in MARKERS):
+        if is_new or any(marker in data for marker in MARKERS_IN_UTF8):
             self._look_for_damage(text, origin)
 
     def _is_familiar(self, characters: str) -> bool:

@@ -143,12 +143,16 @@ def upload(files: Files, repository: str, *, public: bool, force: bool, card: bo
     Raises:
         ExportError: There is no token, or the hub refuses.
     """
-    hub.endpoint()  # a broken one keeps the package from being imported
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-    from huggingface_hub import constants, get_session  # isort: skip
+    endpoint, token = hub.endpoint(), hub.token()  # a broken one keeps the package unimported
+    from huggingface_hub import (
+        CommitOperationAdd,
+        CommitOperationDelete,
+        HfApi,
+        constants,
+        get_session,
+    )
     from huggingface_hub.utils import disable_progress_bars
 
-    endpoint, token = hub.endpoint(), hub.token()
     if token is None:
         raise ExportError(
             f"an upload to {endpoint} needs an account's token: `hf auth login` or set HF_TOKEN"

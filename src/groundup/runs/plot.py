@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 AXES = {"tokens": "at equal tokens", "seconds": "at equal time"}
 BLUE, ORANGE, GREEN, GREY = "#0b6bcb", "#d9480f", "#2b8a3e", "#868e96"
@@ -25,13 +28,8 @@ def plot_losses(lines: Lines, path: Path, title: str, tasks: Mapping[str, str]) 
     steps = [line for line in lines if line["kind"] == "step"]
     if not steps:
         return
-    # matplotlib takes a third of a second: only who draws pays
-    from matplotlib import rcParams
-    from matplotlib.figure import Figure
-
-    rcParams["text.parse_math"] = False  # a name with two dollars is no formula
     scored = [line for line in lines if line["kind"] in tasks]
-    figure = Figure(figsize=(8, 6.8 if scored else 5.5), dpi=120, layout="constrained")
+    figure = _new_figure(8, 6.8 if scored else 5.5)
     above, *between, below = figure.subplots(
         3 if scored else 2, 1, sharex=True, height_ratios=[4, 1.4, 1] if scored else [4, 1]
     )
@@ -94,6 +92,16 @@ class Curve:
     evaluations: Lines
 
 
+def _new_figure(width: float, height: float) -> "Figure":
+    """An empty figure, in inches, that shows names as they are."""
+    # matplotlib takes a third of a second: only who draws pays
+    from matplotlib import rcParams
+    from matplotlib.figure import Figure
+
+    rcParams["text.parse_math"] = False  # a name with two dollars is no formula
+    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+
+
 def plot_two(
     first: Curve,
     second: Curve,
@@ -116,11 +124,7 @@ def plot_two(
     Raises:
         OSError: The file can't be written.
     """
-    from matplotlib import rcParams
-    from matplotlib.figure import Figure
-
-    rcParams["text.parse_math"] = False
-    figure = Figure(figsize=(11, 4.8), dpi=120, layout="constrained")
+    figure = _new_figure(11, 4.8)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, (axis, title) in zip(panels, AXES.items(), strict=True):
         for curve, colour in ((first, BLUE), (second, ORANGE)):

@@ -4,7 +4,7 @@ tiktoken encodes the text where that gives the same ids.
 """
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +16,7 @@ import tiktoken
 from groundup.errors import ForeignTokenizerError, SlowTokenizerError, TokenizerError
 from groundup.tokenizers import base
 from groundup.tokenizers.base import END_OF_TEXT, Contents
-from groundup.tokenizers.word_patterns import KNOWN, check_stretches, explained
+from groundup.tokenizers.word_patterns import KNOWN, check_stretches, explained, steps_of
 
 # GPT-2's words: contractions, then letters, numbers or signs with at most one space before them,
 # then white space. The possessive form (++) finds the same and can't run out of stack on a long run
@@ -195,7 +195,7 @@ def to_bytes(letters: str) -> bytes:
 def is_byte_level(contents: Contents) -> bool:
     """Tell whether the contents of a `tokenizer.json` are those of byte-level BPE."""
     parts = [contents.get("pre_tokenizer"), contents.get("decoder")]
-    kinds = [step.get("type") for part in parts for step in _steps(part)]
+    kinds = [step.get("type") for part in parts for step in steps_of(part)]
     return contents["model"].get("type") == "BPE" and "ByteLevel" in kinds
 
 
@@ -277,9 +277,9 @@ def pattern_of(contents: Contents, path: Path | str) -> tuple[str, bool]:
     Raises:
         SlowTokenizerError: The contents ask for what tiktoken doesn't do.
     """
-    model, normalizers = contents["model"], list(_steps(contents.get("normalizer")))
+    model, normalizers = contents["model"], list(steps_of(contents.get("normalizer")))
     added = [token for token in contents.get("added_tokens") or () if not token.get("special")]
-    splits = list(_steps(contents.get("pre_tokenizer")))
+    splits = list(steps_of(contents.get("pre_tokenizer")))
     refused = [f"model.{key}" for key in OTHER_MERGING if model.get(key)]
     refused += [f"the token {token['content']!r} wherever a text has it" for token in added[:1]]
     refused += [f"model.{key}" for key in OTHER_MARKS if model.get(key)]
@@ -308,15 +308,6 @@ def _split_pattern(split: dict[str, Any]) -> str:
     kind = split.get("type"), split.get("behavior"), bool(split.get("invert"))
     is_usable = kind == ("Split", "Isolated", False) and isinstance(pattern, str)
     return pattern if is_usable and pattern in KNOWN else ""
-
-
-def _steps(part: Any) -> Iterator[dict[str, Any]]:
-    """The steps of a part of the pipeline, sequences unfolded."""
-    if isinstance(part, dict) and part.get("type") == "Sequence":
-        for step in next((value for value in part.values() if isinstance(value, list)), []):
-            yield from _steps(step)
-    elif isinstance(part, dict):
-        yield part
 
 
 def check_merges(merges: list[Merge], ranks: dict[bytes, int], path: Path | str) -> None:

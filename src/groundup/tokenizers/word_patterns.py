@@ -69,7 +69,7 @@ TOO_LONG = f"it takes too long on {SHOWN:,} characters"
 # What may look at what stands before a piece of text: anchors, words' edges, looking behind.
 LOOKS_BACK = re.compile(r"\\[AbBGKyY]|\(\?<[=!]|(?<![\[\\])\^")
 # Steps whose result doesn't depend on where a piece of text begins.
-STEPS = {"Sequence", "Split", "ByteLevel", "Digits", "NFC", "NFD", "NFKC", "NFKD", "Lowercase"}
+STEPS = {"Split", "ByteLevel", "Digits", "NFC", "NFD", "NFKC", "NFKD", "Lowercase"}
 
 # Between half a second and one and a half of a processor, after the library is loaded.
 TRIAL = """
@@ -110,7 +110,8 @@ def unknown_patterns(contents: Contents, path: Path | str) -> tuple[str, ...]:
     found = dict.fromkeys(_patterns(parts))
     unknown = tuple(pattern for pattern in found if pattern not in KNOWN | KNOWN_STEPS)
     if unknown:
-        steps = [*_steps(contents.get("normalizer")), *_steps(contents.get("pre_tokenizer"))]
+        both = contents.get("normalizer"), contents.get("pre_tokenizer")
+        steps = [step for part in both for step in steps_of(part)]
         others = {str(step.get("type")) for step in steps} - STEPS
         others |= {"add_prefix_space" for step in steps if step.get("add_prefix_space")}
         problem = f"it asks for {', '.join(sorted(others))} besides" if others else _try(unknown)
@@ -131,14 +132,21 @@ def _patterns(steps: Any) -> Iterator[str]:
         yield from _patterns(inner)
 
 
-def _steps(part: Any) -> Iterator[dict[str, Any]]:
-    """A part of the pipeline and all steps inside it."""
-    if isinstance(part, dict):
+def steps_of(part: Any) -> Iterator[dict[str, Any]]:
+    """Give the steps of a part of a `tokenizer.json`, with all sequences unfolded.
+
+    Args:
+        part: The normalizer, the pre-tokenizer or the decoder, or None.
+
+    Yields:
+        A step that is no sequence.
+    """
+    if isinstance(part, dict) and part.get("type") == "Sequence":
+        for steps in part.values():
+            for step in steps if isinstance(steps, list) else []:
+                yield from steps_of(step)
+    elif isinstance(part, dict):
         yield part
-        for value in part.values():
-            if isinstance(value, list):
-                for step in value:
-                    yield from _steps(step)
 
 
 @lru_cache(maxsize=256)

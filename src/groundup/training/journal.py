@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from groundup.console import report
+from groundup.console import plain_console, report
 from groundup.evaluation.task import TASKS, TITLES
 from groundup.evaluation.units import perplexity
 from groundup.runs.folder import RunFolder
@@ -79,7 +79,7 @@ class MainJournal(Journal):
     """The journal that writes into the run's folder, and shows a bar or a line an evaluation."""
 
     def __init__(self) -> None:
-        self.console = _Terminal(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self.console = plain_console(_Terminal, soft_wrap=True)
         self.run: RunFolder | None = None
         self.tensorboard: TensorBoard | None = None
         self.last_drawn = time.monotonic()
