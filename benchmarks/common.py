@@ -3,6 +3,7 @@
 figures.toml beside it has what README.md says of each kind of CPU.
 """
 
+import argparse
 import json
 import os
 import platform
@@ -67,6 +68,17 @@ def recipe_with(name: str, flags: list[str]) -> Recipe:
     return load_recipe(packaged(name), parse_toml("\n".join(lines), "the command line"))
 
 
+def quoted(
+    script: str, parser: argparse.ArgumentParser, given: argparse.Namespace, free: str = ""
+) -> str:
+    """`script`, where it measures what README.md quotes: each flag, apart from that of the data
+    (`free`), has its default. An empty text otherwise.
+    """
+    words = vars(given).items()
+    same = all(name == free or value == parser.get_default(name) for name, value in words)
+    return script if same else ""
+
+
 def conclude(
     claim: str, *, ours: float, peer: float, ratio: float, unit: str, script: str = ""
 ) -> None:
@@ -78,7 +90,7 @@ def conclude(
         peer: What the peer reached.
         ratio: How many times better ours is.
         unit: The unit of both.
-        script: The script's name in figures.toml, where README.md quotes the ratio.
+        script: The script's name in figures.toml, where README.md quotes the ratio; see `quoted`.
     """
     kind = figures()
     stated = kind.get(script) if kind else None

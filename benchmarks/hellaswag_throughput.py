@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from common import conclude
+from common import conclude, quoted
 from groundup.checkpoints import model_folder
 from groundup.data.choice_items import Item
 from groundup.data.hellaswag_items import OFFICIAL, read_items
@@ -167,7 +167,7 @@ def main(words: list[str] | None = None) -> None:
         peer=peer,
         ratio=mine / peer,
         unit="items/s",
-        script="hellaswag_throughput",
+        script=quoted("hellaswag_throughput", parser, given, "file"),
     )
 
 

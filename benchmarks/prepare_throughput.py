@@ -26,7 +26,7 @@ import pyarrow
 import pyarrow.parquet
 import tiktoken
 
-from common import conclude
+from common import conclude, quoted
 from groundup.data.corpora import load_corpus
 from groundup.data.encodings import Reading
 from groundup.prepare.inputs import find_parts, read_documents
@@ -172,7 +172,8 @@ def main(words: list[str] | None = None) -> None:
         if given.memory:
             measure_memory(folder, given.memory, given.workers)
         else:
-            measure_speed(folder, given.megabytes, given.workers, given.rounds)
+            script = quoted("prepare_throughput", parser, given)
+            measure_speed(folder, given.megabytes, given.workers, given.rounds, script)
 
 
 def measure_memory(folder: Path, gigabytes: float, workers: int) -> None:
@@ -190,7 +191,7 @@ def measure_memory(folder: Path, gigabytes: float, workers: int) -> None:
     conclude("prepare takes under 600 MB", ours=most, peer=600.0, ratio=600.0 / most, unit="MB")
 
 
-def measure_speed(folder: Path, megabytes: float, workers: int, rounds: int) -> None:
+def measure_speed(folder: Path, megabytes: float, workers: int, rounds: int, script: str) -> None:
     """Raw tiktoken, a part of JSON lines, a part of parquet; then one worker and several."""
     sources = {suffix: write(folder / f"a{suffix}", megabytes) for suffix in (".jsonl", ".parquet")}
     encoding = load_tokenizer("gpt2")._encoding  # type: ignore[attr-defined]
@@ -218,7 +219,7 @@ def measure_speed(folder: Path, megabytes: float, workers: int, rounds: int) -> 
         peer=peer,
         ratio=speed / peer,
         unit="MB/s",
-        script="prepare_throughput",
+        script=script,
     )
 
 

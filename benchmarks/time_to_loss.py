@@ -23,7 +23,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from common import conclude
+from common import conclude, quoted
 
 STEPS, WARMUP_STEPS, BATCH, CONTEXT = 2000, 100, 12, 64
 PEAK, FLOOR = 1e-3, 1e-4
@@ -200,7 +200,7 @@ def main(words: list[str] | None = None) -> None:
         peer=other.training,
         ratio=ratio,
         unit="seconds of training",
-        script="time_to_loss",
+        script=quoted("time_to_loss", parser, given),
     )
 
 

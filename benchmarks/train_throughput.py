@@ -24,7 +24,7 @@ import torch
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from common import conclude
+from common import conclude, quoted
 from groundup.checkpoints.model_folder import to_hugging_face
 from groundup.data.dataset import Dataset
 from groundup.machine.device import make_deterministic
@@ -218,7 +218,7 @@ def main(words: list[str] | None = None) -> None:
         peer=statistics.median(theirs.blocks),
         ratio=paired_ratio(mine, theirs),
         unit="tokens/s",
-        script="train_throughput",
+        script=quoted("train_throughput", parser, given, "corpus"),
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from common import conclude, recipe_with
+from common import conclude, quoted, recipe_with
 from groundup.profiling.operations import matmul_peak, operations_per_token
 from train_throughput import WARMUP_STEPS, assemble, ours, paired_ratio, peer, take_turns
 from trained import text_of
@@ -62,9 +62,8 @@ def main(words: list[str] | None = None) -> None:
         "eager float32"
     )
     ratio = paired_ratio(*contenders)
-    conclude(
-        claim, ours=mine, peer=theirs, ratio=ratio, unit="tokens/s", script="train_throughput_large"
-    )
+    script = "" if flags else quoted("train_throughput_large", parser, given)
+    conclude(claim, ours=mine, peer=theirs, ratio=ratio, unit="tokens/s", script=script)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 read.
 """
 
+import argparse
 import json
 import re
 import tomllib
@@ -197,6 +198,19 @@ def test_a_script_that_falls_short_of_the_readme_exits_with_1(
     monkeypatch.setattr(common, "figures", lambda: None)
     common.conclude(**said, ratio=0.1, script="hellaswag_throughput")
     assert "no figure of this kind of CPU" in capsys.readouterr().out
+
+
+def test_only_a_scripts_own_settings_are_held_against_the_readme(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from common import quoted
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--file")
+    for words, script in (([], "a"), (["--file", "b"], "a"), (["--layers", "1"], "")):
+        assert quoted("a", parser, parser.parse_args(words), "file") == script
 
 
 def test_the_readme_quotes_the_figures_of_each_kind() -> None:
