@@ -19,10 +19,13 @@ from groundup.errors import RecipeError
 from groundup.machine import memory
 from groundup.profiling.bench import PHASES, bench
 from groundup.profiling.estimate import ACTIVATION_BYTES, GPUS, MFU, estimate
-from groundup.profiling.plan import Memory, Time, memory_of, plan, steps_of, time_of
+from groundup.profiling.plan import Memory, memory_of, plan, step_seconds, steps_of
 from groundup.profiling.synthetic import synthetic_dataset
 from groundup.recipes.files import load_recipe, overrides, packaged
 from groundup.recipes.schema import Recipe
+from groundup.training import length
+from groundup.training.costs import Costs
+from groundup.training.periodic import PeriodicEvaluation
 from groundup.training.session import Session
 from groundup.training.setup import build_trainer
 from groundup.training.trainer import PhaseClock, Trainer
@@ -105,10 +108,14 @@ def test_plan_reads_the_corpus_and_predicts(tmp_path: Path) -> None:
     found = answer("plan", "--corpus", "text.txt", "--steps", 12, *TINY, folder=tmp_path)
     assert found["steps"] == 12
     assert found["time"]["training"] == pytest.approx(12 * found["time"]["step"])
-    evaluations = 4  # after 0, 5, 10 and 12 steps
-    assert found["time"]["total"] == pytest.approx(
-        found["time"]["training"] + evaluations * found["time"]["evaluation"]
-    )
+    # after 0, 5, 10 and 12 steps; before the first one nothing is written
+    time = found["time"]
+    reports = 4 * time["evaluation"] + 3 * (time["sample"] + time["checkpoint"])
+    assert time["total"] == pytest.approx(time["training"] + reports)
+    assert min(time["evaluation"], time["sample"], time["checkpoint"]) > 0.0
+    assert time["scores"] == 0.0
+    left = {path.name for path in tmp_path.iterdir() if not path.suffix.startswith(".std")}
+    assert left == {"text.txt"}
     assert found["memory"]["largest_micro_batch"] == 4
     assert found["memory"]["fixed"] <= found["memory"]["peak"] < found["memory"]["available"]
     shown = groundup(
@@ -123,7 +130,36 @@ def test_plan_reads_the_corpus_and_predicts(tmp_path: Path) -> None:
         folder=tmp_path,
     )
     assert "4 x 1 sequences" in shown.stdout
-    assert "with its evaluations" in shown.stdout
+    assert "with all that comes on the way" in shown.stdout
+
+
+def test_plan_knows_the_task_on_the_way(tmp_path: Path) -> None:
+    write_text(tmp_path)
+    item = {"context": "the quick", "endings": [" brown", " fox"], "label": 0}
+    (tmp_path / "items.jsonl").write_text(200 * (json.dumps(item) + "\n"), "utf-8")
+    words: list[object] = ["plan", "--corpus", "text.txt", "--steps", 12, *TINY]
+    task = ["--eval.task", "choices", "--eval.task-file", "items.jsonl", "--eval.task-items", 0]
+    found = answer(*words, *task, "--eval.task-every", 6, folder=tmp_path)
+    time = found["time"]
+    reports = 4 * time["evaluation"] + 3 * (time["sample"] + time["checkpoint"])
+    # after 0, 6 and 12 steps
+    expected = time["training"] + reports + 3 * time["scores"]
+    assert time["total"] == pytest.approx(expected)
+    assert time["scores"] > 0.0
+
+
+def test_the_time_of_all_items_comes_from_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    task: Any = None
+    asked: list[int] = []
+    monkeypatch.setattr(
+        PeriodicEvaluation, "run", lambda self, *_: asked.append(len(self.requests))
+    )
+    monkeypatch.setattr(length, "seconds_of", lambda work: work() or 0.5)
+    for count in (10, 1000):
+        evaluation = PeriodicEvaluation(task, list(range(count)), every=3)
+        seconds = length.seconds_of_scores(tiny_trainer(), evaluation)
+        assert seconds == pytest.approx(0.5 * count / asked[-1])
+    assert asked == [10, 67]  # each fifteenth of a thousand
 
 
 def test_a_length_in_minutes_or_epochs_becomes_steps(tmp_path: Path) -> None:
@@ -182,16 +218,14 @@ def test_further_micro_steps_repeat_all_but_the_update() -> None:
         phases={"data": 0.1, "forward": 0.2, "backward": 0.4, "optimizer": 0.2, "rest": 0.1},
     )
     whole = tiny(batch_size=12)
-    assert time_of(whole, trainer, measured, evaluation=5.0).step == pytest.approx(1.0 + 2 * 0.7)
+    assert step_seconds(whole, trainer, measured) == pytest.approx(1.0 + 2 * 0.7)
 
 
 def test_steps_of_a_recipe_in_minutes_that_does_not_fit_are_unknown() -> None:
     trainer = tiny_trainer()
     minutes = load_recipe(packaged("shakespeare-cpu"), overrides({"train": {"minutes": 1.0}}))
     assert steps_of(minutes, trainer, None) == 0
-    assert (
-        steps_of(minutes, trainer, Time(step=0.5, evaluation=0.0, training=0.0, total=0.0)) == 120
-    )
+    assert steps_of(minutes, trainer, Costs(step=0.5)) == 120
 
 
 def test_on_paper_it_is_the_formula(tmp_path: Path) -> None:
@@ -236,6 +270,7 @@ def test_on_paper_it_is_the_formula(tmp_path: Path) -> None:
             "by 2 GPUs x micro",
         ),
         (["plan", "--train.epochs", "2", "--vocab-size", "9"], "are passes over a corpus"),
+        (["plan", "--eval.task-every", "2", "--vocab-size", "9"], "asks for a task's texts"),
         (["plan", "--size", "0"], "--size 0 is below 1"),
     ],
 )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundup.evaluation.units import bits_per_byte, perplexity
-from groundup.runs.records import EvaluationRecord, StepRecord, steps_within, tokens_per_second
+from groundup.runs.records import EvaluationRecord, StepRecord, tokens_per_second
 
 
 @given(vocab_size=st.integers(1, 10**6))
@@ -52,34 +52,6 @@ def test_throughput_of_no_time_is_no_number_to_trust() -> None:
     assert tokens_per_second(100, 5.0, 5.0) == 0.0
     assert tokens_per_second(0, 5.0, 6.0) == 0.0
     assert tokens_per_second(300, 5.0, 7.0) == 150.0
-
-
-@given(
-    seconds=st.floats(1.0, 1e5),
-    step_seconds=st.floats(1e-4, 10.0),
-    evaluation_seconds=st.floats(0.0, 100.0),
-    every=st.integers(0, 1000),
-)
-def test_the_steps_that_fit_are_as_many_as_fit(
-    seconds: float, step_seconds: float, evaluation_seconds: float, every: int
-) -> None:
-    steps = steps_within(seconds, step_seconds, evaluation_seconds, every)
-
-    def duration(count: int) -> float:
-        evaluations = 2 + (count / every if every else 0)
-        return count * step_seconds + evaluations * evaluation_seconds
-
-    assert steps >= 1
-    assert duration(steps + 1) > seconds * (1 - 1e-9)
-    if steps > 1:
-        assert duration(steps) <= seconds * (1 + 1e-9)
-
-
-def test_steps_within_by_hand() -> None:
-    assert steps_within(60.0, 0.5, 0.0, 0) == 120
-    assert steps_within(60.0, 0.5, 5.0, 0) == 100  # an evaluation at each end
-    assert steps_within(60.0, 0.5, 5.0, 10) == 50  # and half a second of every step's time
-    assert steps_within(1.0, 10.0, 0.0, 0) == 1  # never none
 
 
 def test_records_are_lines_of_json_that_say_their_kind() -> None:

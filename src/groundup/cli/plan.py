@@ -68,19 +68,25 @@ def _measure(recipe: Recipe, vocab_size: int, quiet: bool) -> "Plan":
     from groundup.training.failures import explain_out_of_memory
     from groundup.training.initial import initial_model
     from groundup.training.journal import Journal, MainJournal
+    from groundup.training.periodic import open_evaluations
     from groundup.training.setup import open_dataset
 
     if vocab_size and recipe.train.epochs:
         raise RecipeError(
             "train.epochs are passes over a corpus, and --vocab-size is for none: give --steps"
         )
+    if vocab_size and recipe.eval.task_every:
+        raise RecipeError(
+            "eval.task_every asks for a task's texts, and --vocab-size is for none: give "
+            "--eval.task-every 0"
+        )
     journal = Journal() if quiet else MainJournal()
     with messages_to(journal.say), explain_out_of_memory(recipe):
         if vocab_size:
-            dataset = synthetic_dataset(recipe, vocab_size)
-        else:
-            dataset = open_dataset(recipe, initial_model(recipe), World())
-        return measure(recipe, dataset)
+            return measure(recipe, synthetic_dataset(recipe, vocab_size))
+        dataset = open_dataset(recipe, initial_model(recipe), World())
+        place = dataset.tokenizer, Path.cwd(), World()
+        return measure(recipe, dataset, open_evaluations(recipe, *place))
 
 
 def _table_of_plan(result: "Plan") -> Table:
@@ -103,8 +109,12 @@ def _table_of_plan(result: "Plan") -> Table:
     speed = f"{result.tokens_per_step / time.step:,.0f} tokens/s"
     table.add_row("time of a step", f"{1e3 * time.step:,.1f} ms, {speed}")
     table.add_row("time of an evaluation", duration(time.evaluation))
+    table.add_row("time of a sample", duration(time.sample))
+    table.add_row("time of a checkpoint", duration(time.checkpoint))
+    if time.scores:
+        table.add_row("time of the task's scores", duration(time.scores))
     table.add_row("training", duration(time.training))
-    table.add_row("with its evaluations", duration(time.total))
+    table.add_row("with all that comes on the way", duration(time.total))
     return table
 
 

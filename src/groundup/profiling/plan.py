@@ -1,6 +1,7 @@
 """What a recipe will need on this machine, predicted from a few measured steps."""
 
 import gc
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,8 +14,9 @@ from groundup.parallel.world import World
 from groundup.profiling.bench import Bench, bench, describe_model, timed
 from groundup.profiling.operations import operations_per_token
 from groundup.recipes.schema import Recipe
-from groundup.runs.records import steps_within
-from groundup.training.length import steps_of_epochs
+from groundup.training.costs import Costs
+from groundup.training.length import measure_reports, steps_of_epochs
+from groundup.training.periodic import PeriodicEvaluation
 from groundup.training.session import Session
 from groundup.training.setup import build_trainer, choose_machine, parameter_counts
 from groundup.training.trainer import Trainer
@@ -50,13 +52,19 @@ class Time:
 
     Attributes:
         step: The time of an optimizer step.
-        evaluation: The time of an evaluation.
+        evaluation: The time of measuring the losses.
+        sample: The time of writing a sample.
+        checkpoint: The time of writing a checkpoint.
+        scores: The time of scoring the model on all tasks of the recipe.
         training: The time of all steps.
-        total: The time of all steps and evaluations.
+        total: The time of everything that the run does.
     """
 
     step: float
     evaluation: float
+    sample: float
+    checkpoint: float
+    scores: float
     training: float
     total: float
 
@@ -90,7 +98,7 @@ class Plan:
     time: Time | None
 
 
-def plan(recipe: Recipe, dataset: Dataset) -> Plan:
+def plan(recipe: Recipe, dataset: Dataset, evaluations: Sequence[PeriodicEvaluation] = ()) -> Plan:
     """Predict the memory and the time that a recipe needs on this machine from a few steps.
 
     First steps with one sequence and with up to four are trained, which tell how the memory grows
@@ -100,6 +108,7 @@ def plan(recipe: Recipe, dataset: Dataset) -> Plan:
     Args:
         recipe: The recipe.
         dataset: What the recipe's model learns from, or random tokens.
+        evaluations: The tasks on which the model will be scored while it trains.
 
     Raises:
         GroundupError: The recipe can't be trained here.
@@ -109,19 +118,20 @@ def plan(recipe: Recipe, dataset: Dataset) -> Plan:
     needed = probe(recipe, dataset, rows, machine.device)
     time = None
     if needed.peak <= HEADROOM * needed.available:
-        trainer = one_pass(recipe, dataset, rows, recipe.train.compile)
+        trainer = one_pass(recipe, dataset, rows, recipe.train.compile, evaluations)
         trainer.train_step(0)  # compiles
         once = timed(lambda: trainer.train_step(1), machine.device)
         measured = bench(trainer, max(MEASURED_STEPS, int(MEASURED_SECONDS / once)))
         memory.forget_peak(machine.device)
-        with trainer.uncompiled():
-            evaluation = timed(trainer.measure_losses, machine.device)
+        costs = measure_reports(trainer, step_seconds(recipe, trainer, measured))
         peak = max(measured.peak_memory, memory.peak(machine.device))
         each = max(0, peak - needed.fixed) // rows
         needed = memory_of(recipe, needed.fixed, each, peak, needed.available)
-        time = time_of(recipe, trainer, measured, evaluation)
+        steps = steps_of(recipe, trainer, costs)
+        time = time_of(costs, steps)
     else:
         trainer = _quiet_pass(recipe, dataset, 1)
+        steps = steps_of(recipe, trainer, None)
     compiled = ", compiled" if trainer.recipe.train.compile == "on" else ""
     return Plan(
         model=describe_model(trainer),
@@ -133,17 +143,23 @@ def plan(recipe: Recipe, dataset: Dataset) -> Plan:
         micro_batch_size=rows,
         micro_steps=recipe.train.batch_size // rows,
         tokens_per_step=recipe.tokens_per_step,
-        steps=steps_of(recipe, trainer, time),
+        steps=steps,
         memory=needed,
         time=time,
     )
 
 
-def one_pass(recipe: Recipe, dataset: Dataset, rows: int, compiled: str) -> Trainer:
+def one_pass(
+    recipe: Recipe,
+    dataset: Dataset,
+    rows: int,
+    compiled: str,
+    evaluations: Sequence[PeriodicEvaluation] = (),
+) -> Trainer:
     """Build a trainer of the recipe whose steps are one forward pass of `rows` sequences each."""
     train = replace(recipe.train, batch_size=rows, micro_batch_size=rows, compile=compiled)
-    recipe = replace(recipe, train=train)
-    return build_trainer(recipe, dataset, Session(), measures_minutes=False)
+    place = replace(recipe, train=train), dataset, Session(), None, evaluations
+    return build_trainer(*place, measures_minutes=False)
 
 
 def _quiet_pass(recipe: Recipe, dataset: Dataset, rows: int) -> Trainer:
@@ -186,8 +202,8 @@ def largest_divisor(number: int, limit: float) -> int:
     return max((n for n in range(1, number + 1) if number % n == 0 and n <= limit), default=0)
 
 
-def time_of(recipe: Recipe, trainer: Trainer, measured: Bench, evaluation: float) -> Time:
-    """Predict the times of a run from those of a step with a single forward pass.
+def step_seconds(recipe: Recipe, trainer: Trainer, measured: Bench) -> float:
+    """Predict the seconds of a step from those of a step with a single forward pass.
 
     Every further micro-step repeats all parts of a step except the update.
 
@@ -195,22 +211,24 @@ def time_of(recipe: Recipe, trainer: Trainer, measured: Bench, evaluation: float
         recipe: The recipe of the run.
         trainer: The trainer that was measured, whose steps are one forward pass each.
         measured: The times of the trainer's steps.
-        evaluation: The seconds of an evaluation.
     """
     further = recipe.train.batch_size // trainer.recipe.train.batch_size - 1
     repeated = sum(measured.phases[phase] for phase in ("data", "forward", "backward"))
-    step = measured.step_seconds + further * repeated
-    steps = steps_of(recipe, trainer, Time(step, evaluation, 0.0, 0.0))
-    every = recipe.eval.every
-    evaluations = 1 + bool(every) + ((steps - 1) // every if every else 0)
-    return Time(step, evaluation, steps * step, steps * step + evaluations * evaluation)
+    return measured.step_seconds + further * repeated
 
 
-def steps_of(recipe: Recipe, trainer: Trainer, time: Time | None) -> int:
-    """Return a run's length in steps; 0 for a length in minutes if the times aren't known."""
+def time_of(costs: Costs, steps: int) -> Time:
+    """Predict the times of a run of so many steps from what its parts cost."""
+    scores = sum(seconds for seconds, _ in costs.tasks)
+    parts = costs.step, costs.evaluation, costs.sample, costs.checkpoint, scores
+    return Time(*parts, training=steps * costs.step, total=costs.whole(steps))
+
+
+def steps_of(recipe: Recipe, trainer: Trainer, costs: Costs | None) -> int:
+    """Return a run's length in steps; 0 for a length in minutes if the costs aren't known."""
     section = recipe.train
     if section.epochs:
         return steps_of_epochs(recipe, trainer.loader.sampler.windows_per_epoch)
-    if section.minutes and time:
-        return steps_within(60 * section.minutes, time.step, time.evaluation, recipe.eval.every)
+    if section.minutes and costs:
+        return costs.steps_within(60 * section.minutes)
     return section.steps

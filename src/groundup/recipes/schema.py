@@ -120,7 +120,7 @@ class TrainSection:
     steps: Annotated[int, "length in optimizer steps"] = 0
     epochs: Annotated[float, "length in passes over the training text"] = 0.0
     minutes: Annotated[
-        float, "length in minutes of training on this machine, measured once at the start"
+        float, "length in minutes from the first step to the last checkpoint, all reports included"
     ] = 0.0
     batch_size: Annotated[int, "sequences an optimizer step, over all processes"] = 64
     micro_batch_size: Annotated[

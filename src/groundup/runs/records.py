@@ -1,4 +1,4 @@
-"""What a run measures: records that become lines of metrics.jsonl, and two pure functions."""
+"""What a run measures: records that become lines of metrics.jsonl, and their speed."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -109,19 +109,3 @@ def tokens_per_second(tokens: int, started: float, ended: float) -> float:
     """Compute the tokens a second between two readings of a clock that counts seconds."""
     elapsed = ended - started
     return tokens / elapsed if elapsed > 0 else 0.0
-
-
-def steps_within(seconds: float, step_seconds: float, evaluation_seconds: float, every: int) -> int:
-    """Compute how many steps fit into a time together with the evaluations of a run.
-
-    A run is evaluated before its first step, after its last step, and in between.
-
-    Args:
-        seconds: The time in all.
-        step_seconds: The time of a step.
-        evaluation_seconds: The time of an evaluation.
-        every: The number of steps between evaluations; 0 has none in between.
-    """
-    left = seconds - 2 * evaluation_seconds
-    share = evaluation_seconds / every if every else 0.0
-    return max(1, int(left / (step_seconds + share)))

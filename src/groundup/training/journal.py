@@ -16,9 +16,11 @@ from rich.text import Text
 from groundup.console import plain_console, report
 from groundup.evaluation.task import TASKS, TITLES
 from groundup.evaluation.units import perplexity
+from groundup.recipes.schema import Recipe
 from groundup.runs.folder import RunFolder
 from groundup.runs.plot import plot_losses
 from groundup.runs.records import EvaluationRecord, Record, StepRecord, TaskRecord
+from groundup.training.costs import TimeBudget
 from groundup.training.tensorboard import TensorBoard
 
 REDRAW_AFTER = 60.0  # seconds between two drawings of loss.png while training goes on
@@ -32,6 +34,9 @@ class Journal:
 
     def step(self, record: StepRecord) -> None:
         """Record an optimizer step."""
+
+    def length(self, recipe: Recipe, budget: TimeBudget) -> None:
+        """Record the length in steps that was decided for a run with a time budget."""
 
     def evaluation(self, record: EvaluationRecord) -> None:
         """Record losses that were measured."""
@@ -141,6 +146,15 @@ class MainJournal(Journal):
             with self.harmless("TensorBoard's file"):
                 self.tensorboard.write(record)
         return self.run
+
+    def length(self, recipe: Recipe, budget: TimeBudget) -> None:
+        assert self.run is not None
+        self.run.write(recipe, self.run.read_facts() | {"time_budget": budget.to_json()})
+        self.bar.update(self.task, total=budget.decided)
+        self.say(
+            f"step {budget.review:>6,}  {budget.seconds / 60:g} minutes are {budget.decided:,} "
+            f"steps by what the first ones took; {budget.planned:,} were planned"
+        )
 
     def step(self, record: StepRecord) -> None:
         self.record(record)

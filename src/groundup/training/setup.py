@@ -46,8 +46,9 @@ from groundup.training.checks import (
     check_same_weights,
     versions,
 )
+from groundup.training.costs import TimeBudget
 from groundup.training.initial import initial_model, resumed_model
-from groundup.training.length import measure_steps, steps_of_epochs
+from groundup.training.length import set_length
 from groundup.training.objective import NextTokenLoss, compile_in_place
 from groundup.training.periodic import PeriodicEvaluation, open_evaluations
 from groundup.training.session import Session
@@ -148,11 +149,14 @@ def resume(
     check_same_versions(facts)
     evaluations = open_evaluations(recipe, dataset.tokenizer, recorded.folder, session.world)
     check_same_items(evaluations, facts, data_may_differ)
-    trainer = build_trainer(recipe, dataset, session, initial, evaluations, checkpoint=checkpoint)
+    budget = TimeBudget.from_json(facts["time_budget"]) if "time_budget" in facts else None
+    place = recipe, dataset, session, initial, evaluations
+    trainer = build_trainer(*place, checkpoint=checkpoint, budget=budget)
     if session.world.is_main:
         _roll_back(run, trainer, checkpoint)
+    done, length = trainer.progress.step, trainer.recipe.train.steps
     logger.info(
-        f"resuming {run.name} at step {trainer.progress.step:,} of {recipe.train.steps:,}, from "
+        f"resuming {run.name} at step {done:,} of {length:,}, from "
         f"{checkpoint or 'the beginning: it has no checkpoint yet'}"
     )
     return trainer, checkpoint
@@ -248,6 +252,7 @@ def build_trainer(
     evaluations: Sequence[PeriodicEvaluation] = (),
     *,
     checkpoint: Path | None = None,
+    budget: TimeBudget | None = None,
     measures_minutes: bool = True,
 ) -> Trainer:
     """Build a trainer: model, adapters, compilation, distribution, then the optimizers.
@@ -259,6 +264,7 @@ def build_trainer(
         initial: The model to begin with; None for random weights.
         evaluations: The tasks on which the model is scored while it trains.
         checkpoint: The checkpoint of a run to resume, or None.
+        budget: The time budget that a run to resume began with, or None.
         measures_minutes: Whether a length in minutes is turned into steps, by timing some.
 
     Raises:
@@ -281,15 +287,10 @@ def build_trainer(
     if checkpoint:
         load_optimizer_state(model, optimizers, saved)
 
-    def trainer_of(recipe: Recipe) -> Trainer:
-        place = recipe, session, machine, dataset, loader
-        return Trainer(*place, model, distributed, optimizers, evaluations, writer, progress)
-
-    if recipe.train.epochs:
-        recipe = recipe.with_steps(steps_of_epochs(recipe, sampler.windows_per_epoch))
-    elif recipe.train.minutes and measures_minutes:
-        recipe = recipe.with_steps(measure_steps(trainer_of(recipe), recipe.train.minutes))
-    return trainer_of(recipe)
+    place = session, machine, dataset, loader, model, distributed, optimizers, evaluations, writer
+    trainer = Trainer(recipe, *place, progress)
+    set_length(trainer, budget, measures_minutes)
+    return trainer
 
 
 def _writer(recipe: Recipe, dataset: Dataset, initial: LoadedModel | None) -> StateWriter:
@@ -377,6 +378,8 @@ def facts_of(trainer: Trainer, began_with: Base | None) -> dict[str, Any]:
         "processes": trainer.session.world.size,
         "versions": versions() | {"python": platform.python_version()},
     }
+    if trainer.budget:
+        facts["time_budget"] = trainer.budget.to_json()
     if began_with:
         facts["init"] = began_with.weights
     for evaluation in trainer.evaluations:

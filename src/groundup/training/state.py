@@ -31,7 +31,8 @@ class Progress:
 
     Attributes:
         step: The completed steps.
-        seconds: The seconds of training.
+        seconds: The seconds of all steps.
+        spent: The seconds of everything: steps, evaluations, samples, scores and checkpoints.
         best_loss: The lowest validation loss after the first step; None before there is one.
         best_step: The step after which the best loss was measured.
         evaluations_since_best: The number of evaluations after the best one.
@@ -43,6 +44,7 @@ class Progress:
 
     step: int = 0
     seconds: float = 0.0
+    spent: float = 0.0
     best_loss: float | None = None
     best_step: int = 0
     evaluations_since_best: int = 0

@@ -25,6 +25,7 @@ from groundup.optim.schedules import Schedule
 from groundup.parallel.sharding import synchronise_only_if
 from groundup.recipes.schema import Recipe
 from groundup.runs.records import EvaluationRecord, StepRecord, tokens_per_second
+from groundup.training.costs import TimeBudget
 from groundup.training.periodic import PeriodicEvaluation
 from groundup.training.session import Session
 from groundup.training.state import Progress, StateWriter
@@ -60,7 +61,9 @@ class Trainer:
         evaluations: The tasks on which the model is scored while it trains.
         writer: Writes the state of the run into a checkpoint.
         progress: How far the run has come.
+        budget: The time that the run may take, while its length is to be decided once more.
         schedule: The learning rate as a function of the step.
+        started: When the run would have begun without a break, by a monotonic clock.
         asked_to_stop: Whether any process was asked to stop, as of the newest step.
     """
 
@@ -75,11 +78,18 @@ class Trainer:
     evaluations: Sequence[PeriodicEvaluation]
     writer: StateWriter
     progress: Progress
+    budget: TimeBudget | None = None
     schedule: Schedule = field(init=False)
     asked_to_stop: bool = False
+    started: float = 0.0
 
     def __post_init__(self) -> None:
-        self.schedule = Schedule.of(self.recipe.optim, max(1, self.recipe.train.steps))
+        self.set_length(self.recipe)
+
+    def set_length(self, recipe: Recipe) -> None:
+        """Train by a recipe that differs in its number of steps."""
+        self.recipe = recipe
+        self.schedule = Schedule.of(recipe.optim, max(1, recipe.train.steps))
 
     def train(self, checkpoints: Path, resumed_from: Path | None = None) -> None:
         """Train from the progress made so far to the last step, or until asked to stop.
@@ -91,13 +101,26 @@ class Trainer:
         Raises:
             TrainingError: A loss or a gradient isn't a number, or a checkpoint can't be written.
         """
+        self.started = time.perf_counter() - self.progress.spent
         if self.progress.step == 0 or self.progress.owed:
             self.report_and_save(checkpoints, resumed_from)
         while not (self.is_finished() or self.asked_to_stop):
+            self.decide_length()
             record = self.train_step(self.progress.step)
             self.progress.step, self.progress.seconds = record.step, record.seconds
             self.session.journal.step(record)
             self.report_and_save(checkpoints, resumed_from)
+
+    def decide_length(self) -> None:
+        """Decide the length of a run that has a time budget once more, when its turn has come."""
+        budget, progress = self.budget, self.progress
+        if budget is None or not progress.step == budget.review > 0:
+            return
+        steps = budget.decide(progress.seconds, time.perf_counter() - self.started).decided
+        steps = int(self.session.world.agree(str(steps)))
+        self.set_length(self.recipe.with_steps(steps))
+        self.budget = None
+        self.session.journal.length(self.recipe, replace(budget, decided=steps))
 
     def report_and_save(self, checkpoints: Path, resumed_from: Path | None) -> None:
         """Measure what is due after this step, and save the step if an evaluation was due.
@@ -285,6 +308,7 @@ class Trainer:
 
     def save(self, folder: Path, resumed_from: Path | None) -> None:
         """Publish the checkpoint `folder`. The main process writes, and the others wait."""
+        self.progress.spent = time.perf_counter() - self.started
         if self.session.world.is_main:
             publish(
                 folder,
