@@ -33,6 +33,7 @@ from groundup.evaluation.task import (
 )
 from groundup.evaluation.units import bits_per_byte, loss_in_units, perplexity
 from groundup.models.registry import Model
+from groundup.tokenizers.agreement import disagreement
 from groundup.tokenizers.base import Tokenizer
 
 WINDOW = (
@@ -213,11 +214,12 @@ class TextLossTask(Task):
     def compare(self, first: NamedModel, second: NamedModel, progress: Progress) -> LossComparison:
         """Measure both models on the same bytes, and pair their losses passage by passage."""
         both, scopes, readings, seconds = (first, second), [], [], []
-        same = first.tokenizer.identity == second.tokenizer.identity
-        if self.corpus.shards is not None and not same:
+        differ = self.corpus.shards and disagreement(first.tokenizer, second.tokenizer)
+        if differ:
             raise EvaluationError(
                 f"{first.name} and {second.name} have different tokenizers, and the shards in "
-                f"{self.corpus.name} were made by one at most. Compare them on a text"
+                f"{self.corpus.name} were made by one at most. Compare them on a text. Of the "
+                f"two, {differ}"
             )
         for named in both:
             with naming(named.name):
