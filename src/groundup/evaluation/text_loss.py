@@ -36,9 +36,8 @@ from groundup.models.registry import Model
 from groundup.tokenizers.agreement import disagreement
 from groundup.tokenizers.base import Tokenizer
 
-WINDOW = (
-    2048  # tokens at most, unless --window says more: a context of 40,960 needs 20 times as much
-)
+# tokens at most, unless --window says more: a context of 40,960 needs 20 times as much
+WINDOW = 2048
 
 
 @dataclass(frozen=True)
@@ -323,8 +322,8 @@ def encode_unchanged(text: str, tokenizer: Tokenizer) -> np.ndarray:
     stream = tokenizer.encode(text)
     if tokenizer.decode_bytes(stream) != text.encode("utf-8"):
         raise EvaluationError(
-            "its tokenizer changes the text before it reads it, so its losses aren't those of the "
-            "text's bytes. Give a text in Unicode's form NFC"
+            "the model's tokenizer changes the text before it reads it, so its losses aren't those "
+            "of the text's bytes. Give a text in Unicode's form NFC"
         )
     return stream
 

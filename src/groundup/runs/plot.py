@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from groundup.files import is_replaced, open_whole
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -193,10 +195,9 @@ def _limits(curves: list[Curve], field: str) -> tuple[float, float]:
 
 
 def _finish(figure: Any, path: Path) -> None:
-    """Give a figure the look that all have, and write its file in one step."""
+    """Give a figure the look that all have, and write its file, if it is one, in one step."""
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.2)
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, format="png")
-    temporary.replace(path)
+    with open_whole(path) if is_replaced(path) else path.open("wb") as file:
+        figure.savefig(file, format="png")

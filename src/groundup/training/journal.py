@@ -84,7 +84,7 @@ class MainJournal(Journal):
         self.tensorboard: TensorBoard | None = None
         self.last_drawn = time.monotonic()
         self.bar = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]}"),
