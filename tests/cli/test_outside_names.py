@@ -4,6 +4,7 @@ long is a line; and results are kept before they are printed.
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from commands import flags, groundup
 from conftest import error_line, some_text
 from groundup.cli.evaluate import evaluate
 from groundup.cli.main import app
+from terminal import terminal
 
 LATIN = os.fsdecode(b"caf\xe9.txt")
 MARKUP = "a[/b][bold].txt"
@@ -87,6 +89,15 @@ def test_a_run_on_a_name_with_markup_is_listed(trained: Path):
     assert "UTF-8" in error_line(groundup("train", *given, "--name", "other", folder=trained))
 
 
+def test_a_progress_bar_shows_a_name_as_it_is(trained: Path):
+    """Of `[red]x` it showed a red x."""
+    words = ("train", *flags({"--train.steps": 20}), "--name", "[red]x[bold]")
+    with terminal(*words, folder=trained) as person:
+        assert person.end() == 0
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", person.shown)
+    assert re.search(r"\[red\]x\[bold\] [━╸╺]+ +\d+/20 loss ", shown), shown
+
+
 LONG = "a long prompt by position " * 20
 
 
@@ -142,3 +153,23 @@ def test_results_per_item_replace_files_alone(trained: Path, monkeypatch: pytest
     app([*words, str(link)], exit_on_error=False, print_error=False, result_action="return_value")
     assert link.is_symlink()
     assert target.read_text().count("\n") == 3
+
+
+def test_pictures_and_exports_replace_files_alone(trained: Path):
+    pipe, link, target = (trained / name for name in ("pipe-to", "link.png", "target.png"))
+    os.mkfifo(pipe)
+    target.write_text("")
+    link.symlink_to(target)
+    for kind in ("gguf", "onnx", "folder"):
+        for out in (pipe, link):
+            words = ("export", "it", "--to", kind, "--out", out, "--force")
+            line = error_line(groundup(*words, folder=trained))
+            assert f"{out} is no file, but a link or a device. Choose another --out" in line
+    assert groundup("compare", "it", "it", "--out", link, folder=trained).returncode == 0
+    assert link.is_symlink()
+    assert target.read_bytes().startswith(b"\x89PNG")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert groundup("compare", "it", "it", "--out", pipe, folder=trained).returncode == 0
+    assert pipe.is_fifo()
+    assert os.read(reader, 4) == b"\x89PNG"
+    os.close(reader)

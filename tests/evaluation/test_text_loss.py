@@ -4,6 +4,7 @@ the command line.
 
 import json
 import math
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,16 @@ from groundup.checkpoints import model_folder
 from groundup.data.splits import Tokens
 from groundup.errors import CorpusError
 from groundup.evaluation.sliding_window import bytes_of_tokens, sliding_losses
-from groundup.evaluation.task import NamedModel
-from groundup.evaluation.text_loss import Scope, only_corpus, shard_tokens, text_loss
+from groundup.evaluation.task import NamedModel, Settings
+from groundup.evaluation.text_loss import (
+    Scope,
+    TextLossTask,
+    only_corpus,
+    shard_tokens,
+    text_loss,
+)
 from groundup.tokenizers.base import END_OF_TEXT
+from groundup.tokenizers.bytepair import BytePairTokenizer
 from invented_items import small_model, tokenizer
 
 
@@ -186,6 +194,85 @@ def test_a_reader_is_told_how_it_was_measured(folder: Path):
         "best passages",
     ):
         assert said in finished.stdout, said
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose context is longer than what a laptop reads at once, one of 16, and a text."""
+    place = tmp_path_factory.mktemp("wide")
+    model_folder.save(place / "model", small_model("bigram", 4096), tokenizer())
+    model_folder.save(place / "narrow", small_model("gpt2", 16), tokenizer())
+    (place / "text.txt").write_text(some_text() * 2, "utf-8")
+    return place
+
+
+@pytest.mark.parametrize(
+    ("flags", "window", "stride"),
+    [
+        ((), 2048, 1024),
+        (("--window", 4096), 4096, 2048),
+        (("--window", 100, "--stride", 100), 100, 100),
+    ],
+)
+def test_a_window_is_at_most_2048_tokens_unless_more_is_asked_for(
+    flags: tuple[object, ...], window: int, stride: int, wide: Path
+):
+    """The longest pass that the model makes is as long as what is stated."""
+    words = ("evaluate", "model", "--task", "loss", "--corpus", "text.txt", *flags)
+    result = measured(wide, "--corpus", "text.txt", *flags)
+    assert (result["block_size"], result["stride"]) == (window, stride)
+    said = groundup(*words, folder=wide).stdout
+    assert f"windows of {window:,} tokens, stride {stride:,}:" in said
+    compared = groundup("compare", "model", "narrow", *words[2:6], "--json", folder=wide)
+    assert json.loads(compared.stdout)["block_size"] == [2048, 16]
+
+
+def test_no_pass_is_longer_than_the_window(wide: Path, monkeypatch: pytest.MonkeyPatch):
+    lengths: list[int] = []
+    model = small_model("bigram", 4096)
+    hidden = model.hidden
+
+    def watched(tokens: torch.Tensor, *args: Any) -> torch.Tensor:
+        lengths.append(tokens.shape[1])
+        return hidden(tokens, *args)
+
+    monkeypatch.setattr(model, "hidden", watched)
+    corpus = only_corpus(str(wide / "text.txt"))
+    for window in (None, 100):
+        settings = Settings(batch_size=8, window=window)
+        task = TextLossTask(corpus, settings)
+        task.evaluate(NamedModel("one", model, tokenizer()), lambda _what, _of: lambda _done: None)
+        assert max(lengths) == (window or 2048)
+        assert len(lengths) > 1
+        lengths.clear()
+
+
+def test_a_window_that_the_model_has_not_is_refused(wide: Path):
+    for model, window, most in (("model", 4097, 4096), ("narrow", 17, 16), ("narrow", 0, 16)):
+        words = ("evaluate", model, "--task", "loss", "--corpus", "text.txt", "--window", window)
+        line = groundup(*words, folder=wide).stderr.splitlines()[-1]
+        assert f"--window {window} must be from 1 to the model's context, {most}" in line
+
+
+def test_a_text_that_the_tokenizer_changes_is_refused_by_its_name(wide: Path):
+    """A tokenizer that composes letters (NFC) makes one character of two: other bytes."""
+    contents = tokenizer().contents | {"normalizer": {"type": "NFC"}}  # type: ignore[attr-defined]
+    composing = BytePairTokenizer(contents, "made")
+    model_folder.save(wide / "composing", small_model("gpt2", 16), composing)
+    decomposed = some_text() + "cafe\u0301"
+    (wide / "decomposed.txt").write_text(decomposed, "utf-8")
+    (wide / "composed.txt").write_text(unicodedata.normalize("NFC", decomposed), "utf-8")
+    task = ("--task", "loss", "--corpus")
+    for words in (("evaluate", "composing"), ("compare", "narrow", "composing")):
+        refused = groundup(*words, *task, "decomposed.txt", folder=wide)
+        assert refused.returncode == 2
+        line = refused.stderr.splitlines()[-1]
+        assert "the model's tokenizer changes the text before it reads it" in line
+        assert "Give a text in Unicode's form NFC" in line
+        assert (words[0] == "compare") == ("composing: " in line)
+        taken = groundup(*words, *task, "composed.txt", folder=wide)
+        assert taken.returncode == 0, taken.stderr
+    assert groundup("evaluate", "narrow", *task, "decomposed.txt", folder=wide).returncode == 0
 
 
 def test_faults_of_a_text_are_one_line(folder: Path):

@@ -3,10 +3,12 @@ under a final name.
 """
 
 import gzip
+import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -29,6 +31,15 @@ def refusal(tmp_path: Path, source: Path | str, *flags: object) -> str:
     line = error_line(groundup(*command, folder=tmp_path))
     assert not list(tmp_path.glob("out/*"))
     return line
+
+
+def changed(value: Any, place: tuple[str | int, ...], new: object) -> Any:
+    """The value of a JSON file with another value in one place."""
+    if not place:
+        return new
+    first, *rest = place
+    value[first] = changed(value[first] if rest else None, tuple(rest), new)
+    return value
 
 
 def written(path: Path, content: bytes) -> Path:
@@ -193,6 +204,71 @@ def test_a_source_that_changed_since_it_was_begun_is_refused(tmp_path: Path):
     os.utime(path, ns=(1, 1))
     finished = groundup("prepare", path, "--out", "out", "--tokenizer", "small", folder=tmp_path)
     assert "a.jsonl has changed since this preparation began" in error_line(finished)
+
+
+@pytest.mark.usefixtures("tokenizer")
+@pytest.mark.parametrize(
+    "place",
+    [(), ("preparation",), ("layout",), ("parts", 0)],
+    ids=lambda place: "-".join(map(str, place)) or "plan",
+)
+@pytest.mark.parametrize("value", ["unknown", None])
+def test_a_plan_of_another_version_is_a_line(
+    place: tuple[str | int, ...], value: str | None, tmp_path: Path
+):
+    """A key that this version doesn't know, or a table that isn't one."""
+    path = write_rows(tmp_path / "a.jsonl", some_documents(2000))
+    command = ("prepare", path, "--out", "out", "--tokenizer", "small", "--workers", 1)
+    groundup(*command, folder=tmp_path, file_size=50_000)
+    file = tmp_path / "out" / ".work" / "plan.json"
+    plan = json.loads(file.read_text("utf-8"))
+    plan = changed(plan, place, None) if value is None else changed(plan, (*place, value), 3)
+    file.write_text(json.dumps(plan), "utf-8")
+    before = files_of(tmp_path / "out")
+    line = error_line(groundup(*command, folder=tmp_path))
+    assert "out/.work/plan.json is damaged, or of another version of groundup" in line
+    assert f"Delete {tmp_path / 'out'} and prepare again" in line
+    assert files_of(tmp_path / "out") == before
+
+
+@pytest.mark.usefixtures("tokenizer")
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("preparation", "unknown"), 3, "out was prepared by another version of groundup"),
+        (("preparation",), None, "out was prepared by another version of groundup"),
+        (("preparation", "validation"), "much", "out was prepared by another version of groundup"),
+        (("tokenizer",), ["name", "sha256"], "out/index.json is damaged"),
+        (("splits", "train", "shards"), [["file", "tokens", "sha256"]], "index.json is damaged"),
+    ],
+)
+def test_an_index_of_another_version_is_a_line(
+    place: tuple[str, ...], value: object, said: str, tmp_path: Path
+):
+    path = write_rows(tmp_path / "a.jsonl", some_documents())
+    command = ("prepare", path, "--out", "out", "--tokenizer", "small", "--workers", 1)
+    assert groundup(*command, folder=tmp_path).returncode == 0
+    file = tmp_path / "out" / "index.json"
+    index = changed(json.loads(file.read_text("utf-8")), place, value)
+    file.write_text(json.dumps(index), "utf-8")
+    assert said in error_line(groundup(*command, folder=tmp_path))
+    assert file.read_text("utf-8") == json.dumps(index)
+
+
+@pytest.mark.usefixtures("tokenizer")
+def test_more_than_an_index_needs_is_left_alone(tmp_path: Path):
+    """What a later version adds, where this one needs nothing of it."""
+    path = write_rows(tmp_path / "a.jsonl", some_documents())
+    command = ("prepare", path, "--out", "out", "--tokenizer", "small", "--workers", 1)
+    assert groundup(*command, folder=tmp_path).returncode == 0
+    file = tmp_path / "out" / "index.json"
+    index = json.loads(file.read_text("utf-8"))
+    for place in (("unknown",), ("tokenizer", "unknown"), ("splits", "train", "unknown")):
+        index = changed(index, place, 3)
+    file.write_text(json.dumps(index), "utf-8")
+    assert groundup(*command, folder=tmp_path).returncode == 0
+    checked = groundup("data", "check", "out", folder=tmp_path)
+    assert checked.returncode == 0, checked.stderr
 
 
 @pytest.mark.usefixtures("tokenizer")

@@ -36,7 +36,7 @@ from groundup.data.corpora import Corpus, load_corpus
 from groundup.data.dataset import make_dataset
 from groundup.data.loader import hash_rows
 from groundup.errors import RecipeError
-from groundup.parallel.world import World, join_world
+from groundup.parallel.world import World, described_world, join_world
 from groundup.recipes.schema import Recipe
 from groundup.runs.folder import RunFolder
 from groundup.training.checks import check_division
@@ -405,7 +405,8 @@ def _train_and_watch(rows_alike: bool) -> SimpleNamespace:
     end.
     """
     torch.set_num_threads(1)
-    with join_world(uses_cuda=False) as world:
+    world = described_world()
+    with join_world(world, uses_cuda=False):
         trainer = _trainer(Session(world), rows_alike)
         _kept.append(trainer)
         seen = SimpleNamespace(inputs=[], losses=[], reductions=0, weights_before=_flat(trainer))

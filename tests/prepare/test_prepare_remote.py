@@ -3,8 +3,10 @@ network does.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from hub_server import Hub, running_hub
 from sample_sources import files_of, small_tokenizer, some_documents, write_rows
 
 FILES = 3
+LIMIT = 40_000  # tokens: most of 24 files of 20 documents
 
 
 @pytest.fixture
@@ -140,6 +143,56 @@ def test_with_tokens_a_file_is_deleted_once_its_documents_are_tokens(
     pipeline.prepare(wanted, tmp_path / "out", workers=1)
     assert len(seen) > 200
     assert set(seen) == {1}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("is_overshot", [False, True])
+def test_a_slow_part_keeps_few_files_of_the_others(
+    workers: int, is_overshot: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The first part is done last. Which part is the last one of the limit isn't known before.
+
+    Where the limit was expected much later, the last part's file is downloaded again.
+    """
+    from groundup.prepare import pipeline
+    from groundup.prepare import workers as processes
+    from groundup.prepare.plan import Preparation
+
+    (tmp_path / "many").mkdir()
+    rows = [
+        write_rows(tmp_path / "many" / f"{number:03}.parquet", some_documents(20, seed=number))
+        for number in range(24)
+    ]
+    tokenizer = str(small_tokenizer(tmp_path / "small"))
+    downloads = tmp_path / "out" / ".work" / "downloads"
+    kept: list[int] = []
+
+    def slow_first(calls: Iterable[Any]) -> Iterator[Any]:
+        first, *others = calls
+        for name, arguments in [*others, first]:
+            kept.append(len(list(downloads.rglob("*.parquet"))))
+            yield (name, arguments), processes.CALLS[name](**arguments)
+
+    @contextmanager
+    def runner(*_: object) -> Iterator[Any]:
+        yield slow_first
+
+    with running_hub() as hub, monkeypatch.context() as patch:
+        for name, value in (("HF_ENDPOINT", hub.url), ("HF_HUB_OFFLINE", "0"), ("no_proxy", "*")):
+            patch.setenv(name, value)
+        patch.setattr(pipeline, "runner", runner)
+        if is_overshot:
+            patch.setattr(pipeline, "_wave", lambda plan, first, _: range(first, len(plan.parts)))
+        files = {f"sample/10BT/{path.name}": path.read_bytes() for path in rows}
+        hub.add("datasets", "HuggingFaceFW/fineweb-edu", files)
+        wanted = Preparation("fineweb-edu", tokenizer, validation=0.5, limit=LIMIT)
+        pipeline.prepare(wanted, tmp_path / "out", workers=workers)
+    fetched = [request.path for request in hub.asked if "resolve" in request.path]
+    assert (len(fetched) > len(set(fetched))) == is_overshot
+    assert max(kept) == workers + 1  # its own was read for the plan
+    here = Preparation(str(tmp_path / "many"), tokenizer, validation=0.5, limit=LIMIT)
+    pipeline.prepare(here, tmp_path / "local", workers=1)
+    assert shards(tmp_path / "out") == shards(tmp_path / "local")
 
 
 def test_a_finished_one_needs_no_network(fetch: Cli, hub: Hub, tmp_path: Path):

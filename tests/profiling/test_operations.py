@@ -1,9 +1,13 @@
 """The formula counts what torch counts, and memory is what the machine says."""
 
+from typing import Any
+from weakref import WeakValueDictionary
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from groundup.machine import memory
@@ -83,6 +87,32 @@ def test_a_bigram_is_one_product_but_for_the_gradient_of_one_hot_vectors() -> No
 
 def test_the_peak_is_a_speed() -> None:
     assert matmul_peak(torch.float32, CPU) > 1e8
+
+
+class LiveProducts(TorchDispatchMode):
+    """Counts the matrix products that are kept at once, and gives a 0 for any number asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: WeakValueDictionary[int, torch.Tensor] = WeakValueDictionary()
+        self.products = self.most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return 0.0
+        result = func(*args, **(kwargs or {}))
+        if func.overloadpacket is torch.ops.aten.mm:
+            self.kept[id(result)] = result
+            self.products, self.most = self.products + 1, max(self.most, len(self.kept))
+        return result
+
+
+def test_the_peak_keeps_one_product() -> None:
+    """A product of 8192 x 8192 is 134 MB or more. On `meta` nothing is computed."""
+    with LiveProducts() as live:
+        matmul_peak(torch.float32, torch.device("meta"))
+    assert live.products >= 20
+    assert live.most == 1
 
 
 @pytest.mark.skipif(not memory.STATUS.exists(), reason="the kernel doesn't say")

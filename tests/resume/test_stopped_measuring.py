@@ -17,6 +17,7 @@ from commands import (
     metrics,
     started,
     trained,
+    wait_for_step,
     write_text,
 )
 
@@ -103,6 +104,56 @@ def test_stopped_while_measuring_and_resumed_equals_unbroken(
     no_times = {"seconds": 0, "spent": 0}
     assert states[0] | no_times == states[1] | no_times
     assert "is finished" in groundup("train", "--resume", name, folder=folder).stderr
+
+
+def drawn(run: Path) -> dict[str, list[int]]:
+    """The steps of each curve that TensorBoard shows of a run."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    scalars = events.Tags()["scalars"]
+    return {name: [event.step for event in events.Scalars(name)] for name in scalars}
+
+
+def assert_drawn_once(run: Path) -> None:
+    """TensorBoard shows what metrics.jsonl has, each value once."""
+    shown = drawn(run)
+    kinds = {"loss/step": "step", "loss/validation": "evaluation"}
+    kinds |= {name: "choices" for name in shown if name.startswith("choices/")}
+    for curve, kind in kinds.items():
+        assert shown[curve] == [line["step"] for line in metrics(run, kind)], curve
+
+
+def test_what_is_measured_again_is_drawn_once(folder: Path) -> None:
+    """The evaluation was recorded before the stop, and is owed with the sample nevertheless."""
+    run, words = folder / "runs" / "drawn", ("--train.log", "tensorboard")
+    with started(*arguments("drawn"), *words, folder=folder) as running:
+        while not (
+            (run / "metrics.jsonl").exists() and evaluating(run, STOPPED) and sampling(run, STOPPED)
+        ):
+            assert running.process.is_alive(), running.output("stderr")
+        running.send(signal.SIGTERM)
+        assert running.wait().returncode == 143
+    assert drawn(run)["loss/validation"] == [0, STOPPED]
+    trained("--resume", "drawn", folder=folder)
+    assert_drawn_once(run)
+
+
+@pytest.mark.parametrize("every", [0, 10])
+def test_killed_steps_are_drawn_once(every: int, tmp_path: Path) -> None:
+    """Whether the run begins again, because it has no checkpoint, or goes on from one."""
+    write_text(tmp_path)
+    run, log = tmp_path / "runs" / "run", {"--train.log": "tensorboard", "--eval.every": every}
+    steps = flags(log | {"--steps": 60, "--name": "run"})
+    with started("train", *steps, folder=tmp_path) as running:
+        wait_for_step(running, run, 25)
+        running.send(signal.SIGKILL)
+        running.wait()
+    assert len(drawn(run)["loss/step"]) >= 15  # less what waited to be written
+    trained("--resume", "run", folder=tmp_path)
+    assert drawn(run)["loss/step"] == list(range(1, 61))
+    assert_drawn_once(run)
 
 
 def test_stopped_in_the_first_evaluation_begins_again(folder: Path) -> None:

@@ -29,6 +29,7 @@ from conftest import Cli, error_line
 from groundup import load
 from groundup.data.choice_items import spread
 from groundup.evaluation.statistics import wilson
+from groundup.runs.folder import RunFolder
 from groundup.runs.records import TaskRecord
 from groundup.training.tensorboard import TensorBoard
 from invented_items import invented, tokenizer, write_items
@@ -226,13 +227,13 @@ def test_the_chosen_items_are_spread_over_the_file(length: int, data: st.DataObj
 def test_tensorboard_draws_the_accuracy_by_its_name(tmp_path: Path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    board = TensorBoard(tmp_path, 0)
+    board = TensorBoard(RunFolder(tmp_path), 0)
     for step, right in ((0, 3), (50, 4)):
         board.write(
             TaskRecord(
                 *("hellaswag", step, 0, "completion", "acc_norm", right / 8, (0.1, 0.9)),
                 *(right, 8, True, 1.0),
-            )
+            ).to_json()
         )
     board.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"))

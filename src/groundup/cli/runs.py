@@ -7,7 +7,7 @@ from datetime import datetime
 from groundup.console import plain_table, short_count, wide_console
 from groundup.errors import GroundupError
 from groundup.evaluation.units import perplexity
-from groundup.runs.folder import RunFolder, all_runs
+from groundup.runs.folder import MetricsReader, RunFolder, all_runs
 
 
 def runs() -> None:
@@ -32,9 +32,11 @@ def runs() -> None:
 
 def _row(run: RunFolder) -> tuple[float, list[str]]:
     """A run's best validation loss, by which runs are sorted, and the cells of its row."""
-    recipe, lines, facts = run.read_recipe(), run.read_metrics(), run.read_facts()
-    evaluations = [line for line in lines if line["kind"] == "evaluation" and line["step"] > 0]
-    done = max((line["step"] for line in lines), default=0)
+    recipe, facts, done, evaluations = run.read_recipe(), run.read_facts(), 0, []
+    for line in MetricsReader(run).new_lines():  # there may be too many to keep them all
+        done = max(done, line["step"])
+        if line["kind"] == "evaluation" and line["step"] > 0:
+            evaluations.append(line)
     lowest = min(evaluations, key=lambda line: line["validation_loss"], default={})
     best = lowest.get("validation_loss", math.inf)
     started = datetime.fromisoformat(facts["started"]).astimezone()

@@ -16,7 +16,7 @@ from groundup.evaluation.units import perplexity
 from groundup.generation.stream import SamplingSettings, write_text
 from groundup.machine.device import choose_device
 from groundup.optim.schedules import Schedule
-from groundup.parallel.world import World, join_world
+from groundup.parallel.world import World, described_world, join_world
 from groundup.recipes.files import load_recipe, overrides
 from groundup.recipes.schema import Recipe, Tables, differences
 from groundup.runs.folder import RunFolder, find_run
@@ -143,8 +143,9 @@ def open_session(recipe: Recipe) -> Iterator[Session]:
     Args:
         recipe: The recipe, whose device decides how processes communicate.
     """
-    uses_cuda = choose_device(recipe.train.device).type == "cuda"
-    with join_world(uses_cuda) as world, stop_on_signals() as stop:
+    world = described_world()
+    uses_cuda = choose_device(recipe.train.device, world).type == "cuda"
+    with join_world(world, uses_cuda), stop_on_signals() as stop:
         journal = MainJournal() if world.is_main else Journal()
         with messages_to(journal.say), explain_out_of_memory(recipe), explain_refusals():
             yield Session(world, journal, stop)

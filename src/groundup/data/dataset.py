@@ -1,5 +1,6 @@
 """What a training run learns from: corpora as tokens, cut into training and validation."""
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +13,12 @@ from groundup.data.splits import SPLITS, Tokens, check_length, check_range, cut_
 from groundup.data.windows import whole_windows
 from groundup.errors import CorpusError, RecipeError
 from groundup.recipes.schema import Recipe
+from groundup.tokenizers.agreement import disagreement, special_difference
 from groundup.tokenizers.base import END_OF_TEXT, Tokenizer, tokenizer_sha256
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.load import load_tokenizer
+
+logger = logging.getLogger(__name__)
 
 SAMPLE = 2**20  # tokens that stand for a corpus
 
@@ -178,30 +182,26 @@ def tokenizer_of_shards(corpora: list[Corpus]) -> Tokenizer | None:
     """Load the tokenizer of the shards of `groundup prepare`, or return None without such shards.
 
     Raises:
-        CorpusError: Two corpora were made by different tokenizers, or a tokenizer was changed.
+        CorpusError: Two corpora were made by tokenizers whose ids differ, or one was changed.
     """
     opened = [(corpus.name, corpus.shards) for corpus in corpora if corpus.shards]
     prepared = [(name, shards) for name, shards in opened if shards.index]
     if not prepared:
         return None
     (first_name, first), *others = prepared
-    stated = first.index["tokenizer"]["sha256"]
+    tokenizer = _tokenizer_beside(first)
     for name, shards in others:
-        if shards.index["tokenizer"]["sha256"] != stated:
+        if differ := _disagreement(shards, tokenizer):
             what = f"{_tokenizer_named(shards)}, and {first_name} by {_tokenizer_named(first)}"
             remedy = "a mixture has one tokenizer. Prepare one of them again"
-            raise CorpusError(f"corpus {name} was made by {what}: {remedy}")
-    assert first.tokenizer is not None
-    tokenizer = load_tokenizer(first.tokenizer)
-    if tokenizer_sha256(tokenizer) != stated:
-        what = f"{_tokenizer_named(first)}, which made the shards beside it"
-        remedy = "it was changed. Prepare the corpus again"
-        raise CorpusError(f"{first.tokenizer} is not {what}: {remedy}")
+            raise CorpusError(f"corpus {name} was made by {what}: {differ}, and {remedy}")
     return tokenizer
 
 
 def check_tokenizer(corpora: list[Corpus], tokenizer: Tokenizer | None, what: str) -> None:
     """Check that the shards among the corpora can have been made by a tokenizer.
+
+    Special tokens that the tokenizer of the shards has not, or has besides, are logged.
 
     Args:
         corpora: The corpora; texts among them aren't checked.
@@ -210,21 +210,45 @@ def check_tokenizer(corpora: list[Corpus], tokenizer: Tokenizer | None, what: st
         what: The tokenizer in words, for the message.
 
     Raises:
-        RecipeError: Shards state another tokenizer, or state none and `tokenizer` is None.
+        RecipeError: A document gets other ids by the tokenizer than by that of the shards, or these
+            state none and `tokenizer` is None.
+        CorpusError: The tokenizer of the shards was changed.
     """
     for name, shards in ((corpus.name, corpus.shards) for corpus in corpora):
-        if shards is None:
+        if shards is None or (tokenizer is not None and not shards.index):
             continue
-        if tokenizer is None and not shards.index:
+        if not shards.index:
             says = f".bin files that don't say which tokenizer made them, and {what} names none"
             remedy = "Name it, GPT-2's for instance: --data.tokenizer gpt2"
             raise RecipeError(f"corpus {name} has {says}. {remedy}")
-        found = "" if tokenizer is None else tokenizer_sha256(tokenizer)
-        if shards.index and shards.index["tokenizer"]["sha256"] != found:
-            other = f"is another one ({found[:12]}...)" if found else "makes one of characters"
-            remedy = "leave data.tokenizer out, or prepare the corpus with the other one"
-            made = f"corpus {name} was made by {_tokenizer_named(shards)}"
-            raise RecipeError(f"{made}, but {what} {other}: {remedy}")
+        made = f"corpus {name} was made by {_tokenizer_named(shards)}"
+        remedy = "leave data.tokenizer out, or prepare the corpus with the other one"
+        if tokenizer is None:
+            raise RecipeError(f"{made}, but {what} makes one of characters: {remedy}")
+        if differ := _disagreement(shards, tokenizer):
+            other = f"is another one ({tokenizer_sha256(tokenizer)[:12]}...)"
+            raise RecipeError(f"{made}, but {what} {other}: {remedy}. Of the two, {differ}")
+        if shards.index["tokenizer"]["sha256"] != tokenizer_sha256(tokenizer):
+            others = special_difference(_tokenizer_beside(shards), tokenizer)
+            logger.info(f"{made}, {what} gives the same ids. Other special tokens: {others}")
+
+
+def _disagreement(shards: ShardFolder, tokenizer: Tokenizer) -> str:
+    """Why documents would get other ids than in the shards; empty where they get the same."""
+    if shards.index["tokenizer"]["sha256"] == tokenizer_sha256(tokenizer):
+        return ""
+    return disagreement(_tokenizer_beside(shards), tokenizer)
+
+
+def _tokenizer_beside(shards: ShardFolder) -> Tokenizer:
+    """The tokenizer in the folder of shards, which made them. Raises CorpusError."""
+    assert shards.tokenizer is not None
+    tokenizer = load_tokenizer(shards.tokenizer)
+    if tokenizer_sha256(tokenizer) != shards.index["tokenizer"]["sha256"]:
+        what = f"{_tokenizer_named(shards)}, which made the shards beside it"
+        remedy = "it was changed. Prepare the corpus again"
+        raise CorpusError(f"{shards.tokenizer} is not {what}: {remedy}")
+    return tokenizer
 
 
 def _tokenizer_named(shards: ShardFolder) -> str:

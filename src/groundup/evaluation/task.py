@@ -69,8 +69,8 @@ class Settings:
         flag: The flag or recipe key that names `file`, for error messages.
         convention: The convention by which items are put to a model, or `both`.
         corpus: The name of a text.
-        stride: The number of tokens from one window to the next; None takes half of the model's
-            context.
+        stride: The number of tokens from one window to the next; None takes half of a
+            window.
         column: The column of rows that holds the text; None takes `text`.
         window: The number of tokens of a window; None takes the context, up to 2,048.
     """

@@ -33,11 +33,11 @@ from groundup.evaluation.task import (
 )
 from groundup.evaluation.units import bits_per_byte, loss_in_units, perplexity
 from groundup.models.registry import Model
+from groundup.tokenizers.agreement import disagreement
 from groundup.tokenizers.base import Tokenizer
 
-WINDOW = (
-    2048  # tokens at most, unless --window says more: a context of 40,960 needs 20 times as much
-)
+# tokens at most, unless --window says more: a context of 40,960 needs 20 times as much
+WINDOW = 2048
 
 
 @dataclass(frozen=True)
@@ -213,11 +213,12 @@ class TextLossTask(Task):
     def compare(self, first: NamedModel, second: NamedModel, progress: Progress) -> LossComparison:
         """Measure both models on the same bytes, and pair their losses passage by passage."""
         both, scopes, readings, seconds = (first, second), [], [], []
-        same = first.tokenizer.identity == second.tokenizer.identity
-        if self.corpus.shards is not None and not same:
+        differ = self.corpus.shards and disagreement(first.tokenizer, second.tokenizer)
+        if differ:
             raise EvaluationError(
                 f"{first.name} and {second.name} have different tokenizers, and the shards in "
-                f"{self.corpus.name} were made by one at most. Compare them on a text"
+                f"{self.corpus.name} were made by one at most. Compare them on a text. Of the "
+                f"two, {differ}"
             )
         for named in both:
             with naming(named.name):
@@ -321,8 +322,8 @@ def encode_unchanged(text: str, tokenizer: Tokenizer) -> np.ndarray:
     stream = tokenizer.encode(text)
     if tokenizer.decode_bytes(stream) != text.encode("utf-8"):
         raise EvaluationError(
-            "its tokenizer changes the text before it reads it, so its losses aren't those of the "
-            "text's bytes. Give a text in Unicode's form NFC"
+            "the model's tokenizer changes the text before it reads it, so its losses aren't those "
+            "of the text's bytes. Give a text in Unicode's form NFC"
         )
     return stream
 

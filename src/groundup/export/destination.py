@@ -1,7 +1,6 @@
 """Checks where an export goes, and writes it there whole or not at all."""
 
 import importlib.util
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from tempfile import TemporaryDirectory
 from groundup.checkpoints.adapter_folder import is_adapter
 from groundup.checkpoints.model_folder import LoadedModel
 from groundup.errors import ExportError, MachineError
+from groundup.files import is_replaced
 
 TEMPORARY = ".exporting-"
 
@@ -22,11 +22,14 @@ def refuse_existing(target: Path, force: bool) -> None:
         force: Whether a file of that path may be replaced; a folder never may.
 
     Raises:
-        ExportError: The path is a folder, or a file that mustn't be replaced.
+        ExportError: The path is a folder, a device, a pipe or a link, or a file that mustn't be
+            replaced.
     """
     if target.is_dir():
         raise ExportError(f"{target} is a folder that exists already. Choose another --out")
-    if os.path.lexists(target) and not force:
+    if not is_replaced(target):
+        raise ExportError(f"{target} is no file, but a link or a device. Choose another --out")
+    if target.exists() and not force:
         raise ExportError(
             f"{target} exists already. Choose another --out, or replace it with --force"
         )

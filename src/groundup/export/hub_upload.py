@@ -28,7 +28,7 @@ from groundup.hub.api import Repository
 from groundup.hub.http import network_timeout
 from groundup.recipes.schema import Recipe
 from groundup.runs.folder import RECIPE_FILE
-from groundup.runs.plot import plot_losses
+from groundup.runs.plot import RunCurves, plot_losses
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def files_to_upload(loaded: LoadedModel, folder: Path, repository: str) -> Files
         files[RECIPE_FILE] = _public(run.read_recipe()).to_toml().encode("utf-8")
         with tempfile.TemporaryDirectory() as temporary:
             picture = Path(temporary) / CURVE_FILE
-            plot_losses(run.read_metrics(), picture, run.name, TITLES)
+            plot_losses(RunCurves(TITLES).add(run.read_metrics()), picture, run.name)
             if picture.is_file():
                 files[CURVE_FILE] = picture.read_bytes()
     card = model_card(loaded, repository, has_curve=CURVE_FILE in files)

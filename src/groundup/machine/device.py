@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 COMPILE_PAYS_AFTER = 60.0
 CPU_TIMES = Path("/proc/stat")
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # parameters of mallopt(3)
+ALONE = World()
 LARGEST_ON_THE_HEAP = 32 * 2**20  # bytes: as much as glibc allows
 
 
@@ -52,26 +53,57 @@ class Machine:
         return getattr(torch, self.precision)
 
 
-def choose_device(name: str, local_rank: int = 0) -> torch.device:
+def choose_device(name: str, world: World = ALONE) -> torch.device:
     """Choose where to compute: `auto` takes the first of cuda, mps and cpu that computes rightly.
+
+    Several processes take a GPU each, or all the CPU.
 
     Args:
         name: auto, cpu, cuda, cuda:N or mps.
-        local_rank: The number of the GPU that `cuda` means.
+        world: The processes that share the run.
 
     Raises:
-        MachineError: The device that is named isn't here, or computes wrongly.
+        MachineError: The device that is named isn't here, computes wrongly, or isn't one that
+            several processes can share; or there are fewer GPUs than processes.
     """
+    if world.size > 1:
+        name = _shared_device(name, world)
     candidates = ["cuda", "mps"] if name == "auto" else [] if name == "cpu" else [name]
     for candidate in candidates:
         problem = _problem_with(candidate)
         if problem is None:
-            return torch.device(f"cuda:{local_rank}" if candidate == "cuda" else candidate)
+            return torch.device(f"cuda:{world.local_rank}" if candidate == "cuda" else candidate)
         if name != "auto":
             raise MachineError(
                 f"device {name} can't be used: {problem}. Choose auto, cpu, cuda, cuda:N or mps."
             )
     return torch.device("cpu")
+
+
+def _shared_device(name: str, world: World) -> str:
+    """The device that each of several processes takes: cuda, its own GPU, or cpu.
+
+    The GPU is made this process's own before anything else is done with one, because what is done
+    with `cuda` before that takes memory of the first GPU.
+
+    Raises:
+        MachineError: The device that is named is a single one, or there are too few GPUs.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise MachineError(
+            f"device {name} can't be shared by {world.size} processes: each takes the GPU of its "
+            "own number, or all take the CPU. Choose auto, cuda or cpu"
+        )
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cpu" or not gpus:
+        return "cpu" if name == "auto" else name  # not mps: gloo doesn't reduce its tensors
+    if world.local_size > gpus:
+        raise MachineError(
+            f"{world.local_size} processes on a machine with {gpus} of the GPUs that each needs "
+            f"for itself: start {gpus} (--nproc-per-node {gpus}), or choose --train.device cpu"
+        )
+    torch.cuda.set_device(world.local_rank)
+    return "cuda"
 
 
 def _problem_with(name: str) -> str | None:

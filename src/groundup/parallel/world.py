@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -74,37 +73,29 @@ def main_first(world: World, work: Callable[[], Result]) -> Result:
 
 
 @contextmanager
-def join_world(uses_cuda: bool) -> Iterator[World]:
-    """Join the world that torchrun's environment describes, else a world of one.
+def join_world(world: World, uses_cuda: bool) -> Iterator[None]:
+    """Join the other processes of a world while the body runs; a world of one has none.
 
     At the end torch's process group can't be used any more, but stays in memory. Freeing it would
     hold Python's global lock and wait for gloo's threads, which may wait for that lock themselves.
 
     Args:
-        uses_cuda: Whether the processes compute on GPUs, one each.
-
-    Yields:
-        The world.
-
-    Raises:
-        MachineError: The environment describes a part of a world.
+        world: The world.
+        uses_cuda: Whether the processes compute on GPUs, each on one that it has chosen already.
     """
-    world = _described_world()
     if world.size == 1:
-        yield world
+        yield
         return
-    if uses_cuda:
-        torch.cuda.set_device(world.local_rank)
     dist.init_process_group("nccl" if uses_cuda else "gloo")
     _kept.append(dist.group.WORLD)
     try:
-        yield world
+        yield
     finally:
         dist.destroy_process_group()
 
 
-def _described_world() -> World:
-    """The world that the environment describes.
+def described_world() -> World:
+    """Return the world that torchrun's environment describes, else a world of one.
 
     Raises:
         MachineError: The environment describes a part of a world.

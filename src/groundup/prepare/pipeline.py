@@ -154,7 +154,8 @@ def _check_disk(out: Path, plan: Plan, workers: int) -> None:
     # runs and shards, for a while both
     need = int(2.1 * plan.expected_tokens * token_dtype(plan.vocab_size).itemsize)
     remote = sorted(part.remote.size for part in plan.parts if part.remote)
-    need += sum(remote[-workers:])  # each worker has a file, until its documents are tokens
+    # each worker has a file, until its documents are tokens; with a limit as many are kept
+    need += sum(remote[-workers * (2 if plan.preparation.limit else 1) :])
     need -= sum(path.stat().st_size for path in (out / WORK).rglob("*"))
     free = shutil.disk_usage(out).free
     if free < need:
@@ -198,7 +199,7 @@ def _prepare(out: Path, plan: Plan, run: Runner, workers: int) -> None:
     """Both phases, and the index."""
     _check_disk(out, plan, workers)
     with Progress(plan) as progress:
-        shared = {"out": str(out), "parts": encode_parts(out, plan, run, progress)}
+        shared = {"out": str(out), "parts": encode_parts(out, plan, run, progress, workers)}
         [(_, counts)] = run([("count_shards", shared)])
         calls = [("write_shard", shared | {"number": n}) for n in range(sum(counts.values()))]
         for done, _ in enumerate(run(calls), start=1):
@@ -231,8 +232,12 @@ def _one(run: Runner, call: Call) -> None:
         pass
 
 
-def encode_parts(out: Path, plan: Plan, run: Runner, progress: Progress) -> int:
+def encode_parts(out: Path, plan: Plan, run: Runner, progress: Progress, workers: int) -> int:
     """Encode parts up to the limit of tokens; the last ends with the document that reaches it.
+
+    The last part is encoded again, up to that document. While it isn't known which one is last, as
+    many downloaded files of encoded parts are kept as there are workers; if the last part's isn't
+    among them, it is downloaded again.
 
     Returns:
         The number of parts that were encoded, from the first on.
@@ -254,6 +259,9 @@ def encode_parts(out: Path, plan: Plan, run: Runner, progress: Progress) -> int:
                 total, taken = total + tokens, taken + 1
                 if total < limit:  # then it is never encoded again
                     _forget_download(out, plan.parts[taken - 1])
+            done = sorted(number for number in found if limit and number >= taken)
+            for early in done[:-workers]:  # the later ones are the likelier to be last
+                _forget_download(out, plan.parts[early])
     if 0 < limit < total:
         _one(run, call(taken - 1, limit - (total - tokens)))
     for part in plan.parts if limit else ():

@@ -8,7 +8,9 @@ from groundup.errors import RunError
 from groundup.recipes.schema import Recipe, differences
 from groundup.runs.folder import RECIPE_FILE, RunFolder, all_runs, run_or_path
 from groundup.runs.plot import Curve, plot_two
+from groundup.tokenizers.agreement import disagreement
 from groundup.tokenizers.base import TOKENIZER_FILE
+from groundup.tokenizers.load import load_tokenizer
 
 MEASURED = {"step", "tokens", "seconds", "validation_loss", "bits_per_byte"}
 AXES = ("tokens", "seconds")
@@ -63,10 +65,9 @@ class RunRecord:
         return min(learned, key=lambda line: line["validation_loss"])
 
     @property
-    def tokenizer(self) -> tuple[int, bytes]:
-        """What tells vocabularies apart: the size, and the tokenizer of a checkpoint if any."""
-        file = next(self.folder.checkpoints.glob(f"step-*/{TOKENIZER_FILE}"), None)
-        return self.facts["vocab_size"], file.read_bytes() if file else b""
+    def tokenizer(self) -> Path | None:
+        """The file of the tokenizer in a checkpoint, if there is one."""
+        return next(self.folder.checkpoints.glob(f"step-*/{TOKENIZER_FILE}"), None)
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures of the run as `groundup compare --json` prints them."""
@@ -187,7 +188,7 @@ def compare_runs(names: tuple[str, str], out: Path | None = None) -> RunComparis
                 "be compared at a task: --task hellaswag, or --task loss --corpus TEXT"
             )
     first, second = (RunRecord.of(RunFolder(run_or_path(name))) for name in names)
-    same_vocabulary = first.tokenizer == second.tokenizer
+    same_vocabulary = _same_ids(first, second)
     field = "validation_loss" if same_vocabulary else "bits_per_byte"
     by_tokens, by_seconds = (at_equal(first, second, axis, field) for axis in AXES)
     comparison = RunComparison(
@@ -197,6 +198,16 @@ def compare_runs(names: tuple[str, str], out: Path | None = None) -> RunComparis
     )
     draw(comparison, field)
     return comparison
+
+
+def _same_ids(first: RunRecord, second: RunRecord) -> bool:
+    """Whether both runs give a text the same ids, as far as their checkpoints tell."""
+    files = [run.tokenizer for run in (first, second) if run.tokenizer]
+    if len(files) < 2:
+        return not files and first.facts["vocab_size"] == second.facts["vocab_size"]
+    if files[0].read_bytes() == files[1].read_bytes():
+        return True
+    return not disagreement(*map(load_tokenizer, files))
 
 
 def draw(comparison: RunComparison, field: str) -> None:

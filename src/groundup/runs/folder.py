@@ -86,9 +86,7 @@ class RunFolder:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Read all lines of metrics.jsonl, except a last line that a killed process left cut."""
-        file = self.path / "metrics.jsonl"
-        text = file.read_text("utf-8", errors="replace") if file.is_file() else ""
-        return list(_json_lines(text))
+        return list(MetricsReader(self).new_lines())
 
     def forget_after(self, step: int, owed: bool = False) -> None:
         """Drop the metrics and samples of steps that a resumed run will do again.
@@ -98,12 +96,12 @@ class RunFolder:
             owed: Whether all that was measured after that step is measured again, too.
         """
         last = step - 1 if owed else step  # whose measurements stay
-        kept = [
-            line
-            for line in self.read_metrics()
+        kept = (
+            json.dumps(line) + "\n"
+            for line in MetricsReader(self).new_lines()
             if line["step"] <= (step if line["kind"] == "step" else last)
-        ]
-        write_whole(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        )
+        write_whole(self.path / "metrics.jsonl", "".join(kept))
         samples = self.path / "samples.txt"
         if samples.is_file():
             text = samples.read_text("utf-8", errors="ignore")  # a kill may have cut a character
@@ -116,6 +114,33 @@ class RunFolder:
         """Add a text to samples.txt, below a line with its step and loss."""
         with (self.path / "samples.txt").open("a", encoding="utf-8") as file:
             file.write(f"{_SAMPLE_MARK}{step} (validation loss {loss:.4f})\n{text}\n\n")
+
+
+class MetricsReader:
+    """Reads metrics.jsonl while it grows, each line once.
+
+    Args:
+        run: The folder of the run.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        self._file, self._offset = run.path / "metrics.jsonl", 0
+
+    def new_lines(self) -> Iterator[dict[str, Any]]:
+        """Yield the lines that are new, up to one that a killed process left cut."""
+        if not self._file.is_file():
+            return
+        with self._file.open("rb") as file:
+            file.seek(self._offset)
+            for data in file:
+                try:
+                    line = json.loads(data)
+                except ValueError:
+                    return
+                if not isinstance(line, dict) or not {"kind", "step"} <= line.keys():
+                    return
+                self._offset += len(data)
+                yield line
 
 
 _SAMPLE_MARK = "======== step "
@@ -193,17 +218,6 @@ def find_run(name: str) -> RunFolder:
 def all_runs() -> list[RunFolder]:
     """List the runs in the folder `runs/`, by name."""
     return [RunFolder(path.parent) for path in sorted(RUNS.glob(f"*/{RECIPE_FILE}"))]
-
-
-def _json_lines(text: str) -> Iterator[dict[str, Any]]:
-    for line in text.splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            return
-        if not isinstance(record, dict) or not {"kind", "step"} <= record.keys():
-            return
-        yield record
 
 
 RUNS = Path("runs")

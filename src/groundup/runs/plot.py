@@ -1,9 +1,12 @@
 """Draws a run's losses, accuracy at a task and learning rate, or the losses of two runs."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from array import array
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from groundup.files import is_replaced, open_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -14,41 +17,70 @@ BLUE, ORANGE, GREEN, GREY = "#0b6bcb", "#d9480f", "#2b8a3e", "#868e96"
 Lines = list[dict[str, Any]]  # of metrics.jsonl
 
 
-def plot_losses(lines: Lines, path: Path, title: str, tasks: Mapping[str, str]) -> None:
+@dataclass(frozen=True)
+class RunCurves:
+    """What the picture of a run shows; of each step only numbers are kept, for there may be many.
+
+    Args:
+        tasks: The title of each task that can score a run, by the task's name.
+        steps, losses, learning_rates: A number for each step.
+        evaluations, scored: The lines of metrics.jsonl with losses and with accuracies.
+    """
+
+    tasks: Mapping[str, str]
+    steps: "array[int]" = field(default_factory=lambda: array("q"))
+    losses: "array[float]" = field(default_factory=lambda: array("d"))
+    learning_rates: "array[float]" = field(default_factory=lambda: array("d"))
+    evaluations: Lines = field(default_factory=list)
+    scored: Lines = field(default_factory=list)
+
+    def add(self, lines: Iterable[dict[str, Any]]) -> "RunCurves":
+        """Add lines of metrics.jsonl, and return these curves."""
+        for line in lines:
+            if line["kind"] == "step":
+                self.steps.append(line["step"])
+                self.losses.append(line["loss"])
+                self.learning_rates.append(line["learning_rate"])
+            elif line["kind"] == "evaluation":
+                self.evaluations.append(line)
+            elif line["kind"] in self.tasks:
+                self.scored.append(line)
+        return self
+
+
+def plot_losses(curves: RunCurves, path: Path, title: str) -> None:
     """Draw what a run measured to a PNG file, which is replaced atomically.
 
     Nothing is drawn where no step is recorded yet.
 
     Args:
-        lines: The lines of metrics.jsonl.
+        curves: What the run measured.
         path: The file.
         title: The title of the picture.
-        tasks: The title of each task that can score a run, by the task's name.
     """
-    steps = [line for line in lines if line["kind"] == "step"]
-    if not steps:
+    if not curves.steps:
         return
-    scored = [line for line in lines if line["kind"] in tasks]
+    scored = curves.scored
     figure = _new_figure(8, 6.8 if scored else 5.5)
     above, *between, below = figure.subplots(
         3 if scored else 2, 1, sharex=True, height_ratios=[4, 1.4, 1] if scored else [4, 1]
     )
-    above.plot(*_column(steps, "loss"), color=BLUE, alpha=0.25, lw=0.8)
-    _plot_evaluations([line for line in lines if line["kind"] == "evaluation"], above)
+    above.plot(curves.steps, curves.losses, color=BLUE, alpha=0.25, lw=0.8)
+    _plot_evaluations(curves.evaluations, above)
     above.set_ylabel("loss (nats a token)")
     above.set_title(title, loc="left")
     for axes in between:
-        _plot_accuracy(scored, tasks[scored[-1]["kind"]], axes)
-    below.plot(*_column(steps, "learning_rate"), color=GREY)
+        _plot_accuracy(scored, curves.tasks[scored[-1]["kind"]], axes)
+    below.plot(curves.steps, curves.learning_rates, color=GREY)
     below.set_ylabel("learning rate")
     below.set_ylim(bottom=0)
     below.set_xlabel("step")
     _finish(figure, path)
 
 
-def _column(lines: Lines, field: str) -> tuple[list[int], list[float]]:
+def _column(lines: Lines, name: str) -> tuple[list[int], list[float]]:
     """The steps of some lines, and a field of each."""
-    return [line["step"] for line in lines], [line[field] for line in lines]
+    return [line["step"] for line in lines], [line[name] for line in lines]
 
 
 def _plot_evaluations(evaluations: Lines, axes: Any) -> None:
@@ -163,10 +195,9 @@ def _limits(curves: list[Curve], field: str) -> tuple[float, float]:
 
 
 def _finish(figure: Any, path: Path) -> None:
-    """Give a figure the look that all have, and write its file in one step."""
+    """Give a figure the look that all have, and write its file, if it is one, in one step."""
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.2)
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, format="png")
-    temporary.replace(path)
+    with open_whole(path) if is_replaced(path) else path.open("wb") as file:
+        figure.savefig(file, format="png")

@@ -17,8 +17,8 @@ from groundup.console import plain_console, report
 from groundup.evaluation.task import TASKS, TITLES
 from groundup.evaluation.units import perplexity
 from groundup.recipes.schema import Recipe
-from groundup.runs.folder import RunFolder
-from groundup.runs.plot import plot_losses
+from groundup.runs.folder import MetricsReader, RunFolder
+from groundup.runs.plot import RunCurves, plot_losses
 from groundup.runs.records import EvaluationRecord, Record, StepRecord, TaskRecord
 from groundup.training.costs import TimeBudget
 from groundup.training.tensorboard import TensorBoard
@@ -89,7 +89,7 @@ class MainJournal(Journal):
         self.tensorboard: TensorBoard | None = None
         self.last_drawn = time.monotonic()
         self.bar = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]}"),
@@ -117,8 +117,8 @@ class MainJournal(Journal):
 
     @contextmanager
     def open(self, run: RunFolder, done: int, steps: int, tensorboard: bool) -> Iterator[None]:
-        self.run = run
-        self.tensorboard = TensorBoard(run.path, done) if tensorboard else None
+        self.run, self.metrics, self.curves = run, MetricsReader(run), RunCurves(TITLES)
+        self.tensorboard = TensorBoard(run, done) if tensorboard else None
         self.task = self.bar.add_task(run.name, total=steps, completed=done, loss="-", speed="-")
         with self.harmless("the progress bar"):
             self.bar.start()
@@ -135,16 +135,18 @@ class MainJournal(Journal):
     def draw(self, run: RunFolder) -> None:
         """Draw the picture of the losses."""
         with self.harmless("the picture of the losses"):
-            plot_losses(run.read_metrics(), run.path / "loss.png", run.name, TITLES)
+            self.curves.add(self.metrics.new_lines())
+            plot_losses(self.curves, run.path / "loss.png", run.name)
         self.last_drawn = time.monotonic()
 
     def record(self, record: Record) -> RunFolder:
         """Write a record to metrics.jsonl, and to TensorBoard where the recipe asks for it."""
         assert self.run is not None
-        self.run.append_metrics(record.to_json())
+        line = record.to_json()
+        self.run.append_metrics(line)
         if self.tensorboard is not None:
             with self.harmless("TensorBoard's file"):
-                self.tensorboard.write(record)
+                self.tensorboard.write(line)
         return self.run
 
     def length(self, recipe: Recipe, budget: TimeBudget) -> None:

@@ -33,6 +33,7 @@ from groundup.parallel.sharding import distribute
 from groundup.parallel.world import World, main_first
 from groundup.recipes.schema import Recipe
 from groundup.runs.folder import RunFolder, check_new_name, check_writable, create_run
+from groundup.tokenizers.agreement import disagreement
 from groundup.tokenizers.base import Tokenizer
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.load import load_tokenizer
@@ -230,15 +231,16 @@ def choose_tokenizer(
         return chosen
     if name == "characters":
         named = of_shards if isinstance(of_shards, CharacterTokenizer) else None
-        is_the_same = isinstance(given, CharacterTokenizer)
+        differ = "" if isinstance(given, CharacterTokenizer) else "it isn't one of characters"
     else:
         path = folder / name
         place = path if name != "gpt2" and path.exists() else name
         named = main_first(world, lambda: load_tokenizer(place))
-        is_the_same = given is not None and named.identity == given.identity
-    if given is not None and not is_the_same:
+        differ = disagreement(named, given) if given is not None else ""
+    if given is not None and differ:
         raise RecipeError(
-            f"data.tokenizer = {name}, but the model to start from has another: leave it out"
+            f"data.tokenizer = {name}, but the model to start from has another: leave it out. Of "
+            f"the two, {differ}"
         )
     check_tokenizer(corpora, given or named, f"data.tokenizer = {name}")
     return given or named
@@ -333,7 +335,7 @@ def choose_machine(recipe: Recipe, dataset: Dataset, world: World) -> tuple[Reci
     tokens = recipe.tokens_per_step * section.steps or section.epochs * dataset.training_tokens
     operations = 6 * recipe.parameter_count(dataset.tokenizer.vocab_size) * tokens
     seconds = 60 * section.minutes or operations / CPU_OPERATIONS_PER_SECOND
-    device = machines.choose_device(section.device, world.local_rank)
+    device = machines.choose_device(section.device, world)
     resolved = replace(
         section,
         device=device.type if section.device == "auto" else section.device,

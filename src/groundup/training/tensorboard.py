@@ -1,9 +1,9 @@
 """TensorBoard's event files, which a recipe can ask for if TensorBoard is installed."""
 
-from pathlib import Path
+from typing import Any
 
 from groundup.errors import MachineError
-from groundup.runs.records import Record, TaskRecord
+from groundup.runs.folder import MetricsReader, RunFolder
 
 NAMES = {
     "loss": "loss/step",
@@ -18,30 +18,38 @@ NAMES = {
 class TensorBoard:
     """A writer of one event file.
 
+    What an earlier process wrote of the last step and of later ones is purged. What metrics.jsonl
+    has of the last step is then written again, because some of it may have to be measured anew.
+
     Args:
-        folder: The run's folder.
-        done: The number of completed steps; what an earlier, killed process wrote of later steps
-            is purged.
+        run: The run's folder, in which metrics.jsonl has nothing of later steps.
+        done: The number of completed steps.
 
     Raises:
         MachineError: TensorBoard isn't installed.
     """
 
-    def __init__(self, folder: Path, done: int) -> None:
+    def __init__(self, run: RunFolder, done: int) -> None:
         check_installed()
         from torch.utils.tensorboard import SummaryWriter
 
-        purge_step = done + 1 if done else None
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purge_step)
+        self.writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=done)
+        for line in MetricsReader(run).new_lines():
+            if line["step"] == done:
+                self.write(line)
 
-    def write(self, record: Record) -> None:
-        """Write a scalar for each value that TensorBoard should draw, over the step."""
+    def write(self, line: dict[str, Any]) -> None:
+        """Write a scalar for each value that TensorBoard should draw, over the step.
+
+        Args:
+            line: A line of metrics.jsonl.
+        """
         for field, name in NAMES.items():
-            if (value := getattr(record, field, None)) is not None:
-                self.writer.add_scalar(name, value, record.step)
-        if isinstance(record, TaskRecord):
-            name = f"{record.task}/{record.convention}_{record.measure}"
-            self.writer.add_scalar(name, record.accuracy, record.step)
+            if line.get(field) is not None:
+                self.writer.add_scalar(name, line[field], line["step"])
+        if "accuracy" in line:
+            name = f"{line['kind']}/{line['convention']}_{line['measure']}"
+            self.writer.add_scalar(name, line["accuracy"], line["step"])
 
     def close(self) -> None:
         """Write what is still in memory."""
