@@ -328,7 +328,8 @@ def assert_stopped_after(run: Path, status: int, out: str, err: str) -> int:
     checkpoints.verify(checkpoint(run, step))
     assert (run / "checkpoints" / "latest").resolve().name == checkpoint(run, step).name
     assert f"saved {checkpoint(run, step).relative_to(run.parents[1])}" in out
-    assert f"go on with: groundup train --resume {run.name}" in out
+    torchrun = "torchrun --nproc-per-node 2 -m groundup"
+    assert f"go on with: {torchrun} train --resume {run.name}" in out
     return step
 
 

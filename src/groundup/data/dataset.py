@@ -222,7 +222,9 @@ def check_tokenizer(corpora: list[Corpus], tokenizer: Tokenizer | None, what: st
         found = "" if tokenizer is None else tokenizer_sha256(tokenizer)
         if shards.index and shards.index["tokenizer"]["sha256"] != found:
             other = f"is another one ({found[:12]}...)" if found else "makes one of characters"
-            remedy = "leave data.tokenizer out, or prepare the corpus with the other one"
+            remedy = "prepare the corpus with that one"
+            if what.startswith("data.tokenizer"):
+                remedy = f"leave data.tokenizer out (--data.tokenizer auto), or {remedy}"
             made = f"corpus {name} was made by {_tokenizer_named(shards)}"
             raise RecipeError(f"{made}, but {what} {other}: {remedy}")
 

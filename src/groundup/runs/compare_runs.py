@@ -50,7 +50,7 @@ class RunRecord:
         if not any(line["step"] for line in evaluations):
             raise RunError(
                 f"{folder.name} has no evaluation after its first step, so there is no curve to "
-                f"compare. Train it further: groundup train --resume {folder.name}"
+                f"compare. Train it further: groundup train --resume {folder.argument}"
             )
         done = (line for line in lines if {"tokens", "seconds"} <= line.keys())
         last = max(done, key=lambda line: line["step"])

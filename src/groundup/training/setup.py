@@ -23,6 +23,7 @@ from groundup.data.corpora import WHOLE, Corpus, open_corpora
 from groundup.data.dataset import Dataset, check_tokenizer, make_dataset, tokenizer_of_shards
 from groundup.data.loader import Loader
 from groundup.errors import RecipeError, RunError
+from groundup.files import HERE, located
 from groundup.machine import device as machines
 from groundup.machine.device import Machine
 from groundup.models.lora import adapt, adapter_of
@@ -66,18 +67,15 @@ class Recorded:
 
     Attributes:
         facts: The run's `run.json`.
+        folders: The folders that paths of its recipe may be relative to.
         checkpoint: The checkpoint to resume from, or None for a run that begins again.
         data_may_differ: Whether the user accepts another text than the run began with.
     """
 
     facts: dict[str, Any]
+    folders: Sequence[Path]
     checkpoint: Path | None
     data_may_differ: bool
-
-    @property
-    def folder(self) -> Path:
-        """The folder that the run began in: relative paths of its recipe are relative to it."""
-        return Path(self.facts["folder"])
 
 
 def start(
@@ -102,7 +100,7 @@ def start(
         check_installed()
     initial = initial_model(recipe)
     dataset = open_dataset(recipe, initial, session.world)
-    evaluations = open_evaluations(recipe, dataset.tokenizer, Path.cwd(), session.world)
+    evaluations = open_evaluations(recipe, dataset.tokenizer, HERE, session.world)
     trainer = build_trainer(recipe, dataset, session, initial, evaluations)
     facts = facts_of(trainer, initial.base if initial else None)
     path = str(create_run(recipe_name, name).path) if session.world.is_main else ""
@@ -140,13 +138,14 @@ def resume(
             f"all {len(saved)} checkpoints of {run.name} are damaged: none to resume from. Start "
             "a new run"
         )
-    initial = resumed_model(checkpoint, recipe) if checkpoint else initial_model(recipe)
+    folders = run.folders(facts)
+    initial = resumed_model(checkpoint, recipe) if checkpoint else initial_model(recipe, folders)
     if checkpoint is None:
         check_same_weights(initial.base if initial else None, facts, recipe)
-    recorded = Recorded(facts, checkpoint, data_may_differ)
+    recorded = Recorded(facts, folders, checkpoint, data_may_differ)
     dataset = open_dataset(recipe, initial, session.world, recorded)
     check_same_versions(facts)
-    evaluations = open_evaluations(recipe, dataset.tokenizer, recorded.folder, session.world)
+    evaluations = open_evaluations(recipe, dataset.tokenizer, folders, session.world)
     check_same_items(evaluations, facts, data_may_differ)
     trainer = build_trainer(recipe, dataset, session, initial, evaluations, checkpoint=checkpoint)
     if session.world.is_main:
@@ -174,7 +173,7 @@ def open_dataset(
     """Open the text that a run of the recipe learns from, as tokens.
 
     Args:
-        recipe: The recipe, with paths relative to the current folder or to the recorded one.
+        recipe: The recipe, with paths relative to the current folder or to those of the run.
         initial: The model that the run begins with; its tokenizer is the run's.
         world: The processes: the main one reads first, because it may have to download.
         recorded: What a run to resume has left behind; its text must be the same.
@@ -182,23 +181,27 @@ def open_dataset(
     Raises:
         GroundupError: Text and tokenizer can't be had, don't fit each other, or have changed.
     """
-    name, folder = recipe.data.corpus, recorded.folder if recorded else Path.cwd()
+    name, folders = recipe.data.corpus, recorded.folders if recorded else HERE
     logger.info(f"reading {name}")
     held_out = recipe.data.validation_corpus
     reading = replace(WHOLE, column=recipe.data.column, flag="--data.column")
-    corpora = main_first(world, lambda: open_corpora(name, folder, reading, held_out))
+    corpora = main_first(world, lambda: open_corpora(name, folders, reading, held_out))
     if recorded:
         check_same_text(name, corpora, recorded.facts, recorded.data_may_differ)
     tokenizer = initial.tokenizer if initial else None
     if recorded is None or recorded.checkpoint is None:
-        tokenizer = choose_tokenizer(recipe, tokenizer, corpora, folder, world)
+        tokenizer = choose_tokenizer(recipe, tokenizer, corpora, folders, world)
     if recorded:
         check_tokenizer(corpora, tokenizer, "that of the run")
     return make_dataset(corpora, recipe, tokenizer)
 
 
 def choose_tokenizer(
-    recipe: Recipe, given: Tokenizer | None, corpora: list[Corpus], folder: Path, world: World
+    recipe: Recipe,
+    given: Tokenizer | None,
+    corpora: list[Corpus],
+    folders: Sequence[Path],
+    world: World,
 ) -> Tokenizer | None:
     """Choose the tokenizer: that of the model to start from, of the recipe or of the shards.
 
@@ -206,7 +209,7 @@ def choose_tokenizer(
         recipe: The recipe, whose `data.tokenizer` may name one.
         given: The tokenizer of the model that the run starts from.
         corpora: The corpora, some of which may be shards that one tokenizer has made.
-        folder: What a path in the recipe is relative to.
+        folders: The folders that a path in the recipe may be relative to.
         world: The processes: the main one loads first, because it may have to download.
 
     Returns:
@@ -228,15 +231,16 @@ def choose_tokenizer(
         named = of_shards if isinstance(of_shards, CharacterTokenizer) else None
         is_the_same = isinstance(given, CharacterTokenizer)
     else:
-        path = folder / name
-        place = path if name != "gpt2" and path.exists() else name
+        place = name if name == "gpt2" else located(name, folders)
         named = main_first(world, lambda: load_tokenizer(place))
         is_the_same = given is not None and named.identity == given.identity
     if given is not None and not is_the_same:
         raise RecipeError(
-            f"data.tokenizer = {name}, but the model to start from has another: leave it out"
+            f"data.tokenizer = {name}, but the model to start from has another: leave it out "
+            "(--data.tokenizer auto)"
         )
-    check_tokenizer(corpora, given or named, f"data.tokenizer = {name}")
+    what = "that of the model to start from" if given is not None else f"data.tokenizer = {name}"
+    check_tokenizer(corpora, given or named, what)
     return given or named
 
 
