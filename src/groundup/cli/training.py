@@ -5,6 +5,7 @@ import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from groundup.recipes.schema import Recipe, Tables, differences
 from groundup.runs.folder import RECIPE_FILE, RunFolder, find_run
 from groundup.runs.lock import locked
 from groundup.training import setup
+from groundup.training.facts import OF_THE_MACHINE, may_change
 from groundup.training.failures import explain_out_of_memory, explain_refusals
 from groundup.training.journal import Journal, MainJournal
 from groundup.training.session import Session
@@ -76,7 +78,7 @@ def resume_training(
     run = find_run(run_name)
     recorded = run.read_recipe()
     recipe = resumed_recipe(recorded, given, unwanted, run)
-    with open_session(recipe) as session, alone(run, session.world):
+    with open_session(recipe, resumes=True) as session, alone(run, session.world):
         trainer, checkpoint = setup.resume(recipe, run, data_may_differ, session)
         if recipe.train.steps != recorded.train.steps:
             logger.info(describe_longer_schedule(recorded, recipe, trainer.progress.step))
@@ -140,21 +142,25 @@ def alone(run: RunFolder, world: World) -> Iterator[None]:
 
 
 @contextmanager
-def open_session(recipe: Recipe) -> Iterator[Session]:
+def open_session(recipe: Recipe, resumes: bool = False) -> Iterator[Session]:
     """Open the session of a training: its messages go to the journal, and failures are explained.
 
     Args:
         recipe: The recipe, whose device decides how processes communicate.
+        resumes: Whether a run goes on.
     """
     uses_cuda = choose_device(recipe.train.device).type == "cuda"
     with join_world(uses_cuda) as world, stop_on_signals() as stop:
         journal = MainJournal() if world.is_main else Journal()
-        with messages_to(journal.say), explain_out_of_memory(recipe), explain_refusals():
+        explained = explain_out_of_memory(recipe, world, resumes)
+        with messages_to(journal.say), explained, explain_refusals():
             yield Session(world, journal, stop)
 
 
 def resumed_recipe(recorded: Recipe, given: Tables, unwanted: list[str], run: RunFolder) -> Recipe:
-    """Give the recorded recipe more steps, if these are asked for. Other changes are refused.
+    """Give the recorded recipe more steps, or what belongs to the machine, if that is asked for.
+
+    Other changes are refused.
 
     Raises:
         RunError: Another field or flag was given.
@@ -170,17 +176,24 @@ def resumed_recipe(recorded: Recipe, given: Tables, unwanted: list[str], run: Ru
         overrides(given),
     )
     for field, old, new in differences(recorded, asked):
-        if field != "train.steps":
+        if not may_change(field, recorded):
+            why = "a resumed run is the same run"
+            if field in OF_THE_MACHINE:
+                why = f"its dropout ({recorded.model.dropout}) is drawn by micro-batch"
             raise RunError(
-                f"{field} was {old} when {run.name} began and can't become {new}: a resumed run "
-                f"is the same run. {advise_new_run(recorded, given, run)}"
+                f"{field} was {old} when {run.name} began and can't become {new}: {why}. "
+                f"{advise_new_run(recorded, given, run)}"
             )
     if longer < recorded.train.steps:
         raise RecipeError(
             f"--steps {longer} is fewer than the {recorded.train.steps} steps of {run.name}. "
             "Choose more."
         )
-    return recorded.with_steps(longer)
+    resumed = recorded.with_steps(longer)
+    fields = [field.removeprefix("train.") for field in OF_THE_MACHINE]
+    return replace(
+        resumed, train=replace(resumed.train, **{key: getattr(asked.train, key) for key in fields})
+    )
 
 
 def advise_new_run(recorded: Recipe, given: Tables, run: RunFolder) -> str:

@@ -1,6 +1,8 @@
 """What a training run learns from: corpora as tokens, cut into training and validation."""
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -68,6 +70,15 @@ class Dataset:
     def validation_tokens(self) -> int:
         """The number of validation tokens in all corpora."""
         return sum(len(part.validation) for part in self.parts)
+
+    @cached_property
+    def validation_fingerprint(self) -> str:
+        """SHA-256 of the validation tokens of all corpora."""
+        digest = hashlib.sha256()
+        for stream in (stream for part in self.parts for stream in part.validation.streams):
+            digest.update(f"{len(stream)} {stream.dtype} ".encode())
+            digest.update(np.ascontiguousarray(stream).data)
+        return digest.hexdigest()
 
     @property
     def bytes_per_token(self) -> float:

@@ -53,17 +53,15 @@ class RunFolder:
         """The folder of the checkpoints, in which `best` and `latest` point at two of them."""
         return self.path / "checkpoints"
 
-    def write(self, recipe: Recipe, facts: dict[str, Any] | None = None) -> None:
+    def write(self, recipe: Recipe, facts: dict[str, Any]) -> None:
         """Write the facts and then the recipe, because a folder with a recipe is a run.
 
         Args:
             recipe: The recipe, in which everything that was automatic is resolved.
-            facts: What the recipe can't know (fingerprints, parameters, versions, the machine), or
-                None to keep the facts that are there.
+            facts: What the recipe can't know: fingerprints, parameters, versions, the machine.
         """
         text = recipe.to_toml()
-        if facts is not None:
-            write_json(self.path / "run.json", facts)
+        write_json(self.path / "run.json", facts)
         write_whole(self.path / RECIPE_FILE, text)
 
     def read_recipe(self) -> Recipe:

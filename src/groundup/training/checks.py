@@ -1,20 +1,16 @@
 """Checks of what must hold before a run starts or is resumed."""
 
 import logging
-import platform
 from dataclasses import asdict
 from typing import Any
 
-import torch
-
-import groundup
 from groundup.checkpoints.adapter_folder import Base
 from groundup.checkpoints.model_folder import LoadedModel, fits
 from groundup.data.choice_items import possessive
 from groundup.data.corpora import Corpus, fingerprint_of
 from groundup.errors import RecipeError, RunError
 from groundup.evaluation.task import TASKS
-from groundup.models.config import ModelConfig
+from groundup.models.config import ModelConfig, divisors
 from groundup.parallel.world import World
 from groundup.recipes.schema import Recipe
 from groundup.tokenizers.base import Tokenizer
@@ -32,11 +28,14 @@ def check_division(recipe: Recipe, world: World) -> None:
         RecipeError: The batch can't be divided by the processes and the micro-batches.
     """
     batch, micro = recipe.train.batch_size, recipe.train.micro_batch_size
-    if batch % ((micro or 1) * world.size):
+    share, rest = divmod(batch, world.size)
+    if rest or share % (micro or 1):
         what = f"{world.size} processes" + (f" x micro_batch_size = {micro}" if micro else "")
-        raise RecipeError(
-            f"train.batch_size = {batch} can't be divided by {what}. Choose a multiple."
-        )
+        remedy = f"Choose train.micro_batch_size from {', '.join(map(str, divisors(share)))}"
+        if rest:
+            *few, most = map(str, divisors(batch))
+            remedy = f"Start {', '.join(few)} or {most} processes"
+        raise RecipeError(f"train.batch_size = {batch} can't be divided by {what}. {remedy}")
 
 
 def agreed_config(recipe: Recipe, tokenizer: Tokenizer, initial: LoadedModel | None) -> ModelConfig:
@@ -156,29 +155,10 @@ def check_same_processes(recipe: Recipe, facts: dict[str, Any], world: World) ->
         return
     if recipe.model.dropout:
         raise RunError(
-            f"the run began with {before} processes and can't go on with {world.size}: its dropout "
+            f"the run had {before} processes and can't go on with {world.size}: its dropout "
             f"({recipe.model.dropout}) is drawn by process. Resume it with {before}"
         )
     logger.info(
-        f"the run began with {before} processes and goes on with {world.size}: same tokens, other "
+        f"the run had {before} processes and goes on with {world.size}: same tokens, other "
         "last bits"
     )
-
-
-def check_same_versions(facts: dict[str, Any]) -> None:
-    """Log each changed version, because of which numbers may differ in their last bits."""
-    for name, now in versions().items():
-        if (then := facts["versions"].get(name)) != now:
-            logger.info(
-                f"{name} is {now}, and was {then} when the run began: its numbers may differ in "
-                "the last bits"
-            )
-
-
-def versions() -> dict[str, str]:
-    """Return what decides the last bits of a run's numbers besides its recipe and text."""
-    return {
-        "groundup": groundup.__version__,
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-    }

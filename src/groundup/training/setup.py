@@ -6,16 +6,13 @@ in the same order: the model to begin with, the dataset, the evaluations on the 
 """
 
 import logging
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from groundup.checkpoints.adapter_folder import Base
 from groundup.checkpoints.conventions import Conventions
 from groundup.checkpoints.lifecycle import name_step, newest_valid, remove_unfinished, steps
 from groundup.checkpoints.model_folder import LoadedModel
@@ -26,8 +23,8 @@ from groundup.errors import RecipeError, RunError
 from groundup.files import HERE, located
 from groundup.machine import device as machines
 from groundup.machine.device import Machine
-from groundup.models.lora import adapt, adapter_of
-from groundup.models.registry import Model, build, count_parameters
+from groundup.models.lora import adapt
+from groundup.models.registry import Model, build
 from groundup.optim.groups import build_optimizers, rules_of
 from groundup.optim.state import load_optimizer_state
 from groundup.parallel.sharding import distribute
@@ -43,10 +40,9 @@ from groundup.training.checks import (
     check_same_items,
     check_same_processes,
     check_same_text,
-    check_same_versions,
     check_same_weights,
-    versions,
 )
+from groundup.training.facts import facts_of, with_changes
 from groundup.training.initial import initial_model, resumed_model
 from groundup.training.length import measure_steps, steps_of_epochs
 from groundup.training.objective import NextTokenLoss, compile_in_place
@@ -129,9 +125,9 @@ def resume(
     Raises:
         GroundupError: The run can't be resumed as it began.
     """
-    check_division(recipe, session.world)
     saved, facts = steps(run.checkpoints), run.read_facts()
     check_same_processes(recipe, facts, session.world)
+    check_division(recipe, session.world)
     checkpoint = newest_valid(saved)
     if saved and not checkpoint:
         raise RunError(
@@ -144,12 +140,13 @@ def resume(
         check_same_weights(initial.base if initial else None, facts, recipe)
     recorded = Recorded(facts, folders, checkpoint, data_may_differ)
     dataset = open_dataset(recipe, initial, session.world, recorded)
-    check_same_versions(facts)
     evaluations = open_evaluations(recipe, dataset.tokenizer, folders, session.world)
     check_same_items(evaluations, facts, data_may_differ)
     trainer = build_trainer(recipe, dataset, session, initial, evaluations, checkpoint=checkpoint)
+    facts = with_changes(facts, run.read_recipe(), trainer)
+    session.world.barrier()  # all processes have read what is written now
     if session.world.is_main:
-        _roll_back(run, trainer, checkpoint)
+        _roll_back(run, trainer, checkpoint, facts)
     logger.info(
         f"resuming {run.name} at step {trainer.progress.step:,} of {recipe.train.steps:,}, from "
         f"{checkpoint or 'the beginning: it has no checkpoint yet'}"
@@ -157,11 +154,14 @@ def resume(
     return trainer, checkpoint
 
 
-def _roll_back(run: RunFolder, trainer: Trainer, checkpoint: Path | None) -> None:
-    """Put a run's folder back to its checkpoint, whatever was written after it."""
+def _roll_back(
+    run: RunFolder, trainer: Trainer, checkpoint: Path | None, facts: dict[str, Any]
+) -> None:
+    """Put a run's folder back to its checkpoint, and write down what has changed since."""
     progress = trainer.progress
     run.forget_after(progress.step if checkpoint else -1, progress.owed)
-    run.write(trainer.recipe)
+    if not trainer.is_complete():
+        run.write(trainer.recipe, facts)
     remove_unfinished(run.checkpoints)
     if checkpoint:  # a kill may have come between the checkpoint and its names
         name_step(checkpoint, best=progress.best_step == progress.step)
@@ -270,7 +270,7 @@ def build_trainer(
     """
     world = session.world
     recipe, machine = choose_machine(recipe, dataset, world)
-    machines.prepare(machine.device, recipe.train.threads * world.local_size)
+    machines.prepare(machine.device, recipe.train.threads, world.local_size)
     model = _build_model(recipe, dataset, initial, machine)
     objective = NextTokenLoss(model, machine.precision)
     sampler = dataset.sampler(recipe)
@@ -345,44 +345,3 @@ def choose_machine(recipe: Recipe, dataset: Dataset, world: World) -> tuple[Reci
         threads=machines.set_threads(section.threads, world),
     )
     return replace(recipe, train=resolved), Machine(device, resolved.precision)
-
-
-def parameter_counts(model: Model) -> dict[str, int]:
-    """Count a model's parameters and those that train.
-
-    With adapters only the adapters train. Adapters aren't counted among the model's parameters,
-    because a model into which they are merged has no more parameters than before.
-    """
-    everything = count_parameters(model)
-    adapters = sum(tensor.numel() for tensor in adapter_of(model).values())
-    return {"parameters": everything - adapters, "trained_parameters": adapters or everything}
-
-
-def facts_of(trainer: Trainer, began_with: Base | None) -> dict[str, Any]:
-    """Collect what `run.json` states of a run because the recipe can't know it.
-
-    Args:
-        trainer: The trainer of a run that starts.
-        began_with: The model that the run starts from, or None.
-    """
-    dataset = trainer.dataset
-    facts: dict[str, Any] = {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        **parameter_counts(trainer.model),
-        "vocab_size": dataset.tokenizer.vocab_size,
-        "corpus": {
-            "name": dataset.name,
-            "fingerprint": dataset.fingerprint,
-            "training_tokens": dataset.training_tokens,
-            "validation_tokens": dataset.validation_tokens,
-            "parts": {part.name: part.fingerprint for part in dataset.parts},
-        },
-        "folder": str(Path.cwd()),
-        "processes": trainer.session.world.size,
-        "versions": versions() | {"python": platform.python_version()},
-    }
-    if began_with:
-        facts["init"] = began_with.weights
-    for evaluation in trainer.evaluations:
-        facts[evaluation.task.name] = {"sha256": evaluation.task.file.sha256}
-    return facts
