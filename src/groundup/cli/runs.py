@@ -7,6 +7,7 @@ from datetime import datetime
 from groundup.console import plain_table, short_count, wide_console
 from groundup.errors import GroundupError
 from groundup.evaluation.units import perplexity
+from groundup.runs.changes import measured_alike
 from groundup.runs.folder import RunFolder, all_runs
 
 
@@ -33,7 +34,8 @@ def runs() -> None:
 def _row(run: RunFolder) -> tuple[float, list[str]]:
     """A run's best validation loss, by which runs are sorted, and the cells of its row."""
     recipe, lines, facts = run.read_recipe(), run.read_metrics(), run.read_facts()
-    evaluations = [line for line in lines if line["kind"] == "evaluation" and line["step"] > 0]
+    measured = [line for line in lines if line["kind"] == "evaluation" and line["step"] > 0]
+    evaluations = measured_alike(measured, facts)
     done = max((line["step"] for line in lines), default=0)
     lowest = min(evaluations, key=lambda line: line["validation_loss"], default={})
     best = lowest.get("validation_loss", math.inf)

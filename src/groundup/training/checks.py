@@ -13,6 +13,7 @@ from groundup.evaluation.task import TASKS
 from groundup.models.config import ModelConfig, divisors
 from groundup.parallel.world import World
 from groundup.recipes.schema import Recipe
+from groundup.runs.changes import since_when
 from groundup.tokenizers.base import Tokenizer
 from groundup.training.periodic import PeriodicEvaluation
 
@@ -76,12 +77,12 @@ def agreed_config(recipe: Recipe, tokenizer: Tokenizer, initial: LoadedModel | N
 def check_same_text(
     name: str, corpora: list[Corpus], facts: dict[str, Any], may_differ: bool
 ) -> None:
-    """Check that a resumed run has the text that it began with.
+    """Check that a resumed run has the text that it had last.
 
     Args:
         name: What the recipe calls the text.
         corpora: The corpora as they are now.
-        facts: What was recorded when the run began.
+        facts: The facts of the run, with the text that was accepted last.
         may_differ: Whether the user accepts another text.
 
     Raises:
@@ -90,17 +91,18 @@ def check_same_text(
     recorded, found = facts["corpus"]["fingerprint"], fingerprint_of(corpora)
     if recorded == found:
         return
+    since = since_when(facts, "corpus")
     if not may_differ:
         before = facts["corpus"].get("parts", {})
         changed = [one.name for one in corpora if before.get(one.name) != one.fingerprint]
         name = changed[0] if len(corpora) > 1 and changed else name
         raise RunError(
-            f"corpus {name} has changed since the run began: its SHA-256 is {found[:12]}... "
+            f"corpus {name} has changed since {since}: its SHA-256 is {found[:12]}... "
             f"instead of {recorded[:12]}.... Restore it, or go on with the new text: "
             "--accept-changed-data"
         )
     logger.info(
-        f"the corpus has changed since the run began ({recorded[:12]}... to {found[:12]}...): "
+        f"the corpus has changed since {since} ({recorded[:12]}... to {found[:12]}...): "
         "going on as asked"
     )
 
@@ -122,7 +124,7 @@ def check_same_weights(base: Base | None, facts: dict[str, Any], recipe: Recipe)
 def check_same_items(
     evaluations: list[PeriodicEvaluation], facts: dict[str, Any], may_differ: bool
 ) -> None:
-    """Check that a resumed run is scored on the items that it began with.
+    """Check that a resumed run is scored on the items that it had last.
 
     Raises:
         RunError: The items have changed, and the user doesn't accept that.
@@ -132,8 +134,8 @@ def check_same_items(
         if recorded is None or recorded == found:
             continue
         said = (
-            f"{possessive(TASKS[task.name].title)} items have changed since the run began "
-            f"(SHA-256 {recorded[:12]}... to {found[:12]}...)"
+            f"{possessive(TASKS[task.name].title)} items have changed since "
+            f"{since_when(facts, task.name)} (SHA-256 {recorded[:12]}... to {found[:12]}...)"
         )
         if not may_differ:
             raise RunError(

@@ -30,6 +30,7 @@ from groundup.optim.state import load_optimizer_state
 from groundup.parallel.sharding import distribute
 from groundup.parallel.world import World, main_first
 from groundup.recipes.schema import Recipe
+from groundup.runs.changes import last_change
 from groundup.runs.folder import RunFolder, check_new_name, check_writable, create_run
 from groundup.tokenizers.base import Tokenizer
 from groundup.tokenizers.characters import CharacterTokenizer
@@ -143,12 +144,16 @@ def resume(
     evaluations = open_evaluations(recipe, dataset.tokenizer, folders, session.world)
     check_same_items(evaluations, facts, data_may_differ)
     trainer = build_trainer(recipe, dataset, session, initial, evaluations, checkpoint=checkpoint)
-    facts = with_changes(facts, run.read_recipe(), trainer)
+    facts, progress = with_changes(facts, run.read_recipe(), trainer), trainer.progress
+    text_changed = last_change(facts, "corpus") is not None
+    if progress.is_of_another_text(dataset.validation_fingerprint, text_changed):
+        progress.forget_best()
+        logger.info("the best loss is looked for anew: the validation text is another one")
     session.world.barrier()  # all processes have read what is written now
     if session.world.is_main:
         _roll_back(run, trainer, checkpoint, facts)
     logger.info(
-        f"resuming {run.name} at step {trainer.progress.step:,} of {recipe.train.steps:,}, from "
+        f"resuming {run.name} at step {progress.step:,} of {recipe.train.steps:,}, from "
         f"{checkpoint or 'the beginning: it has no checkpoint yet'}"
     )
     return trainer, checkpoint

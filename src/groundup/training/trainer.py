@@ -200,6 +200,7 @@ class Trainer:
         self.session.journal.evaluation(evaluation)
         if progress.step:  # before the first step nothing was learned, and nothing is saved
             progress.note_loss(validation, recipe.eval.patience, recipe.train.steps)
+            progress.validation = self.dataset.validation_fingerprint
         return evaluation
 
     def measure_losses(
