@@ -3,12 +3,45 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
+
+HERE = (Path(),)  # where paths are looked for: the current folder
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether there is a file or folder; no path is one that the system can't have."""
+    try:
+        path.stat()
+    except (OSError, ValueError):  # too long, or with a NUL
+        return False
+    return True
+
+
+def expanded(name: str | Path) -> Path:
+    """Return a path in which ~ stands for a user's home, if there is such a user."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
+def located(name: str, folders: Sequence[Path] = HERE) -> Path:
+    """Return where a path is: in the first of some folders that has it.
+
+    Args:
+        name: The path. One that is absolute or begins with ~ has nothing to do with the folders.
+        folders: The folders that a relative path may be relative to.
+
+    Returns:
+        The path in that folder, or as it was given where no folder has it.
+    """
+    path = expanded(name)
+    return next((folder / path for folder in folders if is_there(folder / path)), path)
 
 
 @contextmanager

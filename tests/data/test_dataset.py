@@ -54,12 +54,12 @@ def test_one_corpus_says_nothing_of_parts(tmp_path: Path) -> None:
 def test_texts_of_characters_share_the_characters_of_all(tmp_path: Path) -> None:
     for name, text in (("a.txt", "ab" * 300), ("b.txt", "bc" * 300)):
         (tmp_path / name).write_text(text, "utf-8")
-    corpora = open_corpora("a.txt:1,b.txt:1", tmp_path)
+    corpora = open_corpora("a.txt:1,b.txt:1", [tmp_path])
     recipe = replace(Recipe(), model=replace(Recipe().model, block_size=16))
     text = make_dataset(corpora, recipe, None)
     assert text.tokenizer.decode(range(text.tokenizer.vocab_size)) == "abc"
     assert text.document_start is None
     (tmp_path / "b.txt").write_text("bc", "utf-8")
     with pytest.raises(CorpusError, match=r"corpus b\.txt is too short"):
-        make_dataset(open_corpora("a.txt:1,b.txt:1", tmp_path), recipe, None)
+        make_dataset(open_corpora("a.txt:1,b.txt:1", [tmp_path]), recipe, None)
     assert make_dataset([Corpus("x", some_text())], recipe, None).name == "x"

@@ -6,6 +6,7 @@ import pytest
 
 from groundup.data.formats import INDEX, kind_of, recognise
 from groundup.errors import CorpusError
+from groundup.files import HERE
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ def test_a_file_is_what_its_name_says(name: str, kind: str, tmp_path: Path):
         (tmp_path / file).write_bytes(b"")
     assert kind_of(tmp_path / name) == kind
     assert kind_of(tmp_path / f"{name}.jpg") == "other"
-    assert recognise(name, tmp_path).is_compressed == name.endswith((".gz", ".zst"))
+    assert recognise(name, [tmp_path]).is_compressed == name.endswith((".gz", ".zst"))
 
 
 def test_shards_are_known_by_their_index_or_by_the_names_of_their_files(tmp_path: Path):
@@ -36,27 +37,29 @@ def test_shards_are_known_by_their_index_or_by_the_names_of_their_files(tmp_path
     for folder, file in folders.items():
         (tmp_path / folder).mkdir()
         (tmp_path / folder / file).write_bytes(b'{"format": "groundup shards"')
-    kinds = [recognise(name, tmp_path).kind for name in folders]
+    kinds = [recognise(name, [tmp_path]).kind for name in folders]
     assert kinds == ["shards", "foreign shards", "foreign shards", "folder"]
     assert kind_of(tmp_path / "no" / "part-0.bin") == "foreign shards"
-    assert recognise("ours", tmp_path).has_shards
-    assert not recognise("no", tmp_path).has_shards
+    assert recognise("ours", [tmp_path]).has_shards
+    assert not recognise("no", [tmp_path]).has_shards
 
 
-def test_a_known_name_comes_before_a_folder_and_here_before_there(
+def test_a_known_name_comes_before_a_folder_and_the_first_folder_before_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     for place in ("here", "there"):
         for name in ("python-docs", "texts"):
             (tmp_path / place / name).mkdir(parents=True)
-    (tmp_path / "there" / "other").mkdir()
+    (tmp_path / "here" / "other").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     there = tmp_path / "there"
-    assert recognise("python-docs", there).kind == "named"
-    assert recognise("texts", there).path == Path("texts")
-    assert recognise("other", there).path == there / "other"
-    nowhere = recognise("nowhere", there)
-    assert (nowhere.kind, nowhere.exists) == ("missing", False)
+    folders = there, *HERE
+    assert recognise("python-docs", folders).kind == "named"
+    assert recognise("texts", folders).path == there / "texts"
+    assert recognise("other", folders).path == Path("other")
+    assert recognise("~nobody-known/texts", folders).path == Path("~nobody-known/texts")
+    nowhere = recognise("nowhere", folders)
+    assert (nowhere.kind, nowhere.exists, nowhere.path) == ("missing", False, Path("nowhere"))
 
 
 def test_the_files_of_a_folder_come_by_path_without_hidden_ones(tmp_path: Path):

@@ -88,7 +88,9 @@ def test_a_changed_corpus_is_refused_and_accepted_when_asked(tmp_path: Path) -> 
 
     text.unlink()
     text.write_text(content, "utf-8")
-    trained("--resume", "run", "--steps", 7, folder=tmp_path)
+    line = error_line(groundup("train", "--resume", "run", "--steps", 7, folder=tmp_path))
+    assert "corpus text.txt has changed since" in line
+    trained("--resume", "run", "--steps", 7, "--accept-changed-data", folder=tmp_path)
 
 
 def test_a_changed_corpus_with_a_new_character_names_it(tmp_path: Path) -> None:

@@ -236,8 +236,8 @@ def test_a_batch_that_the_processes_cannot_share_is_refused_by_name(
     finished = two("train", "--corpus", text_file, "--steps", 5, *shares, folder=tmp_path)
     assert finished.returncode != 0
     refusal = (
-        "train.batch_size = 12 can't be divided by 2 processes x micro_batch_size = 4. Choose a "
-        "multiple."
+        "train.batch_size = 12 can't be divided by 2 processes x micro_batch_size = 4. Choose "
+        "train.micro_batch_size from 1, 2, 3, 6"
     )
     assert f"groundup: {refusal}" in finished.stderr.splitlines()
     assert not (tmp_path / "runs").exists()
@@ -328,7 +328,8 @@ def assert_stopped_after(run: Path, status: int, out: str, err: str) -> int:
     checkpoints.verify(checkpoint(run, step))
     assert (run / "checkpoints" / "latest").resolve().name == checkpoint(run, step).name
     assert f"saved {checkpoint(run, step).relative_to(run.parents[1])}" in out
-    assert f"go on with: groundup train --resume {run.name}" in out
+    torchrun = "torchrun --nproc-per-node 2 -m groundup"
+    assert f"go on with: {torchrun} train --resume {run.name}" in out
     return step
 
 

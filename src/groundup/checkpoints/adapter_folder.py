@@ -5,7 +5,8 @@ for a whole model. The config of the merged model is in `merged_config.json`, an
 base model's weights are in `base.json`.
 """
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,13 +24,13 @@ from groundup.checkpoints.layouts.peft import (
 )
 from groundup.checkpoints.layouts.weight_files import Tensors
 from groundup.errors import CheckpointError
-from groundup.files import file_digest, read_json, write_json
+from groundup.files import HERE, file_digest, read_json, write_json
 from groundup.hub.api import COMMIT
 from groundup.models.gpt2 import GPT2
 from groundup.models.lora import Adapter, adaptable_layers, adapter_of
 from groundup.models.modern import Modern
 from groundup.models.registry import Model, architecture_of
-from groundup.runs.folder import run_or_path
+from groundup.runs.folder import run_of, run_or_path
 from groundup.tokenizers.base import Tokenizer
 
 BASE_FILE = "base.json"
@@ -70,13 +71,18 @@ def is_adapter(folder: Path) -> bool:
     return True
 
 
-def base_of(name: str, folder: Path) -> Base:
+def base_of(name: str, folder: Path, folders: Sequence[Path] = HERE) -> Base:
     """Record the base model `name`, found in `folder`, for the adapters that train on it.
+
+    Args:
+        name: The base, as `train.init` has it.
+        folder: The folder of the model.
+        folders: The folders that a path may have been relative to.
 
     Raises:
         CheckpointError: The base's weights can't be read.
     """
-    repository = None if run_or_path(name).is_dir() else on_hub(name)
+    repository = None if run_or_path(name, folders).is_dir() else on_hub(name)
     if repository is None:
         return Base(name, str(folder.resolve()), None, _digests(folder))
     # in the cache: the weights that these are, whatever the name means by then
@@ -123,7 +129,8 @@ def config_file(folder: Path) -> Path:
 def find_base(folder: Path) -> Path:
     """Return the folder of the model that adapters are for.
 
-    The model is looked for where it was, and then under the name that `train.init` had for it.
+    The model is looked for where it was, and then under the name that `train.init` had for it, as
+    a path relative to the folder above `runs/` or to the current folder.
 
     Raises:
         CheckpointError: The model is gone, has other weights now, or consists of adapters itself.
@@ -132,7 +139,9 @@ def find_base(folder: Path) -> Path:
     settings = peft.read_adapter_settings(folder / ADAPTER_CONFIG_FILE)
     record = recorded_base(folder)
     names = [settings.base, *({record.name} - {settings.base} if record else ())]
-    there = next((found for name in names if (found := _found(name, settings.revision))), None)
+    folders = (run.project, *HERE) if (run := run_of(folder)) else HERE
+    found = (_found(name, settings.revision, folders) for name in names)
+    there = next(filter(None, found), None)
     if there is None:
         other = f"where {names[1]} finds it" if len(names) > 1 else f"correct {ADAPTER_CONFIG_FILE}"
         raise CheckpointError(
@@ -143,18 +152,18 @@ def find_base(folder: Path) -> Path:
     if is_adapter(base):
         raise CheckpointError(
             f"{folder} is an adapter for {base}, which is one itself. Merge that first: groundup "
-            f"export {base} --to folder"
+            f"export {shlex.quote(str(base))} --to folder"
         )
     if record:
         _check_unchanged(base, record.weights, folder)
     return base
 
 
-def _found(name: str, revision: str | None) -> str | None:
+def _found(name: str, revision: str | None, folders: Sequence[Path]) -> str | None:
     """What `find_model` takes for a base of that name; None where it can't be anywhere."""
     try:
-        if run_or_path(name).is_dir():
-            return name
+        if (path := run_or_path(name, folders)).is_dir():
+            return str(path)
         return (f"{name}@{revision}" if revision else name) if on_hub(name) else None
     except OSError:  # no system has such a name
         return None

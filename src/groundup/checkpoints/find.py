@@ -15,7 +15,7 @@ from groundup.errors import CheckpointError
 from groundup.hub import api as hub
 from groundup.hub import cache
 from groundup.hub.api import Repository
-from groundup.runs.folder import run_or_path
+from groundup.runs.folder import RECIPE_FILE, RunFolder, run_or_path
 from groundup.tokenizers.load import OLDER_FILES
 
 logger = logging.getLogger(__name__)
@@ -145,6 +145,7 @@ def _in_folder(path: Path) -> Path:
     folder = checkpoint.newest_valid(candidates)
     if folder is not None:
         return folder
-    raise CheckpointError(
-        f"{path} has no intact checkpoint to load. Train on with: groundup train --resume {path}"
-    )
+    run, remedy = RunFolder(path), "Restore one from a copy"
+    if not candidates and (path / RECIPE_FILE).is_file():
+        remedy = f"Train it: groundup train --resume {run.argument}"
+    raise CheckpointError(f"{path} has no intact checkpoint to load. {remedy}")

@@ -23,7 +23,7 @@ from groundup.models.config import ModelConfig, parameter_count
 from groundup.models.lora import Adapter, merge
 from groundup.models.modern import Modern
 from groundup.models.registry import MODELS, Model, architecture_of
-from groundup.runs.folder import RECIPE_FILE, RunFolder
+from groundup.runs.folder import RunFolder, run_of
 from groundup.tokenizers.base import TOKENIZER_FILE, Tokenizer
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.load import OLDER_FILES, load_tokenizer
@@ -81,10 +81,7 @@ class LoadedModel:
     @property
     def run(self) -> RunFolder | None:
         """The run that the folder is a checkpoint of, or None for any other folder."""
-        folder = self.folder.resolve()
-        run = RunFolder(folder.parent.parent)
-        is_of_run = folder.parent == run.checkpoints and (run.path / RECIPE_FILE).is_file()
-        return run if is_of_run else None
+        return run_of(self.folder)
 
     @property
     def repository(self) -> str | None:

@@ -87,3 +87,20 @@ def load_given(recipe: str | None, config: Path | None, size: int | None, given:
         shape = scaled(files.load_recipe(*layers), size)
         layers.append(files.Layer(shape, source=f"--size {size}"))
     return files.load_recipe(*layers, flags)
+
+
+SHORTEST = 8  # tokens of a context that is worth printing
+
+
+def shorter_context(training: int, validation: int = 2) -> list[str] | None:
+    """Return the flag that `groundup train` needs for a small text, or None if no flag helps.
+
+    Args:
+        training: The number of tokens to learn from, in the longest stream of them.
+        validation: The number of tokens to be measured on.
+    """
+    most = training // 2
+    if most < SHORTEST or validation < 2:
+        return None
+    fits = most >= files.load_recipe("quickstart").model.block_size
+    return [] if fits else ["--model.block-size", str(most)]

@@ -85,7 +85,7 @@ def _measure(recipe: Recipe, vocab_size: int, quiet: bool) -> "Plan":
         if vocab_size:
             return measure(recipe, synthetic_dataset(recipe, vocab_size))
         dataset = open_dataset(recipe, initial_model(recipe), World())
-        place = dataset.tokenizer, Path.cwd(), World()
+        place = dataset.tokenizer, [Path.cwd()], World()
         return measure(recipe, dataset, open_evaluations(recipe, *place))
 
 

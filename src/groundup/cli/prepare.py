@@ -5,12 +5,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from groundup.cli.flags import shorter_context
 from groundup.errors import GroundupError
 
 if TYPE_CHECKING:
     from groundup.data.shard_folder import ShardFolder
-
-SHORTEST = 8  # tokens of a context that is worth printing
 
 
 def prepare_corpus(
@@ -89,8 +88,6 @@ def _report(folder: "ShardFolder", out: Path, hellaswag: Path | None, strict: bo
 
 def _next_step(folder: "ShardFolder", out: Path) -> str:
     """The command that trains on the shards, or what they lack for it."""
-    from groundup.recipes.files import load_recipe
-
     longest = {
         split: max((len(shard.tokens) for shard in shards), default=0)
         for split, shards in folder.shards.items()
@@ -98,8 +95,7 @@ def _next_step(folder: "ShardFolder", out: Path) -> str:
     if longest["validation"] < 2:
         remedy = "give more text, --validation 0.1 or --validation-corpus, and another --out"
         return f"no document for validation: {remedy}"
-    block_size, most = load_recipe("quickstart").model.block_size, longest["train"] // 2
-    if most < SHORTEST:
+    shorter = shorter_context(longest["train"])
+    if shorter is None:
         return f"{longest['train']:,} tokens are too few to train on: give more text"
-    shorter = f" --model.block-size {most}" if most < block_size else ""
-    return f"train on it: groundup train --corpus {shlex.quote(str(out))}{shorter}"
+    return f"train on it: {shlex.join(['groundup', 'train', '--corpus', str(out), *shorter])}"

@@ -7,6 +7,7 @@ from datetime import datetime
 from groundup.console import plain_table, short_count, wide_console
 from groundup.errors import GroundupError
 from groundup.evaluation.units import perplexity
+from groundup.runs.changes import measured_alike
 from groundup.runs.folder import MetricsReader, RunFolder, all_runs
 
 
@@ -37,6 +38,7 @@ def _row(run: RunFolder) -> tuple[float, list[str]]:
         done = max(done, line["step"])
         if line["kind"] == "evaluation" and line["step"] > 0:
             evaluations.append(line)
+    evaluations = measured_alike(evaluations, facts)
     lowest = min(evaluations, key=lambda line: line["validation_loss"], default={})
     best = lowest.get("validation_loss", math.inf)
     started = datetime.fromisoformat(facts["started"]).astimezone()

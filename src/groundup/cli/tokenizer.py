@@ -1,5 +1,6 @@
 """`groundup tokenizer`: learn one, look at what one does to a text, and compare several."""
 
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
+from groundup.cli.flags import shorter_context
 from groundup.console import plain_console
 from groundup.errors import TokenizerError
 
@@ -51,12 +53,23 @@ def train_tokenizer(
         raise TokenizerError(f"{out} can't be written: {error.strerror}") from error
     if tokenizer.vocab_size < vocab_size:
         sys.stderr.write(f"{corpus} has no more pairs to learn: {tokenizer.vocab_size:,} tokens\n")
-    size = len(text.encode("utf-8")) / len(tokenizer.encode(text))
+    ids = tokenizer.encode(text)
+    size = len(text.encode("utf-8")) / len(ids)
     sys.stdout.write(
         f"{tokenizer.vocab_size:,} tokens in {seconds:.1f} s, {size:.2f} bytes each of what they "
-        f"were learned from\nsaved in {out}. Use it: groundup train --corpus {corpus} "
-        f"--data.tokenizer {out}\n"
+        f"were learned from\nsaved in {out}. {_use(corpus, column, out, len(ids))}\n"
     )
+
+
+def _use(corpus: str, column: str, out: Path, tokens: int) -> str:
+    """How to train on the text with the tokenizer, in so many tokens."""
+    words = ["groundup", "train", "--corpus", corpus, "--data.tokenizer", str(out)]
+    if column != "text":
+        words += ["--data.column", column]
+    shorter = shorter_context(int(0.9 * tokens), tokens - int(0.9 * tokens))
+    if shorter is None:
+        return f"Its {tokens:,} tokens are too few to train on: give more text"
+    return f"Use it: {shlex.join(words + shorter)}"
 
 
 @tokenizers.command(name="show")

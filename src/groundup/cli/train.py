@@ -33,7 +33,8 @@ def train(
         seed: Short for --train.seed.
         name: The run's folder in runs/; RECIPE-N if left out.
         init: Short for --train.init: a run, folder, gpt2 or OWNER/NAME of the hub to start from.
-        resume: Go on with this run, exactly. Only --steps may be given with it, to train longer.
+        resume: Go on with this run, exactly. With it may be given --steps, to train longer, and
+            --train.threads, device, compile and micro-batch-size, for another machine.
         accept_changed_data: Resume even though the corpus isn't the one that the run began with.
     """
     from groundup.cli.training import resume_training, start_training

@@ -5,23 +5,28 @@ import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from groundup.checkpoints.lifecycle import step_folder
+from groundup.checkpoints.lifecycle import step_folder, steps
 from groundup.checkpoints.model_folder import load
 from groundup.console import messages_to
+from groundup.data.corpora import parse_mixture
+from groundup.data.formats import NAMED
 from groundup.errors import RecipeError, RunError
 from groundup.evaluation.units import perplexity
+from groundup.files import is_there, located
 from groundup.generation.stream import SamplingSettings, write_text
 from groundup.machine.device import choose_device
 from groundup.optim.schedules import Schedule
 from groundup.parallel.world import World, described_world, join_world
 from groundup.recipes.files import load_recipe, overrides
 from groundup.recipes.schema import Recipe, Tables, differences
-from groundup.runs.folder import RunFolder, find_run
+from groundup.runs.folder import RECIPE_FILE, RunFolder, find_run
 from groundup.runs.lock import locked
 from groundup.training import setup
+from groundup.training.facts import OF_THE_MACHINE, may_change
 from groundup.training.failures import explain_out_of_memory, explain_refusals
 from groundup.training.journal import Journal, MainJournal
 from groundup.training.session import Session
@@ -72,8 +77,8 @@ def resume_training(
     """
     run = find_run(run_name)
     recorded = run.read_recipe()
-    recipe = longer(recorded, given, unwanted, run)
-    with open_session(recipe) as session, alone(run, session.world):
+    recipe = resumed_recipe(recorded, given, unwanted, run)
+    with open_session(recipe, resumes=True) as session, alone(run, session.world):
         trainer, checkpoint = setup.resume(recipe, run, data_may_differ, session)
         if recipe.train.steps != recorded.train.steps:
             logger.info(describe_longer_schedule(recorded, recipe, trainer.progress.step))
@@ -82,8 +87,8 @@ def resume_training(
                 f"{run.name} is finished: {trainer.progress.step:,} of {recipe.train.steps:,} steps"
                 + (", stopped early by eval.patience" if trainer.progress.stopped_early else "")
                 + (
-                    f". To train longer: groundup train --resume {run.name} --steps "
-                    f"{2 * recipe.train.steps}"
+                    f". To train longer: {session.world.command} train --resume {run.argument} "
+                    f"--steps {2 * recipe.train.steps}"
                 )
             )
         return train(trainer, run, checkpoint)
@@ -109,7 +114,7 @@ def train(trainer: Trainer, run: RunFolder, resumed_from: Path | None) -> int:
     if trainer.asked_to_stop and not trainer.is_complete():
         if trainer.progress.step:
             logger.info(f"saved {step_folder(run.checkpoints, trainer.progress.step)}")
-        logger.info(f"go on with: groundup train --resume {run.name}")
+        logger.info(f"go on with: {session.world.command} train --resume {run.argument}")
         # another process may have had the signal
         return 128 + (session.stop.signal or signal.SIGTERM)
     if session.world.is_main:
@@ -137,22 +142,26 @@ def alone(run: RunFolder, world: World) -> Iterator[None]:
 
 
 @contextmanager
-def open_session(recipe: Recipe) -> Iterator[Session]:
+def open_session(recipe: Recipe, resumes: bool = False) -> Iterator[Session]:
     """Open the session of a training: its messages go to the journal, and failures are explained.
 
     Args:
         recipe: The recipe, whose device decides how processes communicate.
+        resumes: Whether a run goes on.
     """
     world = described_world()
     uses_cuda = choose_device(recipe.train.device, world).type == "cuda"
     with join_world(world, uses_cuda), stop_on_signals() as stop:
         journal = MainJournal() if world.is_main else Journal()
-        with messages_to(journal.say), explain_out_of_memory(recipe), explain_refusals():
+        explained = explain_out_of_memory(recipe, world, resumes)
+        with messages_to(journal.say), explained, explain_refusals():
             yield Session(world, journal, stop)
 
 
-def longer(recorded: Recipe, given: Tables, unwanted: list[str], run: RunFolder) -> Recipe:
-    """Give the recorded recipe more steps, if these are asked for. Other changes are refused.
+def resumed_recipe(recorded: Recipe, given: Tables, unwanted: list[str], run: RunFolder) -> Recipe:
+    """Give the recorded recipe more steps, or what belongs to the machine, if that is asked for.
+
+    Other changes are refused.
 
     Raises:
         RunError: Another field or flag was given.
@@ -162,29 +171,63 @@ def longer(recorded: Recipe, given: Tables, unwanted: list[str], run: RunFolder)
         raise RunError(
             f"--resume goes on with the recipe of {run.name}: {unwanted[0]} can't be given with it"
         )
-    steps = given.get("train", {}).get("steps", recorded.train.steps)
+    longer = given.get("train", {}).get("steps", recorded.train.steps)
     asked = load_recipe(
         overrides({section: vars(getattr(recorded, section)) for section in vars(recorded)}),
         overrides(given),
     )
     for field, old, new in differences(recorded, asked):
-        if field != "train.steps":
-            of_shape = field.startswith("model.") and field != "model.dropout"
-            # no adapters on adapters
-            init = "" if of_shape or recorded.lora.rank else f" --init {run.path}"
-            value = " ".join(map(str, new)) if isinstance(new, tuple) else new
+        if not may_change(field, recorded):
+            why = "a resumed run is the same run"
+            if field in OF_THE_MACHINE:
+                why = f"its dropout ({recorded.model.dropout}) is drawn by micro-batch"
             raise RunError(
-                f"{field} was {old} when {run.name} began and can't become {new}: a resumed run "
-                f"is the same run. Start a new one{' from its model' if init else ''}: groundup "
-                f"train --config {run.path / 'recipe.toml'}{init} --{field.replace('_', '-')} "
-                f"{value}"
+                f"{field} was {old} when {run.name} began and can't become {new}: {why}. "
+                f"{advise_new_run(recorded, given, run)}"
             )
-    if steps < recorded.train.steps:
+    if longer < recorded.train.steps:
         raise RecipeError(
-            f"--steps {steps} is fewer than the {recorded.train.steps} steps of {run.name}. "
+            f"--steps {longer} is fewer than the {recorded.train.steps} steps of {run.name}. "
             "Choose more."
         )
-    return recorded.with_steps(steps)
+    resumed = recorded.with_steps(longer)
+    fields = [field.removeprefix("train.") for field in OF_THE_MACHINE]
+    return replace(
+        resumed, train=replace(resumed.train, **{key: getattr(asked.train, key) for key in fields})
+    )
+
+
+def advise_new_run(recorded: Recipe, given: Tables, run: RunFolder) -> str:
+    """Say how to train a new run with the fields that a resumed run can't have.
+
+    The command runs in the folder that has the texts of the recorded recipe.
+    """
+    folders, data = run.folders(run.read_facts()), recorded.data
+    shares = parse_mixture(data.corpus, lambda name: located(name, folders).exists())
+    texts = {name for name, _ in shares} | {data.validation_corpus, recorded.eval.task_file}
+    texts -= {"", *NAMED}
+    whole = (each for each in folders if all(is_there(each / text) for text in texts))
+    home = next(whole, Path()) if texts else Path()
+    is_here = home.resolve() == Path.cwd().resolve()
+    place = run.path if is_here else run.path.absolute()
+    fields = {f"{section}.{key}" for section, values in given.items() for key in values}
+    shape = {field for field in fields if field.startswith("model.")} - {"model.dropout"}
+    has_other_weights = bool(shape) or "data.tokenizer" in fields
+    if has_other_weights and recorded.lora.rank:
+        return "Start a new one: its adapters fit no other model"
+    words, init = ["groundup", "train", "--config", str(place / RECIPE_FILE)], ""
+    if has_other_weights:
+        words += ["--init", ""] if recorded.train.init else []
+    # no adapters on adapters
+    elif not recorded.lora.rank and steps(run.checkpoints) and "train.init" not in fields:
+        init = str(place)
+        words += ["--init", init]
+    for section, values in given.items():
+        for key, value in values.items():
+            words.append(f"--{section}.{key}".replace("_", "-"))
+            words += map(str, value if isinstance(value, tuple | list) else [value])
+    there = "" if is_here else f"cd {shlex.quote(str(home))} && "
+    return f"Start a new one{' from its model' if init else ''}: {there}{shlex.join(words)}"
 
 
 def describe_longer_schedule(old: Recipe, new: Recipe, step: int) -> str:
@@ -230,7 +273,7 @@ def describe_adapters(recipe: Recipe, facts: dict[str, Any]) -> str:
 def farewell(trainer: Trainer, run: RunFolder) -> str:
     """Say what came of a training, let the best checkpoint write, and say what to try next."""
     progress = trainer.progress
-    best, name = progress.best_loss or 0.0, shlex.quote(run.name)
+    best, name, command = progress.best_loss or 0.0, run.argument, trainer.session.world.command
     model, tokenizer = load(run.path)
     assert tokenizer is not None
     settings = SamplingSettings(length=FINAL_SAMPLE, seed=trainer.recipe.train.seed)
@@ -242,7 +285,7 @@ def farewell(trainer: Trainer, run: RunFolder) -> str:
         f"{progress.seconds:.0f} s{early if stopped_early else ''}. Best validation loss "
         f"{best:.4f} (perplexity {perplexity(best):.2f}) at step {progress.best_step:,}\nnext:\n  "
         f"groundup generate {name} --prompt {shlex.quote(shown_prompt(text))}\n  groundup "
-        f"generate {name} --interactive\n  groundup train --resume {name} --steps "
+        f"generate {name} --interactive\n  {command} train --resume {name} --steps "
         f"{2 * trainer.recipe.train.steps}\n  groundup runs\nlook: {run.path / 'loss.png'}, "
         f"{run.path / 'samples.txt'}"
     )

@@ -3,11 +3,11 @@
 import hashlib
 import logging
 import math
-import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 
 from groundup.data.documents import documents_in
 from groundup.data.encodings import Reading
@@ -16,6 +16,7 @@ from groundup.data.permutation import PERIOD
 from groundup.data.python_docs import python_docs
 from groundup.data.shard_folder import ShardFolder, open_folder
 from groundup.errors import CorpusError, RecipeError
+from groundup.files import HERE
 from groundup.hub.cache import fetch
 from groundup.hub.download import RemoteFile
 from groundup.tokenizers.base import END_OF_TEXT
@@ -67,7 +68,7 @@ def fingerprint_of(corpora: list[Corpus]) -> str:
 
 
 def open_corpora(
-    name: str, folder: Path = Path(), reading: Reading = WHOLE, validation: str = ""
+    name: str, folders: Sequence[Path] = HERE, reading: Reading = WHOLE, validation: str = ""
 ) -> list[Corpus]:
     """Open the corpus that a recipe names, or the corpora of a mixture with their weights.
 
@@ -75,7 +76,7 @@ def open_corpora(
 
     Args:
         name: One of `NAMED`, a path, or a mixture of them: `a:0.7,b:0.3`.
-        folder: The folder to look in for paths that the current folder doesn't have.
+        folders: The folders that relative paths may be relative to, the first ones before others.
         reading: Which column of rows holds the text.
         validation: The name of a text for validation; empty holds out a part of each corpus.
 
@@ -83,9 +84,9 @@ def open_corpora(
         RecipeError: The mixture can't be understood, or has a corpus for validation.
         CorpusError: A corpus is missing, empty or damaged.
     """
-    shares = parse_mixture(name, lambda path: recognise(path, folder).exists)
-    sources = [(recognise(share, folder), weight) for share, weight in shares]
-    held_out = recognise(validation, folder) if validation else None
+    shares = parse_mixture(name, lambda path: recognise(path, folders).exists)
+    sources = [(recognise(share, folders), weight) for share, weight in shares]
+    held_out = recognise(validation, folders) if validation else None
     without = held_out.path if held_out else None
     corpora = [
         Corpus(source.name, shards=open_folder(source.path), weight=weight)
@@ -115,7 +116,7 @@ def load_corpus(name: str, folder: Path = Path(), column: str = WHOLE.column) ->
     Raises:
         CorpusError: There is no such text, it is empty, or it isn't UTF-8.
     """
-    return _read(recognise(name, folder), replace(WHOLE, column=column))
+    return _read(recognise(name, (*HERE, folder)), replace(WHOLE, column=column))
 
 
 def _read(source: Source, reading: Reading, without: Path | None = None) -> Corpus:
@@ -128,7 +129,7 @@ def _read(source: Source, reading: Reading, without: Path | None = None) -> Corp
         is_like_shards = Path(name).parent.name == "data" and not Path(name).suffix
         known = f"{', '.join(NAMED)}."
         if is_like_shards:
-            known += f" A folder of shards is made by: groundup prepare SOURCE --out {name}"
+            known += f" A folder of shards is made by: groundup prepare SOURCE --out {quote(name)}"
         what = f"corpus {name} is neither a file or folder nor a known name"
         raise CorpusError(f"{what}. Known: {known}")
     listing = source.listing(without)
@@ -146,7 +147,7 @@ def _read(source: Source, reading: Reading, without: Path | None = None) -> Corp
         said = "%s: %s texts from the column %r, joined by newlines (%s)"
         logger.info(said, name, f"{rows:,}", reading.column, apart)
     if markers := text.count(END_OF_TEXT):
-        remedy = f"groundup prepare {shlex.quote(name)} --separator '{END_OF_TEXT}' --out FOLDER"
+        remedy = f"groundup prepare {quote(name)} --separator '{END_OF_TEXT}' --out FOLDER"
         said = "%s: %s times %s is learned as text. To end documents there: %s"
         logger.warning(said, name, f"{markers:,}", END_OF_TEXT, remedy)
     return Corpus(name, text, validation=validation)

@@ -1,7 +1,9 @@
 """What a training run learns from: corpora as tokens, cut into training and validation."""
 
+import hashlib
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -72,6 +74,15 @@ class Dataset:
     def validation_tokens(self) -> int:
         """The number of validation tokens in all corpora."""
         return sum(len(part.validation) for part in self.parts)
+
+    @cached_property
+    def validation_fingerprint(self) -> str:
+        """SHA-256 of the validation tokens of all corpora."""
+        digest = hashlib.sha256()
+        for stream in (stream for part in self.parts for stream in part.validation.streams):
+            digest.update(f"{len(stream)} {stream.dtype} ".encode())
+            digest.update(np.ascontiguousarray(stream).data)
+        return digest.hexdigest()
 
     @property
     def bytes_per_token(self) -> float:
@@ -222,7 +233,9 @@ def check_tokenizer(corpora: list[Corpus], tokenizer: Tokenizer | None, what: st
             remedy = "Name it, GPT-2's for instance: --data.tokenizer gpt2"
             raise RecipeError(f"corpus {name} has {says}. {remedy}")
         made = f"corpus {name} was made by {_tokenizer_named(shards)}"
-        remedy = "leave data.tokenizer out, or prepare the corpus with the other one"
+        remedy = "prepare the corpus with that one"
+        if what.startswith("data.tokenizer"):
+            remedy = f"leave data.tokenizer out (--data.tokenizer auto), or {remedy}"
         if tokenizer is None:
             raise RecipeError(f"{made}, but {what} makes one of characters: {remedy}")
         if differ := _disagreement(shards, tokenizer):

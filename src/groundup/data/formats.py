@@ -6,12 +6,14 @@ import os
 import re
 import stat
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from groundup.data.compressed import COMPRESSED, opened
 from groundup.errors import CorpusError, GroundupError
+from groundup.files import HERE, is_there, located
 
 NAMED = ("python-docs", "shakespeare")
 INDEX = "index.json"  # of the shards that `groundup prepare` makes
@@ -195,15 +197,6 @@ CONVERTED = {
 }
 
 
-def is_there(path: Path) -> bool:
-    """Tell whether there is a file or folder; no path is one that the system can't have."""
-    try:
-        path.stat()
-    except (OSError, ValueError):  # too long, or with a NUL
-        return False
-    return True
-
-
 def _list(top: Path, folder: Path, found: Listing) -> None:
     """Add what is in a folder, folder after folder."""
     try:
@@ -249,15 +242,14 @@ def _why_not_descended(folder: Path) -> str:
     return "model folders" if any((folder / name).exists() for name in OF_MODELS) else ""
 
 
-def recognise(name: str, folder: Path = Path()) -> Source:
+def recognise(name: str, folders: Sequence[Path] = HERE) -> Source:
     """Decide what a name stands for.
 
     Args:
-        name: One of `NAMED`, or a path relative to the current folder or else to `folder`.
-        folder: The folder to look in for paths that the current folder doesn't have.
+        name: One of `NAMED`, or a path.
+        folders: The folders that a relative path may be relative to; the first that has it counts.
     """
-    path = Path(name).expanduser()
-    path = path if is_there(path) else folder / path
+    path = located(name, folders)
     return Source(name, path, "named" if name in NAMED else kind_of(path))
 
 

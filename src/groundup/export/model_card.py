@@ -129,11 +129,13 @@ def _training(recipe: Recipe, facts: dict[str, Any], lines: Lines, step: int) ->
     }
     table = _table("| | |", "|---|---|", [(name, _cell(value)) for name, value in rows.items()])
     weights = " and the same weights to begin with" if train.init else ""
-    return (
-        f"## Training\n\n{table}\n\nEverything that decided the run is in "
-        f"[{RECIPE_FILE}]({RECIPE_FILE}); with the same text{weights}, `groundup train --config "
-        f"{RECIPE_FILE}` does it again."
-    )
+    again = f"with the same text{weights}, `groundup train --config {RECIPE_FILE}` does it again."
+    changes = [change for change in facts.get("changes", []) if change["step"] < step]
+    if changes:
+        said = (f"{change['what']} from step {change['step']:,} on" for change in changes)
+        again = f"the recipe is that of the end. On the way there were changes: {', '.join(said)}."
+    decided = f"Everything that decided the run is in [{RECIPE_FILE}]({RECIPE_FILE}); {again}"
+    return f"## Training\n\n{table}\n\n{decided}"
 
 
 def _losses(lines: Lines, step: int, has_curve: bool) -> str:

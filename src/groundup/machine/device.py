@@ -4,6 +4,7 @@ import ctypes
 import logging
 import os
 import platform
+import re
 import shutil
 import time
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 # seconds of training on a CPU: the compiler takes 14, once, and a third of the time goes
 COMPILE_PAYS_AFTER = 60.0
-CPU_TIMES = Path("/proc/stat")
+CPU_INFO, CPU_TIMES = Path("/proc/cpuinfo"), Path("/proc/stat")
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # parameters of mallopt(3)
 ALONE = World()
 LARGEST_ON_THE_HEAP = 32 * 2**20  # bytes: as much as glibc allows
@@ -75,7 +76,8 @@ def choose_device(name: str, world: World = ALONE) -> torch.device:
             return torch.device(f"cuda:{world.local_rank}" if candidate == "cuda" else candidate)
         if name != "auto":
             raise MachineError(
-                f"device {name} can't be used: {problem}. Choose auto, cpu, cuda, cuda:N or mps."
+                f"device {name} can't be used: {problem}. Choose auto, cpu, cuda, cuda:N or mps, "
+                "as with --train.device cpu"
             )
     return torch.device("cpu")
 
@@ -141,20 +143,36 @@ def choose_precision(name: str, device: torch.device) -> str:
             raise MachineError(
                 "precision float64 doesn't exist on mps. Choose float32, or train on the cpu."
             )
+        if name == "bfloat16" and device.type != "mps" and not _has_bfloat16(device):
+            logger.warning(
+                f"{processor(device)} has no units for bfloat16 that groundup knows of: such "
+                "products are slow here, and float32 would be faster"
+            )
         return name
+    return "bfloat16" if _has_bfloat16(device) else "float32"
+
+
+def processor(device: torch.device) -> str:
+    """Return the name of what computes: a GPU, or the model of the CPU."""
     if device.type == "cuda":
-        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
-    if device.type == "cpu" and _cpu_has_bfloat16():
-        return "bfloat16"
-    return "float32"
+        return torch.cuda.get_device_name(device)
+    lines = CPU_INFO.read_text("utf-8", errors="replace") if CPU_INFO.is_file() else ""
+    named = re.search(r"^model name\s*: *(.+)$", lines, re.MULTILINE)
+    return named[1] if named else platform.processor() or platform.machine()
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether a device has units for bfloat16 products."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and _cpu_has_bfloat16()
 
 
 def _cpu_has_bfloat16() -> bool:
     """Whether the CPU has units for bfloat16 products (AVX-512 BF16 or AMX)."""
-    capabilities = Path("/proc/cpuinfo")
-    if not capabilities.is_file():
+    if not CPU_INFO.is_file():
         return False
-    words = capabilities.read_text("utf-8", errors="replace").split()
+    words = CPU_INFO.read_text("utf-8", errors="replace").split()
     return "avx512_bf16" in words or "amx_bf16" in words
 
 
@@ -193,21 +211,28 @@ def set_threads(requested: int, world: World) -> int:
     return requested
 
 
-def warning_about_cpu(threads: int) -> str | None:
-    """Return a warning if `threads` threads can't have a free core each, or else None."""
-    cores, usable = os.cpu_count() or 1, usable_cores()
-    if threads > usable:
+def warning_about_cpu(threads: int, processes: int = 1) -> str | None:
+    """Return a warning if each thread can't have a free core, or else None.
+
+    Args:
+        threads: The threads of a process.
+        processes: The processes on this machine.
+    """
+    cores, usable, wanted = os.cpu_count() or 1, usable_cores(), threads * processes
+    if wanted > usable:
+        each = usable // processes
+        remedy = f"Give --train.threads {each}" if each else f"Start at most {usable} processes"
         return (
-            f"{threads} threads on {usable} of {cores} cores, which is all that this process may "
-            f"use: expect it to be up to ten times slower than with --train.threads {usable}"
+            f"{wanted} threads on {usable} of {cores} cores, which is all that this process may "
+            f"use: expect it to be up to ten times slower. {remedy}"
         )
     busy = _busy_cores()
-    if busy is not None and threads > 1 and cores - busy < 0.75 * threads:
-        free = max(1, round(cores - busy))
+    if busy is not None and wanted > 1 and cores - busy < 0.75 * wanted:
+        fewer = min(max(1, round(cores - busy) // processes), threads - 1)
+        remedy = f", or give --train.threads {fewer}" if fewer else ""
         return (
-            f"other programs keep {busy:.1f} of {cores} cores busy: {threads} threads would wait "
-            "for each other, up to ten times slower. Wait for them, or give --train.threads "
-            f"{min(free, threads - 1)}"
+            f"other programs keep {busy:.1f} of {cores} cores busy: {wanted} threads would wait "
+            f"for each other, up to ten times slower. Wait for them{remedy}"
         )
     return None
 
@@ -247,17 +272,18 @@ def _cpu_times() -> tuple[int, int]:
     return ticks[3] + ticks[4], sum(ticks)
 
 
-def prepare(device: torch.device, threads: int) -> None:
+def prepare(device: torch.device, threads: int, processes: int) -> None:
     """Set a device up for training: repeatable results, reused memory, a warning for a busy CPU.
 
     Args:
         device: Where the run computes.
-        threads: The number of threads of all the run's processes on this machine together.
+        threads: The number of threads of a process.
+        processes: The number of the run's processes on this machine.
     """
     make_deterministic(device)
     if device.type == "cpu":
         keep_freed_memory()
-        if warning := warning_about_cpu(threads):
+        if warning := warning_about_cpu(threads, processes):
             logger.warning(warning)
 
 

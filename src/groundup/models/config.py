@@ -118,11 +118,20 @@ def _check_divides(whole_name: str, whole: int, part_name: str, part: int) -> No
         return
     remedy = "Make it so."
     if whole <= MOST_LISTED:
-        small = [divisor for divisor in range(1, math.isqrt(whole) + 1) if whole % divisor == 0]
-        fitting = sorted({*small, *(whole // divisor for divisor in small)})
-        remedy = f"Choose {part_name} from {', '.join(map(str, fitting))}."
+        remedy = f"Choose {part_name} from {', '.join(map(str, divisors(whole)))}."
     complaint = f"{whole_name} = {whole} is not divisible by {part_name} = {part}"
     raise ConfigError(part_name, complaint, remedy)
+
+
+def divisors(number: int) -> list[int]:
+    """List what divides a positive number, from 1 to the number itself."""
+    small = [divisor for divisor in range(1, math.isqrt(number) + 1) if number % divisor == 0]
+    return sorted({*small, *(number // divisor for divisor in small)})
+
+
+def largest_divisor(number: int, limit: float) -> int:
+    """Return the largest divisor of a number that isn't above the limit, or 0 if there is none."""
+    return max((divisor for divisor in divisors(number) if divisor <= limit), default=0)
 
 
 ModelConfig = GPTConfig | ModernConfig

@@ -37,6 +37,12 @@ class World:
         """Whether this is the one process that prints and writes."""
         return self.rank == 0
 
+    @property
+    def command(self) -> str:
+        """What a user types to start groundup with as many processes on this machine as now."""
+        several = f"torchrun --nproc-per-node {self.local_size} -m groundup"
+        return several if self.size > 1 else "groundup"
+
     def sum(self, values: Tensor) -> Tensor:
         """Add up values of any shape over all processes, which all get the same sum."""
         if self.size > 1:

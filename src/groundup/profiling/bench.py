@@ -9,7 +9,7 @@ import torch
 
 from groundup.machine import memory
 from groundup.profiling.operations import matmul_peak, operations_per_token
-from groundup.training.setup import parameter_counts
+from groundup.training.facts import parameter_counts
 from groundup.training.trainer import PhaseClock, Trainer
 
 WARMUP_STEPS = 5

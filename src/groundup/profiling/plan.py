@@ -10,15 +10,17 @@ from groundup.console import messages_to
 from groundup.data.dataset import Dataset
 from groundup.machine import device as machines
 from groundup.machine import memory
+from groundup.models.config import largest_divisor
 from groundup.parallel.world import World
 from groundup.profiling.bench import Bench, bench, describe_model, timed
 from groundup.profiling.operations import operations_per_token
 from groundup.recipes.schema import Recipe
 from groundup.training.costs import Costs
+from groundup.training.facts import parameter_counts
 from groundup.training.length import measure_reports, steps_of_epochs
 from groundup.training.periodic import PeriodicEvaluation
 from groundup.training.session import Session
-from groundup.training.setup import build_trainer, choose_machine, parameter_counts
+from groundup.training.setup import build_trainer, choose_machine
 from groundup.training.trainer import Trainer
 
 MEASURED_STEPS, MEASURED_SECONDS = 10, 0.5  # at least both
@@ -195,11 +197,6 @@ def memory_of(recipe: Recipe, fixed: int, each: int, peak: int, available: int) 
     """Make a `Memory` from numbers of bytes, and find the largest micro-batch that fits."""
     fitting = (HEADROOM * available - fixed) / max(1, each)
     return Memory(fixed, each, peak, available, largest_divisor(recipe.train.batch_size, fitting))
-
-
-def largest_divisor(number: int, limit: float) -> int:
-    """Return the largest divisor of a number that isn't above the limit, or 0 if there is none."""
-    return max((n for n in range(1, number + 1) if number % n == 0 and n <= limit), default=0)
 
 
 def step_seconds(recipe: Recipe, trainer: Trainer, measured: Bench) -> float:

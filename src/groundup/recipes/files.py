@@ -5,6 +5,7 @@ An error names the key, where the key stands, and a remedy.
 
 import difflib
 import re
+import shlex
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -190,7 +191,7 @@ def packaged_text(name: str) -> str:
         RecipeError: There is no such recipe.
     """
     if name.endswith(".toml"):
-        raise RecipeError(f"{name} is a file: give it with --config {name}")
+        raise RecipeError(f"{name} is a file: give it with --config {shlex.quote(name)}")
     if name not in packaged_names():
         raise _unknown(name, "", packaged_names(), "recipe")
     return (resources.files("groundup.recipes") / f"{name}.toml").read_text("utf-8")
@@ -214,8 +215,9 @@ def recipe_file(path: Path) -> Layer:
     try:
         return parse_toml(path.read_text("utf-8"), str(path))
     except FileNotFoundError:
+        place = shlex.quote(str(path if path.parent.is_dir() else path.name))
         raise RecipeError(
-            f"{path} doesn't exist. Write one with: groundup recipes quickstart > {path.name}"
+            f"{path} doesn't exist. Write one with: groundup recipes quickstart > {place}"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} can't be read as a recipe: {error}") from error

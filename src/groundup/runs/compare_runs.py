@@ -6,6 +6,7 @@ from typing import Any
 
 from groundup.errors import RunError
 from groundup.recipes.schema import Recipe, differences
+from groundup.runs.changes import measured_alike
 from groundup.runs.folder import RECIPE_FILE, RunFolder, all_runs, run_or_path
 from groundup.runs.plot import Curve, plot_two
 from groundup.tokenizers.agreement import disagreement
@@ -27,8 +28,8 @@ class RunRecord:
         recipe: The run's recipe.
         facts: The contents of its `run.json`.
         last: The last line of its `metrics.jsonl`.
-        evaluations: The lines of its `metrics.jsonl` that are evaluations, at least one of them
-            after the first step.
+        evaluations: The lines of its `metrics.jsonl` that are evaluations on the validation text
+            that it has now, at least one of them after the first step.
     """
 
     folder: RunFolder
@@ -49,10 +50,11 @@ class RunRecord:
         evaluations = [
             line for line in lines if line["kind"] == "evaluation" and line.keys() >= MEASURED
         ]
+        evaluations = measured_alike(evaluations, facts)
         if not any(line["step"] for line in evaluations):
             raise RunError(
                 f"{folder.name} has no evaluation after its first step, so there is no curve to "
-                f"compare. Train it further: groundup train --resume {folder.name}"
+                f"compare. Train it further: groundup train --resume {folder.argument}"
             )
         done = (line for line in lines if {"tokens", "seconds"} <= line.keys())
         last = max(done, key=lambda line: line["step"])

@@ -4,14 +4,15 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from groundup.errors import RunError
-from groundup.files import write_json, write_whole
+from groundup.files import HERE, expanded, is_there, write_json, write_whole
 from groundup.recipes.files import load_recipe, parse_toml
 from groundup.recipes.schema import Recipe
 
@@ -30,21 +31,37 @@ class RunFolder:
         return self.path.name
 
     @property
+    def argument(self) -> str:
+        """The name or path by which a command finds the run from here, quoted for a shell."""
+        return shlex.quote(self.name if self.path == RUNS / self.name else str(self.path))
+
+    def folders(self, facts: dict[str, Any]) -> tuple[Path, ...]:
+        """Return the folders that the relative paths of the run's recipe may be relative to.
+
+        The folder above `runs/` comes first: a run that was moved or copied is there together with
+        its texts. The folder that the run began in is next, and the current folder is last.
+        """
+        return self.project, Path(facts["folder"]), *HERE
+
+    @property
+    def project(self) -> Path:
+        """The folder above the `runs/` that the run is in."""
+        return self.path.absolute().parent.parent
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints, in which `best` and `latest` point at two of them."""
         return self.path / "checkpoints"
 
-    def write(self, recipe: Recipe, facts: dict[str, Any] | None = None) -> None:
+    def write(self, recipe: Recipe, facts: dict[str, Any]) -> None:
         """Write the facts and then the recipe, because a folder with a recipe is a run.
 
         Args:
             recipe: The recipe, in which everything that was automatic is resolved.
-            facts: What the recipe can't know (fingerprints, parameters, versions, the machine), or
-                None to keep the facts that are there.
+            facts: What the recipe can't know: fingerprints, parameters, versions, the machine.
         """
         text = recipe.to_toml()
-        if facts is not None:
-            write_json(self.path / "run.json", facts)
+        write_json(self.path / "run.json", facts)
         write_whole(self.path / RECIPE_FILE, text)
 
     def read_recipe(self) -> Recipe:
@@ -161,9 +178,10 @@ def check_new_name(name: str | None) -> None:
             "dash"
         )
     if os.path.lexists(RUNS / name):
-        raise RunError(
-            f"{RUNS / name} already exists. Choose another --name, or go on with: --resume {name}"
-        )
+        run = RunFolder(RUNS / name)
+        is_run = (run.path / RECIPE_FILE).is_file()
+        go_on = f", or go on with it: groundup train --resume {run.argument}" if is_run else ""
+        raise RunError(f"{run.path} already exists. Choose another --name{go_on}")
 
 
 def check_writable() -> None:
@@ -223,6 +241,27 @@ def all_runs() -> list[RunFolder]:
 RUNS = Path("runs")
 
 
-def run_or_path(name: str) -> Path:
-    """Return the path of the run `name` in `runs/`, or if there is none `name` as a path."""
-    return RUNS / name if (RUNS / name).is_dir() else Path(name)
+def run_or_path(name: str, folders: Sequence[Path] = HERE) -> Path:
+    """Return the path of the run `name` in `runs/`, or if there is none `name` as a path.
+
+    Args:
+        name: The name or the path. What `.` and `..` stand for is returned with its name.
+        folders: The folders that are meant; the first one that has such a run or path counts.
+    """
+    path = expanded(name)
+    if path.name in ("", ".."):
+        return (folders[0] / path).resolve()
+    for folder in folders:
+        if (folder / RUNS / path).is_dir():
+            return folder / RUNS / path
+        if is_there(folder / path):
+            return folder / path
+    return path
+
+
+def run_of(checkpoint: Path) -> RunFolder | None:
+    """Return the run that a folder is a checkpoint of, or None for any other folder."""
+    folder = checkpoint.resolve()
+    run = RunFolder(folder.parent.parent)
+    is_of_run = folder.parent == run.checkpoints and (run.path / RECIPE_FILE).is_file()
+    return run if is_of_run else None

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from groundup.errors import ForeignTokenizerError, SlowTokenizerError, TokenizerError
-from groundup.files import read_json
+from groundup.files import expanded, read_json
 from groundup.tokenizers.base import (
     TOKENIZER_CONFIG_FILE,
     TOKENIZER_FILE,
@@ -38,7 +38,7 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
     """
     if name == "gpt2":
         return gpt2_tokenizer()
-    path = Path(name).expanduser()
+    path = expanded(name)
     vocabulary, merges = (path / name for name in OLDER_FILES)
     try:
         file = path / TOKENIZER_FILE if path.is_dir() else path

@@ -1,22 +1,19 @@
 """Checks of what must hold before a run starts or is resumed."""
 
 import logging
-import platform
 from dataclasses import asdict
 from typing import Any
 
-import torch
-
-import groundup
 from groundup.checkpoints.adapter_folder import Base
 from groundup.checkpoints.model_folder import LoadedModel, fits
 from groundup.data.choice_items import possessive
 from groundup.data.corpora import Corpus, fingerprint_of
 from groundup.errors import RecipeError, RunError
 from groundup.evaluation.task import TASKS
-from groundup.models.config import ModelConfig
+from groundup.models.config import ModelConfig, divisors
 from groundup.parallel.world import World
 from groundup.recipes.schema import Recipe
+from groundup.runs.changes import since_when
 from groundup.tokenizers.base import Tokenizer
 from groundup.training.periodic import PeriodicEvaluation
 
@@ -32,11 +29,14 @@ def check_division(recipe: Recipe, world: World) -> None:
         RecipeError: The batch can't be divided by the processes and the micro-batches.
     """
     batch, micro = recipe.train.batch_size, recipe.train.micro_batch_size
-    if batch % ((micro or 1) * world.size):
+    share, rest = divmod(batch, world.size)
+    if rest or share % (micro or 1):
         what = f"{world.size} processes" + (f" x micro_batch_size = {micro}" if micro else "")
-        raise RecipeError(
-            f"train.batch_size = {batch} can't be divided by {what}. Choose a multiple."
-        )
+        remedy = f"Choose train.micro_batch_size from {', '.join(map(str, divisors(share)))}"
+        if rest:
+            *few, most = map(str, divisors(batch))
+            remedy = f"Start {', '.join(few)} or {most} processes"
+        raise RecipeError(f"train.batch_size = {batch} can't be divided by {what}. {remedy}")
 
 
 def agreed_config(recipe: Recipe, tokenizer: Tokenizer, initial: LoadedModel | None) -> ModelConfig:
@@ -77,12 +77,12 @@ def agreed_config(recipe: Recipe, tokenizer: Tokenizer, initial: LoadedModel | N
 def check_same_text(
     name: str, corpora: list[Corpus], facts: dict[str, Any], may_differ: bool
 ) -> None:
-    """Check that a resumed run has the text that it began with.
+    """Check that a resumed run has the text that it had last.
 
     Args:
         name: What the recipe calls the text.
         corpora: The corpora as they are now.
-        facts: What was recorded when the run began.
+        facts: The facts of the run, with the text that was accepted last.
         may_differ: Whether the user accepts another text.
 
     Raises:
@@ -91,17 +91,18 @@ def check_same_text(
     recorded, found = facts["corpus"]["fingerprint"], fingerprint_of(corpora)
     if recorded == found:
         return
+    since = since_when(facts, "corpus")
     if not may_differ:
         before = facts["corpus"].get("parts", {})
         changed = [one.name for one in corpora if before.get(one.name) != one.fingerprint]
         name = changed[0] if len(corpora) > 1 and changed else name
         raise RunError(
-            f"corpus {name} has changed since the run began: its SHA-256 is {found[:12]}... "
+            f"corpus {name} has changed since {since}: its SHA-256 is {found[:12]}... "
             f"instead of {recorded[:12]}.... Restore it, or go on with the new text: "
             "--accept-changed-data"
         )
     logger.info(
-        f"the corpus has changed since the run began ({recorded[:12]}... to {found[:12]}...): "
+        f"the corpus has changed since {since} ({recorded[:12]}... to {found[:12]}...): "
         "going on as asked"
     )
 
@@ -123,7 +124,7 @@ def check_same_weights(base: Base | None, facts: dict[str, Any], recipe: Recipe)
 def check_same_items(
     evaluations: list[PeriodicEvaluation], facts: dict[str, Any], may_differ: bool
 ) -> None:
-    """Check that a resumed run is scored on the items that it began with.
+    """Check that a resumed run is scored on the items that it had last.
 
     Raises:
         RunError: The items have changed, and the user doesn't accept that.
@@ -133,8 +134,8 @@ def check_same_items(
         if recorded is None or recorded == found:
             continue
         said = (
-            f"{possessive(TASKS[task.name].title)} items have changed since the run began "
-            f"(SHA-256 {recorded[:12]}... to {found[:12]}...)"
+            f"{possessive(TASKS[task.name].title)} items have changed since "
+            f"{since_when(facts, task.name)} (SHA-256 {recorded[:12]}... to {found[:12]}...)"
         )
         if not may_differ:
             raise RunError(
@@ -156,29 +157,10 @@ def check_same_processes(recipe: Recipe, facts: dict[str, Any], world: World) ->
         return
     if recipe.model.dropout:
         raise RunError(
-            f"the run began with {before} processes and can't go on with {world.size}: its dropout "
+            f"the run had {before} processes and can't go on with {world.size}: its dropout "
             f"({recipe.model.dropout}) is drawn by process. Resume it with {before}"
         )
     logger.info(
-        f"the run began with {before} processes and goes on with {world.size}: same tokens, other "
+        f"the run had {before} processes and goes on with {world.size}: same tokens, other "
         "last bits"
     )
-
-
-def check_same_versions(facts: dict[str, Any]) -> None:
-    """Log each changed version, because of which numbers may differ in their last bits."""
-    for name, now in versions().items():
-        if (then := facts["versions"].get(name)) != now:
-            logger.info(
-                f"{name} is {now}, and was {then} when the run began: its numbers may differ in "
-                "the last bits"
-            )
-
-
-def versions() -> dict[str, str]:
-    """Return what decides the last bits of a run's numbers besides its recipe and text."""
-    return {
-        "groundup": groundup.__version__,
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-    }

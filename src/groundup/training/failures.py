@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 from groundup.errors import OutOfMemoryError, TrainingError
 from groundup.machine.memory import is_out_of_memory
+from groundup.models.config import largest_divisor
+from groundup.parallel.world import World
 from groundup.recipes.schema import Recipe
 
 FULL = {
@@ -37,8 +39,15 @@ def explain_refusals() -> Iterator[None]:
 
 
 @contextmanager
-def explain_out_of_memory(recipe: Recipe) -> Iterator[None]:
+def explain_out_of_memory(
+    recipe: Recipe, world: World | None = None, resumes: bool = False
+) -> Iterator[None]:
     """Explain by which fields of the recipe memory ran out, while a run is set up or trains.
+
+    Args:
+        recipe: The recipe.
+        world: The processes; None stands for one.
+        resumes: Whether the run goes on, so that it can't be made smaller.
 
     Raises:
         OutOfMemoryError: Memory ran out, on a GPU or a CPU.
@@ -48,10 +57,25 @@ def explain_out_of_memory(recipe: Recipe) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        model, rows = recipe.model, recipe.train.micro_batch_size or recipe.train.batch_size
+        model, share = recipe.model, recipe.train.batch_size // (world or World()).size
+        rows = recipe.train.micro_batch_size or share
         raise OutOfMemoryError(
             f"out of memory with {rows} sequences of block_size = {model.block_size} at once "
-            f"through n_layer = {model.n_layer}, n_embd = {model.n_embd}. Lower "
-            f"train.micro_batch_size first, to {max(1, rows // 2)} say (the result stays the "
-            "same), then model.block_size, then model.n_layer"
+            f"through n_layer = {model.n_layer}, n_embd = {model.n_embd}. "
+            f"{_advise_less(recipe, largest_divisor(share, rows // 2), resumes)}"
         ) from error
+
+
+def _advise_less(recipe: Recipe, fewer: int, resumes: bool) -> str:
+    """What can be lowered; `fewer` is a smaller micro-batch, or 0 where there is none."""
+    draws = bool(recipe.model.dropout)  # another mask for each micro-batch
+    kept = "" if draws else " (the result stays the same but for the last bits)"
+    if resumes and (draws or not fewer):
+        return "Go on where there is more memory: a resumed run can't be made smaller"
+    if resumes:
+        return f"Go on with a smaller one: --train.micro-batch-size {fewer}{kept}"
+    ways = [f"train.micro_batch_size first, to {fewer} say{kept}"] if fewer else []
+    ways.append("model.block_size" if ways else "model.block_size first")
+    if not recipe.train.init:  # whose shape is given
+        ways.append("model.n_layer")
+    return f"Lower {', then '.join(ways)}"

@@ -14,6 +14,7 @@ from groundup.evaluation.multiple_choice import MultipleChoice
 from groundup.evaluation.requests import Request, score_share
 from groundup.evaluation.statistics import wilson
 from groundup.evaluation.task import TASKS, Settings, open_task
+from groundup.files import HERE, located
 from groundup.models.registry import Model
 from groundup.parallel.world import World, main_first
 from groundup.recipes.schema import EvalSection, Recipe
@@ -83,14 +84,14 @@ class PeriodicEvaluation:
 
 
 def open_evaluations(
-    recipe: Recipe, tokenizer: Tokenizer, folder: Path, world: World
+    recipe: Recipe, tokenizer: Tokenizer, folders: Sequence[Path], world: World
 ) -> list[PeriodicEvaluation]:
     """Open the evaluations that the recipe asks for, first in the main process, which downloads.
 
     Args:
         recipe: The recipe, whose section `eval` says what and how often.
         tokenizer: The tokenizer of the run.
-        folder: The folder that relative paths are relative to.
+        folders: The folders that relative paths may be relative to, the first ones before others.
         world: The processes.
 
     Raises:
@@ -108,7 +109,7 @@ def open_evaluations(
             f"eval.task = {section.task} is no task that scores a run on the way. "
             f"Choose one of {', '.join(known)}"
         )
-    settings = settings_of(section, folder)
+    settings = settings_of(section, folders)
     task = main_first(world, lambda: open_task(section.task, settings))
     assert isinstance(task, MultipleChoice)
     if section.task_items > len(task.file.items):
@@ -127,7 +128,7 @@ def open_evaluations(
     return [PeriodicEvaluation(task, requests, section.task_every)]
 
 
-def settings_of(section: EvalSection, folder: Path) -> Settings:
-    """Return the settings that a recipe has for its task, with paths relative to `folder`."""
-    file = folder / section.task_file if section.task_file else None
+def settings_of(section: EvalSection, folders: Sequence[Path] = HERE) -> Settings:
+    """Return the settings that a recipe has for its task, with paths relative to some folders."""
+    file = located(section.task_file, folders) if section.task_file else None
     return Settings(limit=section.task_items, file=file, flag="--eval.task-file")

@@ -6,16 +6,13 @@ in the same order: the model to begin with, the dataset, the evaluations on the 
 """
 
 import logging
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from groundup.checkpoints.adapter_folder import Base
 from groundup.checkpoints.conventions import Conventions
 from groundup.checkpoints.lifecycle import name_step, newest_valid, remove_unfinished, steps
 from groundup.checkpoints.model_folder import LoadedModel
@@ -23,15 +20,17 @@ from groundup.data.corpora import WHOLE, Corpus, open_corpora
 from groundup.data.dataset import Dataset, check_tokenizer, make_dataset, tokenizer_of_shards
 from groundup.data.loader import Loader
 from groundup.errors import RecipeError, RunError
+from groundup.files import HERE, located
 from groundup.machine import device as machines
 from groundup.machine.device import Machine
-from groundup.models.lora import adapt, adapter_of
-from groundup.models.registry import Model, build, count_parameters
+from groundup.models.lora import adapt
+from groundup.models.registry import Model, build
 from groundup.optim.groups import build_optimizers, rules_of
 from groundup.optim.state import load_optimizer_state
 from groundup.parallel.sharding import distribute
 from groundup.parallel.world import World, main_first
 from groundup.recipes.schema import Recipe
+from groundup.runs.changes import last_change
 from groundup.runs.folder import RunFolder, check_new_name, check_writable, create_run
 from groundup.tokenizers.agreement import disagreement
 from groundup.tokenizers.base import Tokenizer
@@ -43,11 +42,10 @@ from groundup.training.checks import (
     check_same_items,
     check_same_processes,
     check_same_text,
-    check_same_versions,
     check_same_weights,
-    versions,
 )
 from groundup.training.costs import TimeBudget
+from groundup.training.facts import facts_of, with_changes
 from groundup.training.initial import initial_model, resumed_model
 from groundup.training.length import set_length
 from groundup.training.objective import NextTokenLoss, compile_in_place
@@ -68,18 +66,15 @@ class Recorded:
 
     Attributes:
         facts: The run's `run.json`.
+        folders: The folders that paths of its recipe may be relative to.
         checkpoint: The checkpoint to resume from, or None for a run that begins again.
         data_may_differ: Whether the user accepts another text than the run began with.
     """
 
     facts: dict[str, Any]
+    folders: Sequence[Path]
     checkpoint: Path | None
     data_may_differ: bool
-
-    @property
-    def folder(self) -> Path:
-        """The folder that the run began in: relative paths of its recipe are relative to it."""
-        return Path(self.facts["folder"])
 
 
 def start(
@@ -104,7 +99,7 @@ def start(
         check_installed()
     initial = initial_model(recipe)
     dataset = open_dataset(recipe, initial, session.world)
-    evaluations = open_evaluations(recipe, dataset.tokenizer, Path.cwd(), session.world)
+    evaluations = open_evaluations(recipe, dataset.tokenizer, HERE, session.world)
     trainer = build_trainer(recipe, dataset, session, initial, evaluations)
     facts = facts_of(trainer, initial.base if initial else None)
     path = str(create_run(recipe_name, name).path) if session.world.is_main else ""
@@ -133,41 +128,49 @@ def resume(
     Raises:
         GroundupError: The run can't be resumed as it began.
     """
-    check_division(recipe, session.world)
     saved, facts = steps(run.checkpoints), run.read_facts()
     check_same_processes(recipe, facts, session.world)
+    check_division(recipe, session.world)
     checkpoint = newest_valid(saved)
     if saved and not checkpoint:
         raise RunError(
             f"all {len(saved)} checkpoints of {run.name} are damaged: none to resume from. Start "
             "a new run"
         )
-    initial = resumed_model(checkpoint, recipe) if checkpoint else initial_model(recipe)
+    folders = run.folders(facts)
+    initial = resumed_model(checkpoint, recipe) if checkpoint else initial_model(recipe, folders)
     if checkpoint is None:
         check_same_weights(initial.base if initial else None, facts, recipe)
-    recorded = Recorded(facts, checkpoint, data_may_differ)
+    recorded = Recorded(facts, folders, checkpoint, data_may_differ)
     dataset = open_dataset(recipe, initial, session.world, recorded)
-    check_same_versions(facts)
-    evaluations = open_evaluations(recipe, dataset.tokenizer, recorded.folder, session.world)
+    evaluations = open_evaluations(recipe, dataset.tokenizer, folders, session.world)
     check_same_items(evaluations, facts, data_may_differ)
     budget = TimeBudget.from_json(facts["time_budget"]) if "time_budget" in facts else None
     place = recipe, dataset, session, initial, evaluations
     trainer = build_trainer(*place, checkpoint=checkpoint, budget=budget)
+    facts, progress = with_changes(facts, run.read_recipe(), trainer), trainer.progress
+    text_changed = last_change(facts, "corpus") is not None
+    if progress.is_of_another_text(dataset.validation_fingerprint, text_changed):
+        progress.forget_best()
+        logger.info("the best loss is looked for anew: the validation text is another one")
+    session.world.barrier()  # all processes have read what is written now
     if session.world.is_main:
-        _roll_back(run, trainer, checkpoint)
-    done, length = trainer.progress.step, trainer.recipe.train.steps
+        _roll_back(run, trainer, checkpoint, facts)
     logger.info(
-        f"resuming {run.name} at step {done:,} of {length:,}, from "
+        f"resuming {run.name} at step {progress.step:,} of {trainer.recipe.train.steps:,}, from "
         f"{checkpoint or 'the beginning: it has no checkpoint yet'}"
     )
     return trainer, checkpoint
 
 
-def _roll_back(run: RunFolder, trainer: Trainer, checkpoint: Path | None) -> None:
-    """Put a run's folder back to its checkpoint, whatever was written after it."""
+def _roll_back(
+    run: RunFolder, trainer: Trainer, checkpoint: Path | None, facts: dict[str, Any]
+) -> None:
+    """Put a run's folder back to its checkpoint, and write down what has changed since."""
     progress = trainer.progress
     run.forget_after(progress.step if checkpoint else -1, progress.owed)
-    run.write(trainer.recipe)
+    if not trainer.is_complete():
+        run.write(trainer.recipe, facts)
     remove_unfinished(run.checkpoints)
     if checkpoint:  # a kill may have come between the checkpoint and its names
         name_step(checkpoint, best=progress.best_step == progress.step)
@@ -179,7 +182,7 @@ def open_dataset(
     """Open the text that a run of the recipe learns from, as tokens.
 
     Args:
-        recipe: The recipe, with paths relative to the current folder or to the recorded one.
+        recipe: The recipe, with paths relative to the current folder or to those of the run.
         initial: The model that the run begins with; its tokenizer is the run's.
         world: The processes: the main one reads first, because it may have to download.
         recorded: What a run to resume has left behind; its text must be the same.
@@ -187,23 +190,27 @@ def open_dataset(
     Raises:
         GroundupError: Text and tokenizer can't be had, don't fit each other, or have changed.
     """
-    name, folder = recipe.data.corpus, recorded.folder if recorded else Path.cwd()
+    name, folders = recipe.data.corpus, recorded.folders if recorded else HERE
     logger.info(f"reading {name}")
     held_out = recipe.data.validation_corpus
     reading = replace(WHOLE, column=recipe.data.column, flag="--data.column")
-    corpora = main_first(world, lambda: open_corpora(name, folder, reading, held_out))
+    corpora = main_first(world, lambda: open_corpora(name, folders, reading, held_out))
     if recorded:
         check_same_text(name, corpora, recorded.facts, recorded.data_may_differ)
     tokenizer = initial.tokenizer if initial else None
     if recorded is None or recorded.checkpoint is None:
-        tokenizer = choose_tokenizer(recipe, tokenizer, corpora, folder, world)
+        tokenizer = choose_tokenizer(recipe, tokenizer, corpora, folders, world)
     if recorded:
         check_tokenizer(corpora, tokenizer, "that of the run")
     return make_dataset(corpora, recipe, tokenizer)
 
 
 def choose_tokenizer(
-    recipe: Recipe, given: Tokenizer | None, corpora: list[Corpus], folder: Path, world: World
+    recipe: Recipe,
+    given: Tokenizer | None,
+    corpora: list[Corpus],
+    folders: Sequence[Path],
+    world: World,
 ) -> Tokenizer | None:
     """Choose the tokenizer: that of the model to start from, of the recipe or of the shards.
 
@@ -211,7 +218,7 @@ def choose_tokenizer(
         recipe: The recipe, whose `data.tokenizer` may name one.
         given: The tokenizer of the model that the run starts from.
         corpora: The corpora, some of which may be shards that one tokenizer has made.
-        folder: What a path in the recipe is relative to.
+        folders: The folders that a path in the recipe may be relative to.
         world: The processes: the main one loads first, because it may have to download.
 
     Returns:
@@ -233,16 +240,16 @@ def choose_tokenizer(
         named = of_shards if isinstance(of_shards, CharacterTokenizer) else None
         differ = "" if isinstance(given, CharacterTokenizer) else "it isn't one of characters"
     else:
-        path = folder / name
-        place = path if name != "gpt2" and path.exists() else name
+        place = name if name == "gpt2" else located(name, folders)
         named = main_first(world, lambda: load_tokenizer(place))
         differ = disagreement(named, given) if given is not None else ""
     if given is not None and differ:
         raise RecipeError(
-            f"data.tokenizer = {name}, but the model to start from has another: leave it out. Of "
-            f"the two, {differ}"
+            f"data.tokenizer = {name}, but the model to start from has another: leave it out "
+            f"(--data.tokenizer auto). Of the two, {differ}"
         )
-    check_tokenizer(corpora, given or named, f"data.tokenizer = {name}")
+    what = "that of the model to start from" if given is not None else f"data.tokenizer = {name}"
+    check_tokenizer(corpora, given or named, what)
     return given or named
 
 
@@ -274,7 +281,7 @@ def build_trainer(
     """
     world = session.world
     recipe, machine = choose_machine(recipe, dataset, world)
-    machines.prepare(machine.device, recipe.train.threads * world.local_size)
+    machines.prepare(machine.device, recipe.train.threads, world.local_size)
     model = _build_model(recipe, dataset, initial, machine)
     objective = NextTokenLoss(model, machine.precision)
     sampler = dataset.sampler(recipe)
@@ -344,46 +351,3 @@ def choose_machine(recipe: Recipe, dataset: Dataset, world: World) -> tuple[Reci
         threads=machines.set_threads(section.threads, world),
     )
     return replace(recipe, train=resolved), Machine(device, resolved.precision)
-
-
-def parameter_counts(model: Model) -> dict[str, int]:
-    """Count a model's parameters and those that train.
-
-    With adapters only the adapters train. Adapters aren't counted among the model's parameters,
-    because a model into which they are merged has no more parameters than before.
-    """
-    everything = count_parameters(model)
-    adapters = sum(tensor.numel() for tensor in adapter_of(model).values())
-    return {"parameters": everything - adapters, "trained_parameters": adapters or everything}
-
-
-def facts_of(trainer: Trainer, began_with: Base | None) -> dict[str, Any]:
-    """Collect what `run.json` states of a run because the recipe can't know it.
-
-    Args:
-        trainer: The trainer of a run that starts.
-        began_with: The model that the run starts from, or None.
-    """
-    dataset = trainer.dataset
-    facts: dict[str, Any] = {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        **parameter_counts(trainer.model),
-        "vocab_size": dataset.tokenizer.vocab_size,
-        "corpus": {
-            "name": dataset.name,
-            "fingerprint": dataset.fingerprint,
-            "training_tokens": dataset.training_tokens,
-            "validation_tokens": dataset.validation_tokens,
-            "parts": {part.name: part.fingerprint for part in dataset.parts},
-        },
-        "folder": str(Path.cwd()),
-        "processes": trainer.session.world.size,
-        "versions": versions() | {"python": platform.python_version()},
-    }
-    if trainer.budget:
-        facts["time_budget"] = trainer.budget.to_json()
-    if began_with:
-        facts["init"] = began_with.weights
-    for evaluation in trainer.evaluations:
-        facts[evaluation.task.name] = {"sha256": evaluation.task.file.sha256}
-    return facts

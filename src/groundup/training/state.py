@@ -40,6 +40,8 @@ class Progress:
             run that is resumed with more planned steps trains further.
         owed: Whether the evaluation, sample and scores that are due after `step` are still to do,
             because the run was asked to stop before they were done.
+        validation: The SHA-256 of the tokens on which the best loss was measured; empty in
+            checkpoints of older code.
     """
 
     step: int = 0
@@ -50,6 +52,7 @@ class Progress:
     evaluations_since_best: int = 0
     stopped_early: int = 0
     owed: bool = False
+    validation: str = ""
 
     def is_stopped_early(self, planned_steps: int) -> bool:
         """Return whether `eval.patience` ended the run when it had that planned number of steps."""
@@ -58,6 +61,22 @@ class Progress:
     def is_finished(self, planned_steps: int) -> bool:
         """Return whether a run with that planned number of steps is over."""
         return self.step == planned_steps or self.is_stopped_early(planned_steps)
+
+    def is_of_another_text(self, validation: str, text_changed: bool) -> bool:
+        """Return whether the best loss was measured on another validation text than the present.
+
+        Args:
+            validation: The SHA-256 of the present validation tokens.
+            text_changed: Whether the run's text has ever changed, which decides where a checkpoint
+                doesn't say what was measured.
+        """
+        other = self.validation != validation if self.validation else text_changed
+        return other and self.best_loss is not None
+
+    def forget_best(self) -> None:
+        """Look for the best loss anew, and let patience begin anew."""
+        self.best_loss, self.best_step = None, 0
+        self.evaluations_since_best = self.stopped_early = 0
 
     def note_loss(self, loss: float, patience: int, planned_steps: int) -> None:
         """Note a validation loss, and stop early after `patience` evaluations without a better one.

@@ -23,7 +23,7 @@ from groundup.machine.device import Machine
 from groundup.models.registry import Model
 from groundup.optim.schedules import Schedule
 from groundup.parallel.sharding import synchronise_only_if
-from groundup.recipes.schema import Recipe
+from groundup.recipes.schema import OptimSection, Recipe
 from groundup.runs.records import EvaluationRecord, StepRecord, tokens_per_second
 from groundup.training.costs import TimeBudget
 from groundup.training.periodic import PeriodicEvaluation
@@ -165,7 +165,7 @@ class Trainer:
         # here alone a step waits for its device
         loss, batch_hash, stop, gradient_norm = *totals.tolist(), norm.item()
         self.asked_to_stop = stop > 0
-        check_finite(step, loss, gradient_norm, learning_rate)  # before the weights see a NaN
+        check_finite(step, loss, gradient_norm, self.recipe.optim)  # before the weights see a NaN
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -209,7 +209,8 @@ class Trainer:
         progress, recipe = self.progress, self.recipe
         with self.uncompiled():
             training, validation, by_corpus = self.measure_losses(self.stop_if_asked)
-        check_losses(progress.step, training, validation)  # before a checkpoint holds a NaN
+        # before a checkpoint holds a NaN
+        check_losses(progress.step, training, validation, recipe.optim)
         evaluation = EvaluationRecord(
             progress.step,
             progress.step * recipe.tokens_per_step,
@@ -222,6 +223,7 @@ class Trainer:
         self.session.journal.evaluation(evaluation)
         if progress.step:  # before the first step nothing was learned, and nothing is saved
             progress.note_loss(validation, recipe.eval.patience, recipe.train.steps)
+            progress.validation = self.dataset.validation_fingerprint
         return evaluation
 
     def measure_losses(
@@ -338,7 +340,7 @@ class Trainer:
         return self.is_finished() and not self.progress.owed
 
 
-def check_finite(step: int, loss: float, gradient_norm: float, learning_rate: float) -> None:
+def check_finite(step: int, loss: float, gradient_norm: float, optim: OptimSection) -> None:
     """Check that the loss and the gradient norm of a step are finite, before the weights change.
 
     Raises:
@@ -347,14 +349,12 @@ def check_finite(step: int, loss: float, gradient_norm: float, learning_rate: fl
     for name, value in (("loss", loss), ("gradient norm", gradient_norm)):
         if not np.isfinite(value):
             raise TrainingError(
-                f"the {name} became {value} at step {step + 1}, with learning rate "
-                f"{learning_rate:g}: most likely the learning rate is too high. The update was "
-                "not made; the last checkpoint is intact. Lower optim.learning_rate, lengthen "
-                "optim.warmup_steps, or set optim.clip_norm = 1.0"
+                f"the {name} became {value} at step {step + 1}: {TOO_HIGH}. The update was not "
+                f"made, and checkpoints are intact: {_advise_steadier(optim)}"
             )
 
 
-def check_losses(step: int, training: float | None, validation: float) -> None:
+def check_losses(step: int, training: float | None, validation: float, optim: OptimSection) -> None:
     """Check that the losses that were measured after `step` steps are finite.
 
     Raises:
@@ -363,10 +363,19 @@ def check_losses(step: int, training: float | None, validation: float) -> None:
     for name, value in (("training", training), ("validation", validation)):
         if value is not None and not np.isfinite(value):
             raise TrainingError(
-                f"the {name} loss is {value} after step {step}: most likely the learning rate is "
-                "too high. This step was not saved; the last checkpoint is intact. Lower "
-                "optim.learning_rate, lengthen optim.warmup_steps, or set optim.clip_norm = 1.0"
+                f"the {name} loss is {value} after step {step}: {TOO_HIGH}. This step was not "
+                f"saved, and earlier checkpoints are intact: {_advise_steadier(optim)}"
             )
+
+
+TOO_HIGH = "most likely the learning rate is too high"
+
+
+def _advise_steadier(optim: OptimSection) -> str:
+    """What a new run can do against losses that explode; a resumed one has the same recipe."""
+    clip = "" if optim.clip_norm else ", or set optim.clip_norm = 1.0"
+    rate = f"optim.learning_rate = {optim.learning_rate:g}"
+    return f"in a new run lower {rate}, lengthen optim.warmup_steps{clip}"
 
 
 def dropout_seed(seed: int, step: int, micro_step: int, rank: int) -> int:
