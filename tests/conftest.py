@@ -32,8 +32,8 @@ settings.register_profile("thorough", settings.get_profile("quick"), max_example
 settings.load_profile("quick")
 
 TEMPORARY = pytest.StashKey[Path]()
-# What pytest, torch's compiler and onnxruntime keep for a next run of theirs.
-KEPT_BY_OTHERS = ("pytest-of-", "torchinductor_", ".ses")
+# What pytest, torch's compiler, onnxruntime and Ray keep for a next run of theirs.
+KEPT_BY_OTHERS = ("pytest-of-", "torchinductor_", ".ses", "ray")
 
 
 def is_first(config: pytest.Config) -> bool:

@@ -3,11 +3,9 @@ kill too.
 """
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,13 +26,6 @@ print(cluster.address, flush=True)
 sys.stdin.read()
 cluster.shutdown()
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_folder_of_ray() -> Iterator[None]:
-    """Ray keeps logs and sockets in the temporary folder, from every process that begins it."""
-    yield
-    shutil.rmtree(Path(tempfile.gettempdir()) / "ray")
 
 
 @pytest.fixture(scope="module")
