@@ -102,7 +102,7 @@ def speed_of_workers(source: Path, folder: Path, workers: int) -> float:
     plan = plan_in(out, Preparation(str(source)), run_here)
     started = time.perf_counter()
     with runner(workers, "") as run, Progress(plan) as progress:
-        encode_parts(out, plan, run, progress)
+        encode_parts(out, plan, run, progress, workers)
         return progress.bytes / 1e6 / (time.perf_counter() - started)
 
 

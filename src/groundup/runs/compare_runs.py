@@ -66,11 +66,6 @@ class RunRecord:
         learned = (line for line in self.evaluations if line["step"])
         return min(learned, key=lambda line: line["validation_loss"])
 
-    @property
-    def tokenizer(self) -> Path | None:
-        """The file of the tokenizer in a checkpoint, if there is one."""
-        return next(self.folder.checkpoints.glob(f"step-*/{TOKENIZER_FILE}"), None)
-
     def to_json(self) -> dict[str, Any]:
         """Return the figures of the run as `groundup compare --json` prints them."""
         best, corpus = self.best, self.facts["corpus"]
@@ -181,6 +176,7 @@ def compare_runs(names: tuple[str, str], out: Path | None = None) -> RunComparis
         RunError: A name is no run's, a run has no evaluation after its first step, or the picture
             can't be written.
         RecipeError: A run's recipe is damaged.
+        TokenizerError: A run's tokenizer is damaged.
     """
     for name in names:
         if run_named(name) is None:
@@ -204,12 +200,12 @@ def compare_runs(names: tuple[str, str], out: Path | None = None) -> RunComparis
 
 def _same_ids(first: RunRecord, second: RunRecord) -> bool:
     """Whether both runs give a text the same ids, as far as their checkpoints tell."""
-    files = [run.tokenizer for run in (first, second) if run.tokenizer]
+    folders = [run.folder.checkpoints for run in (first, second)]
+    files = [file for each in folders for file in [*each.glob(f"step-*/{TOKENIZER_FILE}")][:1]]
     if len(files) < 2:
         return not files and first.facts["vocab_size"] == second.facts["vocab_size"]
-    if files[0].read_bytes() == files[1].read_bytes():
-        return True
-    return not disagreement(*map(load_tokenizer, files))
+    same = files[0].read_bytes() == files[1].read_bytes()
+    return same or not disagreement(*map(load_tokenizer, files))
 
 
 def draw(comparison: RunComparison, field: str) -> None:

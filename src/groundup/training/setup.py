@@ -128,16 +128,11 @@ def resume(
     Raises:
         GroundupError: The run can't be resumed as it began.
     """
-    saved, facts = steps(run.checkpoints), run.read_facts()
+    facts = run.read_facts()
+    folders = run.folders(facts)
     check_same_processes(recipe, facts, session.world)
     check_division(recipe, session.world)
-    checkpoint = newest_valid(saved)
-    if saved and not checkpoint:
-        raise RunError(
-            f"all {len(saved)} checkpoints of {run.name} are damaged: none to resume from. Start "
-            "a new run"
-        )
-    folders = run.folders(facts)
+    checkpoint = _newest_checkpoint(run)
     initial = resumed_model(checkpoint, recipe) if checkpoint else initial_model(recipe, folders)
     if checkpoint is None:
         check_same_weights(initial.base if initial else None, facts, recipe)
@@ -161,6 +156,17 @@ def resume(
         f"{checkpoint or 'the beginning: it has no checkpoint yet'}"
     )
     return trainer, checkpoint
+
+
+def _newest_checkpoint(run: RunFolder) -> Path | None:
+    """The newest intact checkpoint of a run, or None before there is one. Raises RunError."""
+    saved = steps(run.checkpoints)
+    if (checkpoint := newest_valid(saved)) or not saved:
+        return checkpoint
+    raise RunError(
+        f"all {len(saved)} checkpoints of {run.name} are damaged: none to resume from. Start a "
+        "new run"
+    )
 
 
 def _roll_back(
