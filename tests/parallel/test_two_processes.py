@@ -3,6 +3,7 @@ folder.
 """
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -201,6 +202,12 @@ def test_a_run_goes_on_with_another_number_of_processes(text_file: Path, tmp_pat
     trained_by_two("--resume", "shared", "--steps", 30, folder=tmp_path)
     trained("--resume", "shared", "--steps", 50, folder=tmp_path)
     runs = tmp_path / "runs"
+    facts = json.loads((runs / "shared" / "run.json").read_text("utf-8"))
+    assert [
+        (change["step"], change["was"], change["is"])
+        for change in facts["changes"]
+        if change["what"] == "processes"
+    ] == [(20, 1, 2), (30, 2, 1)]
     assert_same_run(runs / "shared", runs / "unbroken", 1e-13)
     weights, expected = (
         tensors(checkpoint(runs / name, 50) / "model.safetensors")

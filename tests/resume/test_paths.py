@@ -218,3 +218,26 @@ def test_a_name_that_is_taken_by_no_run_is_not_resumed(tmp_path: Path) -> None:
     trained(*flags(SHORT | {"--name": "a b"}), folder=tmp_path)
     line = error_line(groundup("train", *flags(SHORT | {"--name": "a b"}), folder=tmp_path))
     assert line.endswith("or go on with it: groundup train --resume 'a b'")
+
+
+def test_a_card_from_elsewhere_takes_no_folder_for_a_model_of_the_hub(
+    places: tuple[Path, Path],
+) -> None:
+    """A run began with the folder me/base; where that isn't, me/base could be on the hub."""
+    ours, other = places
+    trained(*flags(SHORT | {"--name": "parent"}), folder=ours)
+    base = ("export", "parent", "--to", "folder", "--out", "me/base")
+    (ours / "me").mkdir()
+    assert groundup(*base, folder=ours).returncode == 0
+    (ours / "held.txt").write_text(some_text()[:900], "utf-8")
+    held = {"--data.validation-corpus": ours / "held.txt"}
+    trained(*flags(SHORT | held | {"--init": "me/base"}), folder=ours)
+    card = ("export", ours / "runs" / "run", "--to", "hub", "me/mine", "--out", "card")
+    finished = groundup(*card, folder=other)
+    assert finished.returncode == 0, finished.stderr
+    written = (other / "card" / "README.md").read_text("utf-8")
+    assert "base_model" not in written
+    assert "It began with the weights of `base`." in written
+    recipe = (other / "card" / "recipe.toml").read_text("utf-8")
+    assert 'init = "base"\n' in recipe
+    assert 'validation_corpus = "held.txt"\n' in recipe

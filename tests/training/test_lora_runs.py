@@ -295,7 +295,7 @@ def test_a_plan_knows_what_is_frozen(flags: list[str], folder: Path) -> None:
         ),
         (
             ["--init", "lora", "--lora.rank", 4],
-            ["train.init = lora is an adapter itself", "groundup export runs/lora --to folder"],
+            ["train.init = lora is an adapter itself", "groundup export lora --to folder"],
         ),
     ],
 )

@@ -20,6 +20,7 @@ from groundup.export.model_card import (
     CARD_FILE,
     CURVE_FILE,
     model_card,
+    origin_of,
     public_origin,
     without_folders,
 )
@@ -85,7 +86,9 @@ def files_to_upload(loaded: LoadedModel, folder: Path, repository: str) -> Files
     """
     files: Files = {path.name: path for glob in OF_A_MODEL for path in sorted(folder.glob(glob))}
     if run := loaded.run:
-        files[RECIPE_FILE] = _public(run.read_recipe()).to_toml().encode("utf-8")
+        recipe = run.read_recipe()
+        public = _public(recipe, origin_of(run, recipe) or "")
+        files[RECIPE_FILE] = public.to_toml().encode("utf-8")
         with tempfile.TemporaryDirectory() as temporary:
             picture = Path(temporary) / CURVE_FILE
             plot_losses(RunCurves(TITLES).add(run.read_metrics()), picture, run.name)
@@ -95,8 +98,8 @@ def files_to_upload(loaded: LoadedModel, folder: Path, repository: str) -> Files
     return {CARD_FILE: card.encode("utf-8"), **files}
 
 
-def _public(recipe: Recipe) -> Recipe:
-    """The recipe, whose files are named without the folders that they lie in."""
+def _public(recipe: Recipe, origin: str) -> Recipe:
+    """The recipe, whose files and origin are named without the folders that they lie in."""
     data, train, evaluated = recipe.data, recipe.train, recipe.eval
     return replace(
         recipe,
@@ -104,8 +107,9 @@ def _public(recipe: Recipe) -> Recipe:
             data,
             corpus=without_folders(data.corpus),
             tokenizer=without_folders(data.tokenizer),
+            validation_corpus=without_folders(data.validation_corpus),
         ),
-        train=replace(train, init=public_origin(train.init)),
+        train=replace(train, init=public_origin(origin) if origin else ""),
         eval=replace(evaluated, task_file=without_folders(evaluated.task_file)),
     )
 

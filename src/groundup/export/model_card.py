@@ -10,8 +10,9 @@ from groundup.checkpoints.find import on_hub
 from groundup.checkpoints.model_folder import LoadedModel
 from groundup.evaluation.results import saved_results
 from groundup.evaluation.units import loss_in_units, perplexity
+from groundup.files import is_there
 from groundup.recipes.schema import Recipe
-from groundup.runs.folder import RECIPE_FILE, run_or_path
+from groundup.runs.folder import RECIPE_FILE, RunFolder, run_or_path
 from groundup.tokenizers.characters import CharacterTokenizer
 
 CARD_FILE = "README.md"
@@ -47,7 +48,7 @@ def model_card(loaded: LoadedModel, repository: str, *, has_curve: bool) -> str:
     run = loaded.run
     recipe = run.read_recipe() if run else None
     # what somebody calls the model whose weights these were at first, if there was one
-    origin = (recipe.train.init or None) if recipe else loaded.repository
+    origin = origin_of(run, recipe) if run and recipe else loaded.repository
     title = repository.rpartition("/")[2]
     code = (USE if loaded.tokenizer else USE_WITHOUT_TOKENIZER).format(repository=repository)
     parts = [_metadata(loaded, origin), f"# {title}", _what(loaded, recipe, origin)]
@@ -228,6 +229,14 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def origin_of(run: RunFolder, recipe: Recipe) -> str | None:
+    """Return the model that a run began with: the path of a run or folder, or a hub's name."""
+    if not recipe.train.init:
+        return None
+    place = run_or_path(recipe.train.init, run.folders(run.read_facts()))
+    return str(place) if is_there(place) else recipe.train.init
 
 
 def public_origin(name: str) -> str:

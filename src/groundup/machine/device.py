@@ -141,7 +141,7 @@ def choose_precision(name: str, device: torch.device) -> str:
     if name != "auto":
         if name == "float64" and device.type == "mps":
             raise MachineError(
-                "precision float64 doesn't exist on mps. Choose float32, or train on the cpu."
+                "precision float64 doesn't exist on mps: train with --train.device cpu"
             )
         if name == "bfloat16" and device.type != "mps" and not _has_bfloat16(device):
             logger.warning(

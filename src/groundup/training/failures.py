@@ -34,7 +34,8 @@ def explain_refusals() -> Iterator[None]:
         verb, remedy = ("write", "make room") if is_full else ("use", "put that right")
         what = f"can't {verb} {error.filename}: " if error.filename else ""
         raise TrainingError(
-            f"{what}{reason}. Checkpoints are untouched: {remedy}, then go on with --resume"
+            f"{what}{reason}. Checkpoints are untouched: {remedy}, then start it again, or go on "
+            "with --resume"
         ) from error
 
 

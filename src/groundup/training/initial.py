@@ -11,7 +11,7 @@ from groundup.checkpoints.find import find_model
 from groundup.checkpoints.layouts.config_json import read_config
 from groundup.checkpoints.model_folder import LoadedModel, load_folder
 from groundup.errors import RecipeError
-from groundup.files import HERE, is_there
+from groundup.files import HERE
 from groundup.recipes.files import Layer
 from groundup.recipes.schema import Recipe, shape_of
 from groundup.runs.folder import run_or_path
@@ -49,7 +49,7 @@ def initial_model(recipe: Recipe, folders: Sequence[Path] = HERE) -> LoadedModel
     if not init:
         return None
     place = run_or_path(init, folders)
-    name = str(place) if is_there(place) else init
+    name = init if place == run_or_path(init) else str(place)
     folder, to_export = find_model(name), f"groundup export {shlex.quote(name)} --to folder"
     if recipe.lora.rank and is_adapter(folder):
         raise RecipeError(

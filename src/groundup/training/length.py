@@ -73,6 +73,7 @@ def measure_budget(trainer: Trainer, minutes: float) -> TimeBudget:
     trainer.model.load_state_dict(before)
     for optimizer in trainer.optimizers:
         optimizer.state.clear()
+    trainer.asked_to_stop = False  # the first step of the run sees the request again
     budget = TimeBudget.from_json(json.loads(world.agree(json.dumps(budget.to_json()))))
     once_more = f", decided once more after step {budget.review:,}" if budget.review else ""
     logger.info(f"{minutes:g} minutes on this machine are {budget.planned:,} steps{once_more}")

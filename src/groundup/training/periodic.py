@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from groundup.errors import EvaluationError, RecipeError
+from groundup.errors import EvaluationError, RecipeError, TokenizerError
 from groundup.evaluation.multiple_choice import MultipleChoice
 from groundup.evaluation.requests import Request, score_share
 from groundup.evaluation.statistics import wilson
@@ -121,9 +121,12 @@ def open_evaluations(
     try:
         requests = convention.requests(task.items, tokenizer, recipe.model.block_size)
     except EvaluationError as error:
+        remedy = "give a longer --model.block-size"
+        if isinstance(error.__cause__, TokenizerError):
+            remedy = "train with a tokenizer that knows all texts: --data.tokenizer gpt2"
         raise EvaluationError(
-            f"eval.task_every = {section.task_every} can't be done: {error}. Leave it out, or "
-            "train a model that can be asked: --data.tokenizer gpt2 knows all texts"
+            f"eval.task_every = {section.task_every} can't be done: {error}. Leave it out "
+            f"(--eval.task-every 0), or {remedy}"
         ) from error
     return [PeriodicEvaluation(task, requests, section.task_every)]
 
