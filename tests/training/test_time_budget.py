@@ -3,6 +3,7 @@ the way, and recorded, so that a resumed run is the same run.
 """
 
 import json
+import os
 import shutil
 import tomllib
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from commands import assert_same_training, checkpoint, flags, metrics, write_text
 from groundup.cli.main import app
+from groundup.runs.folder import SCRATCH, scratch_folder
 from groundup.training import length
 from groundup.training.costs import Costs, TimeBudget
 from groundup.training.state import StateWriter
@@ -171,13 +173,17 @@ def train(*args: object) -> None:
     assert left.value.code == 0
 
 
-def recorded_length(run: Path) -> tuple[int, dict[str, Any]]:
-    """The steps of a run's recipe, and its time budget."""
+def recorded_steps(run: Path) -> int:
+    """The steps of a run's recipe."""
     recipe = tomllib.loads((run / "recipe.toml").read_text("utf-8"))
     assert recipe["train"]["minutes"] == 0.0
-    return recipe["train"]["steps"], json.loads((run / "run.json").read_text("utf-8"))[
-        "time_budget"
-    ]
+    return recipe["train"]["steps"]
+
+
+def recorded_length(run: Path) -> tuple[int, dict[str, Any]]:
+    """The steps of a run's recipe, and its time budget."""
+    facts = json.loads((run / "run.json").read_text("utf-8"))
+    return recorded_steps(run), facts["time_budget"]
 
 
 def test_a_run_ends_when_its_minutes_do(unbroken: Unbroken) -> None:
@@ -196,6 +202,16 @@ def test_a_run_ends_when_its_minutes_do(unbroken: Unbroken) -> None:
     )
     assert planned in unbroken.said
     assert decided in unbroken.said
+
+
+def forget_decision(run: Path) -> None:
+    """Make a run one that was killed before its length was decided."""
+    facts = json.loads((run / "run.json").read_text("utf-8"))
+    facts["time_budget"]["decided"] = 0
+    (run / "run.json").write_text(json.dumps(facts), "utf-8")
+    recipe = (run / "recipe.toml").read_text("utf-8")
+    assert "\nsteps = 120\n" in recipe
+    (run / "recipe.toml").write_text(recipe.replace("\nsteps = 120\n", "\nsteps = 153\n"))
 
 
 def only_until(run: Path, name: str, step: int) -> Path:
@@ -234,20 +250,44 @@ def test_a_run_killed_while_its_length_was_recorded_has_it(unbroken: Unbroken) -
 def test_steps_that_the_user_gives_end_the_budget(unbroken: Unbroken) -> None:
     copied = only_until(unbroken.run, "longer", 20)
     train("--resume", "longer", "--steps", 150)
-    assert recorded_length(copied)[0] == 150
+    assert recorded_steps(copied) == 150
     assert metrics(copied)[-1]["step"] == 150
+
+
+@pytest.mark.parametrize("undecided", [False, True])
+def test_the_planned_length_can_be_asked_for(unbroken: Unbroken, undecided: bool) -> None:
+    copied = only_until(unbroken.run, f"planned-{undecided}", 40)
+    if undecided:
+        forget_decision(copied)
+    train("--resume", copied.name, "--steps", 153)
+    assert metrics(copied)[-1]["step"] == 153
+    assert recorded_steps(copied) == 153
+    assert "time_budget" not in json.loads((copied / "run.json").read_text("utf-8"))
+    shutil.rmtree(checkpoint(copied, 153))
+    train("--resume", copied.name)
+    assert metrics(copied)[-1]["step"] == 153
 
 
 def test_a_run_that_was_killed_before_decides_on_its_own(unbroken: Unbroken) -> None:
     copied = only_until(unbroken.run, "undecided", 20)
-    facts = json.loads((copied / "run.json").read_text("utf-8"))
-    facts["time_budget"]["decided"] = 0
-    (copied / "run.json").write_text(json.dumps(facts), "utf-8")
-    recipe = (copied / "recipe.toml").read_text("utf-8")
-    (copied / "recipe.toml").write_text(recipe.replace("\nsteps = 120\n", "\nsteps = 153\n"))
+    forget_decision(copied)
     train("--resume", "undecided")
     steps, budget = recorded_length(copied)
     assert steps == budget["decided"] == pytest.approx(120, abs=2)  # a checkpoint's time is lost
     assert json.loads((checkpoint(copied, steps) / "training/state.json").read_text("utf-8"))[
         "spent"
     ] == pytest.approx(3.0, abs=0.4)
+
+
+def test_what_a_killed_measurement_left_is_removed_an_hour_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    old, new = (Path("runs", f"{SCRATCH}{name}") for name in ("old", "new"))
+    for folder in (old, new):
+        folder.mkdir()
+    os.utime(old, (1.0, 1.0))
+    with scratch_folder() as folder:
+        assert folder.parent == Path("runs")
+    assert sorted(Path("runs").iterdir()) == [new]

@@ -23,7 +23,7 @@ from groundup.optim.schedules import Schedule
 from groundup.parallel.world import World, described_world, join_world
 from groundup.recipes.files import load_recipe, overrides
 from groundup.recipes.schema import Recipe, Tables, differences
-from groundup.runs.folder import RECIPE_FILE, RunFolder, find_run
+from groundup.runs.folder import RECIPE_FILE, RunFolder, find_run, run_or_path
 from groundup.runs.lock import locked
 from groundup.training import setup
 from groundup.training.facts import OF_THE_MACHINE, may_change
@@ -79,18 +79,15 @@ def resume_training(
     recorded = run.read_recipe()
     recipe = resumed_recipe(recorded, given, unwanted, run)
     with open_session(recipe, resumes=True) as session, alone(run, session.world):
-        trainer, checkpoint = setup.resume(recipe, run, data_may_differ, session)
+        trainer, checkpoint = setup.resume(
+            recipe,
+            run,
+            session,
+            data_may_differ=data_may_differ,
+            length_is_given="steps" in given.get("train", {}),
+        )
         if recipe.train.steps != recorded.train.steps:
             logger.info(describe_longer_schedule(recorded, recipe, trainer.progress.step))
-        if trainer.is_complete():
-            raise RunError(
-                f"{run.name} is finished: {trainer.progress.step:,} of {recipe.train.steps:,} steps"
-                + (", stopped early by eval.patience" if trainer.progress.stopped_early else "")
-                + (
-                    f". To train longer: {session.world.command} train --resume {run.argument} "
-                    f"--steps {2 * recipe.train.steps}"
-                )
-            )
         return train(trainer, run, checkpoint)
 
 
@@ -207,7 +204,9 @@ def advise_new_run(recorded: Recipe, given: Tables, run: RunFolder) -> str:
     texts = {name for name, _ in shares} | {data.validation_corpus, recorded.eval.task_file}
     texts -= {"", *NAMED}
     whole = (each for each in folders if all(is_there(each / text) for text in texts))
-    home = next(whole, Path()) if texts else Path()
+    home = next(whole, None) if texts else Path()
+    if home is None:
+        return f"Start a new one in a folder that has {', '.join(sorted(texts))}"
     is_here = home.resolve() == Path.cwd().resolve()
     place = run.path if is_here else run.path.absolute()
     fields = {f"{section}.{key}" for section, values in given.items() for key in values}
@@ -222,6 +221,13 @@ def advise_new_run(recorded: Recipe, given: Tables, run: RunFolder) -> str:
     elif not recorded.lora.rank and steps(run.checkpoints) and "train.init" not in fields:
         init = str(place)
         words += ["--init", init]
+    kept = {"data.tokenizer": (data.tokenizer, located)}
+    if "--init" not in words:
+        kept["train.init"] = (recorded.train.init, run_or_path)
+    for field in sorted(kept.keys() - fields):
+        name, find = kept[field]
+        if name and (place := find(name, folders)) != find(name, [home]) and is_there(place):
+            words += [f"--{field}", str(place.absolute())]
     for section, values in given.items():
         for key, value in values.items():
             words.append(f"--{section}.{key}".replace("_", "-"))

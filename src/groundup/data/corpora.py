@@ -87,6 +87,8 @@ def open_corpora(
     shares = parse_mixture(name, lambda path: recognise(path, folders).exists)
     sources = [(recognise(share, folders), weight) for share, weight in shares]
     held_out = recognise(validation, folders) if validation else None
+    if tuple(folders) != HERE:
+        _check_found([source for source, _ in sources] + ([held_out] if held_out else []), folders)
     without = held_out.path if held_out else None
     corpora = [
         Corpus(source.name, shards=open_folder(source.path), weight=weight)
@@ -103,6 +105,14 @@ def open_corpora(
         raise RecipeError(f"{what} has shards: give a text, or rows")
     read = _read(held_out, reading)
     return [replace(corpora[0], validation="\n".join(filter(None, (read.text, read.validation))))]
+
+
+def _check_found(sources: Sequence[Source], folders: Sequence[Path]) -> None:
+    """Check that the texts of a recorded recipe are in one of the folders where they may be."""
+    places = dict.fromkeys(str(folder.absolute()) for folder in folders)
+    for source in sources:
+        if source.kind != "named" and not source.exists:
+            raise CorpusError(f"the run's text {source.name} isn't in {' or in '.join(places)}")
 
 
 def load_corpus(name: str, folder: Path = Path(), column: str = WHOLE.column) -> Corpus:

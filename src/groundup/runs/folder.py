@@ -5,10 +5,13 @@ import json
 import os
 import re
 import shlex
+import shutil
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 from groundup.errors import RunError
@@ -17,6 +20,7 @@ from groundup.recipes.files import load_recipe, parse_toml
 from groundup.recipes.schema import Recipe
 
 RECIPE_FILE = "recipe.toml"
+SCRATCH = ".groundup-measures-"  # begins the name of a folder that is soon removed
 FACTS = {"started", "parameters", "vocab_size", "corpus", "folder", "processes", "versions"}
 
 
@@ -198,6 +202,23 @@ def check_writable() -> None:
             f"can't make a folder in {RUNS.absolute()}: {error.strerror}. Start in a folder that "
             "can be written"
         ) from error
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Make a folder where runs are written, for the time of the body.
+
+    It is in the system's temporary folder where nobody may write here. What a process that was
+    killed left here an hour ago or longer is removed.
+    """
+    home = RUNS if RUNS.is_dir() else Path()
+    if not os.access(home, os.W_OK):
+        home = Path(gettempdir())
+    for left in home.glob(f"{SCRATCH}*"):
+        if time.time() - left.stat().st_mtime > 3600:
+            shutil.rmtree(left, ignore_errors=True)
+    with TemporaryDirectory(prefix=SCRATCH, dir=home) as folder:
+        yield Path(folder)
 
 
 def create_run(recipe_name: str, name: str | None) -> RunFolder:

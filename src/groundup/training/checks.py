@@ -14,8 +14,10 @@ from groundup.models.config import ModelConfig, divisors
 from groundup.parallel.world import World
 from groundup.recipes.schema import Recipe
 from groundup.runs.changes import since_when
+from groundup.runs.folder import RunFolder
 from groundup.tokenizers.base import Tokenizer
 from groundup.training.periodic import PeriodicEvaluation
+from groundup.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +74,21 @@ def agreed_config(recipe: Recipe, tokenizer: Tokenizer, initial: LoadedModel | N
                 f"{REMEDY}"
             )
     return config
+
+
+def check_incomplete(trainer: Trainer, run: RunFolder) -> None:
+    """Check that a run to resume has something left to do.
+
+    Raises:
+        RunError: The run is finished.
+    """
+    if trainer.is_complete():
+        steps, command = trainer.recipe.train.steps, trainer.session.world.command
+        early = ", stopped early by eval.patience" if trainer.progress.stopped_early else ""
+        raise RunError(
+            f"{run.name} is finished: {trainer.progress.step:,} of {steps:,} steps{early}. To "
+            f"train longer: {command} train --resume {run.argument} --steps {2 * steps}"
+        )
 
 
 def check_same_text(

@@ -4,7 +4,6 @@
 something was another one than before, so that what held at any step can be told.
 """
 
-import logging
 import platform
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -19,12 +18,11 @@ from groundup.machine.device import processor
 from groundup.models.lora import adapter_of
 from groundup.models.registry import Model, count_parameters
 from groundup.recipes.schema import Recipe, differences
+from groundup.runs.changes import last_change
 from groundup.training.trainer import Trainer
 
 # Fields that belong to the machine, and that a resumed run may have otherwise.
 OF_THE_MACHINE = ("train.threads", "train.device", "train.compile", "train.micro_batch_size")
-
-logger = logging.getLogger(__name__)
 
 
 def may_change(field: str, recipe: Recipe) -> bool:
@@ -97,26 +95,36 @@ def facts_of(trainer: Trainer, began_with: Base | None) -> dict[str, Any]:
     return facts
 
 
-def with_changes(facts: dict[str, Any], recorded: Recipe, trainer: Trainer) -> dict[str, Any]:
-    """Bring the facts of a resumed run up to date, with a list of all changes; say the new ones.
+def with_changes(
+    facts: dict[str, Any], recorded: Recipe, trainer: Trainer
+) -> tuple[dict[str, Any], list[str]]:
+    """Bring the facts of a resumed run up to date, with a list of all changes.
 
     A change that was recorded at a later step than the one that is resumed holds from here on.
+    Another validation text makes the run forget its best loss.
 
     Args:
         facts: The facts as they were recorded.
         recorded: The recipe as it was recorded.
         trainer: The trainer of the resumed run.
+
+    Returns:
+        The facts of now, and the new changes in words.
     """
-    now, step = facts_now(trainer), trainer.progress.step
+    now, step, said = facts_now(trainer), trainer.progress.step, list[str]()
     if trainer.budget:  # the length is still to be decided, or was decided at a later step
         recorded = recorded.with_steps(trainer.recipe.train.steps)
     changes = [each | {"step": min(each["step"], step)} for each in facts.get("changes", [])]
     time = datetime.now(UTC).isoformat(timespec="seconds")
     for what, was, is_now in _found(facts, now, recorded, trainer.recipe):
         changes.append({"step": step, "time": time, "what": what, "was": was, "is": is_now})
-        for line in _described(what, was, is_now, step):
-            logger.info(line)
-    return facts | now | ({"changes": changes} if changes else {})
+        said += _described(what, was, is_now, step)
+    facts = facts | now | ({"changes": changes} if changes else {})
+    text_changed = last_change(facts, "corpus") is not None
+    if trainer.progress.is_of_another_text(trainer.dataset.validation_fingerprint, text_changed):
+        trainer.progress.forget_best()
+        said.append("the best loss is looked for anew: the validation text is another one")
+    return facts, said
 
 
 def _found(

@@ -3,18 +3,16 @@
 import json
 import logging
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
 
 from groundup.checkpoints.lifecycle import publish, step_folder
 from groundup.generation.stream import SamplingSettings, write_text
 from groundup.recipes.schema import Recipe
+from groundup.runs.folder import scratch_folder
 from groundup.training.costs import Costs, TimeBudget
 from groundup.training.periodic import PeriodicEvaluation
 from groundup.training.trainer import Trainer
@@ -35,8 +33,8 @@ def set_length(trainer: Trainer, budget: TimeBudget | None, measures_minutes: bo
 
     Args:
         trainer: The trainer, before its first step.
-        budget: The time budget that a run to resume began with. It is over where its length was
-            decided, or where the recipe has a number of steps that the user gave.
+        budget: The time budget that a run to resume began with, which is over where its length was
+            decided.
         measures_minutes: Whether a length in minutes is turned into steps, by timing some.
     """
     recipe = trainer.recipe
@@ -46,7 +44,7 @@ def set_length(trainer: Trainer, budget: TimeBudget | None, measures_minutes: bo
     elif recipe.train.minutes and measures_minutes:
         trainer.budget = measure_budget(trainer, recipe.train.minutes)
         trainer.set_length(recipe.with_steps(trainer.budget.planned))
-    elif budget and recipe.train.steps in (budget.planned, budget.decided):
+    elif budget:
         is_open = trainer.progress.step <= budget.review
         trainer.budget = budget if is_open else None
         steps = budget.planned if is_open else budget.decided or budget.planned
@@ -76,7 +74,10 @@ def measure_budget(trainer: Trainer, minutes: float) -> TimeBudget:
     trainer.asked_to_stop = False  # the first step of the run sees the request again
     budget = TimeBudget.from_json(json.loads(world.agree(json.dumps(budget.to_json()))))
     once_more = f", decided once more after step {budget.review:,}" if budget.review else ""
-    logger.info(f"{minutes:g} minutes on this machine are {budget.planned:,} steps{once_more}")
+    steps = f"{budget.planned:,} step{'' if budget.planned == 1 else 's'}"
+    logger.info(f"{minutes:g} minutes on this machine are {steps}{once_more}")
+    if (needed := budget.costs.whole(1)) > budget.seconds:
+        logger.warning(f"they are too short: one step and its reports take {needed:.3g} seconds")
     return budget
 
 
@@ -119,10 +120,9 @@ def write_sample(trainer: Trainer) -> None:
 
 def write_checkpoint(trainer: Trainer) -> None:
     """Write a checkpoint where runs are written, and remove it."""
-    here = Path.cwd()
-    with TemporaryDirectory(dir=here if os.access(here, os.W_OK) else gettempdir()) as folder:
+    with scratch_folder() as folder:
         publish(
-            step_folder(Path(folder), 0),
+            step_folder(folder, 0),
             lambda into: trainer.writer.write(
                 into, trainer.model, trainer.optimizers, trainer.progress
             ),

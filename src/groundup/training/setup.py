@@ -30,7 +30,6 @@ from groundup.optim.state import load_optimizer_state
 from groundup.parallel.sharding import distribute
 from groundup.parallel.world import World, main_first
 from groundup.recipes.schema import Recipe
-from groundup.runs.changes import last_change
 from groundup.runs.folder import RunFolder, check_new_name, check_writable, create_run
 from groundup.tokenizers.agreement import disagreement
 from groundup.tokenizers.base import Tokenizer
@@ -39,6 +38,7 @@ from groundup.tokenizers.load import load_tokenizer
 from groundup.training.checks import (
     agreed_config,
     check_division,
+    check_incomplete,
     check_same_items,
     check_same_processes,
     check_same_text,
@@ -111,22 +111,28 @@ def start(
 
 
 def resume(
-    recipe: Recipe, run: RunFolder, data_may_differ: bool, session: Session
+    recipe: Recipe,
+    run: RunFolder,
+    session: Session,
+    *,
+    data_may_differ: bool = False,
+    length_is_given: bool = False,
 ) -> tuple[Trainer, Path | None]:
     """Set up a run as it was after its newest intact checkpoint.
 
     Args:
         recipe: The recorded recipe, with more steps where these are wanted.
         run: The run.
-        data_may_differ: Whether the user accepts another text than the run began with.
         session: The processes, the journal and the request to stop.
+        data_may_differ: Whether the user accepts another text than the run began with.
+        length_is_given: Whether the user gives the number of steps, which ends a time budget.
 
     Returns:
         The trainer, and the checkpoint that it resumes from; None for a run that has no checkpoint
         yet and begins again.
 
     Raises:
-        GroundupError: The run can't be resumed as it began.
+        GroundupError: The run can't be resumed as it began, or is finished.
     """
     facts = run.read_facts()
     folders = run.folders(facts)
@@ -140,21 +146,12 @@ def resume(
     dataset = open_dataset(recipe, initial, session.world, recorded)
     evaluations = open_evaluations(recipe, dataset.tokenizer, folders, session.world)
     check_same_items(evaluations, facts, data_may_differ)
+    if length_is_given:
+        facts.pop("time_budget", None)
     budget = TimeBudget.from_json(facts["time_budget"]) if "time_budget" in facts else None
     place = recipe, dataset, session, initial, evaluations
     trainer = build_trainer(*place, checkpoint=checkpoint, budget=budget)
-    facts, progress = with_changes(facts, run.read_recipe(), trainer), trainer.progress
-    text_changed = last_change(facts, "corpus") is not None
-    if progress.is_of_another_text(dataset.validation_fingerprint, text_changed):
-        progress.forget_best()
-        logger.info("the best loss is looked for anew: the validation text is another one")
-    session.world.barrier()  # all processes have read what is written now
-    if session.world.is_main:
-        _roll_back(run, trainer, checkpoint, facts)
-    logger.info(
-        f"resuming {run.name} at step {progress.step:,} of {trainer.recipe.train.steps:,}, from "
-        f"{checkpoint or 'the beginning: it has no checkpoint yet'}"
-    )
+    _bring_up_to_date(run, facts, trainer, checkpoint)
     return trainer, checkpoint
 
 
@@ -169,14 +166,33 @@ def _newest_checkpoint(run: RunFolder) -> Path | None:
     )
 
 
-def _roll_back(
-    run: RunFolder, trainer: Trainer, checkpoint: Path | None, facts: dict[str, Any]
+def _bring_up_to_date(
+    run: RunFolder, facts: dict[str, Any], trainer: Trainer, checkpoint: Path | None
 ) -> None:
-    """Put a run's folder back to its checkpoint, and write down what has changed since."""
-    progress = trainer.progress
-    run.forget_after(progress.step if checkpoint else -1, progress.owed)
-    if not trainer.is_complete():
+    """Put a run's folder back to its checkpoint, and write down and say what has changed since.
+
+    Raises:
+        RunError: The run is finished.
+    """
+    recorded, world, progress = run.read_recipe(), trainer.session.world, trainer.progress
+    world.barrier()  # all processes have read what is written now
+    if world.is_main:
+        _roll_back(run, progress, checkpoint)
+    facts, said = with_changes(facts, recorded, trainer)
+    check_incomplete(trainer, run)
+    for line in said:
+        logger.info(line)
+    if world.is_main:
         run.write(trainer.recipe, facts)
+    logger.info(
+        f"resuming {run.name} at step {progress.step:,} of {trainer.recipe.train.steps:,}, from "
+        f"{checkpoint or 'the beginning: it has no checkpoint yet'}"
+    )
+
+
+def _roll_back(run: RunFolder, progress: Progress, checkpoint: Path | None) -> None:
+    """Put a run's folder back to its checkpoint, whatever was written after it."""
+    run.forget_after(progress.step if checkpoint else -1, progress.owed)
     remove_unfinished(run.checkpoints)
     if checkpoint:  # a kill may have come between the checkpoint and its names
         name_step(checkpoint, best=progress.best_step == progress.step)

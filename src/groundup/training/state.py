@@ -60,7 +60,7 @@ class Progress:
 
     def is_finished(self, planned_steps: int) -> bool:
         """Return whether a run with that planned number of steps is over."""
-        return self.step == planned_steps or self.is_stopped_early(planned_steps)
+        return self.step >= planned_steps or self.is_stopped_early(planned_steps)
 
     def is_of_another_text(self, validation: str, text_changed: bool) -> bool:
         """Return whether the best loss was measured on another validation text than the present.
