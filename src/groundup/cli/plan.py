@@ -8,6 +8,7 @@ from rich.table import Table
 from groundup.cli.flags import Flags, given_fields, load_given
 from groundup.console import duration, mebibytes, messages_to, show
 from groundup.errors import GroundupError, RecipeError
+from groundup.files import HERE
 from groundup.recipes.schema import Recipe
 
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ def _measure(recipe: Recipe, vocab_size: int, quiet: bool) -> "Plan":
         if vocab_size:
             return measure(recipe, synthetic_dataset(recipe, vocab_size))
         dataset = open_dataset(recipe, initial_model(recipe), World())
-        place = dataset.tokenizer, [Path.cwd()], World()
-        return measure(recipe, dataset, open_evaluations(recipe, *place))
+        evaluations = open_evaluations(recipe, dataset.tokenizer, HERE, World())
+        return measure(recipe, dataset, evaluations)
 
 
 def _table_of_plan(result: "Plan") -> Table:

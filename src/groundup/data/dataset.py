@@ -238,12 +238,15 @@ def check_tokenizer(corpora: list[Corpus], tokenizer: Tokenizer | None, what: st
             remedy = f"leave data.tokenizer out (--data.tokenizer auto), or {remedy}"
         if tokenizer is None:
             raise RecipeError(f"{made}, but {what} makes one of characters: {remedy}")
-        if differ := _disagreement(shards, tokenizer):
-            other = f"is another one ({tokenizer_sha256(tokenizer)[:12]}...)"
+        digest = tokenizer_sha256(tokenizer)
+        if shards.index["tokenizer"]["sha256"] == digest:
+            continue
+        beside = _tokenizer_beside(shards)
+        if differ := disagreement(beside, tokenizer):
+            other = f"is another one ({digest[:12]}...)"
             raise RecipeError(f"{made}, but {what} {other}: {remedy}. Of the two, {differ}")
-        if shards.index["tokenizer"]["sha256"] != tokenizer_sha256(tokenizer):
-            others = special_difference(_tokenizer_beside(shards), tokenizer)
-            logger.info(f"{made}, {what} gives the same ids. Other special tokens: {others}")
+        others = special_difference(beside, tokenizer)
+        logger.info(f"{made}, {what} gives the same ids. Other special tokens: {others}")
 
 
 def _disagreement(shards: ShardFolder, tokenizer: Tokenizer) -> str:
