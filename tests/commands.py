@@ -77,6 +77,8 @@ def _command_line(
     if file_size := limits.get("file_size"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, resource.RLIM_INFINITY))
     sys.argv = ["groundup", *args]
+    if before := limits.get("before"):
+        before()
     from groundup.cli.main import main
 
     main()
@@ -122,7 +124,8 @@ def started(
         folder: Where it runs.
         output: Where hidden files take what it prints, `folder` unless given.
         env: What its environment has besides the test's own.
-        limits: `memory` and `file_size` in bytes, and `input`, a text for its standard input.
+        limits: `memory` and `file_size` in bytes, `input`, a text for its standard input, and
+            `before`, a function that is called first.
 
     Yields:
         The command at work.

@@ -49,8 +49,10 @@ FLOORS: list[dict[str, str]] = [
     {
         "files": "small files written whole, JSON from anywhere",
         "lessons": "how long the lessons train",
-        "machine": "devices, cores and memory",
         "models": "the architectures, a file each, and what they share",
+    },
+    {
+        "machine": "devices and what they can do, cores, memory and time",
     },
     {
         "console": "what answers are printed with",

@@ -2,11 +2,14 @@
 under a final name.
 """
 
+import errno
 import gzip
+import itertools
 import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -325,3 +328,27 @@ def test_a_disk_that_fills_up_names_itself_and_with_room_it_goes_on(tmp_path: Pa
     assert finished.returncode == 0, finished.stderr
     assert files_of(disk / "out") == files_of(tmp_path / "whole")
     assert len(documents_in(tmp_path / "whole", "train")) > 300
+
+
+def refuse_after(writes: int) -> None:
+    """Let this process open so many files for writing; then the disk is full."""
+    opened, left = Path.open, itertools.count(writes, -1)
+
+    def open_file(path: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        if "w" in mode and next(left) <= 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return opened(path, mode, *args, **options)
+
+    Path.open = open_file
+
+
+@pytest.mark.usefixtures("tokenizer")
+def test_a_full_disk_is_one_line_whatever_is_written_then(tmp_path: Path):
+    path = write_rows(tmp_path / "a.jsonl", some_documents(40))
+    command = ("prepare", path, "--tokenizer", "small", "--workers", 1, "--out", "out")
+    for writes in itertools.count():
+        finished = groundup(*command, folder=tmp_path, before=partial(refuse_after, writes))
+        if finished.returncode == 0:
+            break
+        assert "No space left" in error_line(finished)
+    assert writes > 3

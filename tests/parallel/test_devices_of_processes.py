@@ -18,7 +18,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     copied = torch.Tensor.to
 
     def to(tensor: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
-        if args and str(args[0]).split(":")[0] in ("cuda", "mps"):
+        if args and isinstance(args[0], torch.device) and args[0].type in ("cuda", "mps"):
             events.append(f"use {args[0]}")
             return tensor
         return copied(tensor, *args, **options)
@@ -28,7 +28,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         raise MachineError("the test ends here")
 
     monkeypatch.setattr(torch.Tensor, "to", to)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda number: events.append(f"set {number}"))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: events.append(f"set {device}"))
     monkeypatch.setattr(torch.distributed, "init_process_group", meet)
     monkeypatch.chdir(tmp_path)
     write_text(tmp_path)
@@ -59,7 +59,7 @@ def test_a_process_takes_its_gpu_before_it_uses_one(
     device: str, opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train_as(monkeypatch, rank=1, size=2, gpus=2, device=device)
-    assert opened == ["set 1", "use cuda", "meet by nccl"]
+    assert opened == ["set cuda:1", "use cuda:1", "meet by nccl"]
 
 
 @pytest.mark.parametrize("rank", [0, 2])
@@ -111,7 +111,7 @@ def test_a_gpu_that_fails_is_no_reason_for_one_process_to_take_the_cpu(
     monkeypatch.setattr(torch.Tensor, "to", fails)
     assert train_as(monkeypatch, rank=1, size=2, gpus=2) == 2
     assert "CUDA error: all devices are busy" in capsys.readouterr().err
-    assert opened == ["set 1"]
+    assert opened == ["set cuda:1"]
 
 
 def test_processes_without_gpus_and_those_that_want_the_cpu_take_it(

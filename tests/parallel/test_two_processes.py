@@ -414,7 +414,7 @@ def _train_and_watch(rows_alike: bool) -> SimpleNamespace:
     """
     torch.set_num_threads(1)
     world = described_world()
-    with join_world(world, uses_cuda=False):
+    with join_world(world, "gloo"):
         trainer = _trainer(Session(world), rows_alike)
         _kept.append(trainer)
         seen = SimpleNamespace(inputs=[], losses=[], reductions=0, weights_before=_flat(trainer))

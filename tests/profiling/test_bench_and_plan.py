@@ -154,7 +154,7 @@ def test_the_time_of_all_items_comes_from_some(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(
         PeriodicEvaluation, "run", lambda self, *_: asked.append(len(self.requests))
     )
-    monkeypatch.setattr(length, "seconds_of", lambda work: work() or 0.5)
+    monkeypatch.setattr(length, "timed", lambda work, device: work() or 0.5)
     for count in (10, 1000):
         evaluation = PeriodicEvaluation(task, list(range(count)), every=3)
         seconds = length.seconds_of_scores(tiny_trainer(), evaluation)

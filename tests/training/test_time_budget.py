@@ -144,7 +144,7 @@ def clock(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) -
     takes(length, "write_sample", lambda _: 0.05)
     takes(StateWriter, "write", lambda _: 0.02)
     patch.setattr("groundup.training.trainer.time", clock)
-    patch.setattr("groundup.training.length.time", clock)
+    patch.setattr("groundup.machine.timing.time", clock)
     return clock
 
 

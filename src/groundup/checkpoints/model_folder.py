@@ -17,7 +17,7 @@ from groundup.checkpoints.layouts.config_json import CONFIG_FILE, layout_of, rea
 from groundup.checkpoints.layouts.weight_files import WEIGHTS_FILE
 from groundup.errors import CheckpointError, ForeignTokenizerError
 from groundup.hub.cache import repository_of
-from groundup.machine.device import choose_device
+from groundup.machine.choice import choose_device
 from groundup.models import registry
 from groundup.models.config import ModelConfig, parameter_count
 from groundup.models.lora import Adapter, merge

@@ -24,6 +24,8 @@ def plan(
     size: int | None = None,
     corpus: str | None = None,
     steps: int | None = None,
+    seed: int | None = None,
+    init: str | None = None,
     vocab_size: int = 0,
     gpu: str | None = None,
     gpus: int = 1,
@@ -40,6 +42,8 @@ def plan(
         corpus: Short for --data.corpus: python-docs, shakespeare, a file or folder, or a mixture:
             a:0.7,b:0.3.
         steps: Short for --train.steps: the length in optimizer steps.
+        seed: Short for --train.seed.
+        init: Short for --train.init: a run, folder, gpt2 or OWNER/NAME of the hub to start from.
         vocab_size: Measure on random tokens of so many kinds; 0 takes the recipe's own.
         gpu: Estimate on paper for such a GPU instead: h100, a100, rtx4090 ...
         gpus: With --gpu: how many.
@@ -47,7 +51,7 @@ def plan(
     """
     from groundup.profiling.estimate import estimate
 
-    short = {"data": {"corpus": corpus}, "train": {"steps": steps}}
+    short = {"data": {"corpus": corpus}, "train": {"steps": steps, "seed": seed, "init": init}}
     chosen = load_given(recipe, config, size, given_fields(flags, short))
     if gpu is not None:
         estimated = estimate(chosen, vocab_size, gpu, gpus)

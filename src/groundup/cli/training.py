@@ -18,7 +18,8 @@ from groundup.errors import RecipeError, RunError
 from groundup.evaluation.units import perplexity
 from groundup.files import is_there, located
 from groundup.generation.stream import SamplingSettings, write_text
-from groundup.machine.device import choose_device
+from groundup.machine.choice import choose_device
+from groundup.machine.kinds import kind_of
 from groundup.optim.schedules import Schedule
 from groundup.parallel.world import World, described_world, join_world
 from groundup.recipes.files import load_recipe, overrides
@@ -147,8 +148,8 @@ def open_session(recipe: Recipe, resumes: bool = False) -> Iterator[Session]:
         resumes: Whether a run goes on.
     """
     world = described_world()
-    uses_cuda = choose_device(recipe.train.device, world).type == "cuda"
-    with join_world(world, uses_cuda), stop_on_signals() as stop:
+    device = choose_device(recipe.train.device, world)
+    with join_world(world, kind_of(device).meets_by), stop_on_signals() as stop:
         journal = MainJournal() if world.is_main else Journal()
         explained = explain_out_of_memory(recipe, world, resumes)
         with messages_to(journal.say), explained, explain_refusals():

@@ -27,7 +27,7 @@ def verify_claims(model: str | None = None, /, *, device: str = "auto", json: bo
     """
     import torch
 
-    from groundup.machine.device import choose_device
+    from groundup.machine.choice import choose_device
     from groundup.verification.verify import models_to_test, verify_all
 
     chosen = choose_device(device)

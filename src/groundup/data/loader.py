@@ -9,6 +9,7 @@ from torch import Tensor
 
 from groundup.data.mixture import Mixture
 from groundup.data.sampler import Sampler
+from groundup.machine.kinds import pinned, to_device
 
 
 @dataclass
@@ -56,7 +57,7 @@ class Loader:
             tokens, batch_hash = self.prepare(step, micro_step)
         after = (step, micro_step + 1) if micro_step + 1 < self.micro_steps else (step + 1, 0)
         self.next = after, self.thread.submit(self.prepare, *after)
-        return tokens.to(self.device, non_blocking=self.device.type == "cuda"), batch_hash
+        return to_device(tokens, self.device), batch_hash
 
     def prepare(self, step: int, micro_step: int) -> tuple[Tensor, int]:
         """Read this process's rows of a micro-step and compute their hash.
@@ -66,7 +67,7 @@ class Loader:
         first = (micro_step * self.size + self.rank) * self.rows
         tokens = self.sampler.batch(step, slice(first, first + self.rows))
         batch_hash = hash_rows(tokens, first)
-        return tokens.pin_memory() if self.device.type == "cuda" else tokens, batch_hash
+        return pinned(tokens, self.device), batch_hash
 
 
 def hash_rows(batch: Tensor, first: int) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from groundup.errors import EvaluationError
+from groundup.machine.kinds import to_device
 from groundup.models.cache import KVCache
 from groundup.models.registry import Model, cache_for, hidden_states
 
@@ -248,10 +249,10 @@ def _score(batch: Batch, model: Model) -> list[list[float]]:
     cache, before = cache_for(model, batch.shared), None
     if cache is not None:
         contexts = np.stack([piece.asked.context[: batch.shared] for piece in batch.pieces])
-        before = hidden_states(model, torch.from_numpy(contexts).to(device), cache)[:, -1]
+        before = hidden_states(model, to_device(torch.from_numpy(contexts), device), cache)[:, -1]
     sums = [[0.0] * len(piece.asked.endings) for piece in batch.pieces]
     for group in batch.groups:
-        chosen = torch.tensor([row.piece for row in group], device=device)
+        chosen = to_device(torch.tensor([row.piece for row in group]), device)
         scores = log_probabilities(
             model,
             [row.tokens for row in group],
@@ -293,14 +294,16 @@ def log_probabilities(
     if before is not None:
         hidden.append(before[:, None])
     if inputs.shape[1]:
-        hidden.append(hidden_states(model, torch.from_numpy(inputs).to(device), cache))
+        hidden.append(hidden_states(model, to_device(torch.from_numpy(inputs), device), cache))
     predicted = 1 if before is None else 0  # the place of the first token with a state before it
     counted = np.zeros((len(rows), inputs.shape[1] + 1 - predicted), dtype=bool)
     for place, (row, first) in enumerate(zip(rows, firsts, strict=True)):
         counted[place, first - predicted : len(row) - predicted] = True
     scored = [row[first:] for row, first in zip(rows, firsts, strict=True)]
-    targets = torch.from_numpy(np.concatenate(scored).astype(np.int64)).to(device)
-    states = torch.cat(hidden, dim=1)[torch.from_numpy(counted).to(device)]  # [counted, width]
+    targets = to_device(torch.from_numpy(np.concatenate(scored).astype(np.int64)), device)
+    # the places of the states, because a GPU would be waited for to count those of a mask
+    places = to_device(torch.from_numpy(np.flatnonzero(counted)), device)
+    states = torch.cat(hidden, dim=1).flatten(0, 1)[places]  # [counted, width]
     found = _of_targets(model, states, targets).cpu().numpy()
     return np.split(found, np.cumsum([len(some) for some in scored])[:-1])
 

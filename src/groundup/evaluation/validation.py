@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from groundup.data.sampler import IGNORED, evaluation_batches
 from groundup.data.splits import Tokens
+from groundup.machine.device import reduction_device
+from groundup.machine.kinds import to_device
 from groundup.parallel.world import World
 
 
@@ -39,18 +41,18 @@ def mean_loss(
     Returns:
         Nats a token.
     """
-    # a GPU isn't waited for between batches
-    where = device if device.type == "cuda" else torch.device("cpu")
+    where = reduction_device(device)  # it isn't waited for between batches
     total = torch.zeros(2, dtype=torch.float64, device=where)  # of the losses, and their number
     was_training = objective.training
     objective.eval()
     try:
         for batch in share_of(evaluation_batches(tokens, block_size, batch_size, most), world):
             interrupt()
+            there = to_device(batch, device)
             # what is IGNORED as a target still needs a row to read
-            inputs, targets = batch[:, :-1].clamp(min=0), batch[:, 1:]
-            loss = objective(inputs.to(device), targets.to(device))
-            if counted := float((targets != IGNORED).sum()):  # the loss of no target is no number
+            loss = objective(there[:, :-1].clamp(min=0), there[:, 1:])
+            # the loss of no target is no number
+            if counted := float((batch[:, 1:] != IGNORED).sum()):
                 total[0] += loss.to(where).double() * counted
                 total[1] += counted
     finally:

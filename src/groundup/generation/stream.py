@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from groundup.errors import GenerationError, TokenizerError
+from groundup.machine.kinds import to_device
 from groundup.models.registry import Model, cache_for, hidden_states
 from groundup.models.sampling import next_token
 from groundup.tokenizers.base import Tokenizer
@@ -122,7 +123,7 @@ def stream_tokens(
     """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(settings.seed)
-    context = tokens[:, -model.block_size :].to(device)
+    context = to_device(tokens[:, -model.block_size :], device)
     was_training = model.training
     model.eval()
     cache = cache_for(model, min(model.block_size, context.size(1) + settings.length))
@@ -133,7 +134,7 @@ def stream_tokens(
                 context, cache = context[:, -model.block_size :], None
             unread = context if cache is None else context[:, cache.length :]
             logits = model.logits(hidden_states(model, unread, cache)[:, -1])[:, :vocab_size]
-            uniform = torch.rand(1, generator=generator).to(device)
+            uniform = to_device(torch.rand(1, generator=generator), device)
             token = next_token(logits, uniform, *limits)
             if (number := int(token)) in ends:
                 return

@@ -1,4 +1,4 @@
-"""Which device, precision, threads and compiler a run gets, chosen once."""
+"""Which precision, threads and compiler a run gets on its device, chosen once."""
 
 import ctypes
 import logging
@@ -14,6 +14,7 @@ import torch
 
 from groundup.errors import MachineError
 from groundup.machine.cores import usable_cores
+from groundup.machine.kinds import kind_of, module_of
 from groundup.parallel.world import World
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,6 @@ logger = logging.getLogger(__name__)
 COMPILE_PAYS_AFTER = 60.0
 CPU_INFO, CPU_TIMES = Path("/proc/cpuinfo"), Path("/proc/stat")
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # parameters of mallopt(3)
-ALONE = World()
 LARGEST_ON_THE_HEAP = 32 * 2**20  # bytes: as much as glibc allows
 
 
@@ -45,8 +45,8 @@ class Machine:
 
     @property
     def reduction_device(self) -> torch.device:
-        """The device that adds up float64 numbers: the run's CUDA GPU, or else the CPU."""
-        return self.device if self.device.type == "cuda" else torch.device("cpu")
+        """The device that adds up float64 numbers: the run's own where it can, else the CPU."""
+        return reduction_device(self.device)
 
     @property
     def product_dtype(self) -> torch.dtype:
@@ -54,82 +54,9 @@ class Machine:
         return getattr(torch, self.precision)
 
 
-def choose_device(name: str, world: World = ALONE) -> torch.device:
-    """Choose where to compute: `auto` takes the first of cuda, mps and cpu that computes rightly.
-
-    Several processes take a GPU each, or all the CPU.
-
-    Args:
-        name: auto, cpu, cuda, cuda:N or mps.
-        world: The processes that share the run.
-
-    Raises:
-        MachineError: The device that is named isn't here, computes wrongly, or isn't one that
-            several processes can share; or there are fewer GPUs than processes.
-    """
-    if world.size > 1:
-        name = _shared_device(name, world)
-    candidates = ["cuda", "mps"] if name == "auto" else [] if name == "cpu" else [name]
-    for candidate in candidates:
-        problem = _problem_with(candidate)
-        if problem is None:
-            return torch.device(f"cuda:{world.local_rank}" if candidate == "cuda" else candidate)
-        if name != "auto":
-            raise MachineError(
-                f"device {name} can't be used: {problem}. Choose auto, cpu, cuda, cuda:N or mps, "
-                "as with --train.device cpu"
-            )
-    return torch.device("cpu")
-
-
-def _shared_device(name: str, world: World) -> str:
-    """The device that each of several processes takes: cuda, its own GPU, or cpu.
-
-    The GPU is made this process's own before anything else is done with one, because what is done
-    with `cuda` before that takes memory of the first GPU.
-
-    Raises:
-        MachineError: The device that is named is a single one, or there are too few GPUs.
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise MachineError(
-            f"device {name} can't be shared by {world.size} processes: each takes the GPU of its "
-            "own number, or all take the CPU. Choose auto, cuda or cpu"
-        )
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "cpu" or not gpus:
-        return "cpu" if name == "auto" else name  # not mps: gloo doesn't reduce its tensors
-    if world.local_size > gpus:
-        raise MachineError(
-            f"{world.local_size} processes on a machine with {gpus} of the GPUs that each needs "
-            f"for itself: start {gpus} (--nproc-per-node {gpus}), or choose --train.device cpu"
-        )
-    torch.cuda.set_device(world.local_rank)
-    return "cuda"
-
-
-def _problem_with(name: str) -> str | None:
-    """Why a device can't be trusted: it is absent, fails, or computes otherwise than a CPU."""
-    try:
-        device = torch.device(name)
-        available = {
-            "cpu": True,
-            "cuda": torch.cuda.is_available(),
-            "mps": torch.backends.mps.is_available(),
-        }
-        if not available.get(device.type, False):
-            return (
-                f"this machine has no {device.type}"
-                if device.type in available
-                else "groundup doesn't know it"
-            )
-        square = torch.linspace(-1, 1, 64 * 64).view(64, 64)
-        there = square.to(device)
-        if not torch.allclose((there @ there).cpu(), square @ square, atol=1e-3):
-            return "its matrix product differs from the CPU's"
-    except RuntimeError as error:
-        return str(error).splitlines()[0][:100]
-    return None
+def reduction_device(device: torch.device) -> torch.device:
+    """Return what adds up float64 numbers for a device: itself where it can, else the CPU."""
+    return device if kind_of(device).has_float64 else torch.device("cpu")
 
 
 def choose_precision(name: str, device: torch.device) -> str:
@@ -139,11 +66,11 @@ def choose_precision(name: str, device: torch.device) -> str:
         MachineError: The device doesn't have the precision that is named.
     """
     if name != "auto":
-        if name == "float64" and device.type == "mps":
+        if name == "float64" and not kind_of(device).has_float64:
             raise MachineError(
-                "precision float64 doesn't exist on mps: train with --train.device cpu"
+                f"precision float64 doesn't exist on {device.type}: train with --train.device cpu"
             )
-        if name == "bfloat16" and device.type != "mps" and not _has_bfloat16(device):
+        if name == "bfloat16" and can_tell_bfloat16(device) and not _has_bfloat16(device):
             logger.warning(
                 f"{processor(device)} has no units for bfloat16 that groundup knows of: such "
                 "products are slow here, and float32 would be faster"
@@ -154,8 +81,8 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 def processor(device: torch.device) -> str:
     """Return the name of what computes: a GPU, or the model of the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+    if kind_of(device).counts_memory:
+        return module_of(device).get_device_name(device)
     lines = CPU_INFO.read_text("utf-8", errors="replace") if CPU_INFO.is_file() else ""
     named = re.search(r"^model name\s*: *(.+)$", lines, re.MULTILINE)
     return named[1] if named else platform.processor() or platform.machine()
@@ -163,9 +90,14 @@ def processor(device: torch.device) -> str:
 
 def _has_bfloat16(device: torch.device) -> bool:
     """Whether a device has units for bfloat16 products."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if enough := kind_of(device).bfloat16_from:
+        return module_of(device).get_device_capability(device) >= enough
     return device.type == "cpu" and _cpu_has_bfloat16()
+
+
+def can_tell_bfloat16(device: torch.device) -> bool:
+    """Whether groundup knows how to ask a device for units for bfloat16 products."""
+    return device.type == "cpu" or kind_of(device).bfloat16_from is not None
 
 
 def _cpu_has_bfloat16() -> bool:
@@ -179,7 +111,7 @@ def _cpu_has_bfloat16() -> bool:
 def choose_compile(name: str, device: torch.device, expected_seconds: float) -> bool:
     """Choose whether a run compiles its model.
 
-    `auto` compiles on CUDA, and on a CPU if the run is long enough to save time by it.
+    `auto` compiles on a GPU of CUDA, and on a CPU if the run is long enough to save time by it.
 
     Args:
         name: auto, on or off.
@@ -188,7 +120,7 @@ def choose_compile(name: str, device: torch.device, expected_seconds: float) -> 
     """
     if name != "auto":
         return name == "on"
-    if device.type == "cuda":
+    if kind_of(device).compiles:
         return True
     long_enough = expected_seconds > COMPILE_PAYS_AFTER
     return device.type == "cpu" and long_enough and has_compiler()

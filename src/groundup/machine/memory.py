@@ -1,4 +1,4 @@
-"""Counts memory: torch's own count on a CUDA GPU, else the resident memory of the process."""
+"""Counts memory: torch's own count where it has one, else the resident memory of the process."""
 
 import os
 import sys
@@ -6,6 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+
+from groundup.machine.kinds import kind_of, module_of, wait_for
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 UNIFIED, LIMIT = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
@@ -16,8 +18,8 @@ def forget_peak(device: torch.device) -> None:
 
     On a CPU without Linux's /proc nothing changes.
     """
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    if kind_of(device).counts_memory:
+        module_of(device).reset_peak_memory_stats(device)
     else:
         with suppress(OSError):
             CLEAR.write_text("5", "ascii")  # proc(5): resets the high water mark
@@ -25,9 +27,9 @@ def forget_peak(device: torch.device) -> None:
 
 def peak(device: torch.device) -> int:
     """Return the largest number of bytes in use at once since `forget_peak` was called."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device)
+    if kind_of(device).counts_memory:
+        wait_for(device)
+        return module_of(device).max_memory_allocated(device)
     with suppress(OSError, StopIteration):  # no /proc, or a sandbox that shows less of it
         return _kibibytes(STATUS, "VmHWM")
     import resource  # not on Windows
@@ -38,9 +40,9 @@ def peak(device: torch.device) -> int:
 
 def available(device: torch.device) -> int:
     """Return the bytes that this process could have in all: those that it holds and free ones."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device)
+    if kind_of(device).counts_memory:
+        free, _ = module_of(device).mem_get_info(device)
+        return free + module_of(device).memory_reserved(device)
     if not UNIFIED.exists():
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     whole = _kibibytes(UNIFIED, "MemAvailable") + _kibibytes(STATUS, "VmRSS")
@@ -51,7 +53,8 @@ def available(device: torch.device) -> int:
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an exception says that memory ran out, on a GPU or a CPU."""
     is_one = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return is_one or "can't allocate memory" in str(error)
+    said = "can't allocate memory", "CUDA error: out of memory"  # where no class says so
+    return is_one or any(words in str(error) for words in said)
 
 
 def _kibibytes(file: Path, key: str) -> int:

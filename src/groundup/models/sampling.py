@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from groundup.machine.kinds import kind_of
+
 
 class LanguageModel(Protocol):
     """What `generate` needs of a model."""
@@ -58,7 +60,7 @@ def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
 
 def precise(values: Tensor) -> Tensor:
     """Return the values in float64 where the device has it, else in float32."""
-    return values.float() if values.device.type == "mps" else values.double()
+    return values.double() if kind_of(values.device).has_float64 else values.float()
 
 
 def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:

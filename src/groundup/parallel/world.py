@@ -79,7 +79,7 @@ def main_first(world: World, work: Callable[[], Result]) -> Result:
 
 
 @contextmanager
-def join_world(world: World, uses_cuda: bool) -> Iterator[None]:
+def join_world(world: World, backend: str | None) -> Iterator[None]:
     """Join the other processes of a world while the body runs; a world of one has none.
 
     At the end torch's process group can't be used any more, but stays in memory. Freeing it would
@@ -87,12 +87,13 @@ def join_world(world: World, uses_cuda: bool) -> Iterator[None]:
 
     Args:
         world: The world.
-        uses_cuda: Whether the processes compute on GPUs, each on one that it has chosen already.
+        backend: By what torch.distributed adds up tensors of the run's device: nccl or gloo. A
+            process has chosen its GPU before it comes here.
     """
     if world.size == 1:
         yield
         return
-    dist.init_process_group("nccl" if uses_cuda else "gloo")
+    dist.init_process_group(backend)
     _kept.append(dist.group.WORLD)
     try:
         yield

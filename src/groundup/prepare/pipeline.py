@@ -60,11 +60,11 @@ def prepare(preparation: Preparation, out: Path, workers: int = 0, ray: str = ""
     else:
         with explained(out):
             (out / WORK).mkdir(parents=True, exist_ok=True)
-        with _locked(out), runner(workers, ray) as run:
-            if not (out / INDEX).is_file():  # another process may have come first
-                # a path is of this machine
-                plan = plan_in(out, preparation, run_here if ray else run)
-                _prepare(out, plan, run, workers or usable_cores())
+            with _locked(out), runner(workers, ray) as run:
+                if not (out / INDEX).is_file():  # another process may have come first
+                    # a path is of this machine
+                    plan = plan_in(out, preparation, run_here if ray else run)
+                    _prepare(out, plan, run, workers or usable_cores())
     shutil.rmtree(out / WORK, ignore_errors=True)
     return open_folder(out)
 

@@ -198,6 +198,8 @@ def explained(out: Path) -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:  # a reader has gone: nothing was refused
+        raise
     except OSError as error:
         remedy = "What is done is kept: make room, and run the same command again to go on"
         raise CorpusError(f"can't write into {out}: {error.strerror or error}. {remedy}") from error

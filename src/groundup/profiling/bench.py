@@ -1,13 +1,12 @@
 """What a recipe's training step reaches on this machine, and where its time goes."""
 
 import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from groundup.machine import memory
+from groundup.machine.timing import now, timed
 from groundup.profiling.operations import matmul_peak, operations_per_token
 from groundup.training.facts import parameter_counts
 from groundup.training.trainer import PhaseClock, Trainer
@@ -97,22 +96,6 @@ def describe_model(trainer: Trainer) -> str:
     adapters = f", LoRA of rank {trainer.recipe.lora.rank}" if trainer.recipe.lora.rank else ""
     shape = f"{model.n_layer} x {model.n_head} x {model.n_embd}"
     return f"{model.architecture} {shape}, context {model.block_size}{adapters}"
-
-
-def timed(work: Callable[[], object], device: torch.device) -> float:
-    """Do some work, and return the seconds until it is done, on the device too."""
-    started = now(device)
-    work()
-    return now(device) - started
-
-
-def now(device: torch.device) -> float:
-    """Read a monotonic clock in seconds, once a device has done all its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-    return time.perf_counter()
 
 
 class Stopwatch(PhaseClock):

@@ -10,9 +10,10 @@ from groundup.console import messages_to
 from groundup.data.dataset import Dataset
 from groundup.machine import device as machines
 from groundup.machine import memory
+from groundup.machine.timing import timed
 from groundup.models.config import largest_divisor
 from groundup.parallel.world import World
-from groundup.profiling.bench import Bench, bench, describe_model, timed
+from groundup.profiling.bench import Bench, bench, describe_model
 from groundup.profiling.operations import operations_per_token
 from groundup.recipes.schema import Recipe
 from groundup.training.costs import Costs

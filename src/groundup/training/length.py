@@ -4,13 +4,12 @@ import json
 import logging
 import math
 import statistics
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 from groundup.checkpoints.lifecycle import publish, step_folder
 from groundup.generation.stream import SamplingSettings, write_text
+from groundup.machine.timing import timed
 from groundup.recipes.schema import Recipe
 from groundup.runs.folder import scratch_folder
 from groundup.training.costs import Costs, TimeBudget
@@ -88,15 +87,16 @@ def measure_reports(trainer: Trainer, step_seconds: float) -> Costs:
         trainer: A trainer that has done a step, so that its optimizers have their state.
         step_seconds: The seconds of a step.
     """
+    device = trainer.machine.device
     with trainer.uncompiled():
-        evaluation = seconds_of(trainer.measure_losses)
+        evaluation = timed(trainer.measure_losses, device)
         tasks = tuple(
             (seconds_of_scores(trainer, each), each.every) for each in trainer.evaluations
         )
         sample = checkpoint = 0.0
         if trainer.session.world.is_main:
-            sample = seconds_of(partial(write_sample, trainer))
-            checkpoint = seconds_of(partial(write_checkpoint, trainer))
+            sample = timed(partial(write_sample, trainer), device)
+            checkpoint = timed(partial(write_checkpoint, trainer), device)
     every = trainer.recipe.eval.every
     return Costs(step_seconds, evaluation, sample, checkpoint, every, tasks)
 
@@ -106,7 +106,7 @@ def seconds_of_scores(trainer: Trainer, evaluation: PeriodicEvaluation) -> float
     requests = evaluation.requests
     some = requests[:: max(1, len(requests) // SCORED_ITEMS)]
     place = trainer.model, trainer.session.world, trainer.machine.reduction_device
-    seconds = seconds_of(partial(replace(evaluation, requests=some).run, *place))
+    seconds = timed(partial(replace(evaluation, requests=some).run, *place), trainer.machine.device)
     return seconds * len(requests) / len(some)
 
 
@@ -132,11 +132,5 @@ def write_checkpoint(trainer: Trainer) -> None:
 
 def times_of_steps(trainer: Trainer, count: int) -> list[float]:
     """Measure the seconds of so many steps, each on a batch of its own."""
-    return [seconds_of(partial(trainer.train_step, step)) for step in range(count)]
-
-
-def seconds_of(work: Callable[[], object]) -> float:
-    """Measure the seconds that some work takes, by a monotonic clock."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+    device = trainer.machine.device
+    return [timed(partial(trainer.train_step, step), device) for step in range(count)]

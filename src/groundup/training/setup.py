@@ -22,6 +22,7 @@ from groundup.data.loader import Loader
 from groundup.errors import RecipeError, RunError
 from groundup.files import HERE, located
 from groundup.machine import device as machines
+from groundup.machine.choice import choose_device
 from groundup.machine.device import Machine
 from groundup.models.lora import adapt
 from groundup.models.registry import Model, build
@@ -364,7 +365,7 @@ def choose_machine(recipe: Recipe, dataset: Dataset, world: World) -> tuple[Reci
     tokens = recipe.tokens_per_step * section.steps or section.epochs * dataset.training_tokens
     operations = 6 * recipe.parameter_count(dataset.tokenizer.vocab_size) * tokens
     seconds = 60 * section.minutes or operations / CPU_OPERATIONS_PER_SECOND
-    device = machines.choose_device(section.device, world)
+    device = choose_device(section.device, world)
     resolved = replace(
         section,
         device=device.type if section.device == "auto" else section.device,

@@ -20,6 +20,7 @@ from groundup.evaluation.units import bits_per_byte
 from groundup.evaluation.validation import mean_loss
 from groundup.generation.stream import SamplingSettings, encode_prompt, stream_text
 from groundup.machine.device import Machine
+from groundup.machine.kinds import to_device
 from groundup.models.registry import Model
 from groundup.optim.schedules import Schedule
 from groundup.parallel.sharding import synchronise_only_if
@@ -163,7 +164,7 @@ class Trainer:
         clock.begin("optimizer")
         norm = self.clip_gradients()
         # here alone a step waits for its device
-        loss, batch_hash, stop, gradient_norm = *totals.tolist(), norm.item()
+        loss, batch_hash, stop, gradient_norm = torch.cat([totals, norm.to(totals)[None]]).tolist()
         self.asked_to_stop = stop > 0
         check_finite(step, loss, gradient_norm, self.recipe.optim)  # before the weights see a NaN
         for optimizer in self.optimizers:
@@ -184,7 +185,7 @@ class Trainer:
             stop: [3] float64.
         """
         world, micro_steps = self.session.world, self.loader.micro_steps
-        totals = torch.zeros(3, dtype=torch.float64, device=self.machine.reduction_device)
+        losses, hashes = [], 0
         for micro_step in range(micro_steps):
             clock.begin("data")
             tokens, batch_hash = self.loader.take(step, micro_step)
@@ -194,10 +195,12 @@ class Trainer:
                 loss = self.objective(tokens[:, :-1], tokens[:, 1:]) / micro_steps
                 clock.begin("backward")
                 loss.backward()
-            totals[0] += loss.detach().to(totals.device).double() / world.size
-            totals[1] += batch_hash
-        totals[2] = float(self.session.stop.signal)
-        return world.sum(totals)
+            losses.append(loss.detach())
+            hashes += batch_hash
+        where = self.machine.reduction_device
+        mean = torch.stack(losses).to(where).double().sum() / world.size
+        others = torch.tensor([hashes, self.session.stop.signal], dtype=torch.float64)
+        return world.sum(torch.cat([mean[None], to_device(others, where)]))
 
     def clip_gradients(self) -> Tensor:
         """Scale the gradients down to the recipe's largest norm, and return the norm before."""

@@ -21,6 +21,7 @@ from groundup.checkpoints.layouts.config_json import layout_of
 from groundup.checkpoints.layouts.gpt2 import DROPOUTS
 from groundup.generation import stream
 from groundup.machine.device import has_compiler
+from groundup.machine.kinds import kind_of
 from groundup.machine.memory import is_out_of_memory
 from groundup.models import correspondence
 from groundup.models.gpt2 import GPT2
@@ -251,7 +252,7 @@ def _error_of_norm(norm: nn.Module, inputs: tuple[Tensor], output: Tensor) -> fl
 
 def compiled_is_eager(tested: ModelUnderTest) -> Iterator[Measurement]:
     """Compare the model's logits and gradients, compiled as in training, with uncompiled ones."""
-    if tested.device.type != "cuda" and not has_compiler():
+    if not (kind_of(tested.device).compiles or has_compiler()):
         reason = "this machine has no C++ compiler (g++ or clang++): training isn't compiled here"
         raise Skipped(reason)
     expected, model = outcome(tested.copied(), tested.tokens()), tested.copied()
