@@ -102,7 +102,15 @@ class Held(torch.Tensor):
     def __torch_dispatch__(
         cls, operation: Any, _types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return run_on_cpu(operation, *args, **(kwargs or {}))
+        if not torch.is_inference_mode_enabled():
+            return run_on_cpu(operation, *args, **(kwargs or {}))
+        # In this mode torch doesn't take composed operations apart. What is made in it can't be a
+        # view of a parameter, as memory of other devices can.
+        found = operation.decompose(*args, **(kwargs or {}))
+        if found is not NotImplemented:
+            return found
+        with torch.inference_mode(mode=False):
+            return run_on_cpu(operation, *args, **(kwargs or {}))
 
 
 def run_on_cpu(operation: Any, *args: Any, **kwargs: Any) -> Any:
@@ -161,7 +169,7 @@ def make(operation: Any, *args: Any, **kwargs: Any) -> Held:
 def copy(target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
     """Copy between devices, or within one."""
     if not isinstance(source, Held):
-        if source.dim() and not (non_blocking and is_pinned(source)):
+        if not (non_blocking and is_pinned(source)):
             waits["copy to the device"] += 1
     elif not isinstance(target, Held):
         waits["copy to the CPU"] += 1
@@ -252,6 +260,8 @@ def register() -> None:
     every = torch.library.Library("_", "IMPL")
     every.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
     ours = torch.library.Library("aten", "IMPL")
+    # torch.tensor goes past Python
+    ours.impl("_copy_from", lambda source, target, *how: copy(target, source, *how), "PrivateUse1")
     for name in MAKERS:
         ours.impl(name, partial(make, _operation(name)[0]), "PrivateUse1")
     registered.extend((every, ours))
@@ -307,11 +317,13 @@ def _sum_in_float32(library: torch.library.Library, name: str) -> None:
     """Let autocast compute the results of an operation in float32, if it isn't told a dtype."""
     operation, key = _operation(name)
 
-    def call(first: Any, *args: Any, **kwargs: Any) -> Any:
-        if _is_cast(first) and kwargs.get("dtype") is None:
-            kwargs["dtype"] = torch.float32
+    place = [each.name for each in operation._schema.arguments].index("dtype")
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        args, dtype = args[:place], args[place] if len(args) > place else kwargs.get("dtype")
+        kwargs["dtype"] = torch.float32 if dtype is None and _is_cast(args[0]) else dtype
         with torch._C._ExcludeDispatchKeyGuard(key):
-            return operation(first, *args, **kwargs)
+            return operation(*args, **kwargs)
 
     library.impl(name, call, "AutocastPrivateUse1")
 
