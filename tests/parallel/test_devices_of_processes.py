@@ -29,6 +29,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(torch.Tensor, "to", to)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: events.append(f"set {device}"))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _number: "a card")
     monkeypatch.setattr(torch.distributed, "init_process_group", meet)
     monkeypatch.chdir(tmp_path)
     write_text(tmp_path)

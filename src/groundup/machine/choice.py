@@ -38,6 +38,7 @@ def choose_device(name: str, world: World = ALONE) -> torch.device:
         own = f"{candidate}:{world.local_rank}" if candidate in gpus else candidate
         problem = _problem_with(own)
         if problem is None:
+            _compare_cards(own, world)
             return torch.device(own)
         if name != "auto":
             raise MachineError(
@@ -82,6 +83,22 @@ def _shared_kind(name: str, world: World) -> str:
 def is_there(kind: str) -> bool:
     """Return whether torch finds a device of a kind: cuda, mps or cpu."""
     return module_of(kind).is_available()
+
+
+def _compare_cards(name: str, world: World) -> None:
+    """Say so if a machine has several GPUs of other names than the one that is taken."""
+    kind, _, taken = name.partition(":")
+    if not KINDS[kind].has_many:
+        return
+    module = module_of(kind)
+    names = [module.get_device_name(number) for number in range(module.device_count())]
+    if len(set(names)) == 1:
+        return
+    listed = ", ".join(f"{kind}:{number} is {each}" for number, each in enumerate(names))
+    if world.size > 1:
+        _warn_once(f"the GPUs differ ({listed}): each step takes as long as the slowest one")
+    else:
+        _warn_once(f"{kind}:{taken or 0} computes ({listed}): --train.device takes another one")
 
 
 def _problem_with(name: str) -> str | None:

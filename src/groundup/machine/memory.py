@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from groundup.machine.kinds import kind_of, module_of, wait_for
+from groundup.machine.kinds import KINDS, kind_of, module_of, wait_for
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 UNIFIED, LIMIT = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
@@ -48,6 +48,19 @@ def available(device: torch.device) -> int:
     whole = _kibibytes(UNIFIED, "MemAvailable") + _kibibytes(STATUS, "VmRSS")
     limit = LIMIT.read_text("ascii").strip() if LIMIT.exists() else "max"
     return whole if limit == "max" else min(whole, int(limit))
+
+
+def held_by_others() -> tuple[int, int] | None:
+    """Return the bytes of this process's GPU that others hold, and all its bytes.
+
+    None where no GPU is in use whose memory torch counts. What the driver needs counts as held.
+    """
+    for name, kind in KINDS.items():
+        module = module_of(name)
+        if kind.counts_memory and module.is_available() and module.is_initialized():
+            free, everything = module.mem_get_info()
+            return max(0, everything - free - module.memory_reserved()), everything
+    return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from groundup.errors import OutOfMemoryError, TrainingError
-from groundup.machine.memory import is_out_of_memory
+from groundup.machine.memory import held_by_others, is_out_of_memory
 from groundup.models.config import largest_divisor
 from groundup.parallel.world import World
 from groundup.recipes.schema import Recipe
 
+LITTLE = 2**30  # bytes: as much as the driver and small programs take
 FULL = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -63,8 +64,17 @@ def explain_out_of_memory(
         raise OutOfMemoryError(
             f"out of memory with {rows} sequences of block_size = {model.block_size} at once "
             f"through n_layer = {model.n_layer}, n_embd = {model.n_embd}. "
-            f"{_advise_less(recipe, largest_divisor(share, rows // 2), resumes)}"
+            f"{_advise_less(recipe, largest_divisor(share, rows // 2), resumes)}{_others()}"
         ) from error
+
+
+def _others() -> str:
+    """What other processes hold of the GPU, if that is much."""
+    held, everything = held_by_others() or (0, 0)
+    if held < LITTLE:
+        return ""
+    what = f"{held / 2**30:.1f} of its {everything / 2**30:.1f} GiB"
+    return f". Other processes hold {what} (nvidia-smi lists them): end them, or wait for them"
 
 
 def _advise_less(recipe: Recipe, fewer: int, resumes: bool) -> str:
