@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import testgpu
 import torch
 from testgpu import NAME, register
 
@@ -29,17 +30,31 @@ ADAPTERS = {"--init": "runs/mixed", "--lora.rank": 2, "--corpus": "other.txt"}
 
 
 def prepare() -> None:
-    """Register the device, whose peak is measured on small matrices."""
+    """Register the device, whose peak is measured on small matrices, and count what it does."""
     register()
+    from groundup.cli import main
     from groundup.profiling import operations
 
     operations.GPU_PEAK_SIZE = 64
+    run = main.run
+
+    def run_and_count(words: list[str]) -> int:
+        status = run(words)
+        Path("operations.txt").write_text(str(testgpu.operations.total()), "ascii")
+        return status
+
+    main.run = run_and_count
 
 
 def on_device(*words: object, folder: Path) -> str:
-    """`groundup WORDS...` in a process that has the device; what it prints."""
+    """`groundup WORDS...` in a process that has the device; what it prints.
+
+    Asserts that the device did something exactly if the words name it.
+    """
     finished = groundup(*words, folder=folder, before=prepare)
     assert finished.returncode == 0, finished.stderr
+    did_something = int((folder / "operations.txt").read_text("ascii")) > 10  # it is tried first
+    assert did_something == (NAME in words or "--resume" in words)
     return finished.stdout
 
 
@@ -127,6 +142,7 @@ def test_a_plan_is_measured_on_the_device(folder: Path) -> None:
     plan = json.loads(on_device("plan", *words, "--json", folder=folder))
     assert plan["steps"] == 100
     assert plan["time"]["total"] > 0
+    assert plan["memory"]["available"] == testgpu.MEMORY
 
 
 def test_an_evaluation_and_a_comparison_are_the_cpus(folder: Path) -> None:

@@ -49,6 +49,7 @@ MAKERS = (
 INDEXES = {"aten::index.Tensor", "aten::index_put_", "aten::index_put", "aten::_index_put_impl_"}
 
 waits: Counter[str] = Counter()
+operations: Counter[str] = Counter()
 
 
 class Held(torch.Tensor):
@@ -118,6 +119,7 @@ def run_on_cpu(operation: Any, *args: Any, **kwargs: Any) -> Any:
     if operation is aten.copy_.default:
         return copy(*args, **kwargs)
     leaves = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+    operations[operation.name()] += 1
     check_devices(operation.name(), leaves)
     count_reads(operation.name(), args)
     leaves_device = torch.device(kwargs.get("device") or NAME).type != NAME
@@ -178,7 +180,9 @@ def copy(target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
 
 
 def pin_memory(tensor: Tensor, *_: Any) -> Tensor:
-    """Return a copy that is known to be pinned."""
+    """Return a copy that is known to be pinned, or the tensor itself if it is."""
+    if is_pinned(tensor):
+        return tensor
     copy = tensor.clone(memory_format=torch.contiguous_format)
     copy.pinned_for_test = True  # pyright: ignore[reportAttributeAccessIssue]
     return copy
