@@ -109,6 +109,8 @@ def test_a_run_is_loaded_by_its_path(
     with torch.no_grad():
         _, loss = model(window[:, :-1], window[:, 1:])
     assert found["loss"] == pytest.approx(loss.item(), abs=1e-5)
+    found = groundup.evaluate(loaded, "loss", corpus=str(text_file), limit=9, window=4, stride=1)
+    assert {"block_size": 4, "stride": 1}.items() <= found.to_json().items()
     with pytest.raises(
         groundup.GroundupError, match=r"there is no task nothing\. Known: hellaswag"
     ):

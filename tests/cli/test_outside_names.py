@@ -14,6 +14,7 @@ from commands import flags, groundup
 from conftest import error_line, some_text
 from groundup.cli.evaluate import evaluate
 from groundup.cli.main import app
+from sample_sources import small_tokenizer, write_rows
 from terminal import terminal
 
 LATIN = os.fsdecode(b"caf\xe9.txt")
@@ -62,6 +63,24 @@ def test_what_can_not_be_printed_is_kept(trained: Path, monkeypatch: pytest.Monk
     with pytest.raises(OSError, match="No space"):
         evaluate("it", task="loss", corpus="text.txt")
     assert len(list(kept.glob("*.json"))) == 1
+    items, each = trained / "few.jsonl", trained / "each.jsonl"
+    items.write_text('{"context": "the", "endings": [" quick", " dog;"], "label": 0}\n')
+    with pytest.raises(OSError, match="No space"):
+        evaluate("it", task="choices", file=items, per_item=each)
+    assert len(list(kept.glob("*.json"))) == 2
+    assert json.loads(each.read_text())["label"] == 0
+
+
+def test_what_can_not_be_kept_is_printed(trained: Path):
+    kept = trained / "runs" / "it" / "evaluations"
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.write_text("no folder")
+    words = ("evaluate", "it", "--task", "loss", "--corpus", "text.txt", "--json")
+    done = groundup(*words, folder=trained)
+    kept.unlink()
+    assert json.loads(done.stdout)["loss"] > 0
+    assert done.returncode == 2
+    assert "can't be kept" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -85,6 +104,8 @@ def test_a_run_on_a_name_with_markup_is_listed(trained: Path):
     assert done.returncode == 0, done.stderr
     assert "[bold]x" in done.stdout
     assert "a[/b].txt" in done.stdout
+    for task in ((), ("--task", "loss", "--corpus", "text.txt")):
+        assert "B: [bold]x" in groundup("compare", "it", "[bold]x", *task, folder=trained).stdout
     given = flags({"--corpus": LATIN, "--train.steps": 1})
     assert "UTF-8" in error_line(groundup("train", *given, "--name", "other", folder=trained))
 
@@ -96,6 +117,16 @@ def test_a_progress_bar_shows_a_name_as_it_is(trained: Path):
         assert person.end() == 0
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", person.shown)
     assert re.search(r"\[red\]x\[bold\] [━╸╺]+ +\d+/20 loss ", shown), shown
+
+
+def test_the_data_doctor_shows_a_name_as_it_is(tmp_path: Path):
+    small_tokenizer(tmp_path / "small")
+    write_rows(tmp_path / "[red]a.jsonl", ["one", "two"])
+    words = ("prepare", "[red]a.jsonl", "--tokenizer", "small", "--out", "[red]s")
+    assert groundup(*words, folder=tmp_path).returncode == 0
+    with terminal("data", "check", "[red]s", folder=tmp_path) as person:
+        assert person.end() == 0
+    assert re.search(r"\[red\]s: \d+ warning", person.shown), person.shown
 
 
 LONG = "a long prompt by position " * 20

@@ -1,5 +1,6 @@
 """One function says what a name stands for; a walk leaves hidden files out and keeps the order."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,14 @@ def test_the_files_of_a_folder_come_by_path_without_hidden_ones(tmp_path: Path):
     assert listing.describe() == "3 hidden ones (.git, a/.x, a/b/.c)"
 
 
+def test_a_folder_of_which_nothing_is_read_names_what_is_left_out(tmp_path: Path):
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "a.jpg").write_bytes(b"")
+    with pytest.raises(CorpusError, match="no text file") as refused:
+        recognise(str(tmp_path)).listing()
+    assert "Left out: 1 hidden ones (.git); 1 files that aren't text (1 .jpg)" in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("content", "kind"),
     [
@@ -112,6 +121,10 @@ def test_what_holds_no_corpus_is_not_descended_into(tmp_path: Path):
         "runs/it/samples.txt": "no",
         "gpt/model.safetensors": "",
         "gpt/README.md": "no",
+        "lora/adapter_config.json": "{}",
+        "lora/README.md": "no",
+        "words/tokenizer.json": "{}",
+        "words/merges.txt": "no",
         ".git/description": "no",
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -124,12 +137,25 @@ def test_what_holds_no_corpus_is_not_descended_into(tmp_path: Path):
     for part in (
         "2 folders of shards (half, mine)",
         "1 runs (runs/it)",
-        "1 model folders (gpt)",
+        "3 model folders (gpt, lora, words)",
         "1 hidden ones (.git)",
         "1 links to folders (elsewhere)",
         "1 links to nothing (gone.txt)",
     ):
         assert part in said
+
+
+def test_an_unreadable_file_and_a_pipe_are_named_and_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("a.txt", "locked.txt"):
+        (tmp_path / name).write_text("read")
+    os.mkfifo(tmp_path / "pipe.txt")
+    monkeypatch.setattr(os, "access", lambda path, _: path.name != "locked.txt")
+    listing = recognise(str(tmp_path)).listing()
+    assert [file.path.name for file in listing.files] == ["a.txt"]
+    assert "1 unreadable files (locked.txt)" in listing.describe()
+    assert "1 files that aren't text (1 .txt)" in listing.describe()
 
 
 def test_an_unreadable_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

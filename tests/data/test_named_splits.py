@@ -10,8 +10,9 @@ import pytest
 
 from commands import flags, groundup
 from conftest import error_line, some_text
-from groundup.data.corpora import load_corpus
+from groundup.data.corpora import load_corpus, open_corpora
 from groundup.data.shard_folder import open_folder
+from groundup.prepare import inputs
 from groundup.prepare.pipeline import prepare
 from groundup.prepare.plan import Preparation
 from sample_sources import documents_in, small_tokenizer, write_rows
@@ -33,6 +34,7 @@ NAMES = [
     ("train-00000-of-00001.parquet", "validation-00000-of-00001.parquet"),
     ("train/data.jsonl", "dev/data.jsonl"),
     ("train.jsonl", "test.jsonl"),
+    ("my_Training.jsonl", "my_Val.jsonl"),
     ("TinyStoriesV2-GPT4-train.jsonl.gz", "TinyStoriesV2-GPT4-val.jsonl.gz"),
 ]
 
@@ -62,6 +64,27 @@ def test_test_files_stay_out_where_there_is_validation(
     assert "secret" not in corpus.text + corpus.validation
     assert "more" in corpus.text
     assert "1 test files, by their names (test.jsonl)" in caplog.text
+
+
+def test_every_range_of_a_large_file_is_of_its_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = write_split(tmp_path / "mine", "train.jsonl", "valid.jsonl")
+    monkeypatch.setattr(inputs, "PART", 60)
+    assert len(inputs.find_parts(str(folder), Preparation("").reading)) > 4
+    prepare(Preparation(str(folder), str(small_tokenizer(tmp_path / "s"))), tmp_path / "out", 1)
+    assert sorted(documents_in(tmp_path / "out", "validation")) == sorted(HELD_OUT)
+
+
+def test_a_validation_corpus_stands_for_what_names_say(tmp_path: Path):
+    folder = str(write_split(tmp_path / "mine", "train.jsonl", "valid.jsonl"))
+    other = str(write_rows(tmp_path / "mine" / "other.jsonl", ["other"]))
+    [corpus] = open_corpora(folder, validation=other)
+    assert (corpus.text, corpus.validation) == ("\n".join(TRAINING), "other")
+    tokenizer = str(small_tokenizer(tmp_path / "small"))
+    prepare(Preparation(folder, tokenizer, validation_corpus=other), tmp_path / "out", 1)
+    assert sorted(documents_in(tmp_path / "out", "train")) == sorted(TRAINING)
+    assert documents_in(tmp_path / "out", "validation") == ["other"]
 
 
 def test_a_name_alone_divides_nothing_but_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
@@ -104,6 +127,8 @@ def test_shards_can_be_measured_on_another_text(tmp_path: Path):
     assert groundup(*words, "--out", "s", folder=tmp_path).returncode == 0
     given = flags({"--corpus": "s", "--data.validation-corpus": "held.jsonl", "--train.steps": 1})
     assert groundup("train", *given, folder=tmp_path).returncode == 0
+    given[given.index("held.jsonl")] = "s"
+    assert "s has shards: give a text" in error_line(groundup("train", *given, folder=tmp_path))
     out = (*words, "--validation-corpus", "held.jsonl", "--out", "t")
     assert groundup(*out, folder=tmp_path).returncode == 0
     assert sorted(documents_in(tmp_path / "t", "validation")) == sorted(HELD_OUT)
@@ -135,10 +160,11 @@ def test_the_number_of_shards_is_a_function_of_the_documents(
     tokenizer, found = str(small_tokenizer(tmp_path / "small")), []
     for source in [*sources, tmp_path / "many"]:
         out = tmp_path / f"out-{source.name}"
-        prepare(Preparation(str(source), tokenizer), out, 1)
+        prepare(Preparation(str(source), tokenizer, validation=0.4), out, 1)
         folder = open_folder(out)
-        found.append((folder.fingerprint, len(folder.shards["train"])))
-        sizes = [len(shard.tokens) for shard in folder.shards["train"]]
-        assert np.mean(sizes) == pytest.approx(2000, rel=0.2)
+        found.append((folder.fingerprint, *map(len, folder.shards.values())))
+        for shards in folder.shards.values():
+            sizes = [len(shard.tokens) for shard in shards]
+            assert np.mean(sizes) == pytest.approx(2000, rel=0.2)
     assert len(set(found)) == 1
-    assert found[0][1] > 2
+    assert min(found[0][1:]) > 1

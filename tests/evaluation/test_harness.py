@@ -4,6 +4,7 @@ line against it.
 
 import json
 import os
+import string
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from conftest import model_of, perturb
 from groundup.checkpoints import model_folder
 from groundup.hub.cache import cache_folder
 from groundup.models.config import GPTConfig
+from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.gpt2 import gpt2_tokenizer
 from groundup.tokenizers.train import learn_tokenizer
 from invented_items import invented, small_model, tokenizer, write_items
@@ -31,17 +33,15 @@ TASK = Path(__file__).parent / "harness_task"
 MEASURES = ("acc", "acc_norm", "acc_bytes")
 
 
-def harness(folder: Path) -> tuple[dict[int, dict[str, Any]], dict[str, float]]:
-    """What the harness finds with `model` and `items.jsonl`: each item by its `ind`, and the
-    accuracies.
-    """
+def run_harness(folder: Path, **more: Any) -> "subprocess.CompletedProcess[str]":
+    """Let the harness score `model` on `items.jsonl`, with these arguments of its model class."""
     offline = {
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
         "HF_DATASETS_CACHE": str(folder / "datasets"),
     }
-    finished = subprocess.run(
-        [sys.executable, str(TASK / "run.py")],
+    return subprocess.run(
+        [sys.executable, str(TASK / "run.py"), json.dumps(more)],
         cwd=folder,
         env=os.environ | offline,
         capture_output=True,
@@ -49,13 +49,20 @@ def harness(folder: Path) -> tuple[dict[int, dict[str, Any]], dict[str, float]]:
         timeout=550,
         check=False,
     )
+
+
+def harness(folder: Path, **more: Any) -> tuple[dict[int, dict[str, Any]], dict[str, float]]:
+    """What the harness finds with `model` and `items.jsonl`: each item by its `ind`, and the
+    accuracies.
+    """
+    finished = run_harness(folder, **more)
     assert finished.returncode == 0, finished.stderr[-3000:]
     found = json.loads(finished.stdout.splitlines()[-1])
     accuracies = {measure: found["results"][f"{measure},none"] for measure in MEASURES}
     return {sample["doc"]["ind"]: sample for sample in found["samples"]}, accuracies
 
 
-def assert_agreement(folder: Path, count: int, within: float) -> dict[str, Any]:
+def assert_agreement(folder: Path, count: int, within: float, **more: Any) -> dict[str, Any]:
     """`groundup evaluate` and the harness, on `model` and `items.jsonl`, find the same; what
     groundup printed.
     """
@@ -63,7 +70,7 @@ def assert_agreement(folder: Path, count: int, within: float) -> dict[str, Any]:
     finished = groundup("evaluate", "model", *flags, "--per-item", "each.jsonl", folder=folder)
     assert finished.returncode == 0, finished.stderr
     ours = [json.loads(line) for line in (folder / "each.jsonl").read_text("utf-8").splitlines()]
-    theirs, accuracies = harness(folder)
+    theirs, accuracies = harness(folder, **more)
     assert len(ours) == len(theirs) == count
     worst = 0.0
     for line in ours:
@@ -109,6 +116,22 @@ def test_invented_items_with_brackets_and_titles(
     write_items(tmp_path / "items.jsonl", items[:120])
     printed = assert_agreement(tmp_path, 120, within)
     assert (printed["cut"]["harness"] > 20) == (block_size == 40)
+
+
+def test_characters_need_a_token_to_begin_with(tmp_path: Path):
+    """As docs/interop.md says: without one the harness refuses them, with any it agrees."""
+    items = invented(20, seed=4)
+    write_items(tmp_path / "items.jsonl", items)
+    characters = CharacterTokenizer(string.printable + json.dumps(items, ensure_ascii=False) + "Č")
+    config = GPTConfig(
+        block_size=512, vocab_size=characters.vocab_size, n_layer=1, n_head=2, n_embd=16
+    )
+    torch.manual_seed(1337)
+    model = model_of("gpt2", config).double()
+    perturb(model, seed=0, scale=0.1)
+    model_folder.save(tmp_path / "model", model.eval(), characters)
+    assert "'None' is not an instance of 'Sequence'" in run_harness(tmp_path).stderr
+    assert_agreement(tmp_path, 20, 1e-9, prefix_token_id=0)
 
 
 @pytest.mark.parametrize(("tokens", "count"), [("learned from the items", 500), ("GPT-2's", 25)])

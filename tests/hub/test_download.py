@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -113,6 +114,14 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(CONTENT)))
         self.end_headers()
         self.wfile.write(CONTENT)
+
+    def elsewhere(self, first: int) -> None:
+        """As many bytes as were asked for, from the beginning."""
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes 0-{first - 1}/{len(CONTENT)}")
+        self.send_header("Content-Length", str(len(CONTENT) - first))
+        self.end_headers()
+        self.wfile.write(CONTENT[: len(CONTENT) - first])
 
     def send_content(self, content: bytes, first: int, send: int | None = None) -> None:
         """An answer that announces all from `first`, and sends it, or just `send` bytes of it."""
@@ -300,7 +309,13 @@ def test_a_damaged_shakespeare_is_named_by_the_command(cli: Cli, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("how", "complaint"), [("endless", "of unknown length"), ("login", "answers with a web page")]
+    ("how", "complaint"),
+    [
+        ("endless", "of unknown length"),
+        ("login", "answers with a web page"),
+        ("longer", "another file answers there"),
+        ("elsewhere", "the server sent: bytes 0-"),
+    ],
 )
 def test_what_is_no_rest_of_the_file_is_refused_before_a_byte_is_kept(
     how: str, complaint: str, server: Server, cache: Path
@@ -313,6 +328,14 @@ def test_what_is_no_rest_of_the_file_is_refused_before_a_byte_is_kept(
         fetch(remote(server, how), timeout=0.3)
     assert part.read_bytes() == CONTENT[: len(CONTENT) // 2]
     assert fetch(remote(server, "good")).read_bytes() == CONTENT
+
+
+def test_a_web_page_is_no_beginning_of_a_file_but_a_file_of_its_own(server: Server, cache: Path):
+    with pytest.raises(CorpusError, match="answers with a web page"):
+        fetch(remote(server, "login"))
+    assert files(cache) == {}
+    page = replace(remote(server, "login"), path="room/page.html")
+    assert fetch(page).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_it_never_jumps(schedule: Schedule) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_by_hand(shape: str) -> None:
     """Warm-up over 4 steps to 1.0, then 8 steps down to 0.2."""
-    schedule = Schedule(shape, peak=1.0, floor=0.2, warmup_steps=4, steps=12)
+    schedule = Schedule(shape, peak=1.0, floor=0.2, warmup_steps=4, steps=12, decay_share=1.0)
     assert [schedule.at(step) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     halfway, quarter = {
         "cosine": (0.6, 0.6 + 0.4 / math.sqrt(2)),
@@ -152,6 +152,12 @@ def test_of_takes_every_field_of_the_recipe() -> None:
         "linear", 0.5, 0.05, warmup_steps=7, steps=40, decay_share=0.25
     )
     assert Schedule.of(replace(section, schedule="constant"), 40).shape == "constant"
+
+
+def test_what_python_leaves_out_is_as_a_recipe_leaves_it_out() -> None:
+    section = OptimSection(schedule="wsd")
+    rates_of_it = section.learning_rate, section.min_learning_rate
+    assert Schedule("wsd", *rates_of_it, section.warmup_steps, 400) == Schedule.of(section, 400)
 
 
 def test_apply_sets_every_group() -> None:

@@ -50,6 +50,25 @@ def test_two_short_documents_are_one_for_each_split(tmp_path: Path):
         assert [len(documents_in(out, split)) for split in ("train", "validation")] == [1, 1]
 
 
+def test_what_a_folder_has_besides_texts_is_said(tmp_path: Path):
+    small_tokenizer(tmp_path / "small")
+    for name in ("mine/book.txt", "mine/.git/x.txt", "mine/half/.work/plan.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("a word\n\nanother")
+    done = groundup("prepare", "mine", "--out", "o", "--tokenizer", "small", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = "left out of mine: 1 hidden ones (.git); 1 folders of shards (half)"
+    assert said in done.stderr
+
+
+def test_the_share_for_validation_is_in_python_as_on_the_command_line():
+    """A corpus of the web has so many documents that few of them measure enough."""
+    for source in ("fineweb-edu", "openwebtext", "hf://datasets/a/b"):
+        assert Preparation(source).validation == 0.001
+        assert Preparation(source, validation=0.1).validation == 0.1
+    assert Preparation("mine.txt").validation == 0.1
+
+
 def test_what_is_printed_to_do_next_can_be_done(tmp_path: Path):
     """The printed command is run as it is; where none would succeed none is printed."""
     small_tokenizer(tmp_path / "small")
@@ -153,6 +172,8 @@ def test_without_an_end_of_text_a_newline_separates_and_that_is_said(tmp_path: P
     done = groundup(*words, "out", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "newlines separate documents" in done.stderr
+    words_of = ("prepare", "a.jsonl", "--tokenizer", "characters", "--out", "of-characters")
+    assert "newlines separate" not in groundup(*words_of, folder=tmp_path).stderr
     newline = load_tokenizer(folder).encode("\n")[0]
     assert open_folder(tmp_path / "out").shards["train"][0].tokens[0] == newline
     edited_tokenizer(small_tokenizer(tmp_path / "other"), None, newline=False)

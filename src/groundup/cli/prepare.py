@@ -53,11 +53,10 @@ def prepare_corpus(
         hellaswag: HellaSwag's validation items, not to learn from; the cache's if left out.
         ray: Work on the Ray cluster at this address instead; `auto` finds one here.
     """
-    from groundup.prepare.pipeline import Preparation, default_validation, prepare
+    from groundup.prepare.pipeline import Preparation, prepare
 
     _check(workers, hellaswag)
-    share = default_validation(source) if validation is None else validation
-    replace_errors, how = encoding_errors == "replace", (seed, share, deduplicate, tokens)
+    replace_errors, how = encoding_errors == "replace", (seed, validation, deduplicate, tokens)
     more = *how, validation_corpus, separator
     preparation = Preparation(source, tokenizer, sample, column, replace_errors, *more)
     folder = prepare(preparation, out, workers, ray)

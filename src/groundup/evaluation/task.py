@@ -7,7 +7,7 @@ its own JSON, lines and tables, so the command line and training treat all tasks
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
@@ -208,6 +208,9 @@ def evaluate(
     file: Path | None = None,
     limit: int | None = None,
     batch_size: int = 8,
+    convention: str = "both",
+    stride: int | None = None,
+    window: int | None = None,
 ) -> Result:
     """Score a model at a task, as `groundup evaluate` does.
 
@@ -219,6 +222,9 @@ def evaluate(
         file: A file of items, where a task has items.
         limit: How many items, tokens or characters are read at most; None reads all.
         batch_size: How many items or windows are computed together.
+        convention: For HellaSwag, completion, harness or both.
+        stride: For the loss, tokens from one window to the next; None takes half a window.
+        window: For the loss, tokens of a window; None takes the context, up to 2,048.
 
     Returns:
         What was found; `to_json()` gives its numbers.
@@ -230,7 +236,8 @@ def evaluate(
     """
     if task not in TASKS:
         raise EvaluationError(f"there is no task {task}. Known: {', '.join(TASKS)}")
-    settings = Settings(limit, batch_size, file, corpus=corpus, column=column)
+    of_items = Settings(limit, batch_size, file, convention=convention)
+    settings = replace(of_items, corpus=corpus, stride=stride, column=column, window=window)
     named = NamedModel.of(loaded, loaded.title)
     return open_task(task, settings).evaluate(named, lambda _what, _total: lambda _done: None)
 

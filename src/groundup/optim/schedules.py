@@ -31,7 +31,7 @@ class Schedule:
     floor: float
     warmup_steps: int
     steps: int
-    decay_share: float = 1.0
+    decay_share: float = OptimSection.decay_share
 
     @classmethod
     def of(cls, section: OptimSection, steps: int) -> "Schedule":

@@ -69,11 +69,6 @@ def prepare(preparation: Preparation, out: Path, workers: int = 0, ray: str = ""
     return open_folder(out)
 
 
-def default_validation(source: str) -> float:
-    """Give the default share of documents for validation, which is smaller for hub datasets."""
-    return 0.001 if source in {"fineweb-edu", "openwebtext"} or source.startswith("hf://") else 0.1
-
-
 def _check_output(out: Path, preparation: Preparation) -> None:
     """Refuse a folder with something else in it, and one that would be read itself."""
     if out.exists() and not out.is_dir():

@@ -1,5 +1,5 @@
 """Runs lm-evaluation-harness on `model` and `items.jsonl` in this folder, and prints what it found
-as JSON.
+as JSON. Further arguments of its model class are given as one JSON object.
 
 A process of its own, because it has to be offline before it imports anything; not the harness's own
 command, which reads its thousands of tasks first.
@@ -17,9 +17,10 @@ def main() -> None:
     """Its Hugging Face model class on the CPU, in the folder's precision; each item's sample, and
     the accuracies.
     """
+    more = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}
     found = simple_evaluate(
         model="hf",
-        model_args={"pretrained": "model", "dtype": "auto"},
+        model_args={"pretrained": "model", "dtype": "auto"} | more,
         tasks=["hellaswag_file"],
         batch_size=4,
         device="cpu",
