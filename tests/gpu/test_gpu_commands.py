@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ def prepare() -> None:
 
     def run_and_count(words: list[str]) -> int:
         status = run(words)
-        Path("operations.txt").write_text(str(testgpu.operations.total()), "ascii")
+        counts = {"operations": testgpu.operations.total(), "waits": testgpu.waits}
+        Path("counts.json").write_text(json.dumps(counts), "utf-8")
         return status
 
     main.run = run_and_count
@@ -53,9 +55,14 @@ def on_device(*words: object, folder: Path) -> str:
     """
     finished = groundup(*words, folder=folder, before=prepare)
     assert finished.returncode == 0, finished.stderr
-    did_something = int((folder / "operations.txt").read_text("ascii")) > 10  # it is tried first
+    did_something = counts(folder)["operations"] > 10  # it is tried first
     assert did_something == (NAME in words or "--resume" in words)
     return finished.stdout
+
+
+def counts(folder: Path) -> dict[str, Any]:
+    """How many operations the device did for the last command, and what this waited for."""
+    return json.loads((folder / "counts.json").read_text("utf-8"))
 
 
 def train(folder: Path, name: str, device: str, recipe: dict[str, object], steps: int = 4) -> Path:
@@ -121,6 +128,15 @@ def test_a_text_is_the_cpus(folder: Path) -> None:
     words = ("generate", "mixed", "--length", 40, "--seed", 3, "--top-k", 9, "--top-p", 0.9)
     texts = {on_device(*words, "--device", name, folder=folder) for name in (NAME, "cpu")}
     assert len(texts) == 1
+
+
+def test_a_text_waits_once_a_token(folder: Path) -> None:
+    found = []
+    for length in (10, 14):
+        words = ("generate", "mixed", "--length", length, "--seed", 3)
+        on_device(*words, "--device", NAME, folder=folder)
+        found.append(Counter(counts(folder)["waits"]))
+    assert found[1] - found[0] == {"aten::_local_scalar_dense": 4}
 
 
 def test_an_export_is_the_checkpoint(folder: Path) -> None:
