@@ -159,6 +159,7 @@ def test_a_plan_is_measured_on_the_device(folder: Path) -> None:
     assert plan["steps"] == 100
     assert plan["time"]["total"] > 0
     assert plan["memory"]["available"] == testgpu.MEMORY
+    assert plan["memory"]["peak"] == testgpu.MEMORY // 2
 
 
 def test_an_evaluation_and_a_comparison_are_the_cpus(folder: Path) -> None:
