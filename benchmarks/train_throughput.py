@@ -19,8 +19,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -30,7 +32,7 @@ from groundup.data.dataset import Dataset
 from groundup.machine.device import make_deterministic
 from groundup.profiling.operations import matmul_peak, operations_per_token
 from groundup.recipes.files import load_recipe, overrides, packaged
-from groundup.recipes.schema import Recipe
+from groundup.recipes.schema import OptimSection, Recipe
 from groundup.runs.folder import RunFolder
 from groundup.training.session import Session
 from groundup.training.setup import build_trainer
@@ -86,16 +88,7 @@ def ours(name: str, trainer: Trainer, folder: Path) -> Contender:
 def peer(trainer: Trainer, steps: int) -> Contender:
     """Hugging Face's GPT-2 with `trainer`'s initial weights, settings and first `steps` batches."""
     model, section = hugging_face_twin(trainer), trainer.recipe.optim
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim == 2]
-    others = [parameter for parameter in model.parameters() if parameter.ndim != 2]
-    groups = [
-        {"params": matrices, "weight_decay": section.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    peak = {"initial_lr": section.learning_rate}
-    optimizer = torch.optim.AdamW(
-        [group | peak for group in groups], lr=section.learning_rate, betas=section.betas
-    )
+    optimizer = adamw(model, section)
     batches = [
         trainer.loader.sampler.batch(number).to(trainer.machine.device) for number in range(steps)
     ]
@@ -111,6 +104,23 @@ def peer(trainer: Trainer, steps: int) -> Contender:
         return loss.item()
 
     return Contender("peer, GPT2LMHeadModel: float32", step, "float32", deterministic=False)
+
+
+def adamw(model: nn.Module, section: OptimSection, **options: Any) -> torch.optim.AdamW:
+    """torch's AdamW with a recipe's settings, which lets matrices decay alone."""
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim == 2]
+    others = [parameter for parameter in model.parameters() if parameter.ndim != 2]
+    groups = [
+        {"params": matrices, "weight_decay": section.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    peak = {"initial_lr": section.learning_rate}
+    return torch.optim.AdamW(
+        [group | peak for group in groups],
+        lr=section.learning_rate,
+        betas=section.betas,
+        **options,
+    )
 
 
 def hugging_face_twin(trainer: Trainer) -> GPT2LMHeadModel:
