@@ -1,7 +1,7 @@
 """What training steps would do on the imagined card: bfloat16 products, flash attention, one wait.
 
-The goldens are made without a GPU (imagined_card/remake.py), and here they are only read. CUDA was
-never run for them.
+The goldens are made without a GPU (imagined_card/remake_card.py), and here they are only read. CUDA
+was never run for them.
 """
 
 import math
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from imagined_card.goldens import FLASH, HEAD, PRODUCTS, READ, golden, plain, tensors
-from imagined_card.remake import NAMES
+from imagined_card.remake_card import NAMES
 from imagined_card.sources import (
     ATTENTION,
     GOLDEN,

@@ -1,6 +1,6 @@
 """Trains some steps on the imagined card and writes down what they do, as JSON.
 
-`remake.py` runs this file, in an environment with a torch for CUDA and with the card preloaded.
+`remake_card.py` runs this file, in an environment with a torch for CUDA, the card preloaded.
 """
 
 import argparse

@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 PARTS = ("card.c", "attention.py", "imagined.py", "record.py", "sources.py", "watch.py")
 RECORDER = [HERE / name for name in PARTS]
 GOLDEN = HERE.parent / "golden"
-REMAKE = "python tests/gpu/imagined_card/remake.py FOLDER"
+REMAKE = "python tests/gpu/imagined_card/remake_card.py FOLDER"
 ATTENTION = "attention"  # a golden file that is of no model
 # the golden file: the recipe that it is of
 RECIPES = {"gpt2-124m": "gpt2-124m-classic", "modern-124m": "gpt2-124m"}

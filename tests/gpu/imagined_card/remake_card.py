@@ -1,4 +1,4 @@
-"""Make the goldens of the imagined card: `python tests/gpu/imagined_card/remake.py FOLDER`.
+"""Make the goldens of the imagined card: `python tests/gpu/imagined_card/remake_card.py FOLDER`.
 
 The folder gets an environment with a torch for CUDA (5 GB, two minutes from a near mirror), which
 a second call uses again, and the card, which is compiled each time. No GPU and no driver is needed.
