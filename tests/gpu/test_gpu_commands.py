@@ -93,7 +93,7 @@ def assert_alike(found: Path, expected: Path, apart: float, step: int = 4) -> No
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two texts, items, and a run on the device, of a mixture."""
+    """Two texts, items, and a run of a mixture on each device."""
     path = tmp_path_factory.mktemp("gpu")
     write_text(path)
     (path / "other.txt").write_text(some_text().upper(), "utf-8")
@@ -101,6 +101,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "bpe").mkdir()
     tokenizer().save(path / "bpe")
     train(path, "mixed", NAME, MIXTURE)
+    train(path, "other", "cpu", MIXTURE | {"--seed": 2})
     return path
 
 
@@ -165,7 +166,7 @@ def test_a_plan_is_measured_on_the_device(folder: Path) -> None:
 def test_an_evaluation_and_a_comparison_are_the_cpus(folder: Path) -> None:
     for words in (
         ("evaluate", "mixed", "--task", "loss", "--corpus", "text.txt"),
-        ("compare", "mixed", "unbroken", "--task", "loss", "--corpus", "text.txt"),
+        ("compare", "mixed", "other", "--task", "loss", "--corpus", "text.txt"),
     ):
         found, expected = (
             numbers_of(json.loads(on_device(*words, "--json", "--device", name, folder=folder)))
