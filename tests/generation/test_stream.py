@@ -207,8 +207,8 @@ def test_pieces_come_as_they_are_made():
 
 @pytest.mark.parametrize("name", ["GPT2", "Modern"])
 def test_a_token_is_read_once_until_the_context_is_full(name: str):
-    """The prompt, then token by token; from then on the window slides and all of it is read at each
-    step.
+    """The prompt, then token by token; a full context leaves its newest half, which is read again
+    with the token that didn't fit.
     """
     model, lengths = MODELS[name], []
     part = model.transformer if name == "GPT2" else model.model
@@ -216,10 +216,10 @@ def test_a_token_is_read_once_until_the_context_is_full(name: str):
         lambda _module, inputs, _output: lengths.append(inputs[0].size(1))
     )
     try:
-        list(stream_tokens(model, torch.tensor([[1, 2, 3]]), SamplingSettings(length=9, seed=1)))
+        list(stream_tokens(model, torch.tensor([[1, 2, 3]]), SamplingSettings(length=13, seed=1)))
     finally:
         handle.remove()
-    assert lengths == [3, 1, 1, 1, 1, 1, 8, 8, 8]
+    assert lengths == [3, 1, 1, 1, 1, 1, 5, 1, 1, 1, 5, 1, 1]
 
 
 def test_writing_leaves_the_model_and_the_generators_as_they_were():

@@ -12,7 +12,7 @@ from torch import Tensor
 from conftest import model_of, perturb
 from groundup.models.config import GPTConfig
 from groundup.models.registry import MODELS
-from groundup.models.sampling import draw, keep_top_k, keep_top_p, next_token
+from groundup.models.sampling import draw, keep_top_k, keep_top_p, next_token, window_start
 
 LAST_UNIFORM = math.nextafter(1.0, 0.0)
 uniforms = st.floats(0.0, LAST_UNIFORM)
@@ -227,16 +227,35 @@ def test_generation_appends_to_the_prompt(architecture: str) -> None:
 
 
 @of_every_model
-def test_generation_reads_the_newest_block_of_tokens(architecture: str) -> None:
-    """Past block_size the window slides: each token is the greedy one after exactly the
-    newest six.
+def test_generation_keeps_the_newest_half_of_a_full_context(architecture: str) -> None:
+    """Of a prompt of eight tokens the newest six count, the context; then each token is the greedy
+    one after the newest four, five or six.
     """
     model = small_model(architecture)
     prompts = torch.randint(0, 9, (30, 8), generator=torch.Generator().manual_seed(4))
     written = model.generate(prompts, 10, temperature=0.0)
+    for end, read in zip(range(8, 18), [6, *(4, 5, 6) * 3], strict=True):
+        logits, _ = model(written[:, end - read : end])
+        assert torch.equal(logits[:, -1].argmax(dim=-1), written[:, end])
+
+
+@pytest.mark.parametrize("architecture", [name for name in MODELS if name != "readable"])
+def test_the_window_can_slide_by_one(architecture: str) -> None:
+    model = small_model(architecture)
+    prompts = torch.randint(0, 9, (30, 8), generator=torch.Generator().manual_seed(4))
+    written = model.generate(prompts, 10, temperature=0.0, sliding=True)
     for end in range(8, 18):
         logits, _ = model(written[:, end - model.block_size : end])
         assert torch.equal(logits[:, -1].argmax(dim=-1), written[:, end])
+
+
+@given(block_size=st.integers(1, 40), length=st.integers(0, 300))
+def test_a_window_grows_by_one_until_it_is_full(block_size: int, length: int) -> None:
+    read = length - window_start(length, block_size)
+    assert 0 <= read <= block_size
+    following = length + 1 - window_start(length + 1, block_size)
+    assert following == (read + 1 if read < block_size else block_size // 2 + 1)
+    assert window_start(length, block_size) == 0 or length > block_size
 
 
 @of_every_model

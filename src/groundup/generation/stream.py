@@ -12,7 +12,7 @@ from torch import Tensor
 from groundup.errors import GenerationError, TokenizerError
 from groundup.machine.kinds import to_device
 from groundup.models.registry import Model, cache_for, hidden_states
-from groundup.models.sampling import next_token
+from groundup.models.sampling import next_token, window_start
 from groundup.tokenizers.base import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -109,9 +109,8 @@ def stream_tokens(
 ) -> Iterator[int]:
     """Yield the tokens that continue a text, as `model.generate` would draw them.
 
-    The keys and values of tokens that were read are cached until the context is full. From then on
-    each new token pushes the oldest one out, so that every position changes, and the whole context
-    is read again, as `model.generate` always does.
+    The keys and values of tokens that were read are cached. Whenever the context is full, its
+    newest half is read again from the first position on, as `window_start` has it.
 
     Args:
         model: Any model; while tokens are drawn it is in eval mode.
@@ -130,8 +129,8 @@ def stream_tokens(
     limits = settings.temperature, settings.top_k, settings.top_p
     try:
         for _ in range(settings.length):
-            if context.size(1) > model.block_size:
-                context, cache = context[:, -model.block_size :], None
+            if start := window_start(context.size(1), model.block_size):
+                context, cache = context[:, start:], cache_for(model, model.block_size)
             unread = context if cache is None else context[:, cache.length :]
             logits = model.logits(hidden_states(model, unread, cache)[:, -1])[:, :vocab_size]
             uniform = to_device(torch.rand(1, generator=generator), device)

@@ -197,7 +197,9 @@ class ReadableGPT(nn.Module):
         top_p: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Append drawn tokens to each row, each predicted from the newest `block_size` ones.
+        """Append drawn tokens to each row, each predicted from at most `block_size` ones.
+
+        When these are reached, the newest half of them is kept.
 
         Args:
             tokens: [batch, time] int64, time >= 1.
@@ -211,8 +213,11 @@ class ReadableGPT(nn.Module):
         Returns:
             [batch, time + max_new_tokens] int64.
         """
+        start = max(0, tokens.size(1) - self.block_size)
         for _ in range(max_new_tokens):
-            logits, _ = self(tokens[:, -self.block_size :])
+            if tokens.size(1) - start > self.block_size:
+                start += self.block_size - self.block_size // 2
+            logits, _ = self(tokens[:, start:])
             logits = logits[:, -1]  # [batch, vocab]: what follows the last token
             if temperature == 0.0:
                 newest = logits.argmax(dim=-1, keepdim=True)

@@ -103,6 +103,23 @@ def next_token(
     return draw(F.softmax(keep_top_p(keep_top_k(scaled, top_k), top_p), dim=-1), uniform)
 
 
+def window_start(length: int, block_size: int) -> int:
+    """Return where the part of a text begins that a model reads to predict its next token.
+
+    A text that fits is read whole. When the context is full, its newest half is kept, and grows
+    until the context is full again, so that a cache has to be filled anew only then.
+
+    Args:
+        length: The number of tokens of the text so far.
+        block_size: The largest number of tokens that the model reads.
+
+    Returns:
+        The index of the first token that is read: at most `block_size` follow from there.
+    """
+    dropped = block_size - block_size // 2  # whenever the context is full
+    return dropped * max(0, -(-(length - block_size) // dropped))
+
+
 @torch.no_grad()
 def generate(
     model: LanguageModel,
@@ -113,10 +130,12 @@ def generate(
     top_k: int = 0,
     top_p: float = 1.0,
     generator: torch.Generator | None = None,
+    sliding: bool = False,
 ) -> Tensor:
-    """Append sampled tokens, each drawn after the newest `block_size` ones, without a cache.
+    """Append sampled tokens, each drawn after those from `window_start` on, without a cache.
 
-    The tests compare faster ways to generate with this plain loop.
+    Of a prompt that is longer than block_size the newest block_size tokens count. The tests compare
+    faster ways to generate with this plain loop.
 
     Args:
         model: The model, whose mode (training or eval) stays as it is.
@@ -126,12 +145,15 @@ def generate(
         top_k: The number of most probable tokens to draw from; 0 keeps all.
         top_p: Draw from the most probable tokens that reach this probability together; 1 keeps all.
         generator: Where random numbers come from, on the CPU; torch's default one if left out.
+        sliding: Whether each token is drawn after the newest block_size ones instead.
 
     Returns:
         [batch, time + max_new_tokens] int64.
     """
+    first = max(0, tokens.size(1) - model.block_size)  # of the prompt
     for _ in range(max_new_tokens):
-        context = tokens[:, -model.block_size :]
+        start = first + window_start(tokens.size(1) - first, model.block_size)
+        context = tokens[:, -model.block_size :] if sliding else tokens[:, start:]
         logits = model.logits(model.hidden(context)[:, -1])  # [batch, vocab]
         uniform = torch.rand(tokens.size(0), generator=generator).to(tokens.device)
         newest = next_token(logits, uniform, temperature, top_k, top_p)

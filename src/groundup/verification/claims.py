@@ -51,7 +51,9 @@ LOGITS_IN_BFLOAT16, GRADIENTS_IN_BFLOAT16 = 0.05, 0.1  # of eight bits, through 
 LEARNING = OptimSection(learning_rate=1e-3, weight_decay=0.1, clip_norm=1.0)
 NEW_TOKENS = 24
 OLDEST_TRANSFORMERS = 5
-SHORT_CONTEXT = 256  # up to here texts run past the context too, so that its window slides
+SHORT_CONTEXT = (
+    256  # up to here texts run past the context too, where the model reads the newest half again
+)
 
 
 @dataclass(frozen=True)
@@ -142,8 +144,8 @@ def cached_is_uncached(tested: ModelUnderTest) -> Iterator[Measurement]:
     For a model with a cache, the logits of a text that is read in pieces are compared too.
     """
     model = tested.copied()
-    slides = model.block_size <= SHORT_CONTEXT
-    time = max(1, model.block_size - NEW_TOKENS // 2) if slides else NEW_TOKENS
+    is_short = model.block_size <= SHORT_CONTEXT
+    time = max(1, model.block_size - NEW_TOKENS // 2) if is_short else NEW_TOKENS
     prompt = tested.tokens(rows=1, time=time)[:, 1:].to(tested.device)
     temperatures = {"greedy": 0.0}
     if not isinstance(model, ReadableGPT):  # it draws by torch's multinomial: from other numbers
