@@ -100,6 +100,7 @@ def vllm(folder: Path, expected: Expected) -> str:
         dtype="float32",
         enforce_eager=True,
         max_model_len=64,
+        gpu_memory_utilization=0.3,  # on a CPU too: other programs have memory
         enable_lora=is_adapter,
     )
     settings = SamplingParams(temperature=0, max_tokens=len(expected["greedy"]), ignore_eos=True)

@@ -48,6 +48,7 @@ SHARES = {
 # What only a card has. Nothing else that a stage prints may be null.
 OF_CARDS_ALONE = ("driver", "cuda")
 LINES_OF_A_FAILURE = 15
+HAS_GPU = "import torch; raise SystemExit(not torch.cuda.is_available())"
 CLAIM = "GPT-2 (124M) trains faster on a GPU than a compiled GPT2LMHeadModel"
 
 
@@ -114,10 +115,14 @@ def chosen(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", metavar="STAGE", default=list(SHARES))
+    parser.add_argument("--only", nargs="+", metavar="STAGE", action="extend")
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--toy", action="store_true", help="everything in small, without a GPU")
     given = parser.parse_args(words)
+    given.only = given.only or list(SHARES)
+    if not 0.1 <= given.minutes <= 600:  # not NaN either
+        print(f"gpu.py: --minutes {given.minutes:g} must be from 0.1 to 600", file=sys.stderr)
+        raise SystemExit(2)
     if unknown := [stage for stage in given.only if stage not in SHARES]:
         names = ", ".join(SHARES)
         print(f"gpu.py: there is no stage {unknown[0]}. Choose from {names}", file=sys.stderr)
@@ -128,6 +133,10 @@ def chosen(words: list[str] | None) -> argparse.Namespace:
 def main(words: list[str] | None = None) -> None:
     """Run the stages, one after the other."""
     given = chosen(words)
+    if not given.toy and subprocess.run([sys.executable, "-c", HAS_GPU], check=False).returncode:
+        problem = "PyTorch finds no GPU of CUDA here: docs/gpu.md says what it needs"
+        print(f"gpu.py: {problem}. --toy runs everything in small without one", file=sys.stderr)
+        raise SystemExit(2)
     ends = time.monotonic() + 60 * given.minutes
     waiting = [stage for stage in SHARES if stage in given.only]
     lines: dict[str, dict[str, Any]] = {}
@@ -139,9 +148,10 @@ def main(words: list[str] | None = None) -> None:
             own.mkdir()
             lines[stage] = run_stage(stage, own, max(1.0, left * SHARES[stage] / shares), given.toy)
             print(json.dumps(lines[stage]), flush=True)
-    print(json.dumps(summary(lines)))
+    print(json.dumps(summary(lines) | ({"toy": True} if given.toy else {})))
     raise SystemExit(any("error" in line for line in lines.values()))
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no stage lives on
     main()

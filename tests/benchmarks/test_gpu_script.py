@@ -82,11 +82,35 @@ gpu_runs.WITH_TESTS_DEVICE = "import os; from groundup.training import trainer; 
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script as a module."""
+    """The script as a module, on a machine that has a GPU as far as it asks."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import gpu
 
+    monkeypatch.setattr(gpu, "HAS_GPU", "")
     return gpu
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "PyTorch finds no GPU of CUDA here"),
+        (["--minutes", "nan"], "--minutes nan must be from 0.1"),
+        (["--toy", "--minutes", "-1"], "--minutes -1 must be from 0.1"),
+    ],
+)
+def test_what_it_can_not_begin_with_is_a_line(
+    words: list[str],
+    said: str,
+    gpu: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(gpu, "HAS_GPU", "raise SystemExit(1)")
+    with pytest.raises(SystemExit) as ended:
+        gpu.main(words)
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
 
 
 def python(code: str, *words: str) -> list[str]:

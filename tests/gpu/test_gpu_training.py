@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +80,14 @@ def test_the_weights_are_the_cpus_and_a_step_waits_once(name: str, tmp_path: Pat
     assert waits["step"] == [{"copy to the CPU": 1}] * STEPS
     # the text for training and the one for validation: each once, however many batches it has
     assert waits["losses"] == [{"copy to the CPU": 2}] * len(metrics(there, "evaluation"))
+
+
+def test_a_macs_gpu_trains_without_float64(tmp_path: Path) -> None:
+    """It casts nothing to float64, on the way to the CPU neither; a text is drawn in float32."""
+    write_text(tmp_path)
+    words = ("train", *flags({**RECIPE, **MODERN, **MUON, "--train.device": NAME}))
+    for command in (words, ("generate", "run", "--length", 5, "--device", NAME)):
+        more = ("--name", "run") if command is words else ()
+        finished = groundup(*command, *more, folder=tmp_path, before=partial(register, "mps"))
+        assert finished.returncode == 0, finished.stderr
+    assert len(metrics(tmp_path / "runs" / "run")) == STEPS

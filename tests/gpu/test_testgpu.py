@@ -21,6 +21,9 @@ REFUSED: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "a mask": lambda there, here: there.masked_fill(here > 0, 0.0),
     "what is joined": lambda there, here: torch.cat([there, here]),
     "an index of the device": lambda there, here: here[there[0].long().abs()],
+    "a number of a list": lambda there, here: torch.stack([there[0, 0], here[0, 0]]),
+    "a number as the target": lambda there, here: here[0, 0].add_(there[0, 0]),
+    "a generator": lambda there, _here: there.uniform_(generator=torch.Generator()),
     "numpy": lambda there, _here: there.numpy(),
 }
 WAITS: dict[str, tuple[Callable[[Tensor, Tensor], Any], dict[str, int]]] = {

@@ -39,6 +39,9 @@ READS = {
     "aten::repeat_interleave.Tensor",
     "aten::bincount",
 }
+# What takes numbers of the CPU nowhere.
+OF_LISTS = ("aten::cat", "aten::stack", "aten::_fused_", "aten::_foreach_")
+PRODUCTS = ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm")
 MASKS = (torch.bool, torch.uint8)
 # What makes tensors of numbers. Whatever else does, fills memory that these have taken.
 MAKERS = (
@@ -59,6 +62,8 @@ class Held(torch.Tensor):
 
     @staticmethod
     def __new__(cls, hidden: Tensor) -> "Held":
+        if hidden.dtype == torch.float64 and not KINDS[NAME].has_float64:
+            raise TypeError(f"{NAME} has no float64")
         held = torch.Tensor._make_wrapper_subclass(
             cls,
             hidden.size(),
@@ -120,11 +125,19 @@ def run_on_cpu(operation: Any, *args: Any, **kwargs: Any) -> Any:
         return copy(*args, **kwargs)
     leaves = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
     operations[operation.name()] += 1
+    if any(isinstance(each, torch.Generator) for each in tree_leaves((args, kwargs))):
+        raise RuntimeError(f"Expected a '{NAME}' device type for generator")
+    if operation.name().startswith(PRODUCTS):
+        if torch.are_deterministic_algorithms_enabled():
+            raise RuntimeError("Deterministic behavior was enabled, and the device has none")
+        if not leaves[0].is_floating_point():
+            raise RuntimeError(f"{operation.name()} isn't implemented for {leaves[0].dtype}")
     check_devices(operation.name(), leaves)
     count_reads(operation.name(), args)
     leaves_device = torch.device(kwargs.get("device") or NAME).type != NAME
     if leaves_device and operation is aten._to_copy.default:
         waits["copy to the CPU"] += 1
+        check_dtype(kwargs.get("dtype"))
     kwargs |= {"device": "cpu"} if "device" in kwargs else {}
     found = operation(*tree_map(_shown, args), **tree_map(_shown, kwargs))
     if leaves_device or not operation._schema.returns:
@@ -136,6 +149,9 @@ def run_on_cpu(operation: Any, *args: Any, **kwargs: Any) -> Any:
 def check_devices(name: str, tensors: list[Tensor]) -> None:
     """Refuse a tensor of the CPU, as CUDA does, unless it is a number or indexes another one."""
     elsewhere = [each for each in tensors if not isinstance(each, Held) and each.dim()]
+    numbers = [each for each in tensors if not isinstance(each, Held) and not each.dim()]
+    if numbers and (name.startswith(OF_LISTS) or numbers[0] is tensors[0]):
+        raise RuntimeError(f"Expected all tensors of {name} to be on the same device, {NAME}:0")
     if elsewhere and (name not in INDEXES or elsewhere[0] is tensors[0]):
         raise RuntimeError(
             f"Expected all tensors to be on the same device, but {name} found tensors of "
@@ -175,8 +191,15 @@ def copy(target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
             waits["copy to the device"] += 1
     elif not isinstance(target, Held):
         waits["copy to the CPU"] += 1
+        check_dtype(target.dtype)
     _shown(target).copy_(_shown(source))
     return target
+
+
+def check_dtype(dtype: torch.dtype | None) -> None:
+    """Refuse what a Mac's GPU can't do: cast to float64 while it copies to the CPU."""
+    if dtype == torch.float64 and not KINDS[NAME].has_float64:
+        raise TypeError(f"{NAME} has no float64 to cast to")
 
 
 def pin_memory(tensor: Tensor, *_: Any) -> Tensor:
@@ -257,10 +280,14 @@ class Module:
 registered: list[torch.library.Library] = []
 
 
-def register() -> None:
-    """Make the device known to torch and to groundup, for as long as the process lives."""
+def register(kind: str = "cuda") -> None:
+    """Make the device known to torch and to groundup, for as long as the process lives.
+
+    Args:
+        kind: The kind of device whose traits it has, cuda or mps.
+    """
     _setup_privateuseone_for_python_backend(NAME, backend_module=Module())
-    KINDS[NAME] = KINDS["cuda"]
+    KINDS[NAME] = KINDS[kind]
     every = torch.library.Library("_", "IMPL")
     every.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
     ours = torch.library.Library("aten", "IMPL")

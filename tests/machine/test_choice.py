@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from commands import flags, write_text
+from commands import flags, trained, write_text
 from groundup.cli.main import run
 from groundup.errors import OutOfMemoryError
 from groundup.machine import choice
@@ -131,3 +131,24 @@ def test_memory_that_others_hold_is_said_when_there_is_too_little(
         explain_out_of_memory(load_recipe("gpt2-124m")),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+@pytest.mark.parametrize(
+    "words", [["generate", "run"], ["evaluate", "run", "--task", "loss", "--corpus", "text.txt"]]
+)
+def test_too_little_memory_for_a_model_is_a_line(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_text(tmp_path)
+    trained(*flags({"--steps": 1}), "--name", "run", folder=tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    assert run(words) == 2
+    assert "groundup: out of memory" in capsys.readouterr().err

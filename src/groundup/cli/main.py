@@ -78,6 +78,15 @@ def run(words: list[str]) -> int:
     except BrokenPipeError:  # `groundup generate ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except (RuntimeError, MemoryError) as error:
+        from groundup.machine.memory import is_out_of_memory
+        from groundup.training.failures import others_hold
+
+        if not is_out_of_memory(error):
+            raise
+        advice = "take less at once where the command can, or --device cpu"
+        sys.stderr.write(f"groundup: out of memory: {advice}{others_hold()}\n")
+        return 2
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise

@@ -42,8 +42,7 @@ def choose_device(name: str, world: World = ALONE) -> torch.device:
             return torch.device(own)
         if name != "auto":
             raise MachineError(
-                f"device {name} can't be used: {problem}. Choose auto, cpu, cuda, cuda:N or mps, "
-                "as with --train.device cpu"
+                f"device {name} can't be used: {problem}. Choose auto, cpu, cuda, cuda:N or mps"
             )
         if is_there(candidate) or (candidate == "cuda" and shutil.which("nvidia-smi")):
             _warn_once(f"the CPU computes, because {problem}")
@@ -98,7 +97,7 @@ def _compare_cards(name: str, world: World) -> None:
     if world.size > 1:
         _warn_once(f"the GPUs differ ({listed}): each step takes as long as the slowest one")
     else:
-        _warn_once(f"{kind}:{taken or 0} computes ({listed}): --train.device takes another one")
+        _warn_once(f"{kind}:{taken or 0} computes ({listed}): name another one as the device")
 
 
 def _problem_with(name: str) -> str | None:
@@ -121,6 +120,8 @@ def _problem_with(name: str) -> str | None:
     except RuntimeError as error:
         if is_out_of_memory(error):
             return "other processes fill its memory (nvidia-smi lists them)"
+        if "no kernel image" in str(error):
+            return f"PyTorch {torch.__version__} has no kernels for it (docs/gpu.md)"
         return str(error).splitlines()[0][:200]
     return None
 
@@ -130,7 +131,7 @@ def _reason_for_absence(kind: str) -> str:
     absent = f"this machine has no {kind}"
     if kind != "cuda":
         return absent
-    if torch.version.cuda is None:
+    if torch.version.cuda is None and torch.version.hip is None:
         return (
             f"{absent} that this PyTorch ({torch.__version__}) could use, because it was built for "
             "CPUs alone: docs/gpu.md says how to install another"

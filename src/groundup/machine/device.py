@@ -81,7 +81,7 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 def processor(device: torch.device) -> str:
     """Return the name of what computes: a GPU, or the model of the CPU."""
-    if kind_of(device).counts_memory:
+    if kind_of(device).has_many:
         return module_of(device).get_device_name(device)
     lines = CPU_INFO.read_text("utf-8", errors="replace") if CPU_INFO.is_file() else ""
     named = re.search(r"^model name\s*: *(.+)$", lines, re.MULTILINE)
@@ -220,12 +220,12 @@ def prepare(device: torch.device, threads: int, processes: int) -> None:
 
 
 def make_deterministic(device: torch.device) -> None:
-    """Make training on a CPU repeatable bit for bit.
+    """Make training on a CPU repeatable bit for bit; on a GPU torch's mode for it is off.
 
-    Otherwise threads of the compiled embedding's backward pass would race.
+    Otherwise threads of the compiled embedding's backward pass would race. On a GPU of CUDA the
+    mode would refuse products.
     """
-    if device.type == "cpu":
-        torch.use_deterministic_algorithms(True)
-        # Otherwise every empty tensor is filled with NaN first.
-        deterministic = torch.utils.deterministic
-        deterministic.fill_uninitialized_memory = False  # pyright: ignore
+    torch.use_deterministic_algorithms(device.type == "cpu")
+    # Otherwise every empty tensor is filled with NaN first.
+    deterministic = torch.utils.deterministic
+    deterministic.fill_uninitialized_memory = False  # pyright: ignore

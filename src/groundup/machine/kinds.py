@@ -23,7 +23,7 @@ class Kind:
         compiles: Whether compiling always pays, and needs no C++ compiler.
         bfloat16_from: The compute capability from which it has units for bfloat16 products. None
             where that can't be asked.
-        has_many: Whether a machine may have several of them, of which one is current.
+        has_many: Whether a machine may have several, with names, of which one is current.
         meets_by: The backend by which processes add up its tensors; None for a device that several
             processes can't have.
     """

@@ -10,6 +10,8 @@ import torch
 from groundup.machine.kinds import KINDS, kind_of, module_of, wait_for
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+# what errors of no class of their own say
+FULL = "can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"
 UNIFIED, LIMIT = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
 
 
@@ -66,8 +68,7 @@ def held_by_others() -> tuple[int, int] | None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an exception says that memory ran out, on a GPU or a CPU."""
     is_one = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    said = "can't allocate memory", "CUDA error: out of memory"  # where no class says so
-    return is_one or any(words in str(error) for words in said)
+    return is_one or any(words in str(error) for words in FULL)
 
 
 def _kibibytes(file: Path, key: str) -> int:

@@ -64,12 +64,12 @@ def explain_out_of_memory(
         raise OutOfMemoryError(
             f"out of memory with {rows} sequences of block_size = {model.block_size} at once "
             f"through n_layer = {model.n_layer}, n_embd = {model.n_embd}. "
-            f"{_advise_less(recipe, largest_divisor(share, rows // 2), resumes)}{_others()}"
+            f"{_advise_less(recipe, largest_divisor(share, rows // 2), resumes)}{others_hold()}"
         ) from error
 
 
-def _others() -> str:
-    """What other processes hold of the GPU, if that is much."""
+def others_hold() -> str:
+    """Return what to add to an advice if other processes hold much of the GPU, or nothing."""
     held, everything = held_by_others() or (0, 0)
     if held < LITTLE:
         return ""

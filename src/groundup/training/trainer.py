@@ -164,7 +164,8 @@ class Trainer:
         clock.begin("optimizer")
         norm = self.clip_gradients()
         # here alone a step waits for its device
-        loss, batch_hash, stop, gradient_norm = torch.cat([totals, norm.to(totals)[None]]).tolist()
+        norm = norm.to(totals.device).double()  # first there: not every device has float64
+        loss, batch_hash, stop, gradient_norm = torch.cat([totals, norm[None]]).tolist()
         self.asked_to_stop = stop > 0
         check_finite(step, loss, gradient_norm, self.recipe.optim)  # before the weights see a NaN
         for optimizer in self.optimizers:

@@ -51,9 +51,7 @@ LOGITS_IN_BFLOAT16, GRADIENTS_IN_BFLOAT16 = 0.05, 0.1  # of eight bits, through 
 LEARNING = OptimSection(learning_rate=1e-3, weight_decay=0.1, clip_norm=1.0)
 NEW_TOKENS = 24
 OLDEST_TRANSFORMERS = 5
-SHORT_CONTEXT = (
-    256  # up to here texts run past the context too, where the model reads the newest half again
-)
+SHORT_CONTEXT = 256  # up to here texts run past the context too
 
 
 @dataclass(frozen=True)
