@@ -148,7 +148,7 @@ def open_session(recipe: Recipe, resumes: bool = False) -> Iterator[Session]:
         resumes: Whether a run goes on.
     """
     world = described_world()
-    device = choose_device(recipe.train.device, world)
+    device = choose_device(recipe.train.device, world, "--train.device")
     with join_world(world, kind_of(device).meets_by), stop_on_signals() as stop:
         journal = MainJournal() if world.is_main else Journal()
         explained = explain_out_of_memory(recipe, world, resumes)

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 ALONE = World()
 
 
-def choose_device(name: str, world: World = ALONE) -> torch.device:
+def choose_device(name: str, world: World = ALONE, flag: str = "--device") -> torch.device:
     """Choose where to compute: `auto` takes the first of cuda, mps and cpu that computes rightly.
 
     Several processes take a GPU each, or all the CPU. A GPU that is chosen becomes torch's current
@@ -26,6 +26,7 @@ def choose_device(name: str, world: World = ALONE) -> torch.device:
     Args:
         name: auto, cpu, cuda, cuda:N or mps.
         world: The processes that share the run.
+        flag: The flag by which a user names the device.
 
     Raises:
         MachineError: The device that is named isn't here, computes wrongly, or isn't one that
@@ -42,7 +43,8 @@ def choose_device(name: str, world: World = ALONE) -> torch.device:
             return torch.device(own)
         if name != "auto":
             raise MachineError(
-                f"device {name} can't be used: {problem}. Choose auto, cpu, cuda, cuda:N or mps"
+                f"device {name} can't be used: {problem}. Choose auto, cpu, cuda, cuda:N or mps, "
+                f"as with {flag} cpu"
             )
         if is_there(candidate) or (candidate == "cuda" and shutil.which("nvidia-smi")):
             _warn_once(f"the CPU computes, because {problem}")

@@ -365,7 +365,7 @@ def choose_machine(recipe: Recipe, dataset: Dataset, world: World) -> tuple[Reci
     tokens = recipe.tokens_per_step * section.steps or section.epochs * dataset.training_tokens
     operations = 6 * recipe.parameter_count(dataset.tokenizer.vocab_size) * tokens
     seconds = 60 * section.minutes or operations / CPU_OPERATIONS_PER_SECOND
-    device = choose_device(section.device, world)
+    device = choose_device(section.device, world, "--train.device")
     resolved = replace(
         section,
         device=device.type if section.device == "auto" else section.device,
