@@ -343,7 +343,7 @@ def test_the_whole_toy(gpu: ModuleType, capsys: pytest.CaptureFixture[str]) -> N
     for line, stage in zip(lines, [*FIELDS], strict=False):
         check_line(gpu, line, stage)
     assert {line["device"] for line in lines[:-1]} == {"cpu", "testgpu:0"}
-    assert list(lines[-1]) == KEYS
+    assert list(lines[-1]) == [*KEYS, "toy"]
     assert not places_of_null(lines[-1])
     assert (len(lines), status) == (10, 0)
 

@@ -239,7 +239,7 @@ def test_generation_keeps_the_newest_half_of_a_full_context(architecture: str) -
         assert torch.equal(logits[:, -1].argmax(dim=-1), written[:, end])
 
 
-@pytest.mark.parametrize("architecture", [name for name in MODELS if name != "readable"])
+@of_every_model
 def test_the_window_can_slide_by_one(architecture: str) -> None:
     model = small_model(architecture)
     prompts = torch.randint(0, 9, (30, 8), generator=torch.Generator().manual_seed(4))

@@ -196,6 +196,7 @@ class ReadableGPT(nn.Module):
         top_k: int = 0,
         top_p: float = 1.0,
         generator: torch.Generator | None = None,
+        sliding: bool = False,
     ) -> Tensor:
         """Append drawn tokens to each row, each predicted from at most `block_size` ones.
 
@@ -209,6 +210,7 @@ class ReadableGPT(nn.Module):
             top_p: Draw from the most probable tokens that reach this probability together; 1
                 keeps all.
             generator: Where random numbers come from; torch's default generator if left out.
+            sliding: Whether each token is drawn after the newest block_size ones instead.
 
         Returns:
             [batch, time + max_new_tokens] int64.
@@ -216,7 +218,7 @@ class ReadableGPT(nn.Module):
         start = max(0, tokens.size(1) - self.block_size)
         for _ in range(max_new_tokens):
             if tokens.size(1) - start > self.block_size:
-                start += self.block_size - self.block_size // 2
+                start += 1 if sliding else self.block_size - self.block_size // 2
             logits, _ = self(tokens[:, start:])
             logits = logits[:, -1]  # [batch, vocab]: what follows the last token
             if temperature == 0.0:
