@@ -7,7 +7,7 @@ its own JSON, lines and tables, so the command line and training treat all tasks
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
@@ -236,8 +236,8 @@ def evaluate(
     """
     if task not in TASKS:
         raise EvaluationError(f"there is no task {task}. Known: {', '.join(TASKS)}")
-    of_items = Settings(limit, batch_size, file, convention=convention)
-    settings = replace(of_items, corpus=corpus, stride=stride, column=column, window=window)
+    of_text = {"corpus": corpus, "column": column, "stride": stride, "window": window}
+    settings = Settings(limit, batch_size, file, convention=convention, **of_text)
     named = NamedModel.of(loaded, loaded.title)
     return open_task(task, settings).evaluate(named, lambda _what, _total: lambda _done: None)
 
