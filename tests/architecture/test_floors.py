@@ -116,6 +116,8 @@ def test_models_import_torch_config_and_each_other(path: Path):
             continue
         if (path.name, name) == ("sampling.py", "groundup.machine.kinds"):
             continue  # not every device has float64
+        if (path.name, name) == ("sampling.py", "hashlib"):
+            continue  # a random number that depends on seed, choice and position alone
         assert name.split(".")[0] in allowed or name.startswith("groundup.models")
         if path.name == "readable.py":
             assert name.split(".")[0] in {"torch", "math"} or name == "groundup.models.config"

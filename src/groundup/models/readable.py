@@ -122,6 +122,41 @@ class Block(nn.Module):
         return hidden + self.mlp(self.mlp_norm(hidden))
 
 
+def draw_tokens(
+    logits: Tensor,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    *,
+    generator: torch.Generator | None,
+    uniform: Tensor | None,
+) -> Tensor:
+    """Draw a token of each row: [batch, vocab] -> [batch, 1] int64.
+
+    Args:
+        logits: [batch, vocab].
+        temperature: Divides the logits, above 0.
+        top_k: The number of most probable tokens to draw from; 0 keeps all.
+        top_p: Draw from the most probable tokens that reach this probability together.
+        generator: Where random numbers come from, unless they are given.
+        uniform: [batch] float64 in [0, 1), on the CPU, or None. A row's token is then the one at
+            which the probability of all tokens up to it, in the vocabulary's order, passes it.
+    """
+    if uniform is not None:
+        logits = logits.cpu().double()  # as fine as the 53 bits of `uniform`
+    probabilities = (logits / temperature).softmax(dim=-1)
+    probabilities, order = probabilities.sort(dim=-1, descending=True)
+    if top_k:
+        probabilities[:, top_k:] = 0.0
+        probabilities /= probabilities.sum(dim=-1, keepdim=True)
+    before = probabilities.cumsum(dim=-1) - probabilities  # of all more probable tokens
+    probabilities[before >= top_p] = 0.0
+    if uniform is None:
+        return order.gather(-1, probabilities.multinomial(1, generator=generator))
+    up_to = torch.zeros_like(probabilities).scatter(-1, order, probabilities).cumsum(dim=-1)
+    return (up_to <= uniform[:, None] * up_to[:, -1:]).sum(dim=-1, keepdim=True)
+
+
 class ReadableGPT(nn.Module):
     """GPT-2 (Radford et al. 2019), written to be read."""
 
@@ -196,6 +231,7 @@ class ReadableGPT(nn.Module):
         top_k: int = 0,
         top_p: float = 1.0,
         generator: torch.Generator | None = None,
+        uniforms: Tensor | None = None,
         sliding: bool = False,
     ) -> Tensor:
         """Append drawn tokens to each row, each predicted from at most `block_size` ones.
@@ -210,13 +246,15 @@ class ReadableGPT(nn.Module):
             top_p: Draw from the most probable tokens that reach this probability together; 1
                 keeps all.
             generator: Where random numbers come from; torch's default generator if left out.
+            uniforms: [batch, max_new_tokens] float64 in [0, 1), on the CPU: the numbers to draw by,
+                to the last of their 53 bits. No generator is asked then.
             sliding: Whether each token is drawn after the newest block_size ones instead.
 
         Returns:
             [batch, time + max_new_tokens] int64.
         """
         start = max(0, tokens.size(1) - self.block_size)
-        for _ in range(max_new_tokens):
+        for number in range(max_new_tokens):
             if tokens.size(1) - start > self.block_size:
                 start += 1 if sliding else self.block_size - self.block_size // 2
             logits, _ = self(tokens[:, start:])
@@ -224,13 +262,9 @@ class ReadableGPT(nn.Module):
             if temperature == 0.0:
                 newest = logits.argmax(dim=-1, keepdim=True)
             else:
-                probabilities = (logits / temperature).softmax(dim=-1)
-                probabilities, order = probabilities.sort(dim=-1, descending=True)
-                if top_k:
-                    probabilities[:, top_k:] = 0.0
-                    probabilities /= probabilities.sum(dim=-1, keepdim=True)
-                before = probabilities.cumsum(dim=-1) - probabilities  # of all more probable tokens
-                probabilities[before >= top_p] = 0.0
-                newest = order.gather(-1, probabilities.multinomial(1, generator=generator))
-            tokens = torch.cat([tokens, newest], dim=1)
+                uniform = None if uniforms is None else uniforms[:, number]
+                newest = draw_tokens(
+                    logits, temperature, top_k, top_p, generator=generator, uniform=uniform
+                )
+            tokens = torch.cat([tokens, newest.to(tokens.device)], dim=1)
         return tokens

@@ -1,5 +1,6 @@
 """Sampling as pure functions: logits and a uniform number in, a token out."""
 
+import hashlib
 import math
 from typing import Protocol
 
@@ -18,6 +19,22 @@ class LanguageModel(Protocol):
     def hidden(self, tokens: Tensor) -> Tensor: ...
 
     def logits(self, hidden: Tensor) -> Tensor: ...
+
+
+def uniform_of(seed: int, choice: int, position: int) -> float:
+    """Return the random number in [0, 1) by which a token is drawn, which depends on nothing else.
+
+    It is u * 2^-53, where u is the first 8 bytes, little endian, of the 64 of the BLAKE2b digest
+    (RFC 7693) of the text "SEED CHOICE POSITION", shifted right by 11 bits. The text is ASCII:
+    decimal numbers with a space between them.
+
+    Args:
+        seed: The seed of the request.
+        choice: The index of the text, of several that are drawn for one request.
+        position: The number of tokens that were written to this text before.
+    """
+    digest = hashlib.blake2b(f"{seed} {choice} {position}".encode("ascii")).digest()
+    return (int.from_bytes(digest[:8], "little") >> 11) * 2.0**-53
 
 
 def keep_top_k(logits: Tensor, top_k: int) -> Tensor:
@@ -68,7 +85,8 @@ def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
 
     Args:
         probabilities: [batch, vocab]; a row may sum to another number than 1.
-        uniform: [batch] in [0, 1).
+        uniform: [batch] in [0, 1), on any device. float64 isn't rounded where the device of the
+            probabilities has it: all 53 bits decide.
 
     Returns:
         [batch] int64.
@@ -87,7 +105,7 @@ def next_token(
 
     Args:
         logits: [batch, vocab].
-        uniform: [batch] in [0, 1), a random number for each row.
+        uniform: [batch] in [0, 1), a random number for each row, as `draw` takes it.
         temperature: Divides the logits; 0 takes the most probable token.
         top_k: The number of most probable tokens to draw from; 0 keeps all.
         top_p: Draw from the most probable tokens that reach this probability together; 1 keeps all.
@@ -130,6 +148,7 @@ def generate(
     top_k: int = 0,
     top_p: float = 1.0,
     generator: torch.Generator | None = None,
+    uniforms: Tensor | None = None,
     sliding: bool = False,
 ) -> Tensor:
     """Append sampled tokens, each drawn after those from `window_start` on, without a cache.
@@ -145,17 +164,22 @@ def generate(
         top_k: The number of most probable tokens to draw from; 0 keeps all.
         top_p: Draw from the most probable tokens that reach this probability together; 1 keeps all.
         generator: Where random numbers come from, on the CPU; torch's default one if left out.
+        uniforms: [batch, max_new_tokens] float64 in [0, 1), on the CPU: the numbers to draw by, to
+            the last of their 53 bits where the device has float64. No generator is asked then.
         sliding: Whether each token is drawn after the newest block_size ones instead.
 
     Returns:
         [batch, time + max_new_tokens] int64.
     """
     first = max(0, tokens.size(1) - model.block_size)  # of the prompt
-    for _ in range(max_new_tokens):
+    for number in range(max_new_tokens):
         start = first + window_start(tokens.size(1) - first, model.block_size)
         context = tokens[:, -model.block_size :] if sliding else tokens[:, start:]
         logits = model.logits(model.hidden(context)[:, -1])  # [batch, vocab]
-        uniform = torch.rand(tokens.size(0), generator=generator).to(tokens.device)
+        if uniforms is None:
+            uniform = torch.rand(tokens.size(0), generator=generator).to(tokens.device)
+        else:
+            uniform = uniforms[:, number]  # `draw` takes it to the device
         newest = next_token(logits, uniform, temperature, top_k, top_p)
         tokens = torch.cat([tokens, newest[:, None]], dim=1)
     return tokens
