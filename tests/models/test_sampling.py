@@ -5,14 +5,21 @@ from itertools import accumulate
 
 import pytest
 import torch
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from conftest import model_of, perturb
 from groundup.models.config import GPTConfig
 from groundup.models.registry import MODELS
-from groundup.models.sampling import draw, keep_top_k, keep_top_p, next_token, window_start
+from groundup.models.sampling import (
+    draw,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    next_token,
+    window_start,
+)
 
 LAST_UNIFORM = math.nextafter(1.0, 0.0)
 uniforms = st.floats(0.0, LAST_UNIFORM)
@@ -111,6 +118,88 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_it(logits: list[float], top_p:
 def test_top_p_by_hand(top_p: float, expected: int) -> None:
     logits = torch.tensor([[0.125, 0.5, 0.125, 0.25]]).double().log()
     assert int(keep_top_p(logits, top_p).isfinite().sum()) == expected
+
+
+def top_p_by_stable_sort(logits: Tensor, top_p: float) -> Tensor:
+    """The formula as it reads: sort all, the first of equal ones first, and cut."""
+    sorted_logits, order = logits.sort(dim=-1, descending=True, stable=True)
+    probabilities = sorted_logits.softmax(dim=-1)
+    before = probabilities.cumsum(dim=-1) - probabilities
+    surplus = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= top_p)
+    return logits.masked_fill(surplus, -math.inf)
+
+
+@st.composite
+def rows_with_ties(draw: st.DrawFn) -> Tensor:
+    """Up to three rows of one to 300 logits, most of which have equals; some are -inf."""
+    rows, width = draw(st.integers(1, 3)), draw(st.sampled_from([1, 2, 5, 30, 300]))
+    levels = draw(st.sampled_from([1, 2, 8, 1000]))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    logits = torch.randint(-levels, levels, (rows, width), generator=generator) / levels
+    logits = logits.to(draw(st.sampled_from([torch.float64, torch.float32, torch.bfloat16])))
+    return keep_top_k(
+        logits * draw(st.sampled_from([0.0, 1.0, 9.0])), draw(st.sampled_from([0, 3]))
+    )
+
+
+@given(
+    logits=rows_with_ties(), top_p=st.floats(1e-6, 1.0) | st.integers(1, 16).map(lambda n: n / 16)
+)
+@example(logits=torch.zeros(1, 4), top_p=0.5)
+@example(logits=torch.tensor([[0.0, -0.0, 1.0, 0.0]]), top_p=0.6)
+@example(logits=torch.full((1, 4), math.nan), top_p=0.5)
+@settings(max_examples=200)
+def test_top_p_is_the_formula_to_the_bit(logits: Tensor, top_p: float) -> None:
+    found, expected = keep_top_p(logits, top_p), top_p_by_stable_sort(logits, top_p)
+    assert found.dtype == logits.dtype
+    assert torch.equal(found.nan_to_num(7.0), expected.nan_to_num(7.0))
+
+
+def test_top_p_leaves_its_input_alone() -> None:
+    """It sorts in place, but a copy; a tensor that has a gradient is no obstacle."""
+    logits = torch.tensor([[1.0, 3.0, 2.0]], dtype=torch.float64, requires_grad=True)
+    assert keep_top_p(logits, 0.5).tolist() == [[-math.inf, 3.0, -math.inf]]
+    assert logits.tolist() == [[1.0, 3.0, 2.0]]
+
+
+@given(logits=rows_with_ties(), min_p=st.floats(0.0, 1.0))
+def test_min_p_keeps_what_is_probable_enough(logits: Tensor, min_p: float) -> None:
+    kept, probabilities = keep_min_p(logits, min_p), logits.double().softmax(dim=-1)
+    shares = probabilities / probabilities.amax(dim=-1, keepdim=True)
+    rounding = 50 * torch.finfo(logits.dtype).eps
+    assert (kept == logits)[shares >= min_p * (1 + rounding)].all()
+    assert (kept == -math.inf)[shares < min_p * (1 - rounding)].all()
+    assert ((kept == logits) | (kept == -math.inf)).all()
+
+
+@pytest.mark.parametrize(
+    ("min_p", "expected"), [(0.0, 4), (0.24, 4), (0.26, 2), (0.49, 2), (0.51, 1), (1.0, 1)]
+)
+def test_min_p_by_hand(min_p: float, expected: int) -> None:
+    logits = torch.tensor([[0.125, 0.5, 0.125, 0.25]]).double().log()
+    assert int(keep_min_p(logits, min_p).isfinite().sum()) == expected
+
+
+def test_min_p_of_one_keeps_all_of_the_most_probable() -> None:
+    assert keep_min_p(torch.tensor([[2.0, 1.0, 2.0]]), 1.0).tolist() == [[2.0, -math.inf, 2.0]]
+
+
+def test_min_p_comes_after_the_temperature_top_k_and_top_p() -> None:
+    """Probabilities 0.5, 0.25, 0.125, 0.125: temperature 2 makes the shares of the first 1, 0.71,
+    0.5, 0.5. Were top-p taken of what min-p leaves, it would keep one token.
+    """
+    logits = torch.tensor([[0.5, 0.25, 0.125, 0.125]]).double().log().expand(4000, -1)
+    evenly = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
+
+    def drawn(*limits: float, min_p: float) -> list[int]:
+        return next_token(logits, evenly, *limits, min_p=min_p).unique().tolist()
+
+    assert drawn(1.0, min_p=0.4) == [0, 1]
+    assert drawn(2.0, min_p=0.4) == [0, 1, 2, 3]
+    assert drawn(2.0, 0, 1.0, min_p=0.6) == [0, 1]
+    assert drawn(1.0, 0, 0.6, min_p=0.4) == [0, 1]
+    assert drawn(2.0, 1, 1.0, min_p=0.1) == [0]
+    assert drawn(0.0, min_p=1.0) == [0]
 
 
 @given(

@@ -68,11 +68,42 @@ def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
     """
     if top_p >= 1.0:
         return logits
-    sorted_logits, order = logits.sort(dim=-1, descending=True, stable=True)
+    sorted_logits = _descending(logits)
     probabilities = sorted_logits.softmax(dim=-1)
     before = probabilities.cumsum(dim=-1) - probabilities  # of all more probable tokens
-    surplus = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= top_p)
+    count = logits.size(-1) - (before >= top_p).sum(dim=-1, keepdim=True)
+    smallest_kept = sorted_logits.gather(-1, count - 1)
+    equal = logits == smallest_kept  # of these the first in the vocabulary are kept
+    places = count - (sorted_logits > smallest_kept).sum(dim=-1, keepdim=True)
+    surplus = (logits < smallest_kept) | (equal & (equal.cumsum(dim=-1) > places))
     return logits.masked_fill(surplus, -math.inf)
+
+
+def _descending(logits: Tensor) -> Tensor:
+    """Sort each row, the largest first."""
+    if kind_of(logits.device).is_gpu:
+        return logits.sort(dim=-1, descending=True).values
+    negated = -precise(logits.detach())
+    negated.numpy().sort(
+        axis=-1
+    )  # in place; torch's sort makes indices too, which takes far longer
+    return -negated.to(logits.dtype)
+
+
+def keep_min_p(logits: Tensor, min_p: float) -> Tensor:
+    """Keep tokens at least `min_p` times as probable as the most probable (Nguyen et al. 2024).
+
+    Args:
+        logits: [batch, vocab].
+        min_p: The share of the greatest probability to reach, at most 1; 0 keeps all.
+
+    Returns:
+        [batch, vocab], where the logits of all other tokens are -inf.
+    """
+    if min_p == 0.0:
+        return logits
+    smallest_kept = logits.amax(dim=-1, keepdim=True) + math.log(min_p)
+    return logits.masked_fill(logits < smallest_kept, -math.inf)
 
 
 def precise(values: Tensor) -> Tensor:
@@ -99,7 +130,13 @@ def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
 
 
 def next_token(
-    logits: Tensor, uniform: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+    logits: Tensor,
+    uniform: Tensor,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    *,
+    min_p: float = 0.0,
 ) -> Tensor:
     """Draw the next token of each row.
 
@@ -109,6 +146,7 @@ def next_token(
         temperature: Divides the logits; 0 takes the most probable token.
         top_k: The number of most probable tokens to draw from; 0 keeps all.
         top_p: Draw from the most probable tokens that reach this probability together; 1 keeps all.
+        min_p: Of these, draw from tokens at least this many times as probable as the most probable.
 
     Returns:
         [batch] int64.
@@ -118,7 +156,8 @@ def next_token(
     logits = precise(logits)
     # a tiny temperature can't make inf - inf
     scaled = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
-    return draw(F.softmax(keep_top_p(keep_top_k(scaled, top_k), top_p), dim=-1), uniform)
+    kept = keep_min_p(keep_top_p(keep_top_k(scaled, top_k), top_p), min_p)
+    return draw(F.softmax(kept, dim=-1), uniform)
 
 
 def window_start(length: int, block_size: int) -> int:
