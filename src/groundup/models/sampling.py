@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -35,6 +36,64 @@ def uniform_of(seed: int, choice: int, position: int) -> float:
     """
     digest = hashlib.blake2b(f"{seed} {choice} {position}".encode("ascii")).digest()
     return (int.from_bytes(digest[:8], "little") >> 11) * 2.0**-53
+
+
+def penalise_repetition(logits: Tensor, text: Tensor, penalty: float) -> Tensor:
+    """Make the tokens of a text less likely, as CTRL does (Keskar et al. 2019, section 4.1).
+
+    The logit of each token that occurs, however often, is divided by the penalty if it is positive,
+    and else multiplied by it. It comes before all other changes of the logits.
+
+    Args:
+        logits: [vocab], of one row.
+        text: [time] int64, the whole text: the prompt and what was written.
+        penalty: Above 0; 1 returns `logits` themselves.
+
+    Returns:
+        [vocab].
+    """
+    if penalty == 1.0:
+        return logits
+    found = logits[text]
+    return logits.scatter(0, text, torch.where(found > 0, found / penalty, found * penalty))
+
+
+def penalise_written(logits: Tensor, written: Tensor, presence: float, frequency: float) -> Tensor:
+    """Make tokens that were written less likely, as the interface of OpenAI defines it.
+
+    The logit of each token that occurs falls by `presence`, and by `frequency` for each time. It
+    comes after `penalise_repetition`.
+
+    Args:
+        logits: [vocab], of one row.
+        written: [time] int64, what was written after the prompt.
+        presence: Any number; negative ones make the tokens more likely.
+        frequency: Any number. If both are 0, `logits` themselves are returned.
+
+    Returns:
+        [vocab].
+    """
+    if presence == frequency == 0.0:
+        return logits
+    tokens, counts = written.unique(return_counts=True)
+    return logits.scatter(0, tokens, logits[tokens] - presence - frequency * counts.to(logits))
+
+
+def add_bias(logits: Tensor, bias: Sequence[tuple[int, float]]) -> Tensor:
+    """Add a number to the logits of given tokens. It comes after both penalties.
+
+    Args:
+        logits: [vocab], of one row.
+        bias: Tokens, each once, and what is added; if there are none, `logits` themselves are
+            returned.
+
+    Returns:
+        [vocab].
+    """
+    if not bias:
+        return logits
+    tokens = torch.tensor([token for token, _ in bias], device=logits.device)
+    return logits.scatter(0, tokens, logits[tokens] + logits.new_tensor([add for _, add in bias]))
 
 
 def keep_top_k(logits: Tensor, top_k: int) -> Tensor:
@@ -158,6 +217,36 @@ def next_token(
     scaled = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
     kept = keep_min_p(keep_top_p(keep_top_k(scaled, top_k), top_p), min_p)
     return draw(F.softmax(kept, dim=-1), uniform)
+
+
+def token_logprobs(logits: Tensor, token: Tensor, top: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the model's own log-probabilities of a token and of the most probable ones.
+
+    Args:
+        logits: [batch, vocab], before any penalty, bias or temperature.
+        token: [batch] int64.
+        top: The number of most probable tokens, at most vocab.
+
+    Returns:
+        The log-probability of `token` [batch], the most probable tokens [batch, top] int64, and
+        their log-probabilities [batch, top]. The most probable token comes first, and of equal ones
+        the one with the lower number. Log-probabilities are in nats, in float64 where the device
+        has it.
+    """
+    logprobs = precise(logits).log_softmax(dim=-1)
+    most = _most_probable(logits, top)
+    return logprobs.gather(-1, token[:, None])[:, 0], most, logprobs.gather(-1, most)
+
+
+def _most_probable(logits: Tensor, count: int) -> Tensor:
+    """Return the tokens of the largest logits, [batch, count], of equal ones the first."""
+    if count < logits.size(-1):
+        values, tokens = logits.topk(count + 1, dim=-1)
+        if count == 0 or (values[:, count - 1] > values[:, count]).all():  # no others are equal
+            tokens = tokens[:, :count].sort(dim=-1).values
+            order = logits.gather(-1, tokens).sort(dim=-1, descending=True, stable=True).indices
+            return tokens.gather(-1, order)
+    return logits.sort(dim=-1, descending=True, stable=True).indices[:, :count]
 
 
 def window_start(length: int, block_size: int) -> int:
