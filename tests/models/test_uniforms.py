@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from conftest import model_of, perturb
 from groundup.models import sampling
 from groundup.models.config import GPTConfig
-from groundup.models.readable import ReadableGPT, draw_tokens
+from groundup.models.readable import ReadableGPT, most_probable, token_at
 from groundup.models.registry import MODELS
 from groundup.models.sampling import draw, uniform_of
 
@@ -104,12 +104,6 @@ def test_the_readable_model_draws_the_same_by_its_own_hand(
 @pytest.mark.parametrize("uniform", [0.0, 0.5, LAST_UNIFORM])
 def test_the_readable_model_draws_nothing_impossible(uniform: float):
     logits = torch.tensor([[-math.inf, 0.0, -math.inf, 0.0, -math.inf]])
-    drawn = draw_tokens(
-        logits,
-        1.0,
-        0,
-        1.0,
-        generator=None,
-        uniform=torch.tensor([uniform], dtype=torch.float64),
-    )
+    kept = most_probable(logits, 1.0, 0, 1.0)
+    drawn = token_at(torch.tensor([uniform], dtype=torch.float64), *kept)
     assert drawn.tolist() == [[1 if uniform < 0.5 else 3]]

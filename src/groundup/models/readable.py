@@ -122,28 +122,20 @@ class Block(nn.Module):
         return hidden + self.mlp(self.mlp_norm(hidden))
 
 
-def draw_tokens(
-    logits: Tensor,
-    temperature: float,
-    top_k: int,
-    top_p: float,
-    *,
-    generator: torch.Generator | None,
-    uniform: Tensor | None,
-) -> Tensor:
-    """Draw a token of each row: [batch, vocab] -> [batch, 1] int64.
+def most_probable(
+    logits: Tensor, temperature: float, top_k: int, top_p: float
+) -> tuple[Tensor, Tensor]:
+    """Return what a token is drawn from: probabilities, the greatest first, and their tokens.
 
     Args:
         logits: [batch, vocab].
         temperature: Divides the logits, above 0.
         top_k: The number of most probable tokens to draw from; 0 keeps all.
         top_p: Draw from the most probable tokens that reach this probability together.
-        generator: Where random numbers come from, unless they are given.
-        uniform: [batch] float64 in [0, 1), on the CPU, or None. A row's token is then the one at
-            which the probability of all tokens up to it, in the vocabulary's order, passes it.
+
+    Returns:
+        [batch, vocab] twice; the probabilities of tokens that aren't drawn from are 0.
     """
-    if uniform is not None:
-        logits = logits.cpu().double()  # as fine as the 53 bits of `uniform`
     probabilities = (logits / temperature).softmax(dim=-1)
     probabilities, order = probabilities.sort(dim=-1, descending=True)
     if top_k:
@@ -151,8 +143,22 @@ def draw_tokens(
         probabilities /= probabilities.sum(dim=-1, keepdim=True)
     before = probabilities.cumsum(dim=-1) - probabilities  # of all more probable tokens
     probabilities[before >= top_p] = 0.0
-    if uniform is None:
-        return order.gather(-1, probabilities.multinomial(1, generator=generator))
+    return probabilities, order
+
+
+def token_at(uniform: Tensor, probabilities: Tensor, order: Tensor) -> Tensor:
+    """Return the token at which the probability of all tokens up to it passes a number.
+
+    "Up to" is in the vocabulary's order.
+
+    Args:
+        uniform: [batch] in [0, 1).
+        probabilities: [batch, vocab], in any order.
+        order: [batch, vocab] int64, the token of each.
+
+    Returns:
+        [batch, 1] int64.
+    """
     up_to = torch.zeros_like(probabilities).scatter(-1, order, probabilities).cumsum(dim=-1)
     return (up_to <= uniform[:, None] * up_to[:, -1:]).sum(dim=-1, keepdim=True)
 
@@ -261,10 +267,11 @@ class ReadableGPT(nn.Module):
             logits = logits[:, -1]  # [batch, vocab]: what follows the last token
             if temperature == 0.0:
                 newest = logits.argmax(dim=-1, keepdim=True)
+            elif uniforms is None:
+                probabilities, order = most_probable(logits, temperature, top_k, top_p)
+                newest = order.gather(-1, probabilities.multinomial(1, generator=generator))
             else:
-                uniform = None if uniforms is None else uniforms[:, number]
-                newest = draw_tokens(
-                    logits, temperature, top_k, top_p, generator=generator, uniform=uniform
-                )
+                kept = most_probable(logits.cpu().double(), temperature, top_k, top_p)
+                newest = token_at(uniforms[:, number], *kept)
             tokens = torch.cat([tokens, newest.to(tokens.device)], dim=1)
         return tokens
