@@ -19,7 +19,8 @@ from gpu_checks import Failed
 from gpu_place import Place
 from groundup.checkpoints.lifecycle import step_folder
 from groundup.data.dataset import Dataset
-from groundup.generation.stream import SamplingSettings, stream_tokens
+from groundup.generation.settings import SamplingSettings
+from groundup.generation.stream import stream_tokens
 from groundup.machine import memory
 from groundup.machine.kinds import kind_of, module_of
 from groundup.machine.memory import is_out_of_memory

@@ -11,8 +11,8 @@ import torch
 from commands import flags, groundup, metrics, trained
 from conftest import Cli, error_line, perturb, some_text
 from groundup.checkpoints.model_folder import load, save
+from groundup.generation.settings import SamplingSettings
 from groundup.generation.stream import (
-    SamplingSettings,
     encode_prompt,
     stream_text,
     stream_tokens,

@@ -1,6 +1,5 @@
 """The engine against `model.generate`, its oracle, and against the rules that a user can see."""
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,8 +13,8 @@ from conftest import model_of, perturb
 from groundup import Bigram, CharacterTokenizer, GPTConfig, ReadableGPT
 from groundup.console import messages_to
 from groundup.errors import GenerationError, TokenizerError
+from groundup.generation.settings import SamplingSettings
 from groundup.generation.stream import (
-    SamplingSettings,
     encode_prompt,
     fit_prompt,
     stream_text,
@@ -166,26 +165,6 @@ def test_more_than_the_vocabulary_is_all_of_it():
     assert write_text(model, TOKENIZER, replace(all_of_it, top_k=10**9), "a") == write_text(
         model, TOKENIZER, all_of_it, "a"
     )
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"temperature": -1.0}, "temperature = -1.0 must be a finite number from 0"),
-        ({"temperature": math.nan}, "temperature = nan"),
-        ({"temperature": math.inf}, "temperature = inf"),
-        ({"top_k": -1}, "top-k = -1"),
-        ({"top_p": 0.0}, r"top-p = 0.0 must be in \(0, 1\]"),
-        ({"top_p": 1.01}, "top-p = 1.01"),
-        ({"top_p": math.nan}, "top-p = nan"),
-        ({"length": 0}, "length = 0"),
-        ({"seed": -1}, "seed = -1"),
-        ({"seed": 2**63}, "seed = 9223372036854775808"),
-    ],
-)
-def test_settings_out_of_range_are_named(change: dict[str, Any], said: str):
-    with pytest.raises(GenerationError, match=said):
-        SamplingSettings(**change)
 
 
 def test_pieces_come_as_they_are_made():

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import perturb
-from groundup.generation.stream import SamplingSettings, stream_tokens
+from groundup.generation.settings import SamplingSettings
+from groundup.generation.stream import stream_tokens
 from groundup.models.config import GPTConfig, ModelConfig, ModernConfig, adapter_parameter_count
 from groundup.models.lora import LoRALinear, adapt, adaptable_layers, adapter_of, merge
 from groundup.models.registry import Model, build, build_on_meta

@@ -15,6 +15,7 @@ from groundup.checkpoints import model_folder
 from groundup.checkpoints.layouts import gpt2 as gpt2_layout
 from groundup.checkpoints.layouts import qwen3 as qwen3_layout
 from groundup.generation import stream
+from groundup.generation.settings import SamplingSettings
 from groundup.models import attention, cache, correspondence, gpt2, modern
 from groundup.models.bigram import Bigram
 from groundup.models.cache import KVCache
@@ -133,7 +134,7 @@ def quantised(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.half().to(tensor.dtype) for name, tensor in weights.items()}
 
 
-def stale_window(model: Any, tokens: Tensor, settings: stream.SamplingSettings) -> Iterator[int]:
+def stale_window(model: Any, tokens: Tensor, settings: SamplingSettings) -> Iterator[int]:
     """Streaming whose context lags a token behind once the window slides."""
     for _ in range(settings.length):
         seen = (

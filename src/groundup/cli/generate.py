@@ -16,7 +16,7 @@ from groundup.errors import GroundupError
 
 if TYPE_CHECKING:
     from groundup.checkpoints.model_folder import LoadedModel
-    from groundup.generation.stream import SamplingSettings
+    from groundup.generation.settings import SamplingSettings
 
     Write = Callable[[str, SamplingSettings], Iterator[str]]
 
@@ -56,7 +56,7 @@ def generate(
         device: auto, cpu, cuda, cuda:1 or mps.
     """
     from groundup.checkpoints.model_folder import load_model
-    from groundup.generation.stream import SamplingSettings
+    from groundup.generation.settings import SamplingSettings
 
     _check(top_k, interactive, samples)
     seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
@@ -76,7 +76,7 @@ def generate(
 
 def _check(top_k: int | None, interactive: bool, samples: int) -> None:
     """Refuse numbers that can't be. Raises GroundupError."""
-    from groundup.generation.stream import WRONG_TOP_K
+    from groundup.generation.settings import WRONG_TOP_K
 
     if top_k is not None and top_k < 1:
         raise GroundupError(f"top-k = {top_k} {WRONG_TOP_K}")

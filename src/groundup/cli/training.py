@@ -17,7 +17,8 @@ from groundup.data.formats import NAMED
 from groundup.errors import RecipeError, RunError
 from groundup.evaluation.units import perplexity
 from groundup.files import is_there, located
-from groundup.generation.stream import SamplingSettings, write_text
+from groundup.generation.settings import SamplingSettings
+from groundup.generation.stream import write_text
 from groundup.machine.choice import choose_device
 from groundup.machine.kinds import kind_of
 from groundup.optim.schedules import Schedule

@@ -2,57 +2,19 @@
 
 import codecs
 import logging
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from groundup.errors import GenerationError, TokenizerError
+from groundup.generation.settings import SamplingSettings
 from groundup.machine.kinds import to_device
 from groundup.models.registry import Model, cache_for, hidden_states
 from groundup.models.sampling import next_token, window_start
 from groundup.tokenizers.base import Tokenizer
 
 logger = logging.getLogger(__name__)
-
-WRONG_TOP_K = "must be a number of tokens, from 1; leave it out to keep all"
-
-
-@dataclass(frozen=True)
-class SamplingSettings:
-    """How a text is drawn.
-
-    Args:
-        length: The number of tokens to write.
-        temperature: Divides the logits; 0 is greedy.
-        top_k: The number of most probable tokens to draw from; 0 keeps all.
-        top_p: Draw from the most probable tokens that reach this probability together; in (0, 1].
-        seed: The same seed, prompt and model give the same text.
-
-    Raises:
-        GenerationError: A value is out of its range.
-    """
-
-    length: int = 500
-    temperature: float = 0.8
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 1337
-
-    def __post_init__(self) -> None:
-        if self.length < 1:
-            raise GenerationError(f"length = {self.length} must be at least 1 token")
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            wanted = "a finite number from 0 (greedy); the usual: 0.1 to 2"
-            raise GenerationError(f"temperature = {self.temperature} must be {wanted}")
-        if self.top_k < 0:
-            raise GenerationError(f"top-k = {self.top_k} {WRONG_TOP_K}")
-        if not 0.0 < self.top_p <= 1.0:
-            raise GenerationError(f"top-p = {self.top_p} must be in (0, 1]; 1 keeps all tokens")
-        if not 0 <= self.seed < 2**63:
-            raise GenerationError(f"seed = {self.seed} must be a whole number from 0, below 2^63")
 
 
 def encode_prompt(prompt: str, tokenizer: Tokenizer, document_start: int | None = None) -> Tensor:

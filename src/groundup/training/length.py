@@ -8,7 +8,8 @@ from dataclasses import replace
 from functools import partial
 
 from groundup.checkpoints.lifecycle import publish, step_folder
-from groundup.generation.stream import SamplingSettings, write_text
+from groundup.generation.settings import SamplingSettings
+from groundup.generation.stream import write_text
 from groundup.machine.timing import timed
 from groundup.recipes.schema import Recipe
 from groundup.runs.folder import scratch_folder

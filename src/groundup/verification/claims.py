@@ -20,6 +20,7 @@ from groundup.checkpoints.layouts import Layout
 from groundup.checkpoints.layouts.config_json import layout_of
 from groundup.checkpoints.layouts.gpt2 import DROPOUTS
 from groundup.generation import stream
+from groundup.generation.settings import SamplingSettings
 from groundup.machine.device import has_compiler
 from groundup.machine.kinds import kind_of
 from groundup.machine.memory import is_out_of_memory
@@ -149,7 +150,7 @@ def cached_is_uncached(tested: ModelUnderTest) -> Iterator[Measurement]:
     if not isinstance(model, ReadableGPT):  # it draws by torch's multinomial: from other numbers
         temperatures["sampled"] = 0.8
     for name, temperature in temperatures.items():
-        settings = stream.SamplingSettings(length=NEW_TOKENS, temperature=temperature, seed=1)
+        settings = SamplingSettings(length=NEW_TOKENS, temperature=temperature, seed=1)
         random = torch.Generator().manual_seed(settings.seed)
         plain = model.eval().generate(prompt, NEW_TOKENS, temperature=temperature, generator=random)
         expected = plain[0, prompt.size(1) :].tolist()
