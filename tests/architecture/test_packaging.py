@@ -47,7 +47,8 @@ def test_every_folder_of_code_is_a_package_that_says_what_it_is_for():
 def test_the_recipes_and_the_types_are_in_the_package():
     data = {path for path in files_on_disk() if not path.endswith(".py")}
     recipes = {f"src/groundup/recipes/{name}.toml" for name in packaged_names()}
-    assert data == recipes | {"src/groundup/py.typed"}
+    sources = {f"src/groundup/generation/cpp/{name}" for name in ("step.cpp", "vectors.h")}
+    assert data == recipes | sources | {"src/groundup/py.typed"}
 
 
 @pytest.mark.long

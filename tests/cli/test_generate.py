@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import groundup as package
 from commands import flags, groundup, trained
-from conftest import TINY, Cli, error_line, some_text
+from conftest import TINY, Cli, error_line, some_text, uniforms_of
 from groundup.checkpoints import model_folder
 from groundup.generation.settings import SamplingSettings
 from groundup.generation.stream import encode_prompt, stream_tokens, write_text
@@ -47,7 +48,11 @@ def test_stdout_is_the_text_and_stderr_the_rest(folder: Path):
     model, tokenizer = package.load(folder / "runs" / "run")
     expected = write_text(model, tokenizer, SamplingSettings(length=30, seed=5), "the ")
     assert finished.stdout == "the " + expected + "\n"
-    assert re.fullmatch(r"gpt2, 7,456 parameters, from \S*/step-000020; seed 5\n", finished.stderr)
+    assert re.fullmatch(
+        r"gpt2, 7,456 parameters, from \S*/step-000020; writes with float32 weights, by groundup's "
+        r"C\+\+; seed 5\n",
+        finished.stderr,
+    )
 
 
 def test_a_run_is_found_by_name_path_and_checkpoint(folder: Path):
@@ -121,17 +126,19 @@ def test_without_a_seed_one_is_taken_and_said(folder: Path):
     assert written(folder, "run", "--length", 40) != first.stdout
 
 
-def test_each_of_several_samples_is_the_text_of_its_own_seed(folder: Path):
+def test_each_of_several_samples_draws_numbers_of_its_own(folder: Path):
     together = written(
-        folder, "run", "--prompt", "fox", "--length", 15, "--seed", 8, "--samples", 3
+        folder, "run", "--prompt", "fox", "--length", 15, "--seed", 8, "--samples", 18
     )
-    alone = [
-        written(folder, "run", "--prompt", "fox", "--length", 15, "--seed", seed)
-        for seed in (8, 9, 10)
-    ]
-    assert together == "".join(
-        f"======== {number} of 3\n{text}" for number, text in enumerate(alone, 1)
-    )
+    model, tokenizer = package.load(folder / "runs" / "run")
+    prompt = torch.from_numpy(tokenizer.encode("fox"))[None]
+    texts = []
+    for number in range(18):  # more than are written at once
+        uniforms = uniforms_of(8, number, 15)
+        tokens = model.generate(prompt, 15, temperature=0.8, uniforms=uniforms)[0]
+        texts.append(f"======== {number + 1} of 18\n{tokenizer.decode(tokens.tolist())}\n")
+    assert together == "".join(texts)
+    assert written(folder, "run", "--prompt", "fox", "--length", 15, "--seed", 8) in texts[0]
 
 
 def test_greedy_needs_no_seed(folder: Path):

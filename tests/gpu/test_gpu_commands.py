@@ -137,7 +137,7 @@ def test_a_text_waits_once_a_token(folder: Path) -> None:
         words = ("generate", "mixed", "--length", length, "--seed", 3)
         on_device(*words, "--device", NAME, folder=folder)
         found.append(Counter(counts(folder)["waits"]))
-    assert found[1] - found[0] == {"aten::_local_scalar_dense": 4}
+    assert found[1] - found[0] == {"copy to the CPU": 4}
 
 
 def test_an_export_is_the_checkpoint(folder: Path) -> None:

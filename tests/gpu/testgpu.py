@@ -165,7 +165,9 @@ def count_reads(name: str, args: Any) -> None:
     """Count what reads numbers of the device, by which the processor waits for it."""
     if name in READS:
         waits[name] += 1
-    if name in INDEXES and any(each.dtype in MASKS for each in tree_leaves(args[1])):
+    if name in INDEXES and any(
+        each is not None and each.dtype in MASKS for each in tree_leaves(args[1])
+    ):
         waits[f"{name} with a mask"] += 1
 
 

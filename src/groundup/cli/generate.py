@@ -8,19 +8,73 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from itertools import chain
+from threading import Thread
+from typing import TYPE_CHECKING, Literal
+
+from cyclopts import Parameter
 
 from groundup.errors import GroundupError
 
 if TYPE_CHECKING:
-    from groundup.checkpoints.model_folder import LoadedModel
     from groundup.generation.settings import SamplingSettings
-
-    Write = Callable[[str, SamplingSettings], Iterator[str]]
+    from groundup.generation.writer import Precision
 
 logger = logging.getLogger(__name__)
+
+AT_ONCE = 16  # texts that are written at once
+SAME = "length", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"
+SAME += ("stop",)  # flags that settings have under the same name
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Draw:
+    """How texts are drawn.
+
+    Args:
+        length: Tokens to write.
+        temperature: Below 1 safer, above 1 wilder; 0 is greedy.
+        top_k: Draw only from the K most probable tokens.
+        top_p: Draw only from the most probable tokens that make up this share of the probability.
+        min_p: Draw only from tokens so many times as probable as the most probable one.
+        repetition_penalty: Above 1, tokens of the text so far become less likely.
+        presence_penalty: Above 0, tokens that were written become less likely.
+        frequency_penalty: Above 0, they become less likely each time.
+        stop: End the text before this one; up to four times.
+        greedy: Always take the most probable token.
+        seed: The same seed writes the same text; a fresh one is taken, and said, if left out.
+    """
+
+    length: int = 500
+    temperature: float = 0.8
+    top_k: int | None = None
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    stop: tuple[str, ...] = ()
+    greedy: bool = False
+    seed: int | None = None
+
+    def settings(self) -> "SamplingSettings":
+        """Return the settings.
+
+        Raises:
+            GroundupError: A number is out of its range.
+        """
+        from groundup.generation.settings import WRONG_TOP_K, SamplingSettings
+
+        if self.top_k is not None and self.top_k < 1:
+            raise GroundupError(f"top-k = {self.top_k} {WRONG_TOP_K}")
+        seed = int.from_bytes(os.urandom(4), "little") if self.seed is None else self.seed
+        temperature, top_k = 0.0 if self.greedy else self.temperature, self.top_k or 0
+        same = {name: getattr(self, name) for name in SAME}
+        return SamplingSettings(temperature=temperature, top_k=top_k, seed=seed, **same)
 
 
 def generate(
@@ -29,15 +83,13 @@ def generate(
     *,
     prompt: str = "",
     interactive: bool = False,
-    length: int = 500,
-    temperature: float = 0.8,
-    top_k: int | None = None,
-    top_p: float = 1.0,
-    greedy: bool = False,
-    seed: int | None = None,
     samples: int = 1,
     strict: bool = False,
+    dtype: str = "auto",
+    quantize: Literal["int8"] | None = None,
+    compile: str = "auto",
     device: str = "auto",
+    draw: Draw = Draw(),
 ) -> None:
     """Write text with a trained model, as it is made.
 
@@ -45,46 +97,32 @@ def generate(
         run: A run, the path of a run or model folder, gpt2, or OWNER/NAME of the hub.
         prompt: The text to go on from.
         interactive: Ask for prompt, temperature and length, again and again.
-        length: Tokens to write.
-        temperature: Below 1 safer, above 1 wilder; 0 is greedy.
-        top_k: Draw only from the K most probable tokens.
-        top_p: Draw only from the most probable tokens that make up this share of the probability.
-        greedy: Always take the most probable token.
-        seed: The same seed writes the same text; a fresh one is taken, and said, if left out.
-        samples: How many texts; text i has the seed SEED + i.
+        samples: How many texts; each draws numbers of its own from the seed.
         strict: Refuse a prompt longer than the model's context, instead of keeping its end.
+        dtype: auto, float32 or bfloat16: the weights that write. auto: bfloat16 for models of 16
+            million parameters or more on a CPU, else the model's own.
+        quantize: int8: weights of 8 bits, for half the memory of bfloat16.
+        compile: auto, on or off: write by groundup's C++ on a CPU, or by torch.
         device: auto, cpu, cuda, cuda:1 or mps.
+        draw: How texts are drawn.
     """
-    from groundup.checkpoints.model_folder import load_model
-    from groundup.generation.settings import SamplingSettings
+    from groundup.generation.writer import Precision
 
-    _check(top_k, interactive, samples)
-    seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
-    settings = SamplingSettings(length, 0.0 if greedy else temperature, top_k or 0, top_p, seed)
-    loaded = load_model(run, device=device)
-    loaded.require_tokenizer()
-    logger.info(f"{loaded.description}; seed {seed}")
-    write = partial(write_pieces, loaded, strict)
-    if interactive:
-        converse(write, settings, prompt)
-        return
-    for number in range(samples):
-        if samples > 1:
-            show(f"======== {number + 1} of {samples}\n")
-        _show_text(prompt, write(prompt, replace(settings, seed=seed + number)))
-
-
-def _check(top_k: int | None, interactive: bool, samples: int) -> None:
-    """Refuse numbers that can't be. Raises GroundupError."""
-    from groundup.generation.settings import WRONG_TOP_K
-
-    if top_k is not None and top_k < 1:
-        raise GroundupError(f"top-k = {top_k} {WRONG_TOP_K}")
+    precision, settings = Precision(dtype, quantize or "", compile), draw.settings()
     if interactive and samples != 1:
         problem = "--samples and --interactive don't go together: ask again for another text"
         raise GroundupError(problem)
     if samples < 1:
         raise GroundupError(f"samples = {samples} must be at least 1")
+    pen = Pen(run, device, precision, strict, min(samples, AT_ONCE))
+    logger.info(f"{pen.description}; seed {settings.seed}")
+    if interactive:
+        converse(pen, settings, prompt)
+        return
+    for number, pieces in enumerate(pen.texts(prompt, settings, samples), 1):
+        if samples > 1:
+            show(f"======== {number} of {samples}\n")
+        _show_text(prompt, pieces)
 
 
 def _show_text(prompt: str, pieces: Iterator[str]) -> None:
@@ -98,35 +136,78 @@ def _show_text(prompt: str, pieces: Iterator[str]) -> None:
     show("\n")
 
 
-def write_pieces(
-    loaded: "LoadedModel", strict: bool, prompt: str, settings: "SamplingSettings"
-) -> Iterator[str]:
-    """Yield the text after a prompt, piece by piece.
+class Pen:
+    """A loaded model, ready to write.
 
     Args:
-        loaded: A model with a tokenizer.
-        strict: Whether a prompt that is longer than the context is refused.
-        prompt: The text to continue.
-        settings: How the text is drawn.
+        run: The name of the model.
+        device: The device that it writes on.
+        precision: The dtype of its weights, and what multiplies them.
+        strict: Whether a prompt longer than the context is refused.
+        slots: The number of texts that are written at once.
 
     Raises:
-        GroundupError: The model can't read the prompt.
+        GroundupError: There is no such model or device, or no tokenizer.
     """
-    from groundup.generation.stream import encode_prompt, fit_prompt, stream_text
 
-    tokenizer = loaded.require_tokenizer()
-    tokens = encode_prompt(prompt, tokenizer, loaded.document_start)
-    tokens = fit_prompt(tokens, loaded.model.block_size, strict)
-    yield from stream_text(loaded.model, tokenizer, tokens, settings, loaded.text_ends)
+    def __init__(
+        self, run: str, device: str, precision: "Precision", strict: bool, slots: int
+    ) -> None:
+        from groundup.checkpoints.model_folder import load_model
+        from groundup.generation.engine import Engine
+        from groundup.generation.kernels import load_kernels
+
+        if precision.compile != "off" and device in ("auto", "cpu"):
+            # they are built while the model is read, where they aren't there yet
+            Thread(target=partial(_try, load_kernels), daemon=True).start()
+        loaded = load_model(run, device=device)
+        self.tokenizer, self.strict = loaded.require_tokenizer(), strict
+        self.document_start = loaded.document_start
+        self.engine = Engine(
+            loaded.model,
+            self.tokenizer,
+            slots=slots,
+            ends=loaded.text_ends,
+            precision=precision,
+        )
+        self.description = f"{loaded.description}; {self.engine.writer.description}"
+
+    def texts(
+        self, prompt: str, settings: "SamplingSettings", count: int = 1
+    ) -> Iterator[Iterator[str]]:
+        """Yield texts after a prompt, each as an iterator over its pieces.
+
+        Raises:
+            GroundupError: The model can't read the prompt.
+        """
+        from groundup.generation.stream import encode_prompt, fit_prompt
+
+        tokens = encode_prompt(prompt, self.tokenizer, self.document_start)
+        tokens = fit_prompt(tokens, self.engine.block_size, self.strict)[0].tolist()
+        slots = self.engine.pool.slots
+        for first in range(0, count, slots):
+            some = min(slots, count - first)
+            request = self.engine.submit(tokens, settings, some, first_choice=first)
+            try:
+                for choice in request.choices:
+                    yield (written.text for written in choice)
+            finally:
+                self.engine.cancel(request)
 
 
-def converse(write: "Write", settings: "SamplingSettings", prompt: str) -> None:
+def _try(function: "Callable[[], object]") -> None:
+    """Call a function whose errors somebody else will meet."""
+    with suppress(GroundupError):
+        function()
+
+
+def converse(pen: Pen, settings: "SamplingSettings", prompt: str) -> None:
     """Ask and write until the end of input (Ctrl-D); each answer is the next default.
 
     Ctrl-C during a text stops that text; at a question, the first question is asked again.
 
     Args:
-        write: Yields the text after a prompt, piece by piece.
+        pen: The model that writes.
         settings: The first defaults.
         prompt: The first default prompt.
     """
@@ -138,7 +219,7 @@ def converse(write: "Write", settings: "SamplingSettings", prompt: str) -> None:
             temperature = ask_number("Temperature", settings.temperature, 0.1, 2.0, whole=False)
             length = int(ask_number("Length", settings.length, 1, 1_000_000, whole=True))
             settings = replace(settings, temperature=temperature, length=length)
-            pieces = write(asked, settings)
+            pieces = chain.from_iterable(pen.texts(asked, settings))
             # before it is shown or remembered: a prompt that can't be read is an error
             first = next(pieces, "")
             prompt = asked

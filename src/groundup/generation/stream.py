@@ -1,6 +1,5 @@
-"""Streams text: a prompt goes in, and one sampled token after the other comes out."""
+"""One text of a model as it is: a prompt goes in, and one token after the other comes out."""
 
-import codecs
 import logging
 from collections.abc import Iterator
 
@@ -8,10 +7,11 @@ import torch
 from torch import Tensor
 
 from groundup.errors import GenerationError, TokenizerError
+from groundup.generation.engine import Engine
 from groundup.generation.settings import SamplingSettings
-from groundup.machine.kinds import to_device
-from groundup.models.registry import Model, cache_for, hidden_states
-from groundup.models.sampling import next_token, window_start
+from groundup.generation.texts import Request
+from groundup.generation.writer import Precision
+from groundup.models.registry import Model
 from groundup.tokenizers.base import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -61,48 +61,26 @@ def fit_prompt(tokens: Tensor, block_size: int, strict: bool) -> Tensor:
     return tokens[:, -block_size:]
 
 
-@torch.inference_mode()
 def stream_tokens(
     model: Model,
     tokens: Tensor,
     settings: SamplingSettings,
-    vocab_size: int | None = None,
     ends: frozenset[int] = frozenset(),
 ) -> Iterator[int]:
     """Yield the tokens that continue a text, as `model.generate` would draw them.
 
-    The keys and values of tokens that were read are cached. Whenever the context is full, its
-    newest half is read again from the first position on, as `window_start` has it.
+    The weights are used as they are, in their own dtype and by torch's own products, so a model in
+    training can write as well.
 
     Args:
-        model: Any model; while tokens are drawn it is in eval mode.
+        model: Any model; its mode stays as it is, and it writes in eval mode.
         tokens: [1, time] int64.
         settings: The number of tokens to draw, and how to draw them.
-        vocab_size: The size of the tokenizer's vocabulary, where the model's is padded with tokens
-            that have no text.
         ends: The tokens that end a text; they aren't yielded.
     """
-    device = next(model.parameters()).device
-    generator = torch.Generator().manual_seed(settings.seed)
-    context = to_device(tokens[:, -model.block_size :], device)
-    was_training = model.training
-    model.eval()
-    cache = cache_for(model, min(model.block_size, context.size(1) + settings.length))
-    limits = settings.temperature, settings.top_k, settings.top_p
-    try:
-        for _ in range(settings.length):
-            if start := window_start(context.size(1), model.block_size):
-                context, cache = context[:, start:], cache_for(model, model.block_size)
-            unread = context if cache is None else context[:, cache.length :]
-            logits = model.logits(hidden_states(model, unread, cache)[:, -1])[:, :vocab_size]
-            uniform = to_device(torch.rand(1, generator=generator), device)
-            token = next_token(logits, uniform, *limits)
-            if (number := int(token)) in ends:
-                return
-            context = torch.cat([context, token[:, None]], dim=1)
-            yield number
-    finally:
-        model.train(was_training)
+    for written in _request(model, None, tokens, settings, ends):
+        if written.token is not None:
+            yield written.token
 
 
 def stream_text(
@@ -115,18 +93,28 @@ def stream_text(
     """Yield the text that continues `tokens` in pieces of whole characters, as they are made.
 
     Args:
-        model: Any model; while tokens are drawn it is in eval mode.
+        model: Any model; its mode stays as it is, and it writes in eval mode.
         tokenizer: The model's tokenizer, whose token `<|endoftext|>` ends a text.
         tokens: [1, time] int64.
         settings: The number of tokens to draw, and how to draw them.
         ends: Other tokens that end a text.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    ends |= set() if tokenizer.end_of_text is None else {tokenizer.end_of_text}
-    for token in stream_tokens(model, tokens, settings, tokenizer.vocab_size, ends):
-        yield decoder.decode(tokenizer.decode_bytes([token]))
-    if rest := decoder.decode(b"", final=True):
-        yield rest
+    for written in _request(model, tokenizer, tokens, settings, ends):
+        yield written.text
+
+
+def _request(
+    model: Model,
+    tokenizer: Tokenizer | None,
+    tokens: Tensor,
+    settings: SamplingSettings,
+    ends: frozenset[int],
+) -> Request:
+    """Ask an engine for one text, which has the memory that this text needs."""
+    precision, prompt = Precision(compile="off"), tokens[0].tolist()
+    room = len(prompt) + settings.length
+    engine = Engine(model, tokenizer, slots=1, room=room, ends=ends, precision=precision)
+    return engine.submit(prompt, settings)
 
 
 def write_text(

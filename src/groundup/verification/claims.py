@@ -28,6 +28,7 @@ from groundup.models import correspondence
 from groundup.models.gpt2 import GPT2
 from groundup.models.readable import ReadableGPT
 from groundup.models.registry import Model, cache_for, hidden_states
+from groundup.models.sampling import uniform_of
 from groundup.optim.groups import RULES, build_optimizers
 from groundup.recipes.schema import OptimSection
 from groundup.training.objective import NextTokenLoss, compiled_parts
@@ -146,13 +147,12 @@ def cached_is_uncached(tested: ModelUnderTest) -> Iterator[Measurement]:
     is_short = model.block_size <= SHORT_CONTEXT
     time = max(1, model.block_size - NEW_TOKENS // 2) if is_short else NEW_TOKENS
     prompt = tested.tokens(rows=1, time=time)[:, 1:].to(tested.device)
-    temperatures = {"greedy": 0.0}
-    if not isinstance(model, ReadableGPT):  # it draws by torch's multinomial: from other numbers
-        temperatures["sampled"] = 0.8
-    for name, temperature in temperatures.items():
+    numbers = [[uniform_of(1, 0, position) for position in range(NEW_TOKENS)]]
+    uniforms = torch.tensor(numbers, dtype=torch.float64)
+    for name, temperature in {"greedy": 0.0, "sampled": 0.8}.items():
         settings = SamplingSettings(length=NEW_TOKENS, temperature=temperature, seed=1)
-        random = torch.Generator().manual_seed(settings.seed)
-        plain = model.eval().generate(prompt, NEW_TOKENS, temperature=temperature, generator=random)
+        drawn = {"temperature": temperature, "uniforms": uniforms}
+        plain = model.eval().generate(prompt, NEW_TOKENS, **drawn)
         expected = plain[0, prompt.size(1) :].tolist()
         streamed = list(stream.stream_tokens(model.train(), prompt, settings))
         unequal = sum(one != other for one, other in zip(streamed, expected, strict=True))

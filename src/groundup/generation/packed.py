@@ -1,0 +1,210 @@
+"""A model as it writes: its own modules, with matrices of fewer bits.
+
+Pieces of prompts are read by the models' own code. Of a copy of the module tree, linear layers and
+embeddings are replaced by modules that do the same with packed weights. A single token of each text
+is read by the C++ of step.cpp, for which `view_of` lists the same weights.
+"""
+
+import copy
+import ctypes
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from groundup.generation.kernels import BlockView, Kernels, MatrixView, ModelView, NormView
+from groundup.machine.device import choose_precision
+from groundup.models.gpt2 import GPT2
+from groundup.models.modern import Modern, RMSNorm
+from groundup.models.registry import Model
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+BY_KERNEL = 16  # tokens that are read at once, as measured; more are multiplied by torch
+
+
+class Matrix:
+    """The weights of a linear layer or an embedding.
+
+    Args:
+        weight: [outputs, inputs], in float32 or bfloat16.
+        dtype: float32, bfloat16 or int8. For int8 each row is divided by its largest magnitude over
+            127 and rounded, and that factor is its scale.
+
+    Attributes:
+        weight: [outputs, inputs] in `dtype`.
+        scale: [outputs] float32 for int8, else None.
+    """
+
+    def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
+        weight = weight.detach()
+        self.scale: Tensor | None = None
+        if dtype == torch.int8:
+            largest = weight.float().abs().amax(dim=1)
+            self.scale = torch.where(largest > 0, largest / 127, 1.0)
+            weight = (weight.float() / self.scale[:, None]).round()
+        self.weight = weight.to(dtype).contiguous()
+
+    @classmethod
+    def joined(cls, parts: "list[Matrix]") -> "Matrix":
+        """Put matrices below one another, in one memory of which they become views."""
+        whole = cls.__new__(cls)
+        whole.weight = torch.cat([part.weight for part in parts])
+        scales = [part.scale for part in parts if part.scale is not None]
+        whole.scale = torch.cat(scales) if scales else None
+        for part, rows in zip(
+            parts, whole.weight.split([len(p.weight) for p in parts]), strict=True
+        ):
+            part.weight = rows
+        return whole
+
+    def view(self, bias: Tensor | None = None) -> MatrixView:
+        """Return what step.cpp reads of it. Matrix and bias must outlive the view."""
+        outputs, inputs = self.weight.shape
+        size = self.weight.element_size()
+        pointers = self.weight.data_ptr(), _pointer(self.scale), _pointer(bias)
+        return MatrixView(*pointers, outputs, inputs, size)
+
+
+class PackedLinear(nn.Module):
+    """A linear layer with packed weights: [..., inputs] -> [..., outputs], all float32.
+
+    Few tokens are multiplied by step.cpp, and many by torch: in bfloat16 where the processor has
+    units for it and the weights aren't float32.
+
+    Args:
+        matrix: The weights.
+        bias: [outputs] or None.
+        kernels: The C++, or None to multiply by torch in float32 at all times.
+    """
+
+    def __init__(self, matrix: Matrix, bias: Tensor | None, kernels: Kernels | None) -> None:
+        super().__init__()
+        self.matrix, self.kernels = matrix, kernels
+        self.bias = None if bias is None else bias.detach().float()
+        packed = kernels is not None and matrix.weight.dtype != torch.float32
+        fast = packed and choose_precision("auto", matrix.weight.device) == "bfloat16"
+        self.dtype = torch.bfloat16 if fast else torch.float32  # of products of many tokens
+
+    def forward(self, x: Tensor) -> Tensor:
+        matrix = self.matrix
+        if self.kernels is not None and x.numel() <= BY_KERNEL * x.size(-1):
+            return self.kernels.linear(x, matrix.view(self.bias))
+        product = F.linear(x.to(self.dtype), matrix.weight.to(self.dtype)).float()
+        if matrix.scale is not None:
+            product *= matrix.scale
+        return product if self.bias is None else product + self.bias
+
+
+class PackedEmbedding(nn.Module):
+    """An embedding with packed weights: tokens [...] -> [..., width] float32."""
+
+    def __init__(self, matrix: Matrix) -> None:
+        super().__init__()
+        self.matrix, self.num_embeddings = matrix, matrix.weight.size(0)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        rows = self.matrix.weight[tokens].float()
+        return rows if self.matrix.scale is None else rows * self.matrix.scale[tokens][..., None]
+
+
+def packed(model: Model, dtype: torch.dtype, kernels: Kernels | None) -> Model:
+    """Return a model that computes the same with packed weights, in eval mode.
+
+    The model that is given stays as it is. Weights of float32 that stay float32 share its memory.
+
+    Args:
+        model: A model in float32 or bfloat16, without adapters.
+        dtype: The dtype of its matrices: float32, bfloat16 or int8. All else is float32.
+        kernels: The C++ that multiplies few tokens, or None for torch alone.
+    """
+    return _packed(model, dtype, kernels, {}).eval()
+
+
+def _packed(
+    module: AnyModule,
+    dtype: torch.dtype,
+    kernels: Kernels | None,
+    matrices: dict[int, Matrix],
+    name: str = "",
+) -> AnyModule:
+    """Pack a module and all within it. A matrix that several modules share is packed once."""
+    if isinstance(module, nn.Linear | nn.Embedding) and name != "wpe":  # a small table
+        key = id(module.weight)
+        if key not in matrices:
+            matrices[key] = Matrix(module.weight, dtype)
+        if isinstance(module, nn.Linear):
+            return PackedLinear(matrices[key], module.bias, kernels)  # pyright: ignore
+        return PackedEmbedding(matrices[key])  # pyright: ignore
+    twin = copy.copy(module)
+    twin._modules = {
+        name: None if child is None else _packed(child, dtype, kernels, matrices, name)
+        for name, child in module._modules.items()
+    }
+    twin._parameters = {
+        name: None if each is None else nn.Parameter(each.detach().float(), requires_grad=False)
+        for name, each in module._parameters.items()
+    }
+    return twin
+
+
+def view_of(model: GPT2 | Modern) -> ModelView:
+    """Return what step.cpp reads of a packed model, which must outlive the view."""
+    config = model.config
+    if isinstance(model, GPT2):
+        body: Any = model.transformer
+        blocks = [_gpt2_block(block) for block in body.h]
+        tokens, last, heads = body.wte, body.ln_f, (config.n_head, config.n_head)
+        size, inner = config.n_embd // config.n_head, 4 * config.n_embd
+        tables = body.wpe.weight, None, None
+    else:
+        config, body = model.config, model.model
+        blocks = [_modern_block(block) for block in body.layers]
+        tokens, last, heads = body.embed_tokens, body.norm, (config.n_head, config.n_kv_head)
+        size, inner = config.head_dim, config.n_inner
+        tables = None, body.rotary.cosine, body.rotary.sine
+    array = (BlockView * len(blocks))(*blocks)
+    view = ModelView(
+        *(tokens.matrix.view(), *map(_pointer, tables), ctypes.cast(array, ctypes.c_void_p)),
+        *(len(blocks), config.n_embd, inner, *heads, size, _norm(last)),
+        _linear(model.lm_head),
+    )
+    view.array = array  # lives as long as the view
+    return view
+
+
+def _gpt2_block(block: Any) -> BlockView:
+    """The view of a packed block of gpt2.py."""
+    attention, mlp, nothing = block.attn, block.mlp, NormView()
+    return BlockView(
+        *(_norm(block.ln_1), _linear(attention.c_attn), nothing, nothing),
+        *(_linear(attention.c_proj), _norm(block.ln_2), MatrixView()),
+        *(_linear(mlp.c_fc), _linear(mlp.c_proj)),
+    )
+
+
+def _modern_block(block: Any) -> BlockView:
+    """The view of a packed block of modern.py, whose queries, keys and values become one matrix."""
+    attention, mlp = block.self_attn, block.mlp
+    parts = attention.q_proj, attention.k_proj, attention.v_proj
+    qkv = attention.qkv = Matrix.joined([part.matrix for part in parts])
+    return BlockView(
+        *(_norm(block.input_layernorm), qkv.view()),
+        *(_norm(attention.q_norm), _norm(attention.k_norm), _linear(attention.o_proj)),
+        *(_norm(block.post_attention_layernorm), _linear(mlp.gate_proj)),
+        *(_linear(mlp.up_proj), _linear(mlp.down_proj)),
+    )
+
+
+def _linear(layer: Any) -> MatrixView:
+    return layer.matrix.view(layer.bias)
+
+
+def _norm(norm: nn.LayerNorm | RMSNorm) -> NormView:
+    bias = norm.bias if isinstance(norm, nn.LayerNorm) else None
+    assert norm.eps is not None
+    return NormView(norm.weight.data_ptr(), _pointer(bias), norm.weight.numel(), norm.eps)
+
+
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()

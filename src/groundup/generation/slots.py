@@ -1,0 +1,129 @@
+"""The memory for keys and values of several texts, each in a slot of its own.
+
+Slots are taken once, whole: a text that got one never waits for memory. A slot keeps what it holds
+when its text ends, so that a later text that begins in the same way needs not read that again.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from groundup.generation.kernels import MemoryView
+from groundup.machine.kinds import to_device
+from groundup.models.attention import causal_attention
+from groundup.models.cache import Attend, Cache, check_fits
+from groundup.models.gpt2 import GPT2
+from groundup.models.modern import Modern
+
+
+class Slots:
+    """Preallocated keys and values of several texts.
+
+    Args:
+        model: The model whose layers they are of.
+        count: The number of slots.
+        room: The number of tokens that a slot holds.
+        device: Where they are.
+        dtype: Their dtype.
+    """
+
+    def __init__(
+        self,
+        model: GPT2 | Modern,
+        count: int,
+        room: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        shape = model.config
+        heads = shape.n_head if isinstance(model, GPT2) else model.config.n_kv_head
+        size = shape.n_embd // shape.n_head if isinstance(model, GPT2) else model.config.head_dim
+        self.count, self.room, self.device = count, room, device
+        self.memory = torch.empty(
+            (shape.n_layer, 2, count, heads, room, size), dtype=dtype, device=device
+        )
+
+    def view(self) -> MemoryView:
+        """Return what step.cpp reads and writes of it; the slots must outlive the view."""
+        return MemoryView(self.memory.data_ptr(), self.count, self.room)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` tokens of one slot to another."""
+        self.memory[:, :, target, :, :length] = self.memory[:, :, source, :, :length]
+
+    def reading(self, slot: int, first: int) -> Cache:
+        """Return the cache for reading tokens of one text, of which the slot holds `first`."""
+        return _Reading(self, slot, first)
+
+    def writing(self, slots: Sequence[int], lengths: Sequence[int]) -> Cache:
+        """Return the cache for one token of each of several texts.
+
+        Args:
+            slots: The slot of each text.
+            lengths: The number of tokens of each text, the new one included.
+        """
+        return _Writing(self, slots, lengths)
+
+
+class _Reading(Cache):
+    """The cache while a piece of one text is read: tokens [1, time]."""
+
+    def __init__(self, slots: Slots, slot: int, first: int) -> None:
+        self.memory, self.first = slots.memory[:, :, slot, None], first
+        self.last, self._mask = first, None
+
+    def positions(self, tokens: Tensor, block_size: int) -> Tensor:
+        self.last = self.first + tokens.size(1)
+        check_fits(self.last, block_size)
+        positions = torch.arange(self.first, self.last, device=tokens.device)
+        if self.first:
+            self._mask = torch.arange(self.last, device=tokens.device) <= positions[:, None]
+        return positions[None]
+
+    def attention(self, layer: int) -> Attend:
+        return partial(self._attend, layer)
+
+    def _attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, dropout: float
+    ) -> Tensor:
+        keys, values = self.memory[layer, ..., : self.last, :]
+        keys[:, :, self.first :], values[:, :, self.first :] = key, value
+        if self.first == 0:
+            return causal_attention(query, keys, values, dropout)
+        grouped = key.size(1) != query.size(1)
+        return F.scaled_dot_product_attention(query, keys, values, self._mask, enable_gqa=grouped)
+
+
+class _Writing(Cache):
+    """The cache while one token of each of several texts is read: tokens [texts, 1]."""
+
+    def __init__(self, slots: Slots, numbers: Sequence[int], lengths: Sequence[int]) -> None:
+        self.memory = slots.memory
+        self.numbers = numbers
+        both = to_device(torch.tensor([numbers, lengths]), slots.device)
+        self.slots, self.lengths, self.longest = both[0], both[1], max(lengths)
+
+    def positions(self, tokens: Tensor, block_size: int) -> Tensor:
+        check_fits(self.longest, block_size)
+        return self.lengths[:, None] - 1
+
+    def attention(self, layer: int) -> Attend:
+        return partial(self._attend, layer)
+
+    def _attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, dropout: float
+    ) -> Tensor:
+        memory, grouped = self.memory[layer], key.size(1) != query.size(1)
+        if len(self.numbers) == 1:  # a text alone sees all of its own
+            keys, values = memory[:, self.numbers[0], None, :, : self.longest]
+            keys[:, :, -1:], values[:, :, -1:] = key, value
+            return F.scaled_dot_product_attention(query, keys, values, enable_gqa=grouped)
+        memory[0, self.slots, :, self.lengths - 1] = key[:, :, 0]
+        memory[1, self.slots, :, self.lengths - 1] = value[:, :, 0]
+        keys, values = memory[:, self.slots, :, : self.longest]
+        seen = torch.arange(self.longest, device=key.device) < self.lengths[:, None]
+        mask = seen[:, None, None]
+        return F.scaled_dot_product_attention(query, keys, values, mask, enable_gqa=grouped)

@@ -1,0 +1,220 @@
+"""How a model writes on a machine: the dtype of its weights, and what multiplies them."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from groundup.errors import GenerationError, MachineError
+from groundup.generation.kernels import Kernels, ModelView, load_kernels
+from groundup.generation.packed import packed, view_of
+from groundup.generation.slots import Slots
+from groundup.machine.kinds import kind_of, to_device
+from groundup.models.bigram import Bigram
+from groundup.models.correspondence import gpt2_from_readable
+from groundup.models.gpt2 import GPT2
+from groundup.models.modern import Modern
+from groundup.models.readable import ReadableGPT
+from groundup.models.registry import Model, build_on_meta, count_parameters
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+BFLOAT16_FROM = 16_000_000  # parameters: smaller models stay in the processor's own cache
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How a model writes.
+
+    Args:
+        dtype: auto, float32 or bfloat16: the dtype of the weights. `auto` takes bfloat16 for models
+            of 16 million parameters or more that the kernels multiply, because writing takes the
+            time that reading the weights takes; and else the model's own.
+        quantize: Empty, or int8: weights of 8 bits, and a scale for each row of a matrix.
+        compile: auto, on or off: whether a CPU multiplies by groundup's C++ kernels. `auto` goes on
+            without them, and says so, where they can't be built.
+
+    Raises:
+        GenerationError: A value is none of these.
+    """
+
+    dtype: str = "auto"
+    quantize: str = ""
+    compile: str = "auto"
+
+    def __post_init__(self) -> None:
+        known = {
+            "dtype": ("auto", *DTYPES),
+            "quantize": ("", "int8"),
+            "compile": ("auto", "on", "off"),
+        }
+        for name, values in known.items():
+            if (value := getattr(self, name)) not in values:
+                names = ", ".join(each or "nothing" for each in values)
+                raise GenerationError(f"{name} = {value!r} must be one of {names}")
+
+
+class Writer:
+    """A model that reads pieces of texts and writes their next tokens, in slots.
+
+    Args:
+        model: Any model. It stays as it is, and its mode matters to nobody: texts are written in
+            eval mode.
+        precision: How it writes.
+
+    Raises:
+        MachineError: The precision asks for kernels, and there are none.
+    """
+
+    def __init__(self, model: Model, precision: Precision) -> None:
+        self.block_size = model.block_size
+        weight = next(model.parameters())
+        self.device, self.kernels = weight.device, _kernels(model, precision)
+        self.dtype = _dtype(model, precision, self.kernels)
+        self.model = model
+        if isinstance(model, ReadableGPT) and self.kernels is not None:
+            self.model = _twin(model)
+        if self.kernels is not None or self.dtype != weight.dtype:
+            self.model = packed(self.model, self.dtype, self.kernels)
+        self.view: ModelView | None = None  # of step.cpp
+        if self.kernels is not None and isinstance(self.model, GPT2 | Modern):
+            self.view = view_of(self.model)
+        self.slots: Slots | None = None
+
+    @property
+    def description(self) -> str:
+        """Say with which weights the model writes, and by what."""
+        kind = str(self.dtype).removeprefix("torch.")
+        by = "groundup's C++" if self.kernels else "torch"
+        return f"writes with {kind} weights, by {by}"
+
+    @property
+    def path(self) -> str:
+        """What decides the last bits of a result, in a few words."""
+        by = "kernels" if self.kernels else "torch"
+        kind = str(self.dtype).removeprefix("torch.")
+        threads = torch.get_num_threads()
+        return f"{kind}-{by}-{self.device.type}-{threads}-threads-torch-{torch.__version__}"
+
+    @property
+    def vocab_size(self) -> int:
+        """The size of the model's vocabulary."""
+        return self.model.config.vocab_size
+
+    @property
+    def has_cache(self) -> bool:
+        """Whether the model keeps keys and values, so that it reads each token once."""
+        return isinstance(self.model, GPT2 | Modern)
+
+    def take_slots(self, count: int, room: int) -> None:
+        """Take the memory for keys and values of `count` texts of up to `room` tokens."""
+        if isinstance(self.model, GPT2 | Modern):
+            dtype = torch.float32 if self.kernels else next(self.model.parameters()).dtype
+            self.slots = Slots(self.model, count, room, self.device, dtype)
+
+    def read(self, tokens: Sequence[int], slot: int, first: int) -> Tensor:
+        """Read a piece of a text, of which `first` tokens are read, and return its hidden states.
+
+        Args:
+            tokens: The piece; for a model without a cache, the whole text so far.
+            slot: The slot of the text.
+            first: The number of tokens that the slot holds.
+
+        Returns:
+            [1, time, width].
+        """
+        piece = to_device(torch.tensor([tokens]), self.device)
+        if isinstance(self.model, Bigram | ReadableGPT):
+            return self.model.hidden(piece[:, -1:] if isinstance(self.model, Bigram) else piece)
+        assert self.slots is not None
+        return self.model.hidden(piece, self.slots.reading(slot, first))
+
+    def write(self, newest: Tensor, slots: Sequence[int], lengths: Sequence[int]) -> Tensor:
+        """Read the newest token of each of several texts, and return the logits of the next.
+
+        Args:
+            newest: [texts] int64, on the CPU.
+            slots: The slot of each text.
+            lengths: The number of tokens of each text, the newest included.
+
+        Returns:
+            [texts, vocab].
+        """
+        assert isinstance(self.model, GPT2 | Modern)
+        assert self.slots is not None
+        if self.view is not None and self.kernels is not None:
+            numbers = newest, torch.tensor(slots), torch.tensor(lengths)
+            return self.kernels.step(self.view, self.slots.view(), *numbers)
+        if kind_of(self.device).is_gpu or len(slots) == 1:
+            tokens = to_device(newest[:, None], self.device)
+            hidden = self.model.hidden(tokens, self.slots.writing(slots, lengths))
+            return self.model.logits(hidden[:, -1])
+        # torch's products of several rows have other bits than those of one
+        each = zip(newest.split(1), slots, lengths, strict=True)
+        return torch.cat([self.write(token, [slot], [length]) for token, slot, length in each])
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copy what one slot holds of the first `length` tokens of a text to another slot."""
+        if self.slots is not None:
+            self.slots.copy(source, target, length)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Put the model into eval mode for a while: a live model may be in training."""
+        if not (was_training := self.model.training):
+            yield
+            return
+        self.model.eval()
+        try:
+            yield
+        finally:
+            self.model.train(was_training)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits of hidden states: [..., width] -> [..., vocab]."""
+        return self.model.logits(hidden)
+
+
+def _kernels(model: Model, precision: Precision) -> Kernels | None:
+    """Return the kernels, where the model can use them and is to do so."""
+    weight = next(model.parameters())
+    fits = weight.device.type == "cpu" and weight.dtype in DTYPES.values()
+    if precision.compile == "off" or not fits or isinstance(model, Bigram):
+        if precision.compile == "on":
+            kind = f"{weight.dtype} on {weight.device}".removeprefix("torch.")
+            raise MachineError(f"compile = on, but there are no kernels for a model of {kind}")
+        return None
+    try:
+        return load_kernels()
+    except MachineError as error:
+        if precision.compile == "on":
+            raise
+        logger.info(f"{error}. Texts are written by torch's own products, which are slower")
+        return None
+
+
+def _dtype(model: Model, precision: Precision, kernels: Kernels | None) -> torch.dtype:
+    """Return the dtype of the weights with which a model writes."""
+    own = next(model.parameters()).dtype
+    if isinstance(model, Bigram | ReadableGPT) and not kernels:
+        return own
+    if precision.quantize:
+        return torch.int8
+    if precision.dtype != "auto":
+        return DTYPES[precision.dtype]
+    large = kernels is not None and count_parameters(model) >= BFLOAT16_FROM
+    return torch.bfloat16 if large else own
+
+
+def _twin(model: ReadableGPT) -> GPT2:
+    """Return the GPT-2 that computes what a readable model does."""
+    twin = build_on_meta("gpt2", model.config)
+    assert isinstance(twin, GPT2)
+    weights = gpt2_from_readable(model.state_dict(), model.config.n_layer, model.config.n_head)
+    twin.load_state_dict(weights, assign=True)
+    twin.lm_head.weight = twin.transformer.wte.weight
+    return twin
