@@ -17,6 +17,9 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
     from groundup.data.corpora import load_corpus
     from groundup.errors import GroundupError
     from groundup.evaluation.task import evaluate
+    from groundup.generation.engine import Engine
+    from groundup.generation.settings import SamplingSettings
+    from groundup.generation.writer import Precision
     from groundup.models.bigram import Bigram
     from groundup.models.config import GPTConfig, ModernConfig, parameter_count
     from groundup.models.correspondence import gpt2_from_readable, readable_from_gpt2
@@ -31,11 +34,12 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
     from groundup.tokenizers.load import load_tokenizer
     from groundup.tokenizers.train import learn_tokenizer
 
-__all__ = ["GPT2", "Bigram", "BytePairTokenizer", "CharacterTokenizer", "GPTConfig"]
-__all__ += ["GroundupError", "LoadedModel", "Modern", "ModernConfig", "ReadableGPT", "Recipe"]
-__all__ += ["evaluate", "find_model", "gpt2_from_readable", "keep_top_k", "keep_top_p"]
-__all__ += ["learn_tokenizer", "load", "load_corpus", "load_model", "load_recipe"]
-__all__ += ["load_tokenizer", "next_token", "parameter_count", "readable_from_gpt2", "save"]
+__all__ = ["GPT2", "Bigram", "BytePairTokenizer", "CharacterTokenizer", "Engine", "GPTConfig"]
+__all__ += ["GroundupError", "LoadedModel", "Modern", "ModernConfig", "Precision", "ReadableGPT"]
+__all__ += ["Recipe", "SamplingSettings", "evaluate", "find_model", "gpt2_from_readable"]
+__all__ += ["keep_top_k", "keep_top_p", "learn_tokenizer", "load", "load_corpus", "load_model"]
+__all__ += ["load_recipe", "load_tokenizer", "next_token", "parameter_count"]
+__all__ += ["readable_from_gpt2", "save"]
 
 __version__ = "0.1.0"
 
@@ -45,6 +49,9 @@ _HOMES = {
     "data.corpora": ("load_corpus",),
     "errors": ("GroundupError",),
     "evaluation.task": ("evaluate",),
+    "generation.engine": ("Engine",),
+    "generation.settings": ("SamplingSettings",),
+    "generation.writer": ("Precision",),
     "models.bigram": ("Bigram",),
     "models.config": ("GPTConfig", "ModernConfig", "parameter_count"),
     "models.correspondence": ("gpt2_from_readable", "readable_from_gpt2"),

@@ -164,8 +164,9 @@ class Engine:
 
     def _check_tokens(self, what: str, tokens: Iterable[int]) -> None:
         """Refuse tokens that the model doesn't have. Raises GenerationError."""
+        size = self.writer.vocab_size
         for token in tokens:
-            if not 0 <= token < (size := self.writer.vocab_size):
+            if not 0 <= token < size:
                 raise GenerationError(f"token {token} {what} is none of the model's {size:,}")
 
     def _check(self, prompt: int, settings: SamplingSettings, choices: int) -> None:
@@ -237,10 +238,12 @@ class Engine:
         """Read all that the model sees of every text, and write the next token."""
         for choice in [*self._running]:
             choice.follows = None
-            hidden = self.writer.read(choice.window, choice.slot, 0)
+            request = choice.request
+            scores = request.prompt_logprobs and not request.prompt_scores
+            hidden = self.writer.read_whole(choice.window, last=not scores)
             self.passes += 1
-            if choice.request.prompt_logprobs and not choice.tokens and choice.number == 0:
-                self._score_prompt(choice.request, hidden, 0)
+            if scores:
+                self._score_prompt(request, hidden, 0)
             self._accept([choice], self.writer.logits(hidden[:, -1]))
 
     def _accept(self, choices: Sequence[Choice], logits: Tensor) -> None:

@@ -59,11 +59,11 @@ class Matrix:
         return whole
 
     def view(self, bias: Tensor | None = None) -> MatrixView:
-        """Return what step.cpp reads of it. Matrix and bias must outlive the view."""
-        outputs, inputs = self.weight.shape
-        size = self.weight.element_size()
-        pointers = self.weight.data_ptr(), _pointer(self.scale), _pointer(bias)
-        return MatrixView(*pointers, outputs, inputs, size)
+        """Return what step.cpp reads of it, and of a layer's bias."""
+        tensors = self.weight, self.scale, bias
+        view = MatrixView(*map(_pointer, tensors), *self.weight.shape, self.weight.element_size())
+        view.tensors = tensors  # live as long as the view
+        return view
 
 
 class PackedLinear(nn.Module):
@@ -149,7 +149,7 @@ def _packed(
 
 
 def view_of(model: GPT2 | Modern) -> ModelView:
-    """Return what step.cpp reads of a packed model, which must outlive the view."""
+    """Return what step.cpp reads of a packed model."""
     config = model.config
     if isinstance(model, GPT2):
         body: Any = model.transformer
@@ -169,7 +169,7 @@ def view_of(model: GPT2 | Modern) -> ModelView:
         *(len(blocks), config.n_embd, inner, *heads, size, _norm(last)),
         _linear(model.lm_head),
     )
-    view.array = array  # lives as long as the view
+    view.read = model, array  # live as long as the view
     return view
 
 

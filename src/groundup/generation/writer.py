@@ -116,22 +116,29 @@ class Writer:
             dtype = torch.float32 if self.kernels else next(self.model.parameters()).dtype
             self.slots = Slots(self.model, count, room, self.device, dtype)
 
-    def read(self, tokens: Sequence[int], slot: int, first: int) -> Tensor:
-        """Read a piece of a text, of which `first` tokens are read, and return its hidden states.
+    def read(self, piece: Sequence[int], slot: int, first: int) -> Tensor:
+        """Read a piece of a text, and return its hidden states, [1, time, width].
 
         Args:
-            tokens: The piece; for a model without a cache, the whole text so far.
+            piece: The tokens of the piece.
             slot: The slot of the text.
-            first: The number of tokens that the slot holds.
-
-        Returns:
-            [1, time, width].
+            first: The number of tokens of the text that the slot holds.
         """
-        piece = to_device(torch.tensor([tokens]), self.device)
-        if isinstance(self.model, Bigram | ReadableGPT):
-            return self.model.hidden(piece[:, -1:] if isinstance(self.model, Bigram) else piece)
+        assert isinstance(self.model, GPT2 | Modern)
         assert self.slots is not None
-        return self.model.hidden(piece, self.slots.reading(slot, first))
+        tokens = to_device(torch.tensor([piece]), self.device)
+        return self.model.hidden(tokens, self.slots.reading(slot, first))
+
+    def read_whole(self, text: Sequence[int], last: bool) -> Tensor:
+        """Read a text by a model without a cache, and return hidden states, [1, time, width].
+
+        Args:
+            text: The tokens that the model sees.
+            last: Whether the state of the last token is enough.
+        """
+        assert isinstance(self.model, Bigram | ReadableGPT)
+        seen = text[-1:] if last and isinstance(self.model, Bigram) else text
+        return self.model.hidden(to_device(torch.tensor([seen]), self.device))
 
     def write(self, newest: Tensor, slots: Sequence[int], lengths: Sequence[int]) -> Tensor:
         """Read the newest token of each of several texts, and return the logits of the next.

@@ -18,8 +18,7 @@ from groundup.data.loader import Loader
 from groundup.errors import TrainingError
 from groundup.evaluation.units import bits_per_byte
 from groundup.evaluation.validation import mean_loss
-from groundup.generation.settings import SamplingSettings
-from groundup.generation.stream import encode_prompt, stream_text
+from groundup.generation.stream import SamplingSettings, encode_prompt, stream_text
 from groundup.machine.device import Machine
 from groundup.machine.kinds import to_device
 from groundup.models.registry import Model
