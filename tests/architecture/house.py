@@ -35,7 +35,7 @@ FLOORS: list[dict[str, str]] = [
     },
     {
         "data": "what training reads: corpora, shards, windows, batches",
-        "generation": "texts from a model, a token at a time",
+        "generation": "texts from a model: the engine, its slots, the C++ of a step",
         "runs": "what a run leaves behind: its folder, records and picture",
     },
     {

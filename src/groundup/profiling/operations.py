@@ -14,6 +14,7 @@ from groundup.models.config import (
 )
 
 PEAK_SIZE, PEAK_REPEATS = 2048, 9
+NARROWEST, SLOW_PRODUCT = 128, 0.2  # columns; seconds
 GPU_PEAK_SIZE, GPU_PEAK_PRODUCTS = 8192, 20  # so long that starting them doesn't count
 
 
@@ -59,17 +60,24 @@ def product_parameters(architecture: str, config: ModelConfig) -> int:
 def matmul_peak(dtype: torch.dtype, device: torch.device) -> float:
     """Measure how many floating-point operations a second a device does in matrix products.
 
-    The matrices are square, 2048 wide on a CPU and 8192 on a GPU. After one measurement to warm up,
-    the fastest of several counts.
+    The matrices are square, 2048 wide on a CPU and 8192 on a GPU. A processor without units for a
+    dtype would need minutes for those: it gets narrower ones. After one measurement to warm up, the
+    fastest of several counts.
     """
     size, products = (PEAK_SIZE, 1) if device.type == "cpu" else (GPU_PEAK_SIZE, GPU_PEAK_PRODUCTS)
+    if device.type == "cpu":
+        while size > NARROWEST and _product(dtype, device, size // 4, 1) > SLOW_PRODUCT:
+            size //= 4
+    times = [_product(dtype, device, size, products) for _ in range(PEAK_REPEATS + 1)]
+    return 2.0 * size**3 * products / min(times[1:])
+
+
+def _product(dtype: torch.dtype, device: torch.device, size: int, products: int) -> float:
+    """Measure the seconds of some products of square matrices."""
     square = torch.rand(size, size, device=device).to(dtype)
     product = torch.empty_like(square)
-    seconds = []
-    for _ in range(PEAK_REPEATS + 1):
-        started = time.perf_counter()
-        for _ in range(products):
-            torch.mm(square, square, out=product)
-        product[0, 0].item()  # waits for a GPU
-        seconds.append(time.perf_counter() - started)
-    return 2.0 * size**3 * products / min(seconds[1:])
+    started = time.perf_counter()
+    for _ in range(products):
+        torch.mm(square, square, out=product)
+    product[0, 0].item()  # waits for a GPU
+    return time.perf_counter() - started
