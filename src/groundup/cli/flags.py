@@ -1,8 +1,8 @@
 """The flags that several commands share, and the recipe that these flags give."""
 
-from dataclasses import asdict, field, make_dataclass
+from dataclasses import asdict, dataclass, field, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -10,6 +10,9 @@ from groundup.errors import GroundupError
 from groundup.recipes import files
 from groundup.recipes.scaling import scaled
 from groundup.recipes.schema import OLDER_NAMES, SECTIONS, Recipe, Tables, field_types
+
+if TYPE_CHECKING:
+    from groundup.generation.writer import Precision
 
 # of the classes made below: left to itself, it says they are built in
 NAMESPACE = {"__module__": __name__}
@@ -30,6 +33,45 @@ _sections = {name: _optional_section(name) for name in SECTIONS if name != "abou
 _all = [(name, section, field(default_factory=section)) for name, section in _sections.items()]
 # every recipe field as `--section.field`
 RecipeFlags = make_dataclass("RecipeFlags", _all, namespace=NAMESPACE)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class WeightFlags:
+    """The weights with which a model computes.
+
+    Args:
+        dtype: auto, float32 or bfloat16: the weights. auto: the model's own; and where groundup's
+            C++ writes, bfloat16 for models of 16 million parameters or more.
+        quantize: int8: weights of 8 bits, for half the memory of bfloat16.
+    """
+
+    dtype: str = "auto"
+    quantize: Literal["int8"] | None = None
+
+    def precision(self) -> "Precision":
+        """Return how a model computes.
+
+        Raises:
+            GenerationError: A value is none of those that there are.
+        """
+        from groundup.generation.writer import Precision
+
+        given = asdict(self)
+        return Precision(**given | {"quantize": self.quantize or ""})
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class WriterFlags(WeightFlags):
+    """The weights with which a model writes, and what multiplies them.
+
+    Args:
+        compile: auto, on or off: write by groundup's C++ on a CPU, or by torch.
+    """
+
+    compile: str = "auto"
+
 
 if TYPE_CHECKING:
     Flags = Any

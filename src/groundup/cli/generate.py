@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from threading import Thread
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
+from groundup.cli.flags import WriterFlags
 from groundup.errors import GroundupError
 
 if TYPE_CHECKING:
@@ -85,10 +86,8 @@ def generate(
     interactive: bool = False,
     samples: int = 1,
     strict: bool = False,
-    dtype: str = "auto",
-    quantize: Literal["int8"] | None = None,
-    compile: str = "auto",
     device: str = "auto",
+    weights: WriterFlags = WriterFlags(),
     draw: Draw = Draw(),
 ) -> None:
     """Write text with a trained model, as it is made.
@@ -99,16 +98,11 @@ def generate(
         interactive: Ask for prompt, temperature and length, again and again.
         samples: How many texts; each draws numbers of its own from the seed.
         strict: Refuse a prompt longer than the model's context, instead of keeping its end.
-        dtype: auto, float32 or bfloat16: the weights that write. auto: bfloat16 for models of 16
-            million parameters or more on a CPU, else the model's own.
-        quantize: int8: weights of 8 bits, for half the memory of bfloat16.
-        compile: auto, on or off: write by groundup's C++ on a CPU, or by torch.
         device: auto, cpu, cuda, cuda:1 or mps.
+        weights: The weights that write, and what multiplies them.
         draw: How texts are drawn.
     """
-    from groundup.generation.writer import Precision
-
-    precision, settings = Precision(dtype, quantize or "", compile), draw.settings()
+    precision, settings = weights.precision(), draw.settings()
     if interactive and samples != 1:
         problem = "--samples and --interactive don't go together: ask again for another text"
         raise GroundupError(problem)
