@@ -11,9 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from rich.text import Text
 
+from groundup.cli.flags import WeightFlags
 from groundup.console import plain_table, print_json, wide_console
 from groundup.errors import EvaluationError
-from groundup.evaluation.task import TASKS, Finding, NamedModel, Result, Settings, Table, open_task
+from groundup.evaluation.task import (
+    TASKS,
+    Finding,
+    NamedModel,
+    Result,
+    ResultOfOtherWeights,
+    Settings,
+    Table,
+    evaluate_in,
+    open_task,
+)
 from groundup.files import is_replaced, write_whole
 
 logger = logging.getLogger(__name__)
@@ -41,6 +52,7 @@ def evaluate(
     batch_size: int = 8,
     device: str = "auto",
     json: bool = False,
+    weights: WeightFlags = WeightFlags(),
 ) -> None:
     """Score a model: on HellaSwag or items of your own, or by its loss on a text.
 
@@ -62,15 +74,15 @@ def evaluate(
         batch_size: Items, or windows, that are computed together.
         device: auto, cpu, cuda, cuda:1 or mps.
         json: One JSON object instead of a table.
+        weights: The weights to compute with; a result of others than the model's own isn't kept.
     """
-    of_texts = corpus, stride, column, window
+    precision, of_texts = weights.precision(), (corpus, stride, column, window)
     settings = Settings(limit, batch_size, file, "--file", convention, *of_texts)
     check_flags(task, settings, per_item)
-    opened = open_task(task, settings)
-    loaded = load_named(model, device)
+    opened, loaded = open_task(task, settings), load_named(model, device)
     if per_item is not None:
         _check_writable(per_item)
-    result = opened.evaluate(loaded, progress_line)
+    result = evaluate_in(precision, opened, loaded, progress_line)
     if per_item is not None:
         _write(per_item, "".join(json_format.dumps(item) + "\n" for item in result.items()))
     _keep_and_print(result, loaded, json)
@@ -80,6 +92,10 @@ def _keep_and_print(result: Result, loaded: NamedModel, as_json: bool) -> None:
     """Keep a result before it is printed, and print it even if it can't be kept."""
     from groundup.evaluation.results import save_result
 
+    if isinstance(result, ResultOfOtherWeights):
+        print_finding(result, as_json)
+        logger.info(f"not kept: {result.weights} weights aren't the model's own")
+        return
     try:
         saved = save_result(result, loaded.folder)
     finally:

@@ -7,7 +7,7 @@ its own JSON, lines and tables, so the command line and training treat all tasks
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
@@ -16,6 +16,7 @@ from groundup.errors import EvaluationError, TokenizerError
 
 if TYPE_CHECKING:  # the command line reads the registry without torch
     from groundup.checkpoints.model_folder import LoadedModel
+    from groundup.generation.writer import Precision
     from groundup.models.registry import Model
     from groundup.tokenizers.base import Tokenizer
 
@@ -144,6 +145,31 @@ class Result(Finding):
         return []
 
 
+@dataclass(frozen=True)
+class ResultOfOtherWeights(Result):
+    """What a task found out about one model with weights of another dtype than its files have.
+
+    Args:
+        found: What was found.
+        weights: The dtype of the weights.
+    """
+
+    identity: ClassVar = ()  # it is saved nowhere
+    found: Result
+    weights: str
+
+    def to_json(self) -> dict[str, Any]:
+        return self.found.to_json() | {"weights": self.weights}
+
+    def report(self) -> Iterator[str | Table]:
+        """Yield what was found, and a line that says of which weights."""
+        yield from self.found.report()
+        yield f"with {self.weights} weights, not the model's own; products in float32"
+
+    def items(self) -> list[dict[str, Any]]:
+        return self.found.items()
+
+
 class Task(ABC):
     """An evaluation task that was opened, ready to be put to models.
 
@@ -199,6 +225,38 @@ def open_task(name: str, settings: Settings) -> Task:
     return TASKS[name].load().open(settings)
 
 
+def evaluate_in(
+    precision: "Precision", task: Task, named: NamedModel, progress: Progress
+) -> Result:
+    """Measure a model by a task with weights of another dtype than its own, if one is given.
+
+    Products are in float32 then, whatever the machine has units for.
+
+    Args:
+        precision: The dtype of the weights; `auto` stands for the model's own.
+        task: The task.
+        named: The model, its name and its tokenizer.
+        progress: As `Task.evaluate` takes it.
+
+    Raises:
+        EvaluationError: The model has no matrices to replace, or the task can't be put to it.
+    """
+    weights = precision.quantize or precision.dtype
+    if weights == "auto":
+        return task.evaluate(named, progress)
+    from groundup.generation.writer import weight_dtype, with_weights
+    from groundup.models.bigram import Bigram
+
+    if isinstance(named.model, Bigram):
+        remedy = "evaluate it without another dtype of weights"
+        raise EvaluationError(f"{named.name} is a bigram, whose table stays as it is: {remedy}")
+    dtype = weight_dtype(named.model, precision, kernels=None)
+    changed = replace(named, model=with_weights(named.model, dtype, kernels=None))
+    if changed.model is named.model:
+        return task.evaluate(named, progress)
+    return ResultOfOtherWeights(task.evaluate(changed, progress), weights)
+
+
 def evaluate(
     loaded: "LoadedModel",
     task: str = "hellaswag",
@@ -211,6 +269,8 @@ def evaluate(
     convention: str = "both",
     stride: int | None = None,
     window: int | None = None,
+    dtype: str = "auto",
+    quantize: str = "",
 ) -> Result:
     """Score a model at a task, as `groundup evaluate` does.
 
@@ -225,12 +285,15 @@ def evaluate(
         convention: For HellaSwag, completion, harness or both.
         stride: For the loss, tokens from one window to the next; None takes half a window.
         window: For the loss, tokens of a window; None takes the context, up to 2,048.
+        dtype: The weights to compute with: float32, bfloat16, or auto for the model's own.
+        quantize: int8 for weights of 8 bits, or empty.
 
     Returns:
         What was found; `to_json()` gives its numbers.
 
     Raises:
         EvaluationError: There is no such task, or the task can't be put to the model.
+        GenerationError: There are no weights of that dtype.
         CorpusError: The text or the items can't be had.
         CheckpointError: The model has no tokenizer.
     """
@@ -238,8 +301,11 @@ def evaluate(
         raise EvaluationError(f"there is no task {task}. Known: {', '.join(TASKS)}")
     of_text = {"corpus": corpus, "column": column, "stride": stride, "window": window}
     settings = Settings(limit, batch_size, file, convention=convention, **of_text)
-    named = NamedModel.of(loaded, loaded.title)
-    return open_task(task, settings).evaluate(named, lambda _what, _total: lambda _done: None)
+    from groundup.generation.writer import Precision
+
+    precision, named = Precision(dtype, quantize), NamedModel.of(loaded, loaded.title)
+    opened = open_task(task, settings)
+    return evaluate_in(precision, opened, named, lambda _what, _total: lambda _done: None)
 
 
 @contextmanager

@@ -86,6 +86,12 @@ class PackedLinear(nn.Module):
         fast = packed and choose_precision("auto", matrix.weight.device) == "bfloat16"
         self.dtype = torch.bfloat16 if fast else torch.float32  # of products of many tokens
 
+    @property
+    def weight(self) -> Tensor:
+        """The matrix that the packed weights stand for: [outputs, inputs] float32, made anew."""
+        weight, scale = self.matrix.weight.float(), self.matrix.scale
+        return weight if scale is None else weight * scale[:, None]
+
     def forward(self, x: Tensor) -> Tensor:
         matrix = self.matrix
         if self.kernels is not None and x.numel() <= BY_KERNEL * x.size(-1):

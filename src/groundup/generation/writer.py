@@ -73,13 +73,10 @@ class Writer:
     def __init__(self, model: Model, precision: Precision) -> None:
         self.block_size = model.block_size
         weight = next(model.parameters())
-        self.device, self.kernels = weight.device, _kernels(model, precision)
-        self.dtype = _dtype(model, precision, self.kernels)
-        self.model = model
-        if isinstance(model, ReadableGPT) and self.kernels is not None:
-            self.model = _twin(model)
-        if self.kernels is not None or self.dtype != weight.dtype:
-            self.model = packed(self.model, self.dtype, self.kernels)
+        self.device = weight.device
+        self.kernels = kernels_for(model, precision, self.device)
+        self.dtype = weight_dtype(model, precision, self.kernels)
+        self.model = with_weights(model, self.dtype, self.kernels)
         self.view: ModelView | None = None  # of step.cpp
         if self.kernels is not None and isinstance(self.model, GPT2 | Modern):
             self.view = view_of(self.model)
@@ -186,13 +183,22 @@ class Writer:
         return self.model.logits(hidden)
 
 
-def _kernels(model: Model, precision: Precision) -> Kernels | None:
-    """Return the kernels, where the model can use them and is to do so."""
-    weight = next(model.parameters())
-    fits = weight.device.type == "cpu" and weight.dtype in DTYPES.values()
+def kernels_for(model: Model, precision: Precision, device: torch.device) -> Kernels | None:
+    """Return the kernels, where a model can use them on a device and is to do so.
+
+    Args:
+        model: The model, which may be on the meta device.
+        precision: How it writes.
+        device: Where it writes.
+
+    Raises:
+        MachineError: The precision asks for kernels, and there are none.
+    """
+    dtype = next(model.parameters()).dtype
+    fits = device.type == "cpu" and dtype in DTYPES.values()
     if precision.compile == "off" or not fits or isinstance(model, Bigram):
         if precision.compile == "on":
-            kind = f"{weight.dtype} on {weight.device}".removeprefix("torch.")
+            kind = f"{dtype} on {device}".removeprefix("torch.")
             raise MachineError(f"compile = on, but there are no kernels for a model of {kind}")
         return None
     try:
@@ -204,10 +210,16 @@ def _kernels(model: Model, precision: Precision) -> Kernels | None:
         return None
 
 
-def _dtype(model: Model, precision: Precision, kernels: Kernels | None) -> torch.dtype:
-    """Return the dtype of the weights with which a model writes."""
+def weight_dtype(model: Model, precision: Precision, kernels: Kernels | None) -> torch.dtype:
+    """Return the dtype of the weights with which a model writes.
+
+    Args:
+        model: The model, which may be on the meta device.
+        precision: How it writes.
+        kernels: What multiplies, or None for torch.
+    """
     own = next(model.parameters()).dtype
-    if isinstance(model, Bigram | ReadableGPT) and not kernels:
+    if isinstance(model, Bigram):
         return own
     if precision.quantize:
         return torch.int8
@@ -215,6 +227,19 @@ def _dtype(model: Model, precision: Precision, kernels: Kernels | None) -> torch
         return DTYPES[precision.dtype]
     large = kernels is not None and count_parameters(model) >= BFLOAT16_FROM
     return torch.bfloat16 if large else own
+
+
+def with_weights(model: Model, dtype: torch.dtype, kernels: Kernels | None) -> Model:
+    """Return a model that computes the same with weights of a dtype, in eval mode.
+
+    Args:
+        model: The model, which stays as it is, and is returned where nothing is to change.
+        dtype: The dtype of its matrices.
+        kernels: What multiplies few tokens, or None for torch.
+    """
+    if kernels is None and dtype == next(model.parameters()).dtype:
+        return model
+    return packed(_twin(model) if isinstance(model, ReadableGPT) else model, dtype, kernels)
 
 
 def _twin(model: ReadableGPT) -> GPT2:
