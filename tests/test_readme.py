@@ -57,7 +57,7 @@ def shrunk(words: list[str]) -> list[str]:
         return [*words, "--steps", "2", "--train.batch-size", "2", *CHEAP]
     if words[0] == "bench":
         return [*words, "--repeat", "2", *TINY]
-    if words[0] == "plan" and "--gpu" in words:
+    if words[0] == "plan" and ("--gpu" in words or "--model" in words):
         return words
     if words[0] in ("train", "plan") and "--resume" not in words:
         words += ["--steps", "2", *TINY]

@@ -14,6 +14,7 @@ from groundup.checkpoints.conventions import Conventions, read_conventions
 from groundup.checkpoints.find import find_model
 from groundup.checkpoints.layouts import Weights, config_json, weight_files
 from groundup.checkpoints.layouts.config_json import CONFIG_FILE, layout_of, read_config
+from groundup.checkpoints.layouts.peft import ADAPTER_FILE
 from groundup.checkpoints.layouts.weight_files import WEIGHTS_FILE
 from groundup.errors import CheckpointError, ForeignTokenizerError
 from groundup.hub.cache import repository_of
@@ -226,6 +227,27 @@ def load_folder(folder: Path, merge_adapters: bool = True, **asked: Any) -> Load
     """
     loaded = _load_weights(folder, merge_adapters, asked)
     return replace(loaded, tokenizer=_load_tokenizer(folder, loaded.model))
+
+
+def load_shape(name: str | Path) -> Model:
+    """Return the model of a name as it would be loaded, on the meta device: without its weights.
+
+    Args:
+        name: A run, a model folder or a model of the hub, as `find_model` reads it.
+
+    Raises:
+        CheckpointError: There is no such model, or it isn't one that groundup loads.
+        CorpusError: The hub can't be reached, or doesn't have what was asked for.
+    """
+    folder = find_model(name)
+    architecture, config = read_config(config_file(folder))
+    if is_adapter(folder):
+        stored = weight_files.stored_tensors(find_base(folder))
+        stored |= weight_files.tensors_in(folder / ADAPTER_FILE)
+    else:
+        stored = weight_files.stored_tensors(folder)
+    precision = reduce(torch.promote_types, (tensor.dtype for tensor in stored.values()))
+    return registry.build_on_meta(architecture, config).to(precision)
 
 
 def load_as(kind: type[ModelClass], name: str | Path) -> ModelClass:

@@ -131,6 +131,22 @@ def load_given(recipe: str | None, config: Path | None, size: int | None, given:
     return files.load_recipe(*layers, flags)
 
 
+def check_alone(model: str, given: Tables, others: dict[str, Any]) -> None:
+    """Refuse what says something of a recipe beside `--model`.
+
+    Args:
+        model: The name of the model.
+        given: The fields of a recipe that were given.
+        others: Words and flags, and what was given for each; None for what wasn't.
+
+    Raises:
+        GroundupError: Something was given.
+    """
+    fields = [f"--{name}.{key}" for name, section in given.items() for key in section]
+    if wrong := [name for name, value in others.items() if value is not None] + fields:
+        raise GroundupError(f"--model {model} is a model without a recipe: leave out {wrong[0]}")
+
+
 SHORTEST = 8  # tokens of a context that is worth printing
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from groundup.cli.flags import Flags, given_fields, load_given
+from groundup.cli.flags import Flags, check_alone, given_fields, load_given
 from groundup.console import duration, mebibytes, messages_to, show
 from groundup.errors import GroundupError, RecipeError
 from groundup.files import HERE
@@ -14,6 +14,7 @@ from groundup.recipes.schema import Recipe
 if TYPE_CHECKING:
     from groundup.profiling.estimate import Estimate
     from groundup.profiling.plan import Plan
+    from groundup.profiling.writing import Writing
 
 
 def plan(
@@ -29,10 +30,13 @@ def plan(
     vocab_size: int = 0,
     gpu: str | None = None,
     gpus: int = 1,
+    model: str | None = None,
     json: bool = False,
     flags: Flags = None,
 ) -> None:
-    """Predict a recipe's memory, time and largest micro-batch from a few steps measured here.
+    """Predict a recipe's memory, time and largest micro-batch, and what writing needs.
+
+    All but the last comes from a few steps measured here.
 
     Args:
         recipe: A packaged recipe (see `groundup recipes`); `quickstart` if neither it nor --config
@@ -47,12 +51,24 @@ def plan(
         vocab_size: Measure on random tokens of so many kinds; 0 takes the recipe's own.
         gpu: Estimate on paper for such a GPU instead: h100, a100, rtx4090 ...
         gpus: With --gpu: how many.
+        model: Instead of a recipe: what a run, a model folder, gpt2 or OWNER/NAME needs to write.
         json: One JSON object instead of a table.
     """
+    short = {"data": {"corpus": corpus}, "train": {"steps": steps, "seed": seed, "init": init}}
+    given = given_fields(flags, short)
+    if model is not None:
+        others = {str(recipe): recipe, "--config": config, "--size": size, "--gpu": gpu}
+        others |= {"--gpus": None if gpus == 1 else gpus, "--vocab-size": vocab_size or None}
+        check_alone(model, given, others)
+        _show_writing(model, json)
+    else:
+        _show_plan(load_given(recipe, config, size, given), vocab_size, gpu, gpus, json)
+
+
+def _show_plan(chosen: Recipe, vocab_size: int, gpu: str | None, gpus: int, json: bool) -> None:
+    """Print what a recipe needs, measured here or estimated on paper."""
     from groundup.profiling.estimate import estimate
 
-    short = {"data": {"corpus": corpus}, "train": {"steps": steps, "seed": seed, "init": init}}
-    chosen = load_given(recipe, config, size, given_fields(flags, short))
     if gpu is not None:
         estimated = estimate(chosen, vocab_size, gpu, gpus)
         show(estimated, _table_of_estimate(estimated), json)
@@ -63,6 +79,16 @@ def plan(
     else:
         planned = _measure(chosen, vocab_size, json)
         show(planned, _table_of_plan(planned), json)
+
+
+def _show_writing(model: str, json: bool) -> None:
+    """Print what a model needs to write, of which only its files' headers are read."""
+    from groundup.checkpoints.model_folder import load_shape
+    from groundup.machine.choice import choose_device
+    from groundup.profiling.writing import plan_writing
+
+    writing = plan_writing(load_shape(model), choose_device("auto"))
+    show(writing, _table_of_writing(writing), json)
 
 
 def _measure(recipe: Recipe, vocab_size: int, quiet: bool) -> "Plan":
@@ -108,6 +134,7 @@ def _table_of_plan(result: "Plan") -> Table:
     _add_memory(table, needed.fixed, needed.each, needed.largest_micro_batch)
     if time is None:
         table.add_row("time", "doesn't fit: set train.micro_batch_size to the largest that does")
+        _add_writing(table, result.writing)
         return table
     tokens = result.steps * result.tokens_per_step
     table.add_row("length", f"{result.steps:,} steps, {tokens:,} tokens")
@@ -120,7 +147,29 @@ def _table_of_plan(result: "Plan") -> Table:
         table.add_row("time of the task's scores", duration(time.scores))
     table.add_row("training", duration(time.training))
     table.add_row("with all that comes on the way", duration(time.total))
+    _add_writing(table, result.writing)
     return table
+
+
+def _table_of_writing(result: "Writing") -> Table:
+    """What a model needs to write, as a table."""
+    title = f"{result.architecture}, {result.parameters:,} parameters"
+    table = Table(title=title, show_header=False, title_justify="left")
+    table.add_row("machine", result.device)
+    _add_writing(table, result)
+    return table
+
+
+def _add_writing(table: Table, writing: "Writing") -> None:
+    """The rows on what writing needs."""
+    table.add_row("writing: weights", f"{mebibytes(writing.weights)} in {writing.dtype}")
+    if writing.texts is None:
+        table.add_row("  keys and values", "none are kept")
+        return
+    each = f"{writing.each / 2**20:,.2f} MiB for {writing.context:,} tokens"
+    table.add_row("  keys and values of a text", each)
+    fit = f"{writing.texts:,} fit in {mebibytes(writing.available)}"
+    table.add_row("  texts at once", fit if writing.texts else f"not one: {fit}")
 
 
 def _table_of_estimate(result: "Estimate") -> Table:

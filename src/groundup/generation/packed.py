@@ -7,6 +7,7 @@ is read by the C++ of step.cpp, for which `view_of` lists the same weights.
 
 import copy
 import ctypes
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -83,7 +84,7 @@ class PackedLinear(nn.Module):
         self.matrix, self.kernels = matrix, kernels
         self.bias = None if bias is None else bias.detach().float()
         packed = kernels is not None and matrix.weight.dtype != torch.float32
-        fast = packed and choose_precision("auto", matrix.weight.device) == "bfloat16"
+        fast = packed and choose_precision("auto", torch.device("cpu")) == "bfloat16"
         self.dtype = torch.bfloat16 if fast else torch.float32  # of products of many tokens
 
     @property
@@ -152,6 +153,30 @@ def _packed(
         for name, each in module._parameters.items()
     }
     return twin
+
+
+def weight_bytes(model: Model, of_a_step: bool = False) -> int:
+    """Count the bytes of a model's weights, packed or not, those of a tied head once.
+
+    Args:
+        model: The model, which may be on the meta device.
+        of_a_step: Count what a step reads whole: all but embeddings, of which it reads few rows.
+    """
+    found: dict[int, int] = {}
+    for module in model.modules():
+        if not (of_a_step and isinstance(module, nn.Embedding | PackedEmbedding)):
+            found |= {id(tensor): tensor.nbytes for tensor in _tensors(module)}
+    return sum(found.values())
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Yield a module's own weights, not those of modules within it."""
+    yield from module.parameters(recurse=False)
+    if isinstance(module, PackedLinear | PackedEmbedding):
+        bias = module.bias if isinstance(module, PackedLinear) else None
+        for tensor in (module.matrix.weight, module.matrix.scale, bias):
+            if tensor is not None:
+                yield tensor
 
 
 def view_of(model: GPT2 | Modern) -> ModelView:

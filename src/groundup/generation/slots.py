@@ -17,6 +17,7 @@ from groundup.models.attention import causal_attention
 from groundup.models.cache import Attend, Cache, check_fits
 from groundup.models.gpt2 import GPT2
 from groundup.models.modern import Modern
+from groundup.models.registry import Model
 
 
 class Slots:
@@ -27,20 +28,13 @@ class Slots:
         count: The number of slots.
         room: The number of tokens that a slot holds.
         device: Where they are.
-        dtype: Their dtype.
     """
 
-    def __init__(
-        self,
-        model: GPT2 | Modern,
-        count: int,
-        room: int,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> None:
+    def __init__(self, model: GPT2 | Modern, count: int, room: int, device: torch.device) -> None:
         shape = model.config
         heads = shape.n_head if isinstance(model, GPT2) else model.config.n_kv_head
         size = shape.n_embd // shape.n_head if isinstance(model, GPT2) else model.config.head_dim
+        dtype = next(model.parameters()).dtype  # float32 in a packed model
         self.count, self.room, self.device = count, room, device
         self.memory = torch.empty(
             (shape.n_layer, 2, count, heads, room, size), dtype=dtype, device=device
@@ -66,6 +60,13 @@ class Slots:
             lengths: The number of tokens of each text, the new one included.
         """
         return _Writing(self, slots, lengths)
+
+
+def text_bytes(model: Model, room: int) -> int:
+    """Count the bytes of the keys and values of a text of `room` tokens; 0 without a cache."""
+    if not isinstance(model, GPT2 | Modern):
+        return 0
+    return Slots(model, 1, room, torch.device("meta")).memory.nbytes
 
 
 class _Reading(Cache):

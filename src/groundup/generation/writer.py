@@ -110,8 +110,7 @@ class Writer:
     def take_slots(self, count: int, room: int) -> None:
         """Take the memory for keys and values of `count` texts of up to `room` tokens."""
         if isinstance(self.model, GPT2 | Modern):
-            dtype = torch.float32 if self.kernels else next(self.model.parameters()).dtype
-            self.slots = Slots(self.model, count, room, self.device, dtype)
+            self.slots = Slots(self.model, count, room, self.device)
 
     def read(self, piece: Sequence[int], slot: int, first: int) -> Tensor:
         """Read a piece of a text, and return its hidden states, [1, time, width].

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from groundup.errors import RecipeError
 from groundup.models.config import ModelConfig, adapter_parameter_count, largest_divisor
 from groundup.profiling.operations import operations_per_token
-from groundup.profiling.plan import HEADROOM
+from groundup.profiling.writing import HEADROOM
 from groundup.recipes.schema import Recipe
 
 MFU = 0.4  # what a compiled bfloat16 GPT of this class reaches on one GPU, cautiously

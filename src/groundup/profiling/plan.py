@@ -12,9 +12,11 @@ from groundup.machine import device as machines
 from groundup.machine import memory
 from groundup.machine.timing import timed
 from groundup.models.config import largest_divisor
+from groundup.models.registry import build_on_meta
 from groundup.parallel.world import World
 from groundup.profiling.bench import Bench, bench, describe_model
 from groundup.profiling.operations import operations_per_token
+from groundup.profiling.writing import HEADROOM, Writing, plan_writing
 from groundup.recipes.schema import Recipe
 from groundup.training.costs import Costs
 from groundup.training.facts import parameter_counts
@@ -26,7 +28,6 @@ from groundup.training.trainer import Trainer
 
 MEASURED_STEPS, MEASURED_SECONDS = 10, 0.5  # at least both
 FEW = 4  # sequences that any machine should manage at once
-HEADROOM = 0.9  # of the available memory, that a run may fill
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class Plan:
         steps: The length of the run in steps; 0 for one in minutes where the times aren't known.
         memory: The memory that the run needs.
         time: The time that the run takes; None where the run doesn't fit into the memory.
+        writing: The memory that the trained model needs to write.
     """
 
     model: str
@@ -99,6 +101,7 @@ class Plan:
     steps: int
     memory: Memory
     time: Time | None
+    writing: Writing
 
 
 def plan(recipe: Recipe, dataset: Dataset, evaluations: Sequence[PeriodicEvaluation] = ()) -> Plan:
@@ -136,12 +139,11 @@ def plan(recipe: Recipe, dataset: Dataset, evaluations: Sequence[PeriodicEvaluat
         trainer = _quiet_pass(recipe, dataset, 1)
         steps = steps_of(recipe, trainer, None)
     compiled = ", compiled" if trainer.recipe.train.compile == "on" else ""
+    architecture, config = recipe.model.architecture, trainer.model.config
     return Plan(
         model=describe_model(trainer),
         parameters=parameter_counts(trainer.model)["parameters"],
-        operations_per_token=operations_per_token(
-            recipe.model.architecture, trainer.model.config, recipe.lora.rank
-        ),
+        operations_per_token=operations_per_token(architecture, config, recipe.lora.rank),
         machine=f"{machine.device}, {machine.precision}, {recipe.train.threads} threads{compiled}",
         micro_batch_size=rows,
         micro_steps=recipe.train.batch_size // rows,
@@ -149,6 +151,7 @@ def plan(recipe: Recipe, dataset: Dataset, evaluations: Sequence[PeriodicEvaluat
         steps=steps,
         memory=needed,
         time=time,
+        writing=plan_writing(build_on_meta(architecture, config), machine.device),
     )
 
 
