@@ -56,7 +56,7 @@ def shrunk(words: list[str]) -> list[str]:
     if "--init" in words:
         return [*words, "--steps", "2", "--train.batch-size", "2", *CHEAP]
     if words[0] == "bench":
-        return [*words, "--repeat", "2", *TINY]
+        return [*words, "--repeat", "2", *([] if "--model" in words else TINY)]
     if words[0] == "plan" and ("--gpu" in words or "--model" in words):
         return words
     if words[0] in ("train", "plan") and "--resume" not in words:

@@ -13,8 +13,8 @@ FLOORS: list[dict[str, str]] = [
     {"cli": "the command line: a file for each command; what the commands print"},
     {
         "profiling": (
-            "what a recipe costs: measured by `bench`, predicted by `plan`, estimated for other "
-            "GPUs"
+            "what a recipe costs, and how fast a model writes: measured by `bench`, predicted by "
+            "`plan`, estimated for other GPUs"
         ),
         "verification": "what groundup claims of its models, measured on the machine at hand",
     },

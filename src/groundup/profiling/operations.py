@@ -1,9 +1,11 @@
-"""Floating-point operations: how many a token needs, and how many the machine does in a second."""
+"""What a token needs and what the machine does in a second: operations, and bytes that it reads."""
 
 import time
 
 import torch
 
+from groundup.machine.kinds import kind_of
+from groundup.machine.timing import timed
 from groundup.models.config import (
     GPTConfig,
     ModelConfig,
@@ -16,6 +18,7 @@ from groundup.models.config import (
 PEAK_SIZE, PEAK_REPEATS = 2048, 9
 NARROWEST, SLOW_PRODUCT = 128, 0.2  # columns; seconds
 GPU_PEAK_SIZE, GPU_PEAK_PRODUCTS = 8192, 20  # so long that starting them doesn't count
+READ_BYTES = {True: 2**30, False: 2**28}  # on a GPU, on a CPU: more than their caches hold
 
 
 def operations_per_token(architecture: str, config: ModelConfig, lora_rank: int = 0) -> float:
@@ -81,3 +84,13 @@ def _product(dtype: torch.dtype, device: torch.device, size: int, products: int)
         torch.mm(square, square, out=product)
     product[0, 0].item()  # waits for a GPU
     return time.perf_counter() - started
+
+
+def read_bandwidth(device: torch.device) -> float:
+    """Measure how many bytes a second a device reads, by summing a large tensor.
+
+    After one measurement to warm up, the fastest of several counts.
+    """
+    numbers = torch.ones(READ_BYTES[kind_of(device).is_gpu] // 4, device=device)
+    seconds = [timed(numbers.sum, device) for _ in range(PEAK_REPEATS + 1)]
+    return numbers.nbytes / min(seconds[1:])
