@@ -211,15 +211,19 @@ class Engine:
         if choice.request.prompt_logprobs and not choice.tokens:
             self._score_prompt(choice.request, hidden, first)
         if last == len(window):
-            self._go_on(choice, self.writer.logits(hidden[:, -1]))
+            self._go_on([choice], self.writer.logits(hidden[:, -1]))
 
-    def _go_on(self, choice: Choice, logits: Tensor) -> None:
-        """Write the token after what was read, also of the choices that have waited for that."""
-        others = [c for c in self._running if c.follows is choice]
-        for other in others:
-            self.writer.copy(choice.slot, other.slot, choice.read)
-            other.read, other.follows = choice.read, None
-        self._accept([choice, *others], logits.expand(1 + len(others), -1))
+    def _go_on(self, choices: Sequence[Choice], logits: Tensor) -> None:
+        """Write the tokens after what was read, also of the choices that have waited for that."""
+        writing, rows = list[Choice](), list[int]()
+        for row, choice in enumerate(choices):
+            others = [c for c in self._running if c.follows is choice]
+            for other in others:
+                self.writer.copy(choice.slot, other.slot, choice.read)
+                other.read, other.follows = choice.read, None
+            writing += [choice, *others]
+            rows += [row] * (1 + len(others))
+        self._accept(writing, logits if len(rows) == len(choices) else logits[rows])
 
     def _write(self) -> None:
         """Read the newest token of every text that has read all others, and write the next."""
@@ -232,7 +236,7 @@ class Engine:
         self.passes += 1
         for choice in rows:
             choice.read += 1
-        self._accept(rows, logits)
+        self._go_on(rows, logits)
 
     def _write_without_cache(self) -> None:
         """Read all that the model sees of every text, and write the next token."""

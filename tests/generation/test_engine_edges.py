@@ -1,0 +1,45 @@
+"""The engine at its edges: prompts of odd lengths, models that change, errors, and small tools."""
+
+import torch
+
+from conftest import model_of
+from groundup.generation.engine import Engine
+from groundup.generation.settings import SamplingSettings
+from groundup.generation.texts import Request
+from groundup.models.config import GPTConfig
+from groundup.models.registry import Model
+from groundup.verification.random_models import perturbed
+
+GREEDY = SamplingSettings(length=5, temperature=0.0)
+
+
+def made(architecture: str, **shape: int) -> Model:
+    """A random model; the piece of its engine is 8 tokens."""
+    torch.manual_seed(0)
+    sizes = {"block_size": 32, "vocab_size": 13, "n_layer": 2, "n_head": 2, "n_embd": 16} | shape
+    return perturbed(model_of(architecture, GPTConfig(**sizes)))
+
+
+def written(request: Request) -> list[list[int | None]]:
+    return [[each.token for each in choice] for choice in request.choices]
+
+
+def steps_until_done(engine: Engine, most: int = 100) -> int:
+    """Make steps, but not for ever."""
+    return next(number for number in range(most) if not engine.step())
+
+
+def test_choices_go_on_when_one_token_is_left_of_the_last_piece():
+    """The prompt's last token is read by a step that writes, with others or after a hit."""
+    model = made("gpt2")
+    for length in (8, 9, 10, 17):
+        prompt = [number % 13 for number in range(length)]
+        engine = Engine(model, slots=4)
+        for _ in range(2):
+            request = engine.submit(prompt, SamplingSettings(length=5, seed=3), 3)
+            steps_until_done(engine)
+            alone = [
+                written(Engine(model).submit(prompt, request.settings, first_choice=number))[0]
+                for number in range(3)
+            ]
+            assert written(request) == alone
