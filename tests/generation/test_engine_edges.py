@@ -1,5 +1,9 @@
 """The engine at its edges: prompts of odd lengths, models that change, errors, and small tools."""
 
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
 import torch
 
 from conftest import model_of
@@ -43,3 +47,27 @@ def test_choices_go_on_when_one_token_is_left_of_the_last_piece():
                 for number in range(3)
             ]
             assert written(request) == alone
+
+
+def logprobs(engine: Engine, prompt: list[int]) -> list[float]:
+    request = engine.submit(prompt, replace(GREEDY, ignore_ends=True), logprobs=1)
+    return [each.score.logprob for each in request if each.score]
+
+
+PROMPT = [number % 13 for number in range(12)]
+
+
+def test_a_modern_model_in_bfloat16_has_whole_rotations():
+    """Its own tables are rounded; the C++ reads float32."""
+    model = made("modern", block_size=64).to(torch.bfloat16)
+    found = logprobs(Engine(model), PROMPT)
+    expected = logprobs(Engine(deepcopy(model).float()), PROMPT)
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_model_may_move_while_an_engine_has_it():
+    model = made("modern")
+    engine = Engine(model)
+    before = logprobs(engine, PROMPT)
+    model.double()
+    assert logprobs(engine, PROMPT) == before

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from groundup.generation.kernels import BlockView, Kernels, MatrixView, ModelView, NormView
 from groundup.machine.device import choose_precision
 from groundup.models.gpt2 import GPT2
-from groundup.models.modern import Modern, RMSNorm
+from groundup.models.modern import Modern, RMSNorm, Rotary
 from groundup.models.registry import Model
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -152,6 +152,13 @@ def _packed(
         name: None if each is None else nn.Parameter(each.detach().float(), requires_grad=False)
         for name, each in module._parameters.items()
     }
+    # the given model makes its own anew when it moves
+    twin._buffers = {
+        name: None if each is None else each.float().clone()
+        for name, each in module._buffers.items()
+    }
+    if isinstance(twin, Rotary):
+        twin.fill()  # a model in bfloat16 has rounded tables
     return twin
 
 
