@@ -71,3 +71,11 @@ def test_a_model_may_move_while_an_engine_has_it():
     before = logprobs(engine, PROMPT)
     model.double()
     assert logprobs(engine, PROMPT) == before
+
+
+def test_autocast_does_not_reach_the_kernels():
+    engine = Engine(made("gpt2"))
+    prompt = PROMPT[:7]
+    expected = logprobs(engine, prompt)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert logprobs(engine, prompt) == pytest.approx(expected, abs=0.1)

@@ -96,10 +96,11 @@ class Kernels:
 
     def linear(self, x: Tensor, matrix: MatrixView) -> Tensor:
         """Return the products of a matrix with vectors: [..., inputs] -> [..., outputs] float32."""
+        x = x.float().contiguous()  # under autocast it may be of another dtype
         out = x.new_empty(*x.shape[:-1], matrix.outputs)
         vectors, threads = x.numel() // matrix.inputs, torch.get_num_threads()
         view = ctypes.byref(matrix)
-        self._linear(view, x.contiguous().data_ptr(), vectors, out.data_ptr(), threads)
+        self._linear(view, x.data_ptr(), vectors, out.data_ptr(), threads)
         return out
 
     def step(
