@@ -79,3 +79,10 @@ def test_autocast_does_not_reach_the_kernels():
     expected = logprobs(engine, prompt)
     with torch.autocast("cpu", torch.bfloat16):
         assert logprobs(engine, prompt) == pytest.approx(expected, abs=0.1)
+
+
+def test_what_a_slot_never_held_is_no_nan():
+    """A text beside a longer one multiplies it by a weight of 0."""
+    slots = Engine(made("gpt2"), slots=3).writer.slots
+    assert slots is not None
+    assert not slots.memory.any()

@@ -36,7 +36,8 @@ class Slots:
         size = shape.n_embd // shape.n_head if isinstance(model, GPT2) else model.config.head_dim
         dtype = next(model.parameters()).dtype  # float32 in a packed model
         self.count, self.room, self.device = count, room, device
-        self.memory = torch.empty(
+        # a text beside longer ones multiplies what it doesn't see by 0: that must be no NaN
+        self.memory = torch.zeros(
             (shape.n_layer, 2, count, heads, room, size), dtype=dtype, device=device
         )
 
