@@ -1,5 +1,6 @@
 """The engine at its edges: prompts of odd lengths, models that change, errors, and small tools."""
 
+from collections import deque
 from copy import deepcopy
 from dataclasses import replace
 
@@ -9,9 +10,10 @@ import torch
 from conftest import model_of
 from groundup.generation.engine import Engine
 from groundup.generation.settings import SamplingSettings
-from groundup.generation.texts import Request
+from groundup.generation.texts import Request, Written
 from groundup.models.config import GPTConfig
 from groundup.models.registry import Model
+from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.verification.random_models import perturbed
 
 GREEDY = SamplingSettings(length=5, temperature=0.0)
@@ -86,3 +88,21 @@ def test_what_a_slot_never_held_is_no_nan():
     slots = Engine(made("gpt2"), slots=3).writer.slots
     assert slots is not None
     assert not slots.memory.any()
+
+
+TOKENIZER = CharacterTokenizer("abcdef")  # of fewer tokens than the models have
+
+
+def test_the_last_text_is_there_before_the_end_is_said():
+    """Another thread that iterates over it takes what is there, and stops where it has ended."""
+    engine = Engine(made("gpt2"), TOKENIZER)
+    stops = ("aaaaaaa", "bbbbbbb", "cccccccc", "d" * 9)
+    choice = engine.submit("a", replace(GREEDY, stop=stops)).choices[0]
+
+    class Events(deque[Written]):
+        def append(self, item: Written, /) -> None:
+            assert not choice.finish
+            super().append(item)
+
+    choice._events = Events()
+    assert any(each.token is None for each in choice)

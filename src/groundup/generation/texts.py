@@ -115,9 +115,10 @@ class Choice:
     def end(self, reason: str) -> None:
         """End the text, and show what was held back."""
         rest = self._shown(b"", final=True) + self._stops.finish()
-        self.finish = "stop" if self._stops.found and reason == "length" else reason
         if rest:
             self._events.append(Written(None, rest))
+        # at last: another thread may read what there is, and then see whether it is all
+        self.finish = "stop" if self._stops.found and reason == "length" else reason
 
     def _shown(self, written: bytes, final: bool = False) -> str:
         """Return the text that can be shown after some more bytes."""
