@@ -3,11 +3,13 @@
 from collections import deque
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from conftest import model_of
+from groundup.errors import GenerationError
 from groundup.generation.engine import Engine
 from groundup.generation.settings import SamplingSettings
 from groundup.generation.texts import Request, Written
@@ -91,6 +93,39 @@ def test_what_a_slot_never_held_is_no_nan():
 
 
 TOKENIZER = CharacterTokenizer("abcdef")  # of fewer tokens than the models have
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"prompt": [1, 12]}, "token 12 of the prompt is none of the model's 6"),
+        (
+            {"settings": SamplingSettings(logit_bias=((6, 1.0),))},
+            "token 6 of logit_bias is none of the model's 6",
+        ),
+        ({"logprobs": -1}, "logprobs = -1 must be a number of tokens, from 0"),
+    ],
+)
+def test_what_would_end_all_texts_by_an_error_is_refused(asked: dict[str, Any], said: str):
+    engine = Engine(made("gpt2"), TOKENIZER)
+    with pytest.raises(GenerationError, match=said):
+        engine.submit(**{"prompt": [1, 2]} | asked)
+
+
+def test_prompts_and_texts_are_scored_by_the_same_logits():
+    """Those of the tokens that there are."""
+    for architecture in ("bigram", "readable", "gpt2", "modern"):
+        model, prompt = made(architecture), [1, 2, 3, 4, 5]
+        request = Engine(model, TOKENIZER).submit(
+            prompt, SamplingSettings(length=3), 2, prompt_logprobs=True, first_choice=1
+        )
+        scores = [each.score for each in request if each.score]
+        text = [*prompt, *(each.token for each in scores)]
+        with torch.no_grad():
+            logits = model.logits(model.hidden(torch.tensor([text])))[0, :, :6]
+        expected = logits.double().log_softmax(-1)[range(len(text) - 1), text[1:]].tolist()
+        found = [each.logprob for each in [*request.prompt_scores, *scores]]
+        assert found == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_last_text_is_there_before_the_end_is_said():

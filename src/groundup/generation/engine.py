@@ -70,6 +70,9 @@ class Engine:
         self.piece = max(8, min(PIECE, self.block_size // 4))
         self.pool = Pool(slots, room, self.piece)
         self.tokenizer = tokenizer
+        # a model may have more tokens than there are, to make its matrices even
+        known = self.writer.vocab_size if tokenizer is None else tokenizer.vocab_size
+        self.vocab_size = min(self.writer.vocab_size, known)
         end = None if tokenizer is None else tokenizer.end_of_text
         self.ends = ends | (frozenset() if end is None else {end})
         self.passes = 0  # through the model, for pieces and for steps
@@ -107,7 +110,7 @@ class Engine:
         """
         settings = settings or SamplingSettings()
         tokens = self._tokens(prompt)
-        self._check(len(tokens), settings, choices)
+        self._check(len(tokens), settings, choices, logprobs)
         request = Request(
             self.step,
             self.tokenizer,
@@ -163,18 +166,22 @@ class Engine:
         return tokens
 
     def _check_tokens(self, what: str, tokens: Iterable[int]) -> None:
-        """Refuse tokens that the model doesn't have. Raises GenerationError."""
-        size = self.writer.vocab_size
+        """Refuse tokens that are never written. Raises GenerationError."""
         for token in tokens:
-            if not 0 <= token < size:
-                raise GenerationError(f"token {token} {what} is none of the model's {size:,}")
+            if not 0 <= token < self.vocab_size:
+                size = f"{self.vocab_size:,}"
+                raise GenerationError(f"token {token} {what} is none of the model's {size}")
 
-    def _check(self, prompt: int, settings: SamplingSettings, choices: int) -> None:
+    def _check(
+        self, prompt: int, settings: SamplingSettings, choices: int, logprobs: int | None
+    ) -> None:
         """Refuse what would never get a slot, or no slot of that size. Raises GenerationError."""
         self._check_tokens("of logit_bias", (token for token, _ in settings.logit_bias))
         if not 1 <= choices <= self.pool.slots:
             limit = f"from 1 to {self.pool.slots}, the slots of the engine"
             raise GenerationError(f"choices = {choices} must be {limit}")
+        if logprobs is not None and logprobs < 0:
+            raise GenerationError(f"logprobs = {logprobs} must be a number of tokens, from 0")
         need = min(min(prompt, self.block_size) + settings.length, self.block_size)
         if need > self.pool.room:
             raise GenerationError(
@@ -243,17 +250,16 @@ class Engine:
         for choice in [*self._running]:
             choice.follows = None
             request = choice.request
-            scores = request.prompt_logprobs and not request.prompt_scores
-            hidden = self.writer.read_whole(choice.window, last=not scores)
+            asked = request.prompt_logprobs and not (choice.tokens or request.prompt_scores)
+            hidden = self.writer.read_whole(choice.window, last=not asked)
             self.passes += 1
-            if scores:
+            if asked:
                 self._score_prompt(request, hidden, 0)
             self._accept([choice], self.writer.logits(hidden[:, -1]))
 
     def _accept(self, choices: Sequence[Choice], logits: Tensor) -> None:
         """Draw the next token of each text. logits: [choices, vocab]"""
-        size = self.tokenizer.vocab_size if self.tokenizer else None
-        rows = logits[:, :size].split(1)
+        rows = logits[:, : self.vocab_size].split(1)
         drawn = [c.sampler.draw(row, c.tokens) for c, row in zip(choices, rows, strict=True)]
         tokens = torch.cat(drawn).tolist()  # the one wait for the device
         for choice, token, row in zip(choices, tokens, rows, strict=True):
@@ -269,7 +275,7 @@ class Engine:
         """Score the tokens that follow those that were just read. hidden: [1, time, width]"""
         following = request.context[first + 1 : first + 1 + hidden.size(1)]
         for some in range(0, len(following), 32):  # logits need much memory
-            logits = self.writer.logits(hidden[:, some : some + 32])[0]
+            logits = self.writer.logits(hidden[:, some : some + 32])[0, :, : self.vocab_size]
             tokens = following[some : some + 32]
             request.prompt_scores += scored(logits[: len(tokens)], tokens, request.logprobs or 0)
 
