@@ -128,6 +128,21 @@ def test_prompts_and_texts_are_scored_by_the_same_logits():
         assert found == pytest.approx(expected, abs=1e-5)
 
 
+def test_an_error_while_a_text_gets_its_slot_loses_no_slot(monkeypatch: pytest.MonkeyPatch):
+    engine = Engine(made("gpt2"), slots=3)
+    prompt = [number % 13 for number in range(20)]
+    first = engine.submit(prompt, SamplingSettings(length=12))
+    next(iter(first))  # it stays, so that others must copy what it has read
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.writer, "copy", lambda *_: 1 // 0)
+        request = engine.submit(prompt, GREEDY, 2)
+        with pytest.raises(ZeroDivisionError):
+            engine.step()
+    steps_until_done(engine)
+    assert all(choice.finish for choice in (*request.choices, *first.choices))
+    assert engine.pool.free == 3
+
+
 def test_the_last_text_is_there_before_the_end_is_said():
     """Another thread that iterates over it takes what is there, and stops where it has ended."""
     engine = Engine(made("gpt2"), TOKENIZER)

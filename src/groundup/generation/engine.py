@@ -192,16 +192,17 @@ class Engine:
     def _admit(self) -> None:
         """Give slots to those who wait, first come, first served, when all of a request fits."""
         while self._waiting and len(self._waiting[0].open) <= self.pool.free:
-            request = self._waiting.popleft()
+            request = self._waiting[0]  # until all of it has slots: an error may come between
             shares = self.writer.has_cache and not request.prompt_logprobs
             for number, choice in enumerate(request.open):
                 reads = number == 0 or choice.length == 1
                 found = self.pool.take(choice.window if shares and reads else [])
                 choice.slot, choice.read, source = found
-                if source is not None:
-                    self.writer.copy(source, choice.slot, choice.read)
                 choice.follows = None if reads else request.open[0]
                 self._running.append(choice)
+                if source is not None:
+                    self.writer.copy(source, choice.slot, choice.read)
+            self._waiting.popleft()
 
     def _read_a_piece(self) -> None:
         """Read a piece of the first text that has more to read than its newest token."""
