@@ -10,6 +10,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import subprocess
 import tempfile
 import threading
@@ -139,16 +140,13 @@ def load_kernels() -> Kernels:
 def _load() -> Kernels:
     """Load the library once. Raises MachineError."""
     try:
-        path = _library()
-        if not path.is_file():
-            _build(path)
-        return Kernels(path)
+        return Kernels(_built(path := _library()) or _build(path))
     except OSError as error:
         raise MachineError(f"groundup's C++ can't be built: {error}") from error
 
 
 def _library() -> Path:
-    """The path of the library for this source, compiler and processor."""
+    """The path of the library for this source, compiler and processor, without its digest."""
     information = Path("/proc/cpuinfo")
     text = information.read_text("utf-8", errors="replace") if information.is_file() else ""
     features = [line for line in text.splitlines() if line.startswith(("flags", "Features"))][:1]
@@ -157,8 +155,23 @@ def _library() -> Path:
     return cache_folder() / "kernels" / f"{hashlib.sha256(repr(decides).encode()).hexdigest()}.so"
 
 
-def _build(library: Path) -> None:
-    """Build the library whole beside its place, and then rename it.
+def _built(library: Path) -> Path | None:
+    """Return the library where the cache has it whole: to load half of one ends the process.
+
+    Its name has the digest of its bytes, too.
+    """
+    paths = library.parent.glob(f"{library.stem}-*.so")
+    return next((path for path in paths if path == _named(library, path)), None)
+
+
+def _named(library: Path, file: Path) -> Path:
+    """Return the path of a library that has the bytes of a file."""
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    return library.with_stem(f"{library.stem}-{digest}")
+
+
+def _build(library: Path) -> Path:
+    """Build the library whole beside its place, rename it, and return its path.
 
     Raises:
         MachineError: No compiler is there, or none can build it.
@@ -171,13 +184,13 @@ def _build(library: Path) -> None:
         made = Path(folder) / library.name
         for compiler in (named,) if named else COMPILERS:
             for variant in VARIANTS:
-                command = [compiler, *FLAGS, *variant, str(SOURCE), "-o", str(made)]
+                flags = *FLAGS, *variant, str(SOURCE), "-o", str(made)
+                command = [*shlex.split(compiler), *flags]  # CXX may have flags of its own
                 try:
                     found = subprocess.run(command, capture_output=True, text=True, check=False)
                 except OSError:
                     break
                 if found.returncode == 0:
-                    made.replace(library)
-                    return
+                    return made.replace(_named(library, made))
                 problem = f"{compiler} says: {(found.stderr.splitlines() or ['nothing'])[0]}"
     raise MachineError(f"groundup's C++ can't be built: {problem}")
