@@ -156,3 +156,14 @@ def test_the_last_text_is_there_before_the_end_is_said():
 
     choice._events = Events()
     assert any(each.token is None for each in choice)
+
+
+def test_a_head_has_the_same_alignment_in_every_slot():
+    """By torch's attention, a text of a head_dim such as 6 had other last bits in another slot."""
+    for dtype in (torch.float32, torch.float16):
+        engine = Engine(made("gpt2", n_embd=12).to(dtype), slots=3, room=13)
+        slots = engine.writer.slots
+        assert slots is not None
+        places = [head.data_ptr() for slot in slots.memory[1, 1] for head in slot]
+        assert len(places) == 6
+        assert all(place % 64 == 0 for place in places)

@@ -19,6 +19,8 @@ from groundup.models.gpt2 import GPT2
 from groundup.models.modern import Modern
 from groundup.models.registry import Model
 
+ALIGNED = 32  # numbers of two bytes or more that fill whole cache lines of 64
+
 
 class Slots:
     """Preallocated keys and values of several texts.
@@ -35,10 +37,12 @@ class Slots:
         heads = shape.n_head if isinstance(model, GPT2) else model.config.n_kv_head
         size = shape.n_embd // shape.n_head if isinstance(model, GPT2) else model.config.head_dim
         dtype = next(model.parameters()).dtype  # float32 in a packed model
-        self.count, self.room, self.device = count, room, device
+        self.count, self.device = count, device
+        # heads begin at whole cache lines in every slot: torch adds in an order that depends on it
+        self.room = -(-room // ALIGNED) * ALIGNED
         # a text beside longer ones multiplies what it doesn't see by 0: that must be no NaN
         self.memory = torch.zeros(
-            (shape.n_layer, 2, count, heads, room, size), dtype=dtype, device=device
+            (shape.n_layer, 2, count, heads, self.room, size), dtype=dtype, device=device
         )
 
     def view(self) -> MemoryView:
