@@ -3,7 +3,8 @@ be red.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from typing import Any
 
 import pytest
@@ -14,11 +15,16 @@ from torch.nn import functional as F
 from groundup.checkpoints import model_folder
 from groundup.checkpoints.layouts import gpt2 as gpt2_layout
 from groundup.checkpoints.layouts import qwen3 as qwen3_layout
-from groundup.generation import stream
+from groundup.generation import engine, sampler, stream, texts
+from groundup.generation.engine import Engine
+from groundup.generation.packed import Matrix
 from groundup.generation.settings import SamplingSettings
-from groundup.models import attention, cache, correspondence, gpt2, modern
+from groundup.generation.texts import Scored
+from groundup.generation.writer import Writer
+from groundup.models import attention, cache, correspondence, gpt2, modern, sampling
 from groundup.models.bigram import Bigram
 from groundup.models.cache import KVCache
+from groundup.models.sampling import uniform_of
 from groundup.tokenizers.bytepair import BytePairTokenizer
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.training import objective
@@ -161,6 +167,54 @@ def rows_of_others(kept: KVCache, numbers: Tensor, room: int = 0) -> KVCache:
     return COPY_ROWS(kept, numbers.roll(1), room)
 
 
+def window_one_off(length: int, block_size: int) -> int:
+    start = sampling.window_start(length, block_size)
+    return start + 1 if start else 0
+
+
+COPY, WRITE, WRITE_TEXTS, SCORED = Writer.copy, Writer.write, Engine._write, engine.scored
+Numbers = Sequence[int]
+
+
+def copy_from_the_next(writer: Writer, source: int, target: int, length: int) -> None:
+    assert writer.slots is not None
+    COPY(writer, (source + 1) % writer.slots.count, target, length)
+
+
+def write_too_far(writer: Writer, newest: Tensor, slots: Numbers, lengths: Numbers) -> Tensor:
+    return WRITE(writer, newest, slots, [min(each + 1, writer.block_size) for each in lengths])
+
+
+def write_with_others_length(
+    writer: Writer, newest: Tensor, slots: Numbers, lengths: Numbers
+) -> Tensor:
+    return WRITE(writer, newest, slots, [*lengths[1:], lengths[0]])
+
+
+def write_and_hold(writing: Engine) -> None:
+    """Hold the beginnings of texts with tokens that were written one by one."""
+    WRITE_TEXTS(writing)
+    for choice in writing._running:
+        whole = choice.read // writing.pool.piece * writing.pool.piece
+        writing.pool.hold(choice.slot, choice.window[:whole])
+
+
+def draw_by_company(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uniform numbers by a position that is counted for the whole engine."""
+    positions = count()
+    monkeypatch.setattr(
+        sampler, "uniform_of", lambda seed, choice, _: uniform_of(seed, choice, next(positions))
+    )
+
+
+def scale_of_the_next_row(matrix: Matrix) -> None:
+    matrix.scale = None if matrix.scale is None else matrix.scale.roll(1)
+
+
+def scored_after_temperature(logits: Tensor, tokens: Numbers, top: int) -> list[Scored]:
+    return SCORED(logits / 0.8, tokens, top)
+
+
 def another_base(settings: dict[str, Any]) -> dict[str, Any]:
     return settings | {
         "rope_theta": 1e4,
@@ -271,6 +325,38 @@ FAULTS: dict[str, tuple[Patch, str, str]] = {
     "a context that lags behind": (
         replacing(stream, "stream_tokens", stale_window),
         *("gpt2", "cached = uncached: greedy, tokens"),
+    ),
+    "a window that begins one token late": (
+        replacing(texts, "window_start", window_one_off),
+        *("gpt2", "engine = plain loop: logits"),
+    ),
+    "a slot that is read one token too far": (
+        replacing(Writer, "write", write_too_far),
+        *("modern", "engine = plain loop: logits"),
+    ),
+    "log-probabilities after temperature": (
+        replacing(engine, "scored", scored_after_temperature),
+        *("gpt2", "engine = plain loop: log-probabilities"),
+    ),
+    "a text that takes another one's length": (
+        replacing(Writer, "write", write_with_others_length),
+        *("gpt2", "written alone = in company: side by side"),
+    ),
+    "a choice that goes on from another slot": (
+        replacing(Writer, "copy", copy_from_the_next),
+        *("modern", "written alone = in company: side by side"),
+    ),
+    "a number drawn by what others write": (
+        draw_by_company,
+        *("gpt2", "written alone = in company: joined midway"),
+    ),
+    "a beginning that was written, not read": (
+        replacing(Engine, "_write", write_and_hold),
+        *("gpt2", "written alone = in company: after a hit"),
+    ),
+    "an int8 scale of another row": (
+        after(Matrix, "__init__", scale_of_the_next_row),
+        *("gpt2", "int8 within bound"),
     ),
     "stale cache position": (
         replacing(KVCache, "positions", positions_from_zero),

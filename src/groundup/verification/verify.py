@@ -13,7 +13,7 @@ from groundup.models.config import GPTConfig, ModernConfig
 from groundup.models.modern import Modern
 from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.train import learn_tokenizer
-from groundup.verification import claims
+from groundup.verification import claims, engine_claims
 from groundup.verification.model_under_test import Measurement, ModelUnderTest, Skipped
 from groundup.verification.random_models import model_of, perturbed
 from groundup.verification.round_trip import HARD, tokenizer_round_trip
@@ -89,6 +89,24 @@ CLAIMS = (
         "cached = uncached",
         claims.cached_is_uncached,
         "`groundup generate` writes another text than the model would: don't judge the model by it",
+    ),
+    Claim(
+        "engine = plain loop",
+        engine_claims.engine_is_plain_loop,
+        "the engine's kernels or its slots compute another model: write with --compile off, and if "
+        "that fails too, don't judge the model by its texts",
+    ),
+    Claim(
+        "written alone = in company",
+        engine_claims.alone_is_in_company,
+        "a text depends on what is written beside it: the same seed doesn't give the same text; "
+        "write with --samples 1",
+    ),
+    Claim(
+        "int8 within bound",
+        engine_claims.int8_is_within_its_bound,
+        "int8 loses more of this model than eight bits explain: write without --quantize",
+        ("readable", "gpt2", "modern"),
     ),
     Claim(
         "batch = alone",
