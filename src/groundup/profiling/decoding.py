@@ -21,12 +21,12 @@ from groundup.profiling.writing import texts_that_fit
 
 SIZES = (1, 4, 16)  # texts that are written at once
 LONGEST_PROMPT = 256  # tokens
-PROMPTS = 3  # times that the first token is waited for
+PROMPTS = 3  # that are read, or as many as there are texts: many of a large model take a minute
 
 
 @dataclass(frozen=True)
 class Batch:
-    """How fast several texts are written at once. Times are medians.
+    """How fast several texts are written at once. Times are medians of what was measured.
 
     Attributes:
         texts: The number of texts.
@@ -137,7 +137,8 @@ def _measured(engine: Engine, texts: int, prompt: int, steps: int, bandwidth: fl
     settings = SamplingSettings(length=length, temperature=0.0)
     prompts = _prompts(engine.writer.vocab_size, prompt)
     first = statistics.median(
-        _seconds_to_first_tokens(engine, prompts, texts, settings) for _ in range(PROMPTS)
+        _seconds_to_first_tokens(engine, prompts, texts, settings)
+        for _ in range(max(1, PROMPTS // texts))
     )
     step = statistics.median(_seconds_of_steps(engine, prompts, texts, settings, steps))
     model = engine.writer.model
