@@ -27,6 +27,7 @@ SOURCE = FOLDER / "step.cpp"
 FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-shared", "-fPIC")
 # with less, it is slower, and as right
 VARIANTS = (("-march=native", "-fopenmp"), ("-mcpu=native", "-fopenmp"), ("-march=native",), ())
+BYTES_A_THREAD = 2**20
 COMPILERS = ("c++", "g++", "clang++")
 _lock = threading.Lock()
 POINTER, INTEGER = ctypes.c_void_p, ctypes.c_int64
@@ -70,6 +71,7 @@ class ModelView(ctypes.Structure):
         *((name, INTEGER) for name in ("layers", "width", "inner", "heads", "kv_heads")),
         *(("head_size", INTEGER), ("last", NormView), ("head", MatrixView)),
     )
+    weight_bytes: int  # of the matrices, for whoever shares the work out
 
 
 class MemoryView(ctypes.Structure):
@@ -99,9 +101,9 @@ class Kernels:
         """Return the products of a matrix with vectors: [..., inputs] -> [..., outputs] float32."""
         x = x.float().contiguous()  # under autocast it may be of another dtype
         out = x.new_empty(*x.shape[:-1], matrix.outputs)
-        vectors, threads = x.numel() // matrix.inputs, torch.get_num_threads()
+        vectors, size = x.numel() // matrix.inputs, matrix.outputs * matrix.inputs * matrix.bytes
         view = ctypes.byref(matrix)
-        self._linear(view, x.data_ptr(), vectors, out.data_ptr(), threads)
+        self._linear(view, x.data_ptr(), vectors, out.data_ptr(), threads_for(size))
         return out
 
     def step(
@@ -117,11 +119,20 @@ class Kernels:
             lengths: [texts] int64, the number of tokens of each text, the newest included.
         """
         logits = torch.empty(len(newest), model.head.outputs)
+        pointers = newest.data_ptr(), slots.data_ptr(), lengths.data_ptr()
         self._step(
-            *(ctypes.byref(model), ctypes.byref(memory), newest.data_ptr(), slots.data_ptr()),
-            *(lengths.data_ptr(), len(newest), logits.data_ptr(), torch.get_num_threads()),
+            *(ctypes.byref(model), ctypes.byref(memory), *pointers, len(newest)),
+            *(logits.data_ptr(), threads_for(model.weight_bytes)),
         )
         return logits
+
+
+def threads_for(weight_bytes: int) -> int:
+    """Return how many of torch's threads share the products with so many bytes of weights.
+
+    Threads with little to do cost more than they bring, most of all where others use the cores.
+    """
+    return max(1, min(torch.get_num_threads(), weight_bytes // BYTES_A_THREAD))
 
 
 def load_kernels() -> Kernels:

@@ -208,6 +208,8 @@ def view_of(model: GPT2 | Modern) -> ModelView:
         _linear(model.lm_head),
     )
     view.read = model, array  # live as long as the view
+    matrices = {each.matrix for each in model.modules() if isinstance(each, PackedLinear)}
+    view.weight_bytes = sum(matrix.weight.nbytes for matrix in matrices)
     return view
 
 
