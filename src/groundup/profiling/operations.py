@@ -16,7 +16,7 @@ from groundup.models.config import (
 )
 
 PEAK_SIZE, PEAK_REPEATS = 2048, 9
-NARROWEST, SLOW_PRODUCT = 128, 0.2  # columns; seconds
+NARROWEST, SLOW_PRODUCT = 128, 0.03  # columns; seconds
 GPU_PEAK_SIZE, GPU_PEAK_PRODUCTS = 8192, 20  # so long that starting them doesn't count
 READ_BYTES = {True: 2**30, False: 2**28}  # on a GPU, on a CPU: more than their caches hold
 
