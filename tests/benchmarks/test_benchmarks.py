@@ -5,6 +5,8 @@ read.
 import argparse
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -223,3 +225,12 @@ def test_the_readme_quotes_the_figures_of_each_kind() -> None:
             (row,) = [row for row in rows if row.startswith(f"| `{script}.py`")]
             assert f"{value:g}" in row.split("|")[2 + place], (script, kind["title"])
         assert f"{kind['title'].partition(', ')[2]} ({kind['peaks']})" in readme
+
+
+@pytest.mark.peers
+def test_writing_is_measured_against_transformers() -> None:
+    command = [sys.executable, "decode.py", "--only", "small", "--rounds", "1"]
+    finished = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert re.search(r"^  groundup, 1 thread: [\d,.]+ tokens/s", finished.stdout, re.MULTILINE)
+    assert re.search(r"^  each at its best: [\d.]+ times$", finished.stdout, re.MULTILINE)

@@ -21,6 +21,8 @@ CONFIG = GPTConfig(block_size=24, vocab_size=31, n_layer=2, n_head=6, n_embd=36,
 LETTERS = CharacterTokenizer("abcdefghijklmnopqrstuvwxyz .,;\n")
 BY_TORCH, BY_KERNELS = Precision(compile="off"), Precision(compile="on")
 INT8 = Precision(quantize="int8")
+# of a prompt: what makes it, and its length
+LONG = ((1, 150), (2, 1), (1, 230), (3, 390), (1, 399), (5, 101), (1, 201))
 CLEAR = 1e-3  # logits that are further apart than this have one order on both paths
 
 
@@ -139,6 +141,24 @@ def test_a_text_is_the_same_in_any_company(name: str, precision: Precision):
     for number in range(1, 32, 2):
         assert requests[number].choices[0].finish in ("cancelled", "length")
     assert engine.pool.free == 5
+
+
+@pytest.mark.parametrize("precision", [BY_TORCH, BY_KERNELS, INT8], ids=["torch", "c++", "int8"])
+@pytest.mark.parametrize("name", ["gpt2", "modern"])
+def test_long_pieces_are_read_as_if_alone(name: str, precision: Precision):
+    """Pieces of 100 tokens are multiplied by torch; some texts begin alike, some move on."""
+    torch.manual_seed(0)
+    model = model_of(name, replace(CONFIG, block_size=400)).eval()
+    perturb(model, scale=0.1)
+    chosen = SamplingSettings(length=40, temperature=0.9, seed=1)
+    prompts = [[(number * place) % 31 for place in range(length)] for number, length in LONG]
+    engine = Engine(model, slots=3, precision=precision)
+    together = [engine.submit(prompt, chosen, logprobs=0) for prompt in prompts]
+    while engine.step():
+        pass
+    for prompt, request in zip(prompts, together, strict=True):
+        one = Engine(model, slots=1, precision=precision)
+        assert list(request) == list(one.submit(prompt, chosen, logprobs=0))
 
 
 def test_threads_change_no_bit_of_a_step():

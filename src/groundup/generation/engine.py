@@ -43,6 +43,8 @@ class Engine:
         slots: The number of texts that are written at once; others wait.
         room: The number of tokens of a text that the model can see at once, at most its block_size,
             which 0 stands for. Memory is taken for all slots at once.
+        piece: The number of tokens of a prompt that are read at once; 0 takes a quarter of the
+            context, at most 256. Other texts wait for so long, and last bits depend on it.
         ends: The tokens that end a text, beside the tokenizer's end-of-text.
         precision: The dtype of the weights, and what multiplies them.
 
@@ -58,6 +60,7 @@ class Engine:
         *,
         slots: int = 16,
         room: int = 0,
+        piece: int = 0,
         ends: frozenset[int] = frozenset(),
         precision: Precision | None = None,
     ) -> None:
@@ -67,7 +70,7 @@ class Engine:
             raise GenerationError(f"slots = {slots} and room = {room} must be at least 1")
         self.writer = Writer(model, precision or Precision())
         self.writer.take_slots(slots, room)
-        self.piece = max(8, min(PIECE, self.block_size // 4))
+        self.piece = piece or max(8, min(PIECE, self.block_size // 4))
         self.pool = Pool(slots, room, self.piece)
         self.tokenizer = tokenizer
         # a model may have more tokens than there are, to make its matrices even

@@ -9,7 +9,7 @@ from torch import Tensor
 from groundup.errors import GenerationError, TokenizerError
 from groundup.generation.engine import Engine
 from groundup.generation.settings import SamplingSettings
-from groundup.generation.texts import Request
+from groundup.generation.texts import Written
 from groundup.generation.writer import Precision
 from groundup.models.registry import Model
 from groundup.tokenizers.base import Tokenizer
@@ -78,7 +78,7 @@ def stream_tokens(
         settings: The number of tokens to draw, and how to draw them.
         ends: The tokens that end a text; they aren't yielded.
     """
-    for written in _request(model, None, tokens, settings, ends):
+    for written in _write(model, None, tokens, settings, ends):
         if written.token is not None:
             yield written.token
 
@@ -99,22 +99,27 @@ def stream_text(
         settings: The number of tokens to draw, and how to draw them.
         ends: Other tokens that end a text.
     """
-    for written in _request(model, tokenizer, tokens, settings, ends):
+    for written in _write(model, tokenizer, tokens, settings, ends):
         yield written.text
 
 
-def _request(
+def _write(
     model: Model,
     tokenizer: Tokenizer | None,
     tokens: Tensor,
     settings: SamplingSettings,
     ends: frozenset[int],
-) -> Request:
-    """Ask an engine for one text, which has the memory that this text needs."""
-    precision, prompt = Precision(compile="off"), tokens[0].tolist()
-    room = len(prompt) + settings.length
-    engine = Engine(model, tokenizer, slots=1, room=room, ends=ends, precision=precision)
-    return engine.submit(prompt, settings)
+) -> Iterator[Written]:
+    """Write one text by an engine that has the memory that this text needs.
+
+    From its first token to its last the model is in eval mode.
+    """
+    prompt = tokens[0].tolist()
+    memory = {"slots": 1, "room": len(prompt) + settings.length, "piece": model.block_size}
+    precision = Precision(compile="off")
+    engine = Engine(model, tokenizer, **memory, ends=ends, precision=precision)
+    with engine.writer.evaluating():
+        yield from engine.submit(prompt, settings)
 
 
 def write_text(
