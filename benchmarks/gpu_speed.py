@@ -19,8 +19,10 @@ from gpu_checks import Failed
 from gpu_place import Place
 from groundup.checkpoints.lifecycle import step_folder
 from groundup.data.dataset import Dataset
+from groundup.generation.engine import Engine
 from groundup.generation.settings import SamplingSettings
 from groundup.generation.stream import stream_tokens
+from groundup.generation.writer import Precision
 from groundup.machine import memory
 from groundup.machine.kinds import kind_of, module_of
 from groundup.machine.memory import is_out_of_memory
@@ -213,6 +215,19 @@ def decoding(place: Place) -> Iterator[dict[str, Any]]:
                 "tokens_per_second": (place.sizes.written - 1) / others,
             }
         }
+    if not place.is_toy:  # the device for tests compiles nothing
+        yield {"compiled_bfloat16": compiled_writing(model, prompt, place.sizes.written)}
+
+
+def compiled_writing(model: Model, prompt: Tensor, length: int) -> dict[str, float]:
+    """The seconds of the first text, which compiles, and the tokens/s of the second one."""
+    engine = Engine(model, slots=1, precision=Precision(compile="on"))
+    settings, seconds = SamplingSettings(length=length, seed=1), []
+    for _ in range(2):
+        started = time.perf_counter()
+        assert sum(1 for _ in engine.submit(prompt[0].tolist(), settings)) == length
+        seconds.append(time.perf_counter() - started)
+    return {"first_seconds": seconds[0], "tokens_per_second": length / seconds[1]}
 
 
 def seconds_of_text(model: Model, prompt: Tensor, length: int) -> tuple[float, float]:

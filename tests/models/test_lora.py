@@ -8,8 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import perturb
+from groundup.errors import MachineError
+from groundup.generation.engine import Engine
 from groundup.generation.settings import SamplingSettings
 from groundup.generation.stream import stream_tokens
+from groundup.generation.writer import Precision
 from groundup.models.config import GPTConfig, ModelConfig, ModernConfig, adapter_parameter_count
 from groundup.models.lora import LoRALinear, adapt, adaptable_layers, adapter_of, merge
 from groundup.models.registry import Model, build, build_on_meta
@@ -131,6 +134,18 @@ def test_the_cache_knows_of_them(architecture: str) -> None:
     greedy = SamplingSettings(length=8, temperature=0.0)
     cached = list(stream_tokens(model, torch.tensor([[3, 1, 4]]), greedy))
     assert cached == model.generate(torch.tensor([[3, 1, 4]]), 8, temperature=0.0)[0, 3:].tolist()
+
+
+@of_both
+def test_an_engine_writes_with_them_by_torch(architecture: str) -> None:
+    model = adapted(built(architecture, torch.float32), 4, 16.0)
+    engine = Engine(model, slots=1)
+    assert engine.writer.kernels is None
+    written = list(engine.submit([3, 1, 4], SamplingSettings(length=8, temperature=0.0)))
+    expected = model.generate(torch.tensor([[3, 1, 4]]), 8, temperature=0.0)[0, 3:].tolist()
+    assert [each.token for each in written] == expected
+    with pytest.raises(MachineError, match="a model of float32 on cpu, with adapters"):
+        Engine(model, precision=Precision(compile="on"))
 
 
 @of_both

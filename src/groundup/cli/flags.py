@@ -67,7 +67,8 @@ class WriterFlags(WeightFlags):
     """The weights with which a model writes, and what multiplies them.
 
     Args:
-        compile: auto, on or off: write by groundup's C++ on a CPU, or by torch.
+        compile: auto, on or off: write by groundup's C++ on a CPU, or by torch; on a GPU, on
+            compiles a step.
     """
 
     compile: str = "auto"

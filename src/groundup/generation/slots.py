@@ -30,16 +30,24 @@ class Slots:
         count: The number of slots.
         room: The number of tokens that a slot holds.
         device: Where they are.
+        spare: Whether each slot has a place after its room that no text reaches.
     """
 
-    def __init__(self, model: GPT2 | Modern, count: int, room: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: GPT2 | Modern,
+        count: int,
+        room: int,
+        device: torch.device,
+        spare: bool = False,
+    ) -> None:
         shape = model.config
         heads = shape.n_head if isinstance(model, GPT2) else model.config.n_kv_head
         size = shape.n_embd // shape.n_head if isinstance(model, GPT2) else model.config.head_dim
         dtype = next(model.parameters()).dtype  # float32 in a packed model
         self.count, self.device = count, device
         # heads begin at whole cache lines in every slot: torch adds in an order that depends on it
-        self.room = -(-room // ALIGNED) * ALIGNED
+        self.room = -(-(room + spare) // ALIGNED) * ALIGNED
         # a text beside longer ones multiplies what it doesn't see by 0: that must be no NaN
         self.memory = torch.zeros(
             (shape.n_layer, 2, count, heads, self.room, size), dtype=dtype, device=device

@@ -1,5 +1,6 @@
 """How a model writes on a machine: the dtype of its weights, and what multiplies them."""
 
+import copy
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from groundup.errors import GenerationError, MachineError
+from groundup.generation.graph import GPU_MODE, StepGraph
 from groundup.generation.kernels import Kernels, ModelView, load_kernels
 from groundup.generation.packed import packed, view_of
 from groundup.generation.slots import Slots
@@ -16,6 +18,7 @@ from groundup.machine.kinds import kind_of, to_device
 from groundup.models.bigram import Bigram
 from groundup.models.correspondence import gpt2_from_readable
 from groundup.models.gpt2 import GPT2
+from groundup.models.lora import adapter_of
 from groundup.models.modern import Modern
 from groundup.models.readable import ReadableGPT
 from groundup.models.registry import Model, build_on_meta, count_parameters
@@ -36,7 +39,8 @@ class Precision:
             time that reading the weights takes; and else the model's own.
         quantize: Empty, or int8: weights of 8 bits, and a scale for each row of a matrix.
         compile: auto, on or off: whether a CPU multiplies by groundup's C++ kernels. `auto` goes on
-            without them, and says so, where they can't be built.
+            without them, and says so, where they can't be built. On a GPU of CUDA, `on` compiles a
+            step into a graph, which takes a minute, and `auto` doesn't.
 
     Raises:
         GenerationError: A value is none of these.
@@ -80,19 +84,22 @@ class Writer:
         self.view: ModelView | None = None  # of step.cpp
         if self.kernels is not None and isinstance(self.model, GPT2 | Modern):
             self.view = view_of(self.model)
+        # on a GPU only where it is asked for: it takes longer than most texts
+        self.compiles = precision.compile == "on" and self.kernels is None
         self.slots: Slots | None = None
+        self.graph: StepGraph | None = None
 
     @property
     def description(self) -> str:
         """Say with which weights the model writes, and by what."""
         kind = str(self.dtype).removeprefix("torch.")
-        by = "groundup's C++" if self.kernels else "torch"
+        by = "groundup's C++" if self.kernels else "torch, compiled" if self.compiles else "torch"
         return f"writes with {kind} weights, by {by}"
 
     @property
     def path(self) -> str:
         """What decides the last bits of a result, in a few words."""
-        by = "kernels" if self.kernels else "torch"
+        by = "kernels" if self.kernels else "graph" if self.compiles else "torch"
         kind = str(self.dtype).removeprefix("torch.")
         threads = torch.get_num_threads()
         return f"{kind}-{by}-{self.device.type}-{threads}-threads-torch-{torch.__version__}"
@@ -110,7 +117,9 @@ class Writer:
     def take_slots(self, count: int, room: int) -> None:
         """Take the memory for keys and values of `count` texts of up to `room` tokens."""
         if isinstance(self.model, GPT2 | Modern):
-            self.slots = Slots(self.model, count, room, self.device)
+            self.slots = Slots(self.model, count, room, self.device, spare=self.compiles)
+            if self.compiles:
+                self.graph = StepGraph(self.model, self.slots, GPU_MODE)
 
     def read(self, piece: Sequence[int], slot: int, first: int) -> Tensor:
         """Read a piece of a text, and return its hidden states, [1, time, width].
@@ -136,7 +145,7 @@ class Writer:
         seen = text[-1:] if last and isinstance(self.model, Bigram) else text
         return self.model.hidden(to_device(torch.tensor([seen]), self.device))
 
-    def write(self, newest: Tensor, slots: Sequence[int], lengths: Sequence[int]) -> Tensor:
+    def write(self, newest: Tensor, slots: list[int], lengths: list[int]) -> Tensor:
         """Read the newest token of each of several texts, and return the logits of the next.
 
         Args:
@@ -152,6 +161,8 @@ class Writer:
         if self.view is not None and self.kernels is not None:
             numbers = newest, torch.tensor(slots), torch.tensor(lengths)
             return self.kernels.step(self.view, self.slots.view(), *numbers)
+        if self.graph is not None:
+            return self.graph.step(newest, slots, lengths)
         if kind_of(self.device).is_gpu or len(slots) == 1:
             tokens = to_device(newest[:, None], self.device)
             hidden = self.model.hidden(tokens, self.slots.writing(slots, lengths))
@@ -194,10 +205,12 @@ def kernels_for(model: Model, precision: Precision, device: torch.device) -> Ker
         MachineError: The precision asks for kernels, and there are none.
     """
     dtype = next(model.parameters()).dtype
-    fits = device.type == "cpu" and dtype in DTYPES.values()
+    fits = device.type == "cpu" and dtype in DTYPES.values() and not adapter_of(model)
     if precision.compile == "off" or not fits or isinstance(model, Bigram):
-        if precision.compile == "on":
+        can = kind_of(device).compiles and isinstance(model, GPT2 | Modern)
+        if precision.compile == "on" and not can:
             kind = f"{dtype} on {device}".removeprefix("torch.")
+            kind += ", with adapters" if adapter_of(model) else ""
             raise MachineError(f"compile = on, but there are no kernels for a model of {kind}")
         return None
     try:
@@ -236,8 +249,11 @@ def with_weights(model: Model, dtype: torch.dtype, kernels: Kernels | None) -> M
         dtype: The dtype of its matrices.
         kernels: What multiplies few tokens, or None for torch.
     """
-    if kernels is None and dtype == next(model.parameters()).dtype:
+    weight = next(model.parameters())
+    if kernels is None and dtype == weight.dtype:
         return model
+    if kind_of(weight.device).is_gpu and dtype == torch.bfloat16:  # with products of its own
+        return copy.deepcopy(model).to(dtype).eval()
     return packed(_twin(model) if isinstance(model, ReadableGPT) else model, dtype, kernels)
 
 
