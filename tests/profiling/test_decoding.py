@@ -117,9 +117,9 @@ def test_every_step_that_is_timed_writes_a_token_of_each_text(
 
 
 def test_only_what_fits_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys and values of 24 tokens take 9,216 bytes here, and the weights 42,240."""
+    """A slot of 24 tokens has room for 32, which take 12,288 bytes; the weights take 42,240."""
     model = model_of("gpt2", CONFIG)
-    size, each = 4 * sum(weight.numel() for weight in model.parameters()), 3 * 2 * 24 * 16 * 4
+    size, each = 4 * sum(weight.numel() for weight in model.parameters()), 3 * 2 * 32 * 16 * 4
     own, few = Writer(model, Precision()), Writer(model, Precision(quantize="int8"))
     for texts, sizes in ((0, [1]), (3, [1]), (4, [1, 4]), (15, [1, 4]), (16, [1, 4, 16])):
         available = int((size + texts * each) / 0.9) + 2

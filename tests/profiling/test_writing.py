@@ -15,7 +15,7 @@ from conftest import TINY, error_line, model_of
 from groundup.checkpoints import model_folder
 from groundup.checkpoints.model_folder import load_shape
 from groundup.generation.packed import weight_bytes
-from groundup.generation.slots import text_bytes
+from groundup.generation.slots import text_bytes, token_bytes
 from groundup.generation.writer import BFLOAT16_FROM, Precision, Writer
 from groundup.models.config import GPTConfig
 from groundup.models.gpt2 import GPT2
@@ -101,7 +101,8 @@ def test_heads_that_share_keys_need_less() -> None:
     gpt2, modern = (model_of(name, CONFIG) for name in ("gpt2", "modern"))
     assert isinstance(gpt2, GPT2)
     assert isinstance(modern, Modern)
-    assert text_bytes(gpt2, 10) == 3 * 2 * 10 * 16 * 4
+    assert text_bytes(gpt2, 10) == 3 * 2 * 32 * 16 * 4  # room is rounded up to 32
+    assert token_bytes(gpt2) == 3 * 2 * 16 * 4
     assert text_bytes(modern, 10) == text_bytes(gpt2, 10) // 2
     assert text_bytes(modern.bfloat16(), 10) == text_bytes(gpt2, 10) // 4
 
@@ -124,7 +125,7 @@ def test_a_recipe_and_its_model_need_the_same(folder: Path) -> None:
     assert min(texts) > 1000
     assert of_recipe == of_model
     assert of_model["weights"] == 4 * of_model["parameters"]
-    assert (of_model["each"], of_model["context"]) == (2 * 2 * 16 * 16 * 4, 16)
+    assert (of_model["each"], of_model["context"]) == (2 * 2 * 32 * 16 * 4, 16)
     shown = groundup(*words, folder=folder).stdout
     for said in ("time of a step", "writing: weights", "keys and values of a text", "fit in"):
         assert said in shown

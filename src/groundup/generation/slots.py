@@ -76,10 +76,15 @@ class Slots:
 
 
 def text_bytes(model: Model, room: int) -> int:
-    """Count the bytes of the keys and values of a text of `room` tokens; 0 without a cache."""
+    """Count the bytes of a slot that has room for `room` tokens; 0 for a model without a cache."""
     if not isinstance(model, GPT2 | Modern):
         return 0
     return Slots(model, 1, room, torch.device("meta")).memory.nbytes
+
+
+def token_bytes(model: Model) -> int:
+    """Count the bytes of the keys and values of a token; 0 for a model without a cache."""
+    return text_bytes(model, ALIGNED) // ALIGNED
 
 
 class _Reading(Cache):

@@ -252,7 +252,8 @@ def with_weights(model: Model, dtype: torch.dtype, kernels: Kernels | None) -> M
     weight = next(model.parameters())
     if kernels is None and dtype == weight.dtype:
         return model
-    if kind_of(weight.device).is_gpu and dtype == torch.bfloat16:  # with products of its own
+    on_gpu = not weight.is_meta and kind_of(weight.device).is_gpu
+    if on_gpu and dtype == torch.bfloat16:  # which has products of that dtype
         return copy.deepcopy(model).to(dtype).eval()
     return packed(_twin(model) if isinstance(model, ReadableGPT) else model, dtype, kernels)
 

@@ -10,7 +10,7 @@ from groundup.errors import GenerationError
 from groundup.generation.engine import Engine
 from groundup.generation.packed import weight_bytes
 from groundup.generation.settings import SamplingSettings
-from groundup.generation.slots import text_bytes
+from groundup.generation.slots import text_bytes, token_bytes
 from groundup.generation.texts import Request
 from groundup.generation.writer import Precision, Writer
 from groundup.machine import memory
@@ -143,7 +143,7 @@ def _measured(engine: Engine, texts: int, prompt: int, steps: int, bandwidth: fl
     step = statistics.median(_seconds_of_steps(engine, prompts, texts, settings, steps))
     model = engine.writer.model
     mean = prompt + (length + 1) // 2  # of prompt + 2 to prompt + length - 1 tokens
-    read = weight_bytes(model, of_a_step=True) + texts * text_bytes(model, mean)
+    read = weight_bytes(model, of_a_step=True) + texts * mean * token_bytes(model)
     return Batch(texts, first, step, texts / step, read, read / step / bandwidth)
 
 
