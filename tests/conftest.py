@@ -16,7 +16,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from groundup.models.sampling import uniform_of
 from groundup.verification.random_models import model_of, perturb
 
 __all__ = ["model_of", "perturb"]  # the models that `groundup verify` makes are those of the tests
@@ -81,14 +80,6 @@ TINY = [
     *("--train.compile", "off", "--train.threads", "1", "--optim.warmup-steps", "2"),
     *("--eval.every", "5", "--eval.train-tokens", "64", "--eval.sample-length", "20"),
 ]
-
-
-def uniforms_of(seed: int, choice: int, count: int) -> torch.Tensor:
-    """The numbers by which a choice of the engine draws its tokens, as `model.generate` takes them:
-    [1, count].
-    """
-    drawn = [uniform_of(seed, choice, position) for position in range(count)]
-    return torch.tensor([drawn], dtype=torch.float64)
 
 
 @pytest.fixture

@@ -14,10 +14,11 @@ import torch
 
 import groundup as package
 from commands import flags, groundup, trained
-from conftest import TINY, Cli, error_line, some_text, uniforms_of
+from conftest import TINY, Cli, error_line, some_text
 from groundup.checkpoints import model_folder
 from groundup.generation.settings import SamplingSettings
 from groundup.generation.stream import encode_prompt, stream_tokens, write_text
+from groundup.models.sampling import uniforms_of
 from groundup.tokenizers.base import END_OF_TEXT
 from shard_files import documents, learned, write_shards
 

@@ -10,11 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import model_of, perturb, uniforms_of
+from conftest import model_of, perturb
 from groundup import CharacterTokenizer, Engine, GPTConfig, Precision, SamplingSettings
 from groundup.errors import GenerationError
 from groundup.generation.texts import Choice, Request, Scored, Written
 from groundup.models.registry import Model
+from groundup.models.sampling import uniforms_of
 
 # widths that are no multiple of a vector, heads that share keys and values, an odd vocabulary
 CONFIG = GPTConfig(block_size=24, vocab_size=31, n_layer=2, n_head=6, n_embd=36, dropout=0.3)

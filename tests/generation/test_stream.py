@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import model_of, perturb, uniforms_of
+from conftest import model_of, perturb
 from groundup import Bigram, CharacterTokenizer, GPTConfig, ReadableGPT
 from groundup.console import messages_to
 from groundup.errors import GenerationError, TokenizerError
@@ -22,7 +22,7 @@ from groundup.generation.stream import (
     write_text,
 )
 from groundup.models.gpt2 import GPT2
-from groundup.models.sampling import next_token
+from groundup.models.sampling import next_token, uniforms_of
 from groundup.tokenizers.base import END_OF_TEXT
 from groundup.tokenizers.train import learn_tokenizer
 

@@ -210,8 +210,7 @@ def view_of(model: GPT2 | Modern) -> ModelView:
         _linear(model.lm_head),
     )
     view.read = model, array  # live as long as the view
-    matrices = {each.matrix for each in model.modules() if isinstance(each, PackedLinear)}
-    view.weight_bytes = sum(matrix.weight.nbytes for matrix in matrices)
+    view.weight_bytes = weight_bytes(model, of_a_step=True)
     return view
 
 

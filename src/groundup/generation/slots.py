@@ -13,8 +13,7 @@ from torch.nn import functional as F
 
 from groundup.generation.kernels import MemoryView
 from groundup.machine.kinds import to_device
-from groundup.models.attention import causal_attention
-from groundup.models.cache import Attend, Cache, check_fits
+from groundup.models.cache import Attend, Cache, KVCache, check_fits
 from groundup.models.gpt2 import GPT2
 from groundup.models.modern import Modern
 from groundup.models.registry import Model
@@ -87,33 +86,12 @@ def token_bytes(model: Model) -> int:
     return text_bytes(model, ALIGNED) // ALIGNED
 
 
-class _Reading(Cache):
-    """The cache while a piece of one text is read: tokens [1, time]."""
+class _Reading(KVCache):
+    """The cache while a piece of one text is read, tokens [1, time]: in the memory of its slot."""
 
     def __init__(self, slots: Slots, slot: int, first: int) -> None:
-        self.memory, self.first = slots.memory[:, :, slot, None], first
-        self.last, self._mask = first, None
-
-    def positions(self, tokens: Tensor, block_size: int) -> Tensor:
-        self.last = self.first + tokens.size(1)
-        check_fits(self.last, block_size)
-        positions = torch.arange(self.first, self.last, device=tokens.device)
-        if self.first:
-            self._mask = torch.arange(self.last, device=tokens.device) <= positions[:, None]
-        return positions[None]
-
-    def attention(self, layer: int) -> Attend:
-        return partial(self._attend, layer)
-
-    def _attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, dropout: float
-    ) -> Tensor:
-        keys, values = self.memory[layer, ..., : self.last, :]
-        keys[:, :, self.first :], values[:, :, self.first :] = key, value
-        if self.first == 0:
-            return causal_attention(query, keys, values, dropout)
-        grouped = key.size(1) != query.size(1)
-        return F.scaled_dot_product_attention(query, keys, values, self._mask, enable_gqa=grouped)
+        super().__init__(len(slots.memory), slots.room)
+        self._kept, self.length = slots.memory[:, :, slot, None], first
 
 
 class _Writing(Cache):

@@ -38,6 +38,16 @@ def uniform_of(seed: int, choice: int, position: int) -> float:
     return (int.from_bytes(digest[:8], "little") >> 11) * 2.0**-53
 
 
+def uniforms_of(seed: int, choice: int, count: int) -> Tensor:
+    """Return the numbers by which the first tokens of a text are drawn, as `generate` takes them.
+
+    Returns:
+        [1, count] float64: `uniform_of` each position.
+    """
+    numbers = [uniform_of(seed, choice, position) for position in range(count)]
+    return torch.tensor([numbers], dtype=torch.float64)
+
+
 def penalise_repetition(logits: Tensor, text: Tensor, penalty: float) -> Tensor:
     """Make the tokens of a text less likely, as CTRL does (Keskar et al. 2019, section 4.1).
 

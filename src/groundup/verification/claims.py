@@ -28,7 +28,7 @@ from groundup.models import correspondence
 from groundup.models.gpt2 import GPT2
 from groundup.models.readable import ReadableGPT
 from groundup.models.registry import Model, cache_for, hidden_states
-from groundup.models.sampling import uniform_of
+from groundup.models.sampling import uniforms_of
 from groundup.optim.groups import RULES, build_optimizers
 from groundup.recipes.schema import OptimSection
 from groundup.training.objective import NextTokenLoss, compiled_parts
@@ -137,6 +137,14 @@ def causality(tested: ModelUnderTest) -> Iterator[Measurement]:
         yield Measurement(precision, torch.stack(leaks).max().item(), 0.0)
 
 
+def prompt_for(tested: ModelUnderTest) -> Tensor:
+    """Draw a prompt, after which a text of NEW_TOKENS runs past a short context: [1, time]."""
+    block_size = tested.model.block_size
+    is_short = block_size <= SHORT_CONTEXT
+    time = max(1, block_size - NEW_TOKENS // 2) if is_short else NEW_TOKENS
+    return tested.tokens(rows=1, time=time)[:, 1:]
+
+
 def cached_is_uncached(tested: ModelUnderTest) -> Iterator[Measurement]:
     """Count the tokens in which `groundup generate` differs from the model without a cache.
 
@@ -144,11 +152,8 @@ def cached_is_uncached(tested: ModelUnderTest) -> Iterator[Measurement]:
     For a model with a cache, the logits of a text that is read in pieces are compared too.
     """
     model = tested.copied()
-    is_short = model.block_size <= SHORT_CONTEXT
-    time = max(1, model.block_size - NEW_TOKENS // 2) if is_short else NEW_TOKENS
-    prompt = tested.tokens(rows=1, time=time)[:, 1:].to(tested.device)
-    numbers = [[uniform_of(1, 0, position) for position in range(NEW_TOKENS)]]
-    uniforms = torch.tensor(numbers, dtype=torch.float64)
+    prompt = prompt_for(tested).to(tested.device)
+    uniforms = uniforms_of(1, 0, NEW_TOKENS)
     for name, temperature in {"greedy": 0.0, "sampled": 0.8}.items():
         settings = SamplingSettings(length=NEW_TOKENS, temperature=temperature, seed=1)
         drawn = {"temperature": temperature, "uniforms": uniforms}

@@ -15,12 +15,11 @@ from groundup.generation.texts import Choice
 from groundup.generation.writer import Precision
 from groundup.machine.kinds import kind_of
 from groundup.models.registry import Model
-from groundup.models.sampling import generate, uniform_of
+from groundup.models.sampling import generate, uniform_of, uniforms_of
+from groundup.verification.claims import NEW_TOKENS, prompt_for
 from groundup.verification.differences import relative, relative_of_norms
 from groundup.verification.model_under_test import Measurement, ModelUnderTest, Skipped
 
-NEW_TOKENS = 24
-SHORT_CONTEXT = 256  # up to here texts run past the context too
 # of logits less their mean, which says nothing: the norm of the difference over their norm
 IN_FLOAT32, IN_BFLOAT16, IN_INT8 = 1e-5, 0.05, 0.1
 
@@ -63,7 +62,7 @@ def engine_is_plain_loop(tested: ModelUnderTest) -> Iterator[Measurement]:
     where no logits within the bound would draw another one. Log-probabilities are the model's own,
     whatever the temperature.
     """
-    model, prompt = _plain(tested), _prompt(tested)
+    model, prompt = _plain(tested), prompt_for(tested)[0].tolist()
     engine = _engine(tested, prompt, Precision())
     bound = IN_FLOAT32 if engine.writer.dtype in (torch.float32, torch.float64) else IN_BFLOAT16
     errors, errors_of_logprobs = [], []
@@ -88,7 +87,10 @@ def engine_is_plain_loop(tested: ModelUnderTest) -> Iterator[Measurement]:
 
 def int8_is_within_its_bound(tested: ModelUnderTest) -> Iterator[Measurement]:
     """Compare logits by int8 weights, as `groundup generate --quantize int8` has them."""
-    prompt, settings = _prompt(tested), SamplingSettings(length=NEW_TOKENS, temperature=0.0)
+    prompt, settings = (
+        prompt_for(tested)[0].tolist(),
+        SamplingSettings(length=NEW_TOKENS, temperature=0.0),
+    )
     text, expected = _plain_text(_plain(tested), prompt, settings)
     engine = _engine(tested, prompt, Precision(quantize="int8"))
     yield Measurement("", _error(_followed(engine, prompt, settings, text).kept, expected), IN_INT8)
@@ -97,13 +99,6 @@ def int8_is_within_its_bound(tested: ModelUnderTest) -> Iterator[Measurement]:
 def _plain(tested: ModelUnderTest) -> Model:
     """Return the model for the plain loop: in float32, or in float64 where that is its own."""
     return tested.copied(torch.float64 if tested.dtype == torch.float64 else torch.float32)
-
-
-def _prompt(tested: ModelUnderTest) -> list[int]:
-    """Draw a prompt, after which a text runs past a short context."""
-    block_size = tested.model.block_size
-    time = max(1, block_size - NEW_TOKENS // 2) if block_size <= SHORT_CONTEXT else NEW_TOKENS
-    return tested.tokens(rows=1, time=time)[0, 1:].tolist()
 
 
 def _engine(tested: ModelUnderTest, prompt: Sequence[int], precision: Precision) -> Engine:
@@ -115,14 +110,13 @@ def _plain_text(
     model: Model, prompt: Sequence[int], settings: SamplingSettings
 ) -> tuple[list[int], list[Tensor]]:
     """Return what the plain loop writes, and its logits for each token."""
-    numbers = [uniform_of(settings.seed, 0, position) for position in range(settings.length)]
     recorder, device = Recorder(model), next(model.parameters()).device
     found = generate(
         recorder,
         torch.tensor([prompt], device=device),
         settings.length,
         temperature=settings.temperature,
-        uniforms=torch.tensor([numbers], dtype=torch.float64),
+        uniforms=uniforms_of(settings.seed, 0, settings.length),
     )
     return found[0, len(prompt) :].tolist(), recorder.kept
 
