@@ -44,10 +44,13 @@ def test_every_folder_of_code_is_a_package_that_says_what_it_is_for():
     assert all((folder / "__init__.py").is_file() for folder in folders)
 
 
+CPP = "step.cpp", "products.h", "tiles.h", "vectors.h"
+
+
 def test_the_recipes_and_the_types_are_in_the_package():
     data = {path for path in files_on_disk() if not path.endswith(".py")}
     recipes = {f"src/groundup/recipes/{name}.toml" for name in packaged_names()}
-    sources = {f"src/groundup/generation/cpp/{name}" for name in ("step.cpp", "vectors.h")}
+    sources = {f"src/groundup/generation/cpp/{name}" for name in CPP}
     assert data == recipes | sources | {"src/groundup/py.typed"}
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import platform
 import stat
 import subprocess
 import sys
@@ -9,13 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from commands import groundup, trained
 from conftest import TINY, error_line, model_of, perturb, some_text
 from groundup import Engine, GPTConfig, Precision, SamplingSettings
 from groundup.errors import GenerationError, MachineError
 from groundup.generation import kernels
-from groundup.generation.packed import Matrix, packed
+from groundup.generation.packed import TILE_DEPTH, Matrix, packed
 from groundup.generation.writer import Writer
 
 CONFIG = GPTConfig(block_size=19, vocab_size=23, n_layer=2, n_head=3, n_embd=30)
@@ -29,7 +31,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
 @pytest.mark.parametrize("outputs", [1, 23, 24, 50])
-@pytest.mark.parametrize("inputs", [1, 7, 16, 45])
+@pytest.mark.parametrize("inputs", [1, 7, 16, 45, 96])
 def test_products_are_right_and_each_row_is_its_own(
     dtype: torch.dtype, outputs: int, inputs: int
 ) -> None:
@@ -41,11 +43,69 @@ def test_products_are_right_and_each_row_is_its_own(
     if matrix.scale is not None:
         weight *= matrix.scale.double()[:, None]
     expected = x.double() @ weight.T + bias
-    for rows in (1, 2, 3, 4, 5, 8, 19):
+    within = 1e-4 if library.has_tiles and inputs % TILE_DEPTH == 0 else 1e-5
+    for rows in (1, 2, 3, 4, 5, 8, 16):
         found = library.linear(x[:rows], view)
-        torch.testing.assert_close(found.double(), expected[:rows], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found.double(), expected[:rows], rtol=1e-5, atol=within)
         alone = [library.linear(x[row : row + 1], view) for row in range(rows)]
         assert torch.equal(found, torch.cat(alone))
+
+
+@pytest.mark.parametrize("without", ["", "-mno-amx-bf16", "-mno-avx512f", "-mno-avx2"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8])
+def test_many_products_are_right_by_the_units_of_this_processor_and_by_fewer(
+    without: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Units for tiles round many vectors to bfloat16, in parts that stay in a cache."""
+    if without:
+        if platform.machine() != "x86_64":
+            pytest.skip("these are flags for x86-64")
+        monkeypatch.setenv("CXX", f"c++ {without}")
+        fresh(monkeypatch, tmp_path)
+    library = kernels.load_kernels()
+    assert not (without and library.has_tiles)
+    torch.manual_seed(0)
+    for count, outputs, inputs in ((17, 70, 64), (80, 33, 6144), (33, 16, 45)):
+        x, bias = torch.randn(count, inputs), torch.randn(outputs)
+        matrix = Matrix(torch.randn(outputs, inputs), dtype)
+        weight = matrix.weight.double()
+        if matrix.scale is not None:
+            weight *= matrix.scale.double()[:, None]
+        tiles = library.has_tiles and inputs % TILE_DEPTH == 0
+        found = library.linear(x, matrix.view(bias), gelu=True).double()
+        products = [seen.double() @ weight.T + bias for seen in (x.bfloat16(), x)]
+        rounded, exact = (F.gelu(each, approximate="tanh") for each in products)
+        expected = rounded if tiles else exact
+        if tiles:  # what is left of whole tiles is computed from the vectors themselves
+            expected[:, outputs - outputs % 16 :] = exact[:, outputs - outputs % 16 :]
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+    kernels._load.cache_clear()
+
+
+def test_torchs_products_in_bfloat16_go_on_beside_ours() -> None:
+    """Both use the processor's units for tiles, which have a setting for each thread."""
+    torch.manual_seed(0)
+    library, weight = kernels.load_kernels(), torch.randn(64, 64).bfloat16()
+    x, view = torch.randn(96, 64), Matrix(weight, torch.bfloat16).view()
+    for _ in range(5):
+        ours, torchs = library.linear(x, view), F.linear(x.bfloat16(), weight).float()
+        torch.testing.assert_close(ours, torchs, rtol=2e-2, atol=0.2)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_a_text_is_the_same_beside_more_texts_than_a_tile_has_rows(dtype: str) -> None:
+    torch.manual_seed(0)
+    model = model_of("gpt2", dataclasses.replace(CONFIG, n_head=2, n_embd=64))
+    perturb(model, scale=0.3)
+    kind = Precision(quantize="int8") if dtype == "int8" else Precision(dtype=dtype)
+    writer = Writer(model.eval(), dataclasses.replace(kind, compile="on"))
+    writer.take_slots(35, 19)
+    lengths = [1 + text % 4 for text in range(35)]
+    newest = torch.randint(23, (35,))
+    together = writer.write(newest, list(range(35)), lengths)
+    for text, length in enumerate(lengths):
+        alone = writer.write(newest[text, None], [text], [length])
+        assert torch.equal(together[text], alone[0])
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "modern"])

@@ -86,6 +86,9 @@ class Kernels:
     Args:
         library: The path of the library.
 
+    Attributes:
+        has_tiles: Whether the processor has units for tiles of bfloat16 numbers, and they are used.
+
     Raises:
         OSError: The library can't be loaded.
     """
@@ -93,17 +96,25 @@ class Kernels:
     def __init__(self, library: Path) -> None:
         loaded = ctypes.CDLL(str(library))
         self._linear, self._step = loaded.groundup_linear, loaded.groundup_step
-        self._linear.argtypes = [POINTER, POINTER, INTEGER, POINTER, INTEGER]
+        self._linear.argtypes = [POINTER, POINTER, INTEGER, INTEGER, POINTER, INTEGER]
         self._step.argtypes = [*[POINTER] * 5, INTEGER, POINTER, INTEGER]
         self._linear.restype = self._step.restype = None
+        loaded.groundup_has_tiles.restype = INTEGER
+        self.has_tiles = bool(loaded.groundup_has_tiles())
 
-    def linear(self, x: Tensor, matrix: MatrixView) -> Tensor:
-        """Return the products of a matrix with vectors: [..., inputs] -> [..., outputs] float32."""
+    def linear(self, x: Tensor, matrix: MatrixView, gelu: bool = False) -> Tensor:
+        """Return the products of a matrix with vectors: [..., inputs] -> [..., outputs] float32.
+
+        Args:
+            x: The vectors.
+            matrix: The matrix.
+            gelu: Return GELU of the products, by its tanh formula.
+        """
         x = x.float().contiguous()  # under autocast it may be of another dtype
         out = x.new_empty(*x.shape[:-1], matrix.outputs)
         vectors, size = x.numel() // matrix.inputs, matrix.outputs * matrix.inputs * matrix.bytes
         view = ctypes.byref(matrix)
-        self._linear(view, x.data_ptr(), vectors, out.data_ptr(), threads_for(size))
+        self._linear(view, x.data_ptr(), vectors, gelu, out.data_ptr(), threads_for(size))
         return out
 
     def step(

@@ -7,6 +7,7 @@ is read by the C++ of step.cpp, for which `view_of` lists the same weights.
 
 import copy
 import ctypes
+import math
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -16,13 +17,14 @@ from torch.nn import functional as F
 
 from groundup.generation.kernels import BlockView, Kernels, MatrixView, ModelView, NormView
 from groundup.machine.device import choose_precision
-from groundup.models.gpt2 import GPT2
+from groundup.models.gpt2 import GPT2, MLP
 from groundup.models.modern import Modern, RMSNorm, Rotary
 from groundup.models.registry import Model
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 # up to so many tokens step.cpp is as fast as torch, as measured: without and with bfloat16 units
 FEW, FEW_WITH_UNITS = 64, 16
+TILE_DEPTH = 32  # `depth` of tiles.h: the C++ multiplies any number of tokens by whole tiles
 
 
 class Matrix:
@@ -84,10 +86,11 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.matrix, self.kernels = matrix, kernels
         self.bias = None if bias is None else bias.detach().float()
-        packed = kernels is not None and matrix.weight.dtype != torch.float32
-        fast = packed and choose_precision("auto", torch.device("cpu")) == "bfloat16"
-        self.dtype = torch.bfloat16 if fast else torch.float32  # of products of many tokens
-        self.few = FEW_WITH_UNITS if fast else FEW
+        self.dtype = piece_dtype(matrix.weight.dtype, kernels)
+        self.few: float = FEW if self.dtype == torch.float32 else FEW_WITH_UNITS
+        has_tiles = self.dtype == torch.bfloat16 and kernels is not None and kernels.has_tiles
+        if has_tiles and matrix.weight.size(1) % TILE_DEPTH == 0:
+            self.few = math.inf
 
     @property
     def weight(self) -> Tensor:
@@ -95,14 +98,26 @@ class PackedLinear(nn.Module):
         weight, scale = self.matrix.weight.float(), self.matrix.scale
         return weight if scale is None else weight * scale[:, None]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
         matrix = self.matrix
         if self.kernels is not None and x.numel() <= self.few * x.size(-1):
-            return self.kernels.linear(x, matrix.view(self.bias))
+            return self.kernels.linear(x, matrix.view(self.bias), gelu)
         product = F.linear(x.to(self.dtype), matrix.weight.to(self.dtype)).float()
         if matrix.scale is not None:
             product *= matrix.scale
-        return product if self.bias is None else product + self.bias
+        product = product if self.bias is None else product + self.bias
+        return F.gelu(product, approximate="tanh") if gelu else product
+
+
+class PackedMLP(nn.Module):
+    """The MLP of gpt2.py, whose products and GELU are one call: [..., width] -> [..., width]."""
+
+    def __init__(self, c_fc: PackedLinear, c_proj: PackedLinear) -> None:
+        super().__init__()
+        self.c_fc, self.c_proj = c_fc, c_proj
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.c_proj(self.c_fc(hidden, gelu=True))
 
 
 class PackedEmbedding(nn.Module):
@@ -115,6 +130,20 @@ class PackedEmbedding(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         rows = self.matrix.weight[tokens].float()
         return rows if self.matrix.scale is None else rows * self.matrix.scale[tokens][..., None]
+
+
+def piece_dtype(weights: torch.dtype, kernels: Kernels | None) -> torch.dtype:
+    """Return the dtype of the products of many tokens, beside the sums, which are float32.
+
+    It is bfloat16 where the processor has units for it and the weights aren't float32.
+
+    Args:
+        weights: The dtype of the weights.
+        kernels: The C++, or None for torch alone.
+    """
+    packed = kernels is not None and weights != torch.float32
+    fast = packed and choose_precision("auto", torch.device("cpu")) == "bfloat16"
+    return torch.bfloat16 if fast else torch.float32
 
 
 def packed(model: Model, dtype: torch.dtype, kernels: Kernels | None) -> Model:
@@ -145,11 +174,14 @@ def _packed(
         if isinstance(module, nn.Linear):
             return PackedLinear(matrices[key], module.bias, kernels)  # pyright: ignore
         return PackedEmbedding(matrices[key])  # pyright: ignore
-    twin = copy.copy(module)
-    twin._modules = {
+    children = {
         name: None if child is None else _packed(child, dtype, kernels, matrices, name)
         for name, child in module._modules.items()
     }
+    if isinstance(module, MLP):
+        return PackedMLP(children["c_fc"], children["c_proj"])  # pyright: ignore
+    twin = copy.copy(module)
+    twin._modules = children
     twin._parameters = {
         name: None if each is None else nn.Parameter(each.detach().float(), requires_grad=False)
         for name, each in module._parameters.items()

@@ -30,6 +30,7 @@ class Slots:
         room: The number of tokens that a slot holds.
         device: Where they are.
         spare: Whether each slot has a place after its room that no text reaches.
+        piece_dtype: The dtype of attention's products while a piece is read.
     """
 
     def __init__(
@@ -38,13 +39,15 @@ class Slots:
         count: int,
         room: int,
         device: torch.device,
+        *,
         spare: bool = False,
+        piece_dtype: torch.dtype = torch.float32,
     ) -> None:
         shape = model.config
         heads = shape.n_head if isinstance(model, GPT2) else model.config.n_kv_head
         size = shape.n_embd // shape.n_head if isinstance(model, GPT2) else model.config.head_dim
         dtype = next(model.parameters()).dtype  # float32 in a packed model
-        self.count, self.device = count, device
+        self.count, self.device, self.piece_dtype = count, device, piece_dtype
         # heads begin at whole cache lines in every slot: torch adds in an order that depends on it
         self.room = -(-(room + spare) // ALIGNED) * ALIGNED
         # a text beside longer ones multiplies what it doesn't see by 0: that must be no NaN
@@ -92,6 +95,19 @@ class _Reading(KVCache):
     def __init__(self, slots: Slots, slot: int, first: int) -> None:
         super().__init__(len(slots.memory), slots.room)
         self._kept, self.length = slots.memory[:, :, slot, None], first
+        self.dtype = slots.piece_dtype
+
+    def _attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, dropout: float
+    ) -> Tensor:
+        if self.dtype != torch.bfloat16 or query.size(2) == 1:
+            return super()._attend(layer, query, key, value, dropout)
+        keys, values = self._memory_for(key)[layer, ..., : self.length, :]
+        keys[:, :, self._new], values[:, :, self._new] = key, value
+        query, keys, values = query.bfloat16(), keys.bfloat16(), values.bfloat16()
+        grouped = key.size(1) != query.size(1)
+        found = F.scaled_dot_product_attention(query, keys, values, self._mask, enable_gqa=grouped)
+        return found.to(key.dtype)
 
 
 class _Writing(Cache):

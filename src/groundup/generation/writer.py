@@ -12,7 +12,7 @@ from torch import Tensor
 from groundup.errors import GenerationError, MachineError
 from groundup.generation.graph import GPU_MODE, StepGraph
 from groundup.generation.kernels import Kernels, ModelView, load_kernels
-from groundup.generation.packed import packed, view_of
+from groundup.generation.packed import packed, piece_dtype, view_of
 from groundup.generation.slots import Slots
 from groundup.machine.kinds import kind_of, to_device
 from groundup.models.bigram import Bigram
@@ -99,7 +99,9 @@ class Writer:
     @property
     def path(self) -> str:
         """What decides the last bits of a result, in a few words."""
-        by = "kernels" if self.kernels else "graph" if self.compiles else "torch"
+        by = "graph" if self.compiles else "torch"
+        if self.kernels is not None:
+            by = "tiles" if self.kernels.has_tiles else "kernels"
         kind = str(self.dtype).removeprefix("torch.")
         threads = torch.get_num_threads()
         return f"{kind}-{by}-{self.device.type}-{threads}-threads-torch-{torch.__version__}"
@@ -117,7 +119,10 @@ class Writer:
     def take_slots(self, count: int, room: int) -> None:
         """Take the memory for keys and values of `count` texts of up to `room` tokens."""
         if isinstance(self.model, GPT2 | Modern):
-            self.slots = Slots(self.model, count, room, self.device, spare=self.compiles)
+            dtype = piece_dtype(self.dtype, self.kernels)
+            self.slots = Slots(
+                self.model, count, room, self.device, spare=self.compiles, piece_dtype=dtype
+            )
             if self.compiles:
                 self.graph = StepGraph(self.model, self.slots, GPU_MODE)
 

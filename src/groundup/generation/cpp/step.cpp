@@ -10,17 +10,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "vectors.h"
+#include "products.h"
 
 namespace {
-
-// A matrix [outputs, inputs], row after row. A weight has 4 bytes (float32), 2 (bfloat16) or 1
-// (int8). `scale` and `bias` have a number for each output, or are null.
-struct Matrix {
-  const void* weight;
-  const float *scale, *bias;
-  int64_t outputs, inputs, bytes;
-};
 
 // A norm of vectors: LayerNorm if there is a bias, else RMSNorm; no norm without factors.
 struct Norm {
@@ -54,86 +46,6 @@ struct Memory {
   float* numbers;
   int64_t slots, room;
 };
-
-// Calls `function` with a pointer to the weights of their own type.
-template <class Function>
-inline void typed(const Matrix& matrix, const Function& function) {
-  if (matrix.bytes == 4) function(static_cast<const float*>(matrix.weight));
-  if (matrix.bytes == 2) function(static_cast<const BFloat16*>(matrix.weight));
-  if (matrix.bytes == 1) function(static_cast<const int8_t*>(matrix.weight));
-}
-
-// Outputs `first` to `first + n` of r vectors x, each from sums of its own in an order of its own.
-template <int n, int r, class Weight>
-inline __attribute__((always_inline)) void tile(const Matrix& matrix, const Weight* weights,
-                                                int64_t first, const float* x, float* out) {
-  const int64_t inputs = matrix.inputs, whole = inputs - inputs % lanes;
-  const Weight* weight = weights + first * inputs;
-  Floats sums[n][r];
-  for (int i = 0; i < n; ++i)
-    for (int j = 0; j < r; ++j) sums[i][j] = Floats{};
-  for (int64_t k = 0; k < whole; k += lanes) {
-    Floats some_weights[n];
-    for (int i = 0; i < n; ++i) {
-      some_weights[i] = load(weight + i * inputs + k);
-      // rows are too short for the processor to see where the next tile begins
-      __builtin_prefetch(weight + (i + n) * inputs + k, 0, 2);
-    }
-    for (int j = 0; j < r; ++j) {
-      const Floats some = load(x + j * inputs + k);
-      for (int i = 0; i < n; ++i) sums[i][j] = multiply_add(some_weights[i], some, sums[i][j]);
-    }
-  }
-  if (const int64_t rest = inputs - whole)
-    for (int i = 0; i < n; ++i)
-      for (int j = 0; j < r; ++j)
-        sums[i][j] = multiply_add(load_some(weight + i * inputs + whole, rest),
-                                  load_some(x + j * inputs + whole, rest), sums[i][j]);
-  for (int i = 0; i < n; ++i)
-    for (int j = 0; j < r; ++j) {
-      const float scale = matrix.scale ? matrix.scale[first + i] : 1.0f;
-      const float bias = matrix.bias ? matrix.bias[first + i] : 0.0f;
-      out[j * matrix.outputs + first + i] = sum(sums[i][j]) * scale + bias;
-    }
-}
-
-// Outputs `first` to `last` of all vectors, n outputs of r vectors at a time.
-template <int n, int r, class Weight>
-void tiles(const Matrix& matrix, const Weight* weights, int64_t first, int64_t last,
-           const float* x, int64_t vectors, float* out) {
-  for (int64_t vector = 0; vector < vectors;) {
-    const bool several = vector + r <= vectors;
-    const float* from = x + vector * matrix.inputs;
-    float* to = out + vector * matrix.outputs;
-    int64_t i = first;
-    for (; i + n <= last; i += n)
-      several ? tile<n, r>(matrix, weights, i, from, to) : tile<n, 1>(matrix, weights, i, from, to);
-    for (; i < last; ++i)
-      several ? tile<1, r>(matrix, weights, i, from, to) : tile<1, 1>(matrix, weights, i, from, to);
-    vector += several ? r : 1;
-  }
-}
-
-// Outputs `first` to `last` of all vectors: x [vectors, inputs], out [vectors, outputs].
-void multiply(const Matrix& matrix, int64_t first, int64_t last, const float* x, int64_t vectors,
-              float* out) {
-  typed(matrix, [&](const auto* weights) {  // the sizes of tiles are as measured
-    if (vectors < 4)
-      tiles<8, 1>(matrix, weights, first, last, x, vectors, out);
-    else
-      tiles<3, 4>(matrix, weights, first, last, x, vectors, out);
-  });
-}
-
-// Calls `function` with the first and last of some outputs: so few that their weights stay in a
-// cache while vectors pass. The threads that are here share the calls, and meet after them.
-template <class Function>
-void share_outputs(int64_t outputs, const Function& function) {
-  constexpr int64_t at_once = 24;
-#pragma omp for schedule(static)
-  for (int64_t first = 0; first < outputs; first += at_once)
-    function(first, std::min(first + at_once, outputs));
-}
 
 void normalise(const Norm& norm, const float* x, float* out) {
   const float size = static_cast<float>(norm.size);
@@ -221,6 +133,7 @@ void attention(const Model& model, const Block& block, float* keys, float* value
 // The numbers between the layers' products, for all texts.
 struct Scratch {
   std::vector<float> hidden, normal, qkv, attended, gate, inner, added;
+  TileSpace space;
   Scratch(const Model& model, int64_t texts)
       : hidden(texts * model.width),
         normal(hidden.size()),
@@ -228,7 +141,8 @@ struct Scratch {
         attended(texts * model.heads * model.head_size),
         gate(texts * model.inner),
         inner(gate.size()),
-        added(hidden.size()) {}
+        added(hidden.size()),
+        space(texts, std::max({model.width, model.inner, model.heads * model.head_size}), false) {}
 };
 
 void normalise_all(const Norm& norm, int64_t texts, const float* x, float* out) {
@@ -237,10 +151,24 @@ void normalise_all(const Norm& norm, int64_t texts, const float* x, float* out) 
     normalise(norm, x + text * norm.size, out + text * norm.size);
 }
 
+// out = matrix times x, for `count` vectors, or GELU of it.
+void product(const Matrix& matrix, const float* x, int64_t count, bool activated, TileSpace& space,
+             float* out) {
+  const Vectors vectors = prepare(matrix, x, count, space);
+  share_outputs(matrix, vectors, [&](int64_t first, int64_t last) {
+    multiply(matrix, first, last, vectors, out);
+    if (!activated) return;
+    for (int64_t vector = 0; vector < count; ++vector)
+      transform(out + vector * matrix.outputs + first, last - first,
+                [](int64_t, Floats some, int64_t) { return gelu(some); });
+  });
+}
+
 // hidden += matrix times x, for all texts.
 void add_product(const Matrix& matrix, const float* x, int64_t texts, Scratch& scratch) {
-  share_outputs(matrix.outputs, [&](int64_t first, int64_t last) {
-    multiply(matrix, first, last, x, texts, scratch.added.data());
+  const Vectors vectors = prepare(matrix, x, texts, scratch.space);
+  share_outputs(matrix, vectors, [&](int64_t first, int64_t last) {
+    multiply(matrix, first, last, vectors, scratch.added.data());
     for (int64_t text = 0; text < texts; ++text)
       for (int64_t i = text * matrix.outputs + first; i < text * matrix.outputs + last; ++i)
         scratch.hidden[i] += scratch.added[i];
@@ -248,10 +176,10 @@ void add_product(const Matrix& matrix, const float* x, int64_t texts, Scratch& s
 }
 
 void mlp(const Block& block, int64_t texts, Scratch& scratch) {
-  share_outputs(block.up.outputs, [&](int64_t first, int64_t last) {
-    multiply(block.up, first, last, scratch.normal.data(), texts, scratch.inner.data());
-    if (block.gate.weight)
-      multiply(block.gate, first, last, scratch.normal.data(), texts, scratch.gate.data());
+  const Vectors vectors = prepare(block.up, scratch.normal.data(), texts, scratch.space);
+  share_outputs(block.up, vectors, [&](int64_t first, int64_t last) {
+    multiply(block.up, first, last, vectors, scratch.inner.data());
+    if (block.gate.weight) multiply(block.gate, first, last, vectors, scratch.gate.data());
     for (int64_t text = 0; text < texts; ++text) {
       const int64_t place = text * block.up.outputs + first;
       const float* gate = scratch.gate.data() + place;
@@ -281,13 +209,25 @@ void embed(const Model& model, int64_t token, int64_t position, float* out) {
 
 extern "C" {
 
-// out [vectors, outputs] = x [vectors, inputs] times the matrix, transposed.
-void groundup_linear(const Matrix* matrix, const float* x, int64_t vectors, float* out,
-                     int64_t threads) {
+// Whether the units for tiles multiply weights of bfloat16, and those of int8 with many vectors.
+int64_t groundup_has_tiles() { return has_tiles(); }
+
+// out [count, outputs] = x [count, inputs] times the matrix, transposed, or GELU of it.
+void groundup_linear(const Matrix* matrix, const float* x, int64_t count, int64_t activated,
+                     float* out, int64_t threads) {
+  // so many vectors that their tiles stay in a cache while weights pass
+  constexpr int64_t numbers = 1 << 18;  // as measured
+  const int64_t at_once = std::max(numbers / matrix->inputs / (2 * side), int64_t{1}) * 2 * side;
+  TileSpace space(std::min(count, at_once), matrix->inputs, count > side);
 #pragma omp parallel num_threads(static_cast<int>(threads))
-  share_outputs(matrix->outputs, [&](int64_t first, int64_t last) {
-    multiply(*matrix, first, last, x, vectors, out);
-  });
+  {
+    const TileUnits units(space);
+    for (int64_t first = 0; first < count; first += at_once) {
+      const int64_t some = std::min(at_once, count - first);
+      product(*matrix, x + first * matrix->inputs, some, activated, space,
+              out + first * matrix->outputs);
+    }
+  }
 }
 
 // Reads the newest token of each text, and writes the logits of the next: [texts, vocab].
@@ -300,6 +240,7 @@ void groundup_step(const Model* model, const Memory* memory, const int64_t* toke
   const int64_t half = memory->slots * model->kv_heads * memory->room * model->head_size;
 #pragma omp parallel num_threads(static_cast<int>(threads))
   {
+    const TileUnits units(scratch.space);
 #pragma omp for schedule(static)
     for (int64_t text = 0; text < texts; ++text)
       embed(*model, tokens[text], lengths[text] - 1, scratch.hidden.data() + text * model->width);
@@ -307,9 +248,7 @@ void groundup_step(const Model* model, const Memory* memory, const int64_t* toke
       const Block& block = model->blocks[layer];
       float* keys = memory->numbers + 2 * layer * half;
       normalise_all(block.before_attention, texts, scratch.hidden.data(), scratch.normal.data());
-      share_outputs(block.qkv.outputs, [&](int64_t first, int64_t last) {
-        multiply(block.qkv, first, last, scratch.normal.data(), texts, scratch.qkv.data());
-      });
+      product(block.qkv, scratch.normal.data(), texts, false, scratch.space, scratch.qkv.data());
       attention(*model, block, keys, keys + half, memory->room, slots, lengths, texts,
                 scratch.qkv.data(), scratch.attended.data());
       add_product(block.out, scratch.attended.data(), texts, scratch);
@@ -317,9 +256,7 @@ void groundup_step(const Model* model, const Memory* memory, const int64_t* toke
       mlp(block, texts, scratch);
     }
     normalise_all(model->last, texts, scratch.hidden.data(), scratch.normal.data());
-    share_outputs(model->head.outputs, [&](int64_t first, int64_t last) {
-      multiply(model->head, first, last, scratch.normal.data(), texts, logits);
-    });
+    product(model->head, scratch.normal.data(), texts, false, scratch.space, logits);
   }
 }
 

@@ -18,6 +18,8 @@ constexpr int64_t lanes = 16;
 constexpr int64_t lanes = 8;
 #endif
 using Floats = float __attribute__((vector_size(lanes * 4)));
+using Four = float __attribute__((vector_size(16)));
+using Eight = float __attribute__((vector_size(32)));
 using Words = uint32_t __attribute__((vector_size(lanes * 4)));
 using Integers = int32_t __attribute__((vector_size(lanes * 4)));
 using Halves = uint16_t __attribute__((vector_size(lanes * 2)));
@@ -83,13 +85,24 @@ inline Floats multiply_add(Floats a, Floats b, Floats c) {
 #endif
 }
 
-inline float sum(const Floats& vector) {
-  float parts[lanes];
-  std::memcpy(parts, &vector, sizeof vector);
-  for (int64_t half = lanes / 2; half > 0; half /= 2)
-    for (int64_t i = 0; i < half; ++i) parts[i] += parts[i + half];
-  return parts[0];
+// The numbers of the first half of a vector, each plus one of the second.
+template <class Half, class Whole>
+inline Half add_halves(const Whole& whole) {
+  Half halves[2];
+  static_assert(sizeof halves == sizeof whole);
+  std::memcpy(halves, &whole, sizeof whole);
+  return halves[0] + halves[1];
 }
+
+inline float sum(const Four& vector) {
+  return vector[0] + vector[2] + (vector[1] + vector[3]);
+}
+
+inline float sum(const Eight& vector) { return sum(add_halves<Four>(vector)); }
+
+#if defined(__AVX512F__)
+inline float sum(const Floats& vector) { return sum(add_halves<Eight>(vector)); }
+#endif
 
 inline float dot(const float* a, const float* b, int64_t size) {
   const int64_t whole = size - size % lanes;
