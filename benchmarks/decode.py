@@ -23,6 +23,7 @@ import argparse
 import importlib
 import itertools
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -31,6 +32,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -105,19 +107,20 @@ def transformers(folder: Path, dtype: torch.dtype) -> Ask:
     return ask
 
 
-def llama_cpp(model: Model, folder: Path, kind: Any, slots: int = 1) -> Ask:
-    """What llama.cpp's server answers, with its own defaults for keys and values."""
-    llama: Any = importlib.import_module("xllamacpp")
+def llama_cpp(model: Model, folder: Path, kind: Any) -> Ask:
+    """What llama.cpp's server answers, with its own defaults for keys and values.
 
+    It has a process of its own: OpenMP's threads wait less well for one another where a process has
+    more of them than the machine has cores, and others would be slower beside it.
+    """
     file = folder / f"{kind}.gguf"
     if not file.exists():
         export_gguf(model, gpt2_tokenizer(), file, kind, "benchmark")
-    settings = llama.CommonParams()
-    settings.model.path = str(file)
-    settings.n_ctx, settings.n_parallel, settings.verbosity = 1024, slots, 0
-    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = THREADS
-    server = llama.Server(settings)
-    address = server.listening_address
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    context.Process(target=serve_llama_cpp, args=(str(file), theirs), daemon=True).start()
+    theirs.close()
+    address = ours.recv()
 
     def ask(prompts: list[list[int]], new: int) -> None:
         (prompt,) = prompts
@@ -126,12 +129,25 @@ def llama_cpp(model: Model, folder: Path, kind: Any, slots: int = 1) -> Ask:
         request = urllib.request.Request(
             f"{address}/completion", body, {"Content-Type": "application/json"}
         )
+        assert not ours.closed  # which would end it
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=600) as answer:
             assert json.load(answer)["tokens_predicted"] == new
-        assert server is not None
 
     return ask
+
+
+def serve_llama_cpp(file: str, pipe: Any) -> None:
+    """Serve a GGUF file until the other end of a pipe is closed, and say where."""
+    llama: Any = importlib.import_module("xllamacpp")
+    settings = llama.CommonParams()
+    settings.model.path = file
+    settings.n_ctx, settings.n_parallel, settings.verbosity = 1024, 1, 0
+    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = THREADS
+    server = llama.Server(settings)
+    pipe.send(server.listening_address)
+    with suppress(EOFError):
+        pipe.recv()
 
 
 def compare(

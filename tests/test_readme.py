@@ -92,6 +92,8 @@ def test_every_command_and_snippet_runs_in_its_order(tmp_path: Path):
     ran = commands()
     assert len(ran) >= 8
     for words in ran:
+        if words[0] == "serve":  # until it is stopped: tests/serving/test_docs.py runs it
+            continue
         finished = groundup(*shrunk(words), folder=tmp_path, env=without_compiler)
         finished_already = words[:2] == ["train", "--resume"] and "is finished" in finished.stderr
         assert finished.returncode == 0 or finished_already, (words, finished.stderr)

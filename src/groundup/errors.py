@@ -52,6 +52,14 @@ class GenerationError(GroundupError):
     """Sampling settings out of range, or a prompt that the model can't take."""
 
 
+class ServerError(GroundupError):
+    """An address that can't be listened on, or a server that lacks what it needs."""
+
+
+class ChatTemplateError(GroundupError):
+    """A chat template that fails, or messages that it doesn't take."""
+
+
 class EvaluationError(GroundupError):
     """A task that a model can't do, or that is asked for in a way that isn't defined."""
 

@@ -20,6 +20,7 @@ FLOORS: list[dict[str, str]] = [
     },
     {
         "export": "models for other programs: GGUF, ONNX, Hugging Face's hub with a model card",
+        "serving": "models over HTTP: the OpenAI-compatible server, its limits, chat templates",
         "training": "from a recipe to a trained model: setting up, the trainer, its journal",
     },
     {

@@ -136,6 +136,7 @@ def test_nothing_runs_on_import(path: Path):
                 ast.ImportFrom,
                 ast.ClassDef,
                 ast.FunctionDef,
+                ast.AsyncFunctionDef,
                 ast.Assign,
                 ast.AnnAssign,
             )

@@ -21,6 +21,7 @@ from groundup.cli.plan import plan
 from groundup.cli.prepare import prepare_corpus
 from groundup.cli.recipes import recipes
 from groundup.cli.runs import runs
+from groundup.cli.serve import serve
 from groundup.cli.tokenizer import tokenizers
 from groundup.cli.train import train
 from groundup.cli.verify import verify_claims
@@ -34,7 +35,8 @@ def command_line() -> App:
     plain = Parameter(negative=())  # --strict has no --no-strict
     name, version = "groundup", groundup.__version__
     commands = App(name=name, version=version, help=about, default_parameter=plain)
-    named = train, bench, plan, generate, recipes, runs, data, tokenizers, evaluate, compare, export
+    named = train, bench, plan, generate, serve, recipes, runs, data, tokenizers, evaluate
+    named += compare, export
     for command in named:
         commands.command(command)
     commands.command(prepare_corpus, name="prepare")

@@ -136,6 +136,16 @@ class Engine:
                 if not choice.finish:
                     self._end(choice, "cancelled")
 
+    @property
+    def running(self) -> int:
+        """The number of texts that have slots."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """The number of requests that wait for slots."""
+        return len(self._waiting)
+
     def step(self) -> bool:
         """Read a piece of a prompt, write a token of each text, and return whether more is to do.
 
@@ -165,11 +175,19 @@ class Engine:
         tokens = [int(token) for token in prompt]
         if not tokens:
             raise GenerationError("the prompt is empty; a text follows at least one token")
-        self._check_tokens("of the prompt", tokens)
+        self.check_tokens("of the prompt", tokens)
         return tokens
 
-    def _check_tokens(self, what: str, tokens: Iterable[int]) -> None:
-        """Refuse tokens that are never written. Raises GenerationError."""
+    def check_tokens(self, what: str, tokens: Iterable[int]) -> None:
+        """Refuse tokens that are never written.
+
+        Args:
+            what: What they are, for the message.
+            tokens: The tokens.
+
+        Raises:
+            GenerationError: One is none of the model's.
+        """
         for token in tokens:
             if not 0 <= token < self.vocab_size:
                 size = f"{self.vocab_size:,}"
@@ -179,7 +197,7 @@ class Engine:
         self, prompt: int, settings: SamplingSettings, choices: int, logprobs: int | None
     ) -> None:
         """Refuse what would never get a slot, or no slot of that size. Raises GenerationError."""
-        self._check_tokens("of logit_bias", (token for token, _ in settings.logit_bias))
+        self.check_tokens("of logit_bias", (token for token, _ in settings.logit_bias))
         if not 1 <= choices <= self.pool.slots:
             limit = f"from 1 to {self.pool.slots}, the slots of the engine"
             raise GenerationError(f"choices = {choices} must be {limit}")

@@ -77,6 +77,10 @@ class Choice:
         if self.finish == "error":
             raise GenerationError("the text can't go on: an error ended a step of the engine")
 
+    def take(self) -> list[Written]:
+        """Return what was written since the last call, without making a step."""
+        return [self._events.popleft() for _ in range(len(self._events))]
+
     @property
     def window(self) -> list[int]:
         """The tokens that the model sees: from `window_start` on."""

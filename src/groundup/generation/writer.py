@@ -101,7 +101,8 @@ class Writer:
         """What decides the last bits of a result, in a few words."""
         by = "graph" if self.compiles else "torch"
         if self.kernels is not None:
-            by = "tiles" if self.kernels.has_tiles else "kernels"
+            tiled = self.kernels.has_tiles and self.dtype != torch.float32
+            by = "tiles" if tiled else "kernels"
         kind = str(self.dtype).removeprefix("torch.")
         threads = torch.get_num_threads()
         return f"{kind}-{by}-{self.device.type}-{threads}-threads-torch-{torch.__version__}"

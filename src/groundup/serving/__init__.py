@@ -1,0 +1,1 @@
+"""Models over HTTP: the OpenAI-compatible server."""

@@ -1,0 +1,167 @@
+"""The routes of the server."""
+
+import asyncio
+import html
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse
+from starlette.exceptions import HTTPException
+
+import groundup
+from groundup.serving import answers
+from groundup.serving.answers import ApiError, as_json
+from groundup.serving.exchange import Exchange
+from groundup.serving.place import Place
+from groundup.serving.protocol import ChatRequest, CompletionRequest
+from groundup.serving.service import Service
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": answers.ErrorBody, "description": what}
+    for status, what in {
+        400: "The request is wrong; `param` names the field",
+        401: "The key is missing or wrong",
+        404: "There is no such model or path",
+        408: "The body came too slowly",
+        413: "The body is too large",
+        415: "The body is no JSON",
+        421: "The name in Host is not this server's",
+        429: "The server has as much to do as it takes",
+        431: "The headers are too many or too large",
+        503: "The server is loading, is about to stop, or failed",
+    }.items()
+}
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>
+<meta name="viewport" content="width=device-width"><style>body{{font:1rem/1.6 system-ui;
+max-width:40rem;margin:3rem auto;padding:0 1rem;color-scheme:light dark}}</style>
+<h1>{name}</h1><p>{what}</p><p>Programs that speak the OpenAI interface find it at
+<code>/v1</code>: <code>/v1/models</code>, <code>/v1/completions</code> and
+<code>/v1/chat/completions</code>. <a href="/openapi.json">Every field</a>.</p></html>"""
+CLOSED = "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def make_app(place: Place) -> FastAPI:
+    """Put the routes together.
+
+    Args:
+        place: What the server has.
+    """
+    app = FastAPI(title="groundup", version=groundup.__version__, docs_url=None, redoc_url=None)
+    app.add_exception_handler(ApiError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _no_route)
+    _add_pages(app, place)
+
+    @app.post("/v1/completions", response_model=None, responses=_answers(answers.Completion))
+    async def completions(body: CompletionRequest, request: Request) -> Response:
+        """Write texts that follow prompts."""
+        service = place.ready()
+        service.check_model(body.model)
+        plan = await asyncio.to_thread(service.plan_completion, body)
+        return await Exchange(place, service, plan, request).answer()
+
+    @app.post("/v1/chat/completions", response_model=None, responses=_answers(answers.Chat))
+    async def chat(body: ChatRequest, request: Request) -> Response:
+        """Write the next message of a chat."""
+        service = place.ready()
+        service.check_model(body.model)
+        plan = await asyncio.to_thread(service.plan_chat, body)
+        return await Exchange(place, service, plan, request).answer()
+
+    make_schema = app.openapi
+
+    def schema() -> dict[str, Any]:
+        found = make_schema()
+        for path in found["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)  # FastAPI's own, which nobody gets
+        return found
+
+    app.openapi = schema
+    return app
+
+
+def _answers(model: type) -> dict[int | str, dict[str, Any]]:
+    """The answers of a route that writes texts, for the OpenAPI document."""
+    stream = {"text/event-stream": {"schema": {"type": "string"}}}
+    ok = {"model": model, "description": "The texts, or events of them", "content": stream}
+    return {200: ok, **ERRORS}
+
+
+def _add_pages(app: FastAPI, place: Place) -> None:
+    """Add the routes that write no text."""
+
+    @app.get("/health", responses={200: {"model": answers.Health}, 503: {"model": answers.Health}})
+    async def health() -> Response:
+        """Say whether requests are taken."""
+        return _json({"status": place.state}, 200 if place.state == "ok" else 503)
+
+    @app.get("/v1/models", response_model=answers.ModelList, responses=ERRORS)
+    async def models() -> Response:
+        """List the models: the one that is served."""
+        return _json({"object": "list", "data": [_card(place.ready())]})
+
+    @app.get("/v1/models/{name:path}", response_model=answers.ModelCard, responses=ERRORS)
+    async def model(name: str) -> Response:
+        """Describe the model."""
+        service = place.ready()
+        service.check_model(name)
+        return _json(_card(service))
+
+    @app.get("/metrics", responses=ERRORS)
+    async def metrics() -> Response:
+        """Give Prometheus its numbers."""
+        place.ready()
+        assert place.metrics is not None
+        return Response(place.metrics.page(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/", response_class=HTMLResponse)
+    async def page() -> Response:
+        """Say what runs here, to people."""
+        service = place.service
+        what = place.state
+        if service is not None:
+            what += f": {service.context:,} tokens of context; {service.fingerprint}"
+        name = "groundup" if service is None else service.name
+        text = PAGE.format(name=html.escape(name), what=html.escape(what))
+        return HTMLResponse(text, headers={"content-security-policy": CLOSED})
+
+
+def _card(service: Service) -> dict[str, Any]:
+    known = {"id": service.name, "object": "model", "created": service.created}
+    return known | {"owned_by": "groundup", "max_model_len": service.context}
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(as_json(value), status, media_type="application/json")
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    response = _json(error.body, error.status)
+    if error.status in (429, 503):
+        response.headers["retry-after"] = "1"
+    return response
+
+
+async def _invalid(_request: Request, error: Exception) -> Response:
+    """Answer a body that has a wrong field with the first of them."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return _json(ApiError(400, f"the body is no JSON: {first['ctx']['error']}").body, 400)
+    where = [str(each) for each in first["loc"] if each != "body"]
+    message = str(first["msg"])
+    if not where:  # of several fields, of which the message names one
+        name, _, message = message.partition(": ")
+        where = [name] if message else []
+        message = message or name
+    shown = ".".join(where)[:200]
+    error = ApiError(400, f"{shown}: {message}" if shown else message, where[0] if where else None)
+    return _json(error.body, 400)
+
+
+async def _no_route(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _json(ApiError(error.status_code, str(error.detail)).body, error.status_code)

@@ -1,0 +1,184 @@
+"""The template by which a model reads a chat: its folder's own, or a plain one."""
+
+import json
+import os
+import select
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from groundup.errors import ChatTemplateError
+from groundup.files import read_json
+from groundup.tokenizers.base import TOKENIZER_CONFIG_FILE
+
+SECONDS = 1.0  # for a rendering
+START_SECONDS = 20  # for the process to begin
+TEMPLATE_FILE = "chat_template.jinja"
+PROGRAM = Path(__file__).with_name("template_process.py")
+# of a model whose folder has none
+PLAIN = """{% for message in messages %}
+{{ message.role | capitalize }}: {{ message.content }}
+
+{% endfor %}
+Assistant:"""
+PLAIN_STOP = "\nUser:"  # where a text by the plain template ends
+
+
+class ChatTemplate:
+    """A template that turns messages into one text.
+
+    It is rendered by a process of its own, which is started when it is first needed, and again
+    after a rendering that it didn't survive.
+
+    Args:
+        template: The template, in jinja2's language; empty for the plain one.
+        special: Names of special tokens that it may use, `bos_token` for instance, and their texts.
+    """
+
+    def __init__(self, template: str = "", special: Mapping[str, str] | None = None) -> None:
+        self.is_plain = not template
+        self.template, self.special = template or PLAIN, dict(special or {})
+        self._lock = Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """Return a chat as one text, which ends where the assistant is to speak.
+
+        Args:
+            messages: Each with role and content.
+
+        Raises:
+            ChatTemplateError: The template doesn't take these messages, or is no good template.
+        """
+        names = {"messages": list(messages), "add_generation_prompt": True, **self.special}
+        with self._lock:
+            answer = self._ask({"template": self.template, "names": names})
+        if "error" in answer:
+            raise ChatTemplateError(f"the model's chat template {answer['error']}")
+        return answer["text"]
+
+    def close(self) -> None:
+        """End the process."""
+        with self._lock:
+            self._end()
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, str]:
+        """Send a request to the process, and return its answer."""
+        if self._process is None or self._process.poll() is not None:
+            self._end()
+            self._start()
+        try:
+            return self._exchange(request, SECONDS)
+        except (OSError, EOFError, ValueError) as error:
+            self._end()
+            what = f"took longer than {SECONDS:g} s" if isinstance(error, TimeoutError) else "ended"
+            problem = "needs more time or memory than templates get"
+            return {"error": f"{problem}: its process {what}"}
+
+    def _start(self) -> None:
+        """Start the process, and wait until it answers. Raises ChatTemplateError."""
+        # of a stranger's program it is nobody's business what this one's environment holds
+        known = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", str(PROGRAM)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=known,
+            start_new_session=True,
+        )
+        try:
+            self._exchange({"template": "", "names": {}}, START_SECONDS)
+        except (OSError, EOFError, ValueError) as error:
+            self._end()
+            raise ChatTemplateError("the process for chat templates doesn't start") from error
+
+    def _exchange(self, request: dict[str, Any], seconds: float) -> dict[str, str]:
+        """Send a request, and read the answer. Raises TimeoutError, EOFError or OSError."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        deadline = time.monotonic() + seconds
+        body = json.dumps(request).encode("ascii")
+        self._process.stdin.write(struct.pack("<I", len(body)) + body)
+        self._process.stdin.flush()
+        output = self._process.stdout.fileno()
+        (size,) = struct.unpack("<I", _read(output, 4, deadline))
+        return json.loads(_read(output, size, deadline))
+
+    def _end(self) -> None:
+        """Kill the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    try:
+                        pipe.close()
+                    except OSError:  # what was to be written stays unwritten
+                        continue
+            self._process = None
+
+
+def _read(descriptor: int, size: int, deadline: float) -> bytes:
+    """Read so many bytes. Raises TimeoutError or EOFError."""
+    found = bytearray()
+    while len(found) < size:
+        if not select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            raise TimeoutError
+        if not (some := os.read(descriptor, min(size - len(found), 2**16))):
+            raise EOFError
+        found += some
+    return bytes(found)
+
+
+def load_chat_template(folder: Path) -> ChatTemplate:
+    """Return the template of a model folder, or the plain one where it has none.
+
+    Args:
+        folder: The folder, with `chat_template.jinja` or an entry in `tokenizer_config.json`.
+
+    Raises:
+        ChatTemplateError: A file can't be read.
+    """
+    try:
+        path = folder / TOKENIZER_CONFIG_FILE
+        config = read_json(path) if path.is_file() else {}
+        config = config if isinstance(config, dict) else {}
+        file = folder / TEMPLATE_FILE
+        template = file.read_text("utf-8") if file.is_file() else config.get("chat_template")
+    except (OSError, ValueError) as error:
+        raise ChatTemplateError(f"the chat template of {folder} can't be read: {error}") from error
+    if isinstance(template, list):  # several by name
+        named = {each.get("name"): each.get("template") for each in template}
+        template = named.get("default")
+    special = dict[str, str]()
+    for name, value in config.items():
+        text = value.get("content") if isinstance(value, dict) else value
+        if name.endswith("_token") and isinstance(text, str):
+            special[name] = text
+    return ChatTemplate(template if isinstance(template, str) else "", special)
+
+
+def check_messages(messages: Sequence[Mapping[str, Any]], special: Collection[str]) -> None:
+    """Refuse messages that spell special tokens: after rendering nobody can tell whose they are.
+
+    Args:
+        messages: Each with role and content, and perhaps a name.
+        special: The texts of the special tokens.
+
+    Raises:
+        ChatTemplateError: A message spells one.
+    """
+    for number, message in enumerate(messages):
+        for text in message.values():
+            for token in special:
+                if isinstance(text, str) and token in text:
+                    problem = f"messages[{number}] spells the special token {token!r}"
+                    remedy = "it could forge a turn; the server takes it with"
+                    raise ChatTemplateError(f"{problem}: {remedy} --allow-special-tokens")

@@ -1,0 +1,178 @@
+"""One request for texts, and its answer: whole, or a stream of events."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import Request, Response
+
+from groundup.serving.answers import DONE, ApiError, TextSoFar, as_json, event
+from groundup.serving.driver import Piece, Stream
+from groundup.serving.event_stream import EventStream
+from groundup.serving.gate import Visit
+from groundup.serving.place import Place
+from groundup.serving.protocol import ChatRequest
+from groundup.serving.service import Plan, Service, follow
+
+
+class Exchange:
+    """One request for texts and its answer.
+
+    Args:
+        place: What the server has.
+        service: The model.
+        plan: What the request asks for.
+        request: The request.
+    """
+
+    def __init__(self, place: Place, service: Service, plan: Plan, request: Request) -> None:
+        self.place, self.service, self.plan, self.request = place, service, plan, request
+        self.body, self.chats = plan.body, isinstance(plan.body, ChatRequest)
+        self.visit: Visit = request.state.visit
+        self.texts = service.begun_texts(plan)
+        kind = "chat.completion" if self.chats else "text_completion"
+        prefix = "chatcmpl" if self.chats else "cmpl"
+        self.head = {
+            "id": f"{prefix}-{self.visit.id}",
+            "object": kind + (".chunk" if self.chats and self.body.stream else ""),
+            "created": int(time.time()),
+            "model": service.name,
+            "system_fingerprint": service.fingerprint,
+        }
+
+    async def answer(self) -> Response:
+        """Return the whole answer, or a response that streams it."""
+        stream = self.service.start(self.plan)
+        self.place.open += 1
+        if self.body.stream:
+            events = self.events(stream)
+            try:
+                first = await self._unless_gone(anext(events))
+            except BaseException:
+                self.close(stream)
+                raise
+            return EventStream(first, events, lambda: self.close(stream))
+        try:
+            await self._unless_gone(self._collect(stream))
+        finally:
+            self.close(stream)
+        choices = [self._whole(index, text) for index, text in enumerate(self.texts)]
+        whole = self.head | {"choices": choices, "usage": self._usage()}
+        return Response(as_json(whole), media_type="application/json")
+
+    async def _collect(self, stream: Stream) -> None:
+        """Write all texts to their ends."""
+        begun = False
+        async for pieces in follow(stream):
+            if not begun:
+                self._echo(stream)
+            begun = True
+            for piece in pieces:
+                self.texts[piece.index].add(piece)
+
+    async def _unless_gone(self, work: Any) -> Any:
+        """Wait for something, unless the client goes before it is there."""
+        working = asyncio.ensure_future(work)
+        leaving = asyncio.ensure_future(self._left())
+        try:
+            await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                return working.result()
+            raise ApiError(499, "the client left")
+        finally:
+            for task in (working, leaving):
+                task.cancel()
+
+    async def _left(self) -> None:
+        while (await self.request.receive())["type"] != "http.disconnect":
+            pass
+
+    async def events(self, stream: Stream) -> AsyncGenerator[bytes]:
+        """Yield the events of a stream."""
+        begun = False
+        async with aclosing(follow(stream)) as found:
+            async for pieces in found:
+                if not begun:
+                    self._echo(stream)
+                    yield b"".join(self._first_events())
+                begun = True
+                events = [event for piece in pieces for event in self._events_of(piece)]
+                if events:
+                    yield b"".join(events)
+        last = [DONE]
+        if (options := self.body.stream_options) is not None and options.include_usage:
+            last.insert(0, event(self.head | {"choices": [], "usage": self._usage()}))
+        yield b"".join(last)
+
+    def _first_events(self) -> list[bytes]:
+        """The events before a text has its first token."""
+        if self.chats:
+            delta = {"role": "assistant", "content": ""}
+            return [self._chunk(index, delta, None, "") for index in range(len(self.texts))]
+        if not getattr(self.body, "echo", None):
+            return []
+        return [
+            self._chunk(index, text.shown, self.service.logprobs(self.plan, text), "")
+            for index, text in enumerate(self.texts)
+        ]
+
+    def _events_of(self, piece: Piece) -> list[bytes]:
+        """The events of what a step added to a text."""
+        text = self.texts[piece.index]
+        new = text.add(piece)
+        logprobs = self.service.logprobs(self.plan, text)
+        said = logprobs is not None and any(logprobs.values())
+        found = []
+        if new or said:
+            content = {"content": new} if self.chats else new
+            found.append(self._chunk(piece.index, content, logprobs if said else None, ""))
+        if piece.finish:
+            found.append(self._chunk(piece.index, {} if self.chats else "", None, piece.finish))
+        return found
+
+    def _chunk(self, index: int, content: Any, logprobs: Any, finish: str) -> bytes:
+        """An event about one text."""
+        name = "delta" if self.chats else "text"
+        choice = {"index": index, name: content, "logprobs": logprobs}
+        whole = self.head | {"choices": [choice | {"finish_reason": finish or None}]}
+        if (options := self.body.stream_options) is not None:
+            if options.continuous_usage_stats:
+                whole["usage"] = self._usage()
+            elif options.include_usage:
+                whole["usage"] = None
+        return event(whole)
+
+    def _whole(self, index: int, text: TextSoFar) -> dict[str, Any]:
+        """A text that is over, as a choice of the answer."""
+        logprobs = self.service.logprobs(self.plan, text)
+        rest = {"logprobs": logprobs, "finish_reason": text.finish}
+        if self.chats:
+            message = {"role": "assistant", "content": text.shown}
+            return {"index": index, "message": message} | rest
+        return {"index": index, "text": text.shown} | rest
+
+    def _echo(self, stream: Stream) -> None:
+        if getattr(self.body, "echo", None):
+            self.service.echo(self.plan, stream, self.texts)
+
+    def _usage(self) -> dict[str, int]:
+        prompt, written = self.plan.prompt_tokens, sum(text.tokens for text in self.texts)
+        known = {"prompt_tokens": prompt, "completion_tokens": written}
+        return known | {"total_tokens": prompt + written}
+
+    def close(self, stream: Stream) -> None:
+        """Count the request, and give back what it had, whether it is over or not."""
+        self.place.open -= 1
+        self.service.driver.finish(stream)
+        seconds = time.perf_counter() - stream.begun
+        usage = self._usage()
+        self.visit.numbers |= {name: usage[name] for name in ("prompt_tokens", "completion_tokens")}
+        if stream.first is not None:
+            self.visit.numbers["first_token_seconds"] = round(stream.first, 3)
+        assert self.place.metrics is not None
+        tokens = [text.tokens for text in self.texts]
+        self.place.metrics.count(stream, self.plan.prompt_tokens, tokens, seconds)
+        for text in self.texts:
+            self.place.metrics.success.labels(text.finish or "abort").inc()

@@ -1,0 +1,194 @@
+"""What every request passes before the app: keys, hosts, sizes and times, and a line in the log.
+
+All of it is pure ASGI, so that streams pass as they are.
+"""
+
+import asyncio
+import hmac
+import logging
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from groundup.serving.answers import ApiError, as_json
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+access = logging.getLogger(__name__)
+
+MOST_HEADERS = 64
+MOST_HEADER_BYTES = 32 * 2**10
+MOST_BODY_BYTES = 2**20
+BODY_SECONDS = 30
+OPEN_PATHS = "/health", "/"
+LOOPBACK = "localhost", "127.0.0.1", "[::1]"
+REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Who may ask, and for how much.
+
+    Args:
+        api_key: The key that clients must send, or None.
+        hosts: The names in `Host` that are answered without a key; empty answers all.
+        body_seconds: The seconds in which a body must have arrived.
+    """
+
+    api_key: str | None = None
+    hosts: frozenset[str] = frozenset()
+    body_seconds: float = BODY_SECONDS
+
+
+@dataclass
+class Visit:
+    """What is known of one request, for the log.
+
+    Attributes:
+        id: The number of the request, the client's own if it gave one.
+        status: The status of the answer.
+        numbers: Tokens and times that the app adds.
+    """
+
+    id: str
+    status: int = 0
+    numbers: dict[str, int | float | str] = field(default_factory=dict)
+
+
+class Gate:
+    """Lets requests through to an app, or refuses them.
+
+    Args:
+        app: The app.
+        limits: Who may ask, and for how much.
+        log: Takes a line for each request.
+    """
+
+    def __init__(
+        self, app: App, limits: Limits, log: Callable[[Visit, str, str, float], None]
+    ) -> None:
+        self.app, self.limits, self.log = app, limits, log
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Answer a request, as ASGI calls it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun, visit = time.perf_counter(), Visit(_request_id(scope))
+        scope["state"] = {**scope.get("state", {}), "visit": visit}
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                visit.status = message["status"]
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"x-request-id", visit.id.encode("ascii")),
+                ]
+            await send(message)
+
+        try:
+            self._check(scope)
+            body = await self._body(scope, receive)
+            await self.app(scope, _replay(body, receive), answer)
+        except ApiError as error:
+            await send_error(error, answer)
+        finally:
+            seconds = time.perf_counter() - begun
+            self.log(visit, scope["method"], scope["path"], seconds)
+
+    def _check(self, scope: MutableMapping[str, Any]) -> None:
+        """Refuse by headers alone."""
+        headers = scope["headers"]
+        size = sum(len(name) + len(value) for name, value in headers)
+        if len(headers) > MOST_HEADERS or size > MOST_HEADER_BYTES:
+            allowed = f"{MOST_HEADERS} headers of {MOST_HEADER_BYTES:,} bytes are allowed"
+            raise ApiError(431, f"{len(headers)} headers of {size:,} bytes: {allowed}")
+        if self.limits.api_key is None:
+            self._check_host(_header(headers, b"host"))
+        elif scope["path"] not in OPEN_PATHS:
+            _check_key(_header(headers, b"authorization"), self.limits.api_key)
+        if scope["method"] == "POST":
+            kind = _header(headers, b"content-type").partition(b";")[0].strip().lower()
+            if kind != b"application/json":
+                problem = f"content-type {kind[:100].decode('latin-1')!r} must be application/json"
+                raise ApiError(415, problem)
+
+    def _check_host(self, host: bytes) -> None:
+        """Refuse names that a web page could have led here by DNS."""
+        name = re.sub(r":[0-9]*$", "", host.decode("latin-1").lower())
+        if self.limits.hosts and name not in self.limits.hosts:
+            remedy = "start the server with --allow-host for that name, or with --api-key"
+            raise ApiError(421, f"Host {name[:200]!r} is not this server's; {remedy}")
+
+    async def _body(self, scope: MutableMapping[str, Any], receive: Receive) -> bytes:
+        """Receive a whole body, of a limited size and in a limited time."""
+        stated = _header(scope["headers"], b"content-length")
+        too_large = f"the body is larger than {MOST_BODY_BYTES:,} bytes"
+        if stated.isdigit() and int(stated[:20]) > MOST_BODY_BYTES:
+            raise ApiError(413, too_large)
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self.limits.body_seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise ApiError(408, "the client left before its body was there")
+                    body += message.get("body", b"")
+                    if len(body) > MOST_BODY_BYTES:
+                        raise ApiError(413, too_large)
+                    if not message.get("more_body"):
+                        return bytes(body)
+        except TimeoutError:
+            late = f"the body wasn't there after {self.limits.body_seconds:g} seconds"
+            raise ApiError(408, late) from None
+
+
+def _check_key(authorization: bytes, key: str) -> None:
+    """Compare keys in a time that doesn't tell where they differ."""
+    scheme, _, given = authorization.partition(b" ")
+    right = hmac.compare_digest(given.strip(), key.encode("utf-8"))
+    if scheme.lower() != b"bearer" or not right:
+        raise ApiError(401, "the key is missing or wrong: send Authorization: Bearer KEY")
+
+
+def _header(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes:
+    return next((value for each, value in headers if each == name), b"")
+
+
+def _request_id(scope: MutableMapping[str, Any]) -> str:
+    """The client's own id, if it is harmless, or a new one."""
+    given = _header(scope["headers"], b"x-request-id")
+    return given.decode("ascii") if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Give the app a body that was received, and then what else comes: the client's leaving."""
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+async def send_error(error: ApiError, send: Send) -> None:
+    """Answer with an error."""
+    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    if error.status in (429, 503):
+        headers.append((b"retry-after", b"1"))
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    body = as_json(error.body)
+    headers.append((b"content-length", str(len(body)).encode("ascii")))
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

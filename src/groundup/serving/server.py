@@ -1,0 +1,226 @@
+"""The process of a server: its sockets, its signals and its end."""
+
+import asyncio
+import json
+import logging
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from starlette.middleware.cors import CORSMiddleware
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from groundup.errors import ServerError
+from groundup.serving.answers import ApiError, as_json
+from groundup.serving.app import make_app
+from groundup.serving.gate import MOST_HEADER_BYTES, Gate, Limits, Visit
+from groundup.serving.place import Place
+
+logger = logging.getLogger(__name__)
+
+HEADER_SECONDS = 10  # in which the headers of a request must have arrived
+DRAIN_SECONDS = 30  # that texts have to end, once the server is to stop
+MOST_CONNECTIONS = 1000
+
+
+class Protocol(H11Protocol):
+    """HTTP/1.1, for clients that send their headers in time."""
+
+    def connection_made(self, transport: Any) -> None:
+        """Give a client some seconds for its first headers."""
+        super().connection_made(transport)
+        self._late = self.loop.call_later(HEADER_SECONDS, self._close_if_late)
+
+    def handle_events(self) -> None:
+        """Take what has arrived."""
+        super().handle_events()
+        if self.cycle is not None:
+            self._late.cancel()
+            if self.cycle.response_complete and self.conn.trailing_data[0]:
+                self._late = self.loop.call_later(HEADER_SECONDS, self._close_if_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget a client that has gone."""
+        self._late.cancel()
+        super().connection_lost(exc)
+
+    def _close_if_late(self) -> None:
+        if not self.transport.is_closing():
+            self._answer(408, f"the headers weren't there after {HEADER_SECONDS} seconds")
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP in the shape of all errors."""
+        self._answer(400, "this is no HTTP/1.1 request, or its headers are too large")
+
+    def _answer(self, status: int, message: str) -> None:
+        body = as_json(ApiError(status, message).body)
+        head = f"HTTP/1.1 {status} Refused\r\ncontent-type: application/json\r\nconnection: close"
+        head += f"\r\ncontent-length: {len(body)}\r\n\r\n"
+        self.transport.write(head.encode("ascii") + body)
+        self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """A server that ends its texts before it stops.
+
+    Args:
+        config: How it listens.
+        place: What it has.
+        begin: Loads the model, within the event loop.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, place: Place, begin: Callable[[], Awaitable[None]]
+    ) -> None:
+        super().__init__(config)
+        self.place, self._begin = place, begin
+        self.failed: Exception | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and load the model meanwhile."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        host, port = sockets[0].getsockname()[:2] if sockets else ("", 0)
+        logger.info(f"listening on http://{host}:{port}/v1; the model is loading")
+        self._keep(self._load())
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take nothing new, and stop when what was taken is done. A second signal stops at once."""
+        if self.place.draining:
+            self.should_exit = self.force_exit = True
+            return
+        self.place.draining = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._drain_soon)
+
+    def _drain_soon(self) -> None:
+        self._keep(self._drain())
+
+    def _keep(self, work: Any) -> None:
+        """Run something beside all else."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _load(self) -> None:
+        try:
+            await self._begin()
+        except Exception as error:  # of the user's, or of the machine's: the command says it
+            self.failed = error
+            self.should_exit = True
+
+    async def _drain(self) -> None:
+        """Wait for the texts, at most for some seconds."""
+        if self.place.open:
+            logger.info(f"stopping: {self.place.open} requests have {DRAIN_SECONDS} s to end")
+        for _ in range(DRAIN_SECONDS * 20):
+            if not self.place.open:
+                break
+            await asyncio.sleep(0.05)
+        self.should_exit = True
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Where a server listens, and to whom.
+
+    Args:
+        host: The address.
+        port: The port; 0 takes a free one.
+        limits: Who may ask. Without a key and without hosts, an address of this machine alone
+            answers to its own names.
+        origins: The web pages whose scripts may ask.
+        log_json: Whether lines of the log are JSON.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    limits: Limits = field(default_factory=Limits)
+    origins: tuple[str, ...] = ()
+    log_json: bool = False
+
+
+def serve(listening: Listening, begin: Callable[[Place], Awaitable[None]]) -> None:
+    """Answer requests until a signal ends it.
+
+    Args:
+        listening: Where and to whom.
+        begin: Loads the model into a place, within the event loop.
+
+    Raises:
+        ServerError: The address can't be listened on.
+        GroundupError: The model can't be loaded.
+    """
+    place = Place()
+    app: Any = make_app(place)
+    if listening.origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=[*listening.origins],
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+        )
+    gate = Gate(app, listening.limits, log_line(listening.log_json))
+    config = uvicorn.Config(
+        gate,
+        http=Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        h11_max_incomplete_event_size=2 * MOST_HEADER_BYTES,
+        limit_concurrency=None,
+        backlog=MOST_CONNECTIONS,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=5,
+    )
+    with listen(listening) as door:
+        server = Server(config, place, lambda: begin(place))
+        asyncio.run(server.serve([door]))
+    if server.failed is not None:
+        raise server.failed
+
+
+def listen(listening: Listening) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        ServerError: Somebody else has the port, or there is no such address.
+    """
+    host, port = listening.host, listening.port
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        door = socket.socket(family, kind, protocol)
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # a reader that takes nothing is seen after few events
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**16)
+        door.bind(address)
+    except OSError as error:
+        remedy = "choose another with --port, or 0 for a free one"
+        raise ServerError(f"can't listen on {host}:{port}: {error.strerror}; {remedy}") from error
+    return door
+
+
+def log_line(as_json: bool) -> Callable[[Visit, str, str, float], None]:
+    """Return what writes a line for each request: never its text, nor its key."""
+
+    def line(visit: Visit, method: str, path: str, seconds: float) -> None:
+        known = {"method": method, "path": path[:200], "status": visit.status, "id": visit.id}
+        known |= {"seconds": round(seconds, 3), **visit.numbers}
+        if as_json:
+            logger.info(json.dumps({"time": round(time.time(), 3), **known}))
+            return
+        numbers = "".join(f", {name} {value}" for name, value in visit.numbers.items())
+        where = f"{method} {known['path']!r} {visit.status}"
+        logger.info(f"{where} in {seconds:.3f} s, id {visit.id}{numbers}")
+
+    return line
