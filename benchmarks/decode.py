@@ -137,12 +137,12 @@ def llama_cpp(model: Model, folder: Path, kind: Any) -> Ask:
     return ask
 
 
-def serve_llama_cpp(file: str, pipe: Any) -> None:
+def serve_llama_cpp(file: str, pipe: Any, slots: int = 1) -> None:
     """Serve a GGUF file until the other end of a pipe is closed, and say where."""
     llama: Any = importlib.import_module("xllamacpp")
     settings = llama.CommonParams()
     settings.model.path = file
-    settings.n_ctx, settings.n_parallel, settings.verbosity = 1024, 1, 0
+    settings.n_ctx, settings.n_parallel, settings.verbosity = 1024 * slots, slots, 0
     settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = THREADS
     server = llama.Server(settings)
     pipe.send(server.listening_address)

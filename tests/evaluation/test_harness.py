@@ -24,6 +24,7 @@ from groundup.tokenizers.characters import CharacterTokenizer
 from groundup.tokenizers.gpt2 import gpt2_tokenizer
 from groundup.tokenizers.train import learn_tokenizer
 from invented_items import invented, small_model, tokenizer, write_items
+from serving.servers import served
 
 # a processor's 10 seconds each; more on a busy machine
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(600)]
@@ -56,7 +57,7 @@ def harness(folder: Path, **more: Any) -> tuple[dict[int, dict[str, Any]], dict[
     accuracies.
     """
     finished = run_harness(folder, **more)
-    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert finished.returncode == 0, finished.stderr[:9000]
     found = json.loads(finished.stdout.splitlines()[-1])
     accuracies = {measure: found["results"][f"{measure},none"] for measure in MEASURES}
     return {sample["doc"]["ind"]: sample for sample in found["samples"]}, accuracies
@@ -86,7 +87,7 @@ def assert_agreement(folder: Path, count: int, within: float, **more: Any) -> di
         chosen = {
             m: int((found / length).argmax()) for m, length in zip(MEASURES, lengths, strict=True)
         }
-        assert line["harness"]["choices"] == chosen, line["ind"]
+        assert line["harness"]["choices"] == chosen, (line["ind"], found, line["harness"], worst)
         right = {measure: float(choice == line["label"]) for measure, choice in chosen.items()}
         # the harness chose by these lengths too
         assert {measure: peer[measure] for measure in MEASURES} == right
@@ -116,6 +117,24 @@ def test_invented_items_with_brackets_and_titles(
     write_items(tmp_path / "items.jsonl", items[:120])
     printed = assert_agreement(tmp_path, 120, within)
     assert (printed["cut"]["harness"] > 20) == (block_size == 40)
+
+
+def test_a_server_gives_the_harness_what_evaluate_finds(tmp_path: Path):
+    """By its class `local-completions`, which sends tokens and reads the prompt's scores."""
+    torch.manual_seed(1337)
+    model_folder.save(tmp_path / "model", small_model("gpt2", 256).float(), tokenizer())
+    items = [
+        item
+        for item in invented(300, seed=5)
+        if len(set(map(straightforward.preprocess, item["endings"]))) == 4
+    ]
+    write_items(tmp_path / "items.jsonl", items[:200])
+    with served(tmp_path / "model", "--dtype", "float32", "--max-waiting", "500") as server:
+        asked = {"base_url": f"{server.url}/completions", "model": "model", "tokenizer": "model"}
+        options = {"num_concurrent": 4, "max_length": 256, "max_retries": 1}
+        more = asked | options | {"model_class": "local-completions"}
+        assert_agreement(tmp_path, 200, 1e-3, **more)
+        assert "POST '/v1/completions' 200" in server.log
 
 
 def test_characters_need_a_token_to_begin_with(tmp_path: Path):

@@ -113,19 +113,20 @@ def test_what_would_end_all_texts_by_an_error_is_refused(asked: dict[str, Any], 
 
 
 def test_prompts_and_texts_are_scored_by_the_same_logits():
-    """Those of the tokens that there are."""
+    """Those of all outputs, as everybody scores, but only tokens that there are are listed."""
     for architecture in ("bigram", "readable", "gpt2", "modern"):
         model, prompt = made(architecture), [1, 2, 3, 4, 5]
         request = Engine(model, TOKENIZER).submit(
-            prompt, SamplingSettings(length=3), 2, prompt_logprobs=True, first_choice=1
+            prompt, SamplingSettings(length=3), 2, logprobs=6, prompt_logprobs=True, first_choice=1
         )
         scores = [each.score for each in request if each.score]
         text = [*prompt, *(each.token for each in scores)]
         with torch.no_grad():
-            logits = model.logits(model.hidden(torch.tensor([text])))[0, :, :6]
+            logits = model.logits(model.hidden(torch.tensor([text])))[0]
         expected = logits.double().log_softmax(-1)[range(len(text) - 1), text[1:]].tolist()
-        found = [each.logprob for each in [*request.prompt_scores, *scores]]
-        assert found == pytest.approx(expected, abs=1e-5)
+        found = [*request.prompt_scores, *scores]
+        assert [each.logprob for each in found] == pytest.approx(expected, abs=1e-5)
+        assert all(sorted(token for token, _ in each.top) == [*range(6)] for each in found)
 
 
 def test_an_error_while_a_text_gets_its_slot_loses_no_slot(monkeypatch: pytest.MonkeyPatch):

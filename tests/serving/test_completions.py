@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,23 @@ def test_log_probabilities_of_a_prompt_and_a_text_are_the_models(
             assert given[place] == pytest.approx(float(expected[ids[place]]), abs=1e-4)
             top = sorted(listed.top_logprobs[place].values(), reverse=True)[:3]
             assert top == pytest.approx(expected.topk(3).values.tolist(), abs=1e-4)
+
+
+def test_each_prompt_of_several_has_its_own_scores(server: Served) -> None:
+    """The engine reads one after the other, and writes after the first meanwhile."""
+    prompts = [PROMPT * 3, "a dog", PROMPT * 2 + "b", "c"]
+    body = {"echo": True, "logprobs": 1, "max_tokens": 2, "temperature": 0, "n": 2}
+    together = server.complete(prompt=prompts, **body)["choices"]
+    alone = [server.complete(prompt=prompt, **body)["choices"] for prompt in prompts]
+    expected = [choice | {"index": n} for n, choice in enumerate(chain(*alone))]
+    assert together == expected
+    streamed = {"prompt": prompts, **body, "stream": True, "seed": 1}
+    events = events_of(server.ask("/v1/completions", streamed).body)
+    for choice in together:
+        own = [e["choices"][0] for e in events if e["choices"][0]["index"] == choice["index"]]
+        assert "".join(each["text"] for each in own) == choice["text"]
+        scores = [each["logprobs"]["token_logprobs"] for each in own if each["logprobs"]]
+        assert [*chain(*scores)] == choice["logprobs"]["token_logprobs"]
 
 
 def test_a_prompt_alone_may_be_scored(client: openai.OpenAI) -> None:

@@ -165,6 +165,7 @@ def test_a_prompt_above_the_context_is_refused_with_both_numbers(server: Served)
 def test_other_refusals(server: Served, path: str, options: dict[str, Any], status: int) -> None:
     answer = server.ask(path, **options)
     assert answer.status == status, answer.body
+    assert ("allow" in answer.headers) == (status == 405)
     if status != 200:
         assert set(answer.json["error"]) == {"message", "type", "param", "code"}
 
@@ -199,6 +200,41 @@ def test_pages_of_others_may_not_ask(server: Served) -> None:
     assert page.status == 200
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert b"<h1>small</h1>" in page.body
+
+
+def test_a_second_request_on_a_link_must_come_in_time_too(server: Served) -> None:
+    """A byte now and then doesn't help."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as link:
+        link.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b" 200 " in link.recv(4096)
+        begun = time.monotonic()
+        answer = b""
+        for byte in b"GET /health HTTP/1.1\r\nHost: localhost\r\n":
+            link.sendall(bytes([byte]))
+            link.settimeout(0.2)
+            try:
+                answer = link.recv(4096)
+                break
+            except TimeoutError:
+                continue
+        assert b" 408 " in answer
+        assert time.monotonic() - begun < 4
+
+
+def test_a_page_that_is_named_may_ask(model: Path) -> None:
+    page = "https://example.org"
+    with served(model, "--allow-origin", page, "--api-key", KEY) as server:
+        asks = {"Origin": page, "Access-Control-Request-Method": "POST"}
+        asks["Access-Control-Request-Headers"] = "authorization"
+        answer = server.ask("/v1/completions", method="OPTIONS", headers=asks)
+        assert (answer.status, answer.headers["access-control-allow-origin"]) == (200, page)
+        other = server.ask(
+            "/v1/completions", method="OPTIONS", headers=asks | {"Origin": "https://b"}
+        )
+        assert other.status == 400
+        key = {"Authorization": f"Bearer {KEY}", "Origin": page}
+        listed = server.ask("/v1/models", headers=key)
+        assert (listed.status, listed.headers["access-control-allow-origin"]) == (200, page)
 
 
 def test_slow_headers_and_stalled_readers_are_left(server: Served) -> None:
@@ -266,7 +302,10 @@ def test_a_key_guards_all_but_health_and_the_page(model: Path) -> None:
         with pytest.raises(openai.AuthenticationError, match="missing or wrong"):
             client.with_options(api_key="other").models.list()
         client.completions.create(model="small", prompt="abc secret")
-        assert '"completion_tokens": 16' in server.log
+        deadline = time.monotonic() + 5
+        while '"completion_tokens": 16' not in server.log:
+            assert time.monotonic() < deadline, server.log
+            time.sleep(0.01)
         assert "secret" not in server.log
         assert KEY not in server.log
 

@@ -211,8 +211,8 @@ def scale_of_the_next_row(matrix: Matrix) -> None:
     matrix.scale = None if matrix.scale is None else matrix.scale.roll(1)
 
 
-def scored_after_temperature(logits: Tensor, tokens: Numbers, top: int) -> list[Scored]:
-    return SCORED(logits / 0.8, tokens, top)
+def scored_after_temperature(logits: Tensor, tokens: Numbers, top: int, known: int) -> list[Scored]:
+    return SCORED(logits / 0.8, tokens, top, known)
 
 
 def another_base(settings: dict[str, Any]) -> dict[str, Any]:

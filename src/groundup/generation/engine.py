@@ -281,12 +281,13 @@ class Engine:
 
     def _accept(self, choices: Sequence[Choice], logits: Tensor) -> None:
         """Draw the next token of each text. logits: [choices, vocab]"""
-        rows = logits[:, : self.vocab_size].split(1)
-        drawn = [c.sampler.draw(row, c.tokens) for c, row in zip(choices, rows, strict=True)]
+        rows = logits.split(1)
+        known = self.vocab_size
+        drawn = [c.sampler.draw(r[:, :known], c.tokens) for c, r in zip(choices, rows, strict=True)]
         tokens = torch.cat(drawn).tolist()  # the one wait for the device
         for choice, token, row in zip(choices, tokens, rows, strict=True):
             wanted = choice.request.logprobs
-            score = None if wanted is None else scored(row, [token], wanted)[0]
+            score = None if wanted is None else scored(row, [token], wanted, known)[0]
             choice.accept(token, score, self.block_size)
             if choice.finish:
                 self._end(choice, choice.finish)
@@ -297,9 +298,9 @@ class Engine:
         """Score the tokens that follow those that were just read. hidden: [1, time, width]"""
         following = request.context[first + 1 : first + 1 + hidden.size(1)]
         for some in range(0, len(following), 32):  # logits need much memory
-            logits = self.writer.logits(hidden[:, some : some + 32])[0, :, : self.vocab_size]
-            tokens = following[some : some + 32]
-            request.prompt_scores += scored(logits[: len(tokens)], tokens, request.logprobs or 0)
+            logits = self.writer.logits(hidden[:, some : some + 32])[0]
+            tokens, top = following[some : some + 32], request.logprobs or 0
+            request.prompt_scores += scored(logits[: len(tokens)], tokens, top, self.vocab_size)
 
     def _end(self, choice: Choice, reason: str) -> None:
         """End a text, and give its slot back. Who reads a prompt for others hands that on."""
@@ -318,9 +319,9 @@ class Engine:
         self.pool.release(choice.slot)
 
 
-def scored(logits: Tensor, tokens: Sequence[int], top: int) -> list[Scored]:
+def scored(logits: Tensor, tokens: Sequence[int], top: int, known: int) -> list[Scored]:
     """Return the scores of tokens. logits: [tokens, vocab], as the model gives them."""
-    found = token_logprobs(logits, torch.tensor(tokens, device=logits.device), top)
+    found = token_logprobs(logits, torch.tensor(tokens, device=logits.device), top, known)
     own, numbers, values = (each.tolist() for each in found)
     rows = zip(tokens, own, numbers, values, strict=True)
     return [Scored(token, logprob, tuple(zip(n, v, strict=True))) for token, logprob, n, v in rows]

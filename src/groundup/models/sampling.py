@@ -229,13 +229,17 @@ def next_token(
     return draw(F.softmax(kept, dim=-1), uniform)
 
 
-def token_logprobs(logits: Tensor, token: Tensor, top: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def token_logprobs(
+    logits: Tensor, token: Tensor, top: int = 0, known: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return the model's own log-probabilities of a token and of the most probable ones.
 
     Args:
         logits: [batch, vocab], before any penalty, bias or temperature.
         token: [batch] int64.
         top: The number of most probable tokens, at most vocab.
+        known: The number of tokens that stand for something, where a model has more outputs; only
+            these are listed. Probabilities are those among all outputs.
 
     Returns:
         The log-probability of `token` [batch], the most probable tokens [batch, top] int64, and
@@ -244,7 +248,7 @@ def token_logprobs(logits: Tensor, token: Tensor, top: int = 0) -> tuple[Tensor,
         has it.
     """
     logprobs = precise(logits).log_softmax(dim=-1)
-    most = _most_probable(logits, top)
+    most = _most_probable(logits[:, :known], top)
     return logprobs.gather(-1, token[:, None])[:, 0], most, logprobs.gather(-1, most)
 
 

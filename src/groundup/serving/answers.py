@@ -92,6 +92,7 @@ class TextSoFar:
 
     Attributes:
         silent: Whether nothing that is written is shown: only the prompt was asked for.
+        begun: Whether its first token is there.
         shown: The text that clients may see.
         finish: Why it is over, or empty.
         tokens: The number of tokens that were written.
@@ -100,6 +101,7 @@ class TextSoFar:
 
     texts: TokenTexts
     silent: bool = False
+    begun: bool = False
     shown: str = ""
     finish: str = ""
     tokens: int = 0

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
 import groundup
@@ -51,6 +51,7 @@ def make_app(place: Place) -> FastAPI:
     app.add_exception_handler(ApiError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _no_route)
+    app.add_exception_handler(Exception, _fault)
     _add_pages(app, place)
 
     @app.post("/v1/completions", response_model=None, responses=_answers(answers.Completion))
@@ -109,7 +110,7 @@ def _add_pages(app: FastAPI, place: Place) -> None:
         service.check_model(name)
         return _json(_card(service))
 
-    @app.get("/metrics", responses=ERRORS)
+    @app.get("/metrics", response_class=PlainTextResponse, responses=ERRORS)
     async def metrics() -> Response:
         """Give Prometheus its numbers."""
         place.ready()
@@ -162,6 +163,13 @@ async def _invalid(_request: Request, error: Exception) -> Response:
     return _json(error.body, 400)
 
 
+async def _fault(_request: Request, _error: Exception) -> Response:
+    """Answer where the server itself is wrong; uvicorn logs the error."""
+    return _json(ApiError(500, "a fault of the server; its log has more").body, 500)
+
+
 async def _no_route(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _json(ApiError(error.status_code, str(error.detail)).body, error.status_code)
+    response = _json(ApiError(error.status_code, str(error.detail)).body, error.status_code)
+    response.headers.update(error.headers or {})
+    return response

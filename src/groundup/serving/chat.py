@@ -1,19 +1,16 @@
 """The template by which a model reads a chat: its folder's own, or a plain one."""
 
-import json
 import os
-import select
-import struct
 import subprocess
 import sys
-import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Timer
 from typing import Any
 
 from groundup.errors import ChatTemplateError
 from groundup.files import read_json
+from groundup.serving.template_process import receive, send
 from groundup.tokenizers.base import TOKENIZER_CONFIG_FILE
 
 SECONDS = 1.0  # for a rendering
@@ -74,11 +71,9 @@ class ChatTemplate:
             self._start()
         try:
             return self._exchange(request, SECONDS)
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError):
             self._end()
-            what = f"took longer than {SECONDS:g} s" if isinstance(error, TimeoutError) else "ended"
-            problem = "needs more time or memory than templates get"
-            return {"error": f"{problem}: its process {what}"}
+            return {"error": f"needs more than {SECONDS:g} s, or more memory than templates get"}
 
     def _start(self) -> None:
         """Start the process, and wait until it answers. Raises ChatTemplateError."""
@@ -94,22 +89,29 @@ class ChatTemplate:
         )
         try:
             self._exchange({"template": "", "names": {}}, START_SECONDS)
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError) as error:
             self._end()
             raise ChatTemplateError("the process for chat templates doesn't start") from error
 
     def _exchange(self, request: dict[str, Any], seconds: float) -> dict[str, str]:
-        """Send a request, and read the answer. Raises TimeoutError, EOFError or OSError."""
+        """Send a request, and read the answer; kill the process if that takes longer.
+
+        Raises:
+            EOFError: The process has ended.
+            OSError: The same, before it was asked.
+        """
         assert self._process is not None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        deadline = time.monotonic() + seconds
-        body = json.dumps(request).encode("ascii")
-        self._process.stdin.write(struct.pack("<I", len(body)) + body)
-        self._process.stdin.flush()
-        output = self._process.stdout.fileno()
-        (size,) = struct.unpack("<I", _read(output, 4, deadline))
-        return json.loads(_read(output, size, deadline))
+        limit = Timer(seconds, self._process.kill)
+        limit.start()
+        try:
+            send(self._process.stdin, request)
+            if (answer := receive(self._process.stdout)) is None:
+                raise EOFError
+            return answer
+        finally:
+            limit.cancel()
 
     def _end(self) -> None:
         """Kill the process."""
@@ -123,18 +125,6 @@ class ChatTemplate:
                     except OSError:  # what was to be written stays unwritten
                         continue
             self._process = None
-
-
-def _read(descriptor: int, size: int, deadline: float) -> bytes:
-    """Read so many bytes. Raises TimeoutError or EOFError."""
-    found = bytearray()
-    while len(found) < size:
-        if not select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            raise TimeoutError
-        if not (some := os.read(descriptor, min(size - len(found), 2**16))):
-            raise EOFError
-        found += some
-    return bytes(found)
 
 
 def load_chat_template(folder: Path) -> ChatTemplate:

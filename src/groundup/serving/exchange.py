@@ -64,13 +64,22 @@ class Exchange:
 
     async def _collect(self, stream: Stream) -> None:
         """Write all texts to their ends."""
-        begun = False
         async for pieces in follow(stream):
-            if not begun:
-                self._echo(stream)
-            begun = True
             for piece in pieces:
+                self._begin(stream, piece.index)
                 self.texts[piece.index].add(piece)
+
+    def _begin(self, stream: Stream, index: int) -> bool:
+        """Put its prompt in front of a text if it has just begun, and return whether it has."""
+        text = self.texts[index]
+        if text.begun:
+            return False
+        text.begun = True
+        if getattr(self.body, "echo", None):
+            # the engine has read this text's prompt, and perhaps not yet those of others
+            which = index // (self.body.n or 1)
+            self.service.echo(self.plan, which, stream.requests[which], text)
+        return True
 
     async def _unless_gone(self, work: Any) -> Any:
         """Wait for something, unless the client goes before it is there."""
@@ -91,14 +100,13 @@ class Exchange:
 
     async def events(self, stream: Stream) -> AsyncGenerator[bytes]:
         """Yield the events of a stream."""
-        begun = False
         async with aclosing(follow(stream)) as found:
             async for pieces in found:
-                if not begun:
-                    self._echo(stream)
-                    yield b"".join(self._first_events())
-                begun = True
-                events = [event for piece in pieces for event in self._events_of(piece)]
+                events = list[bytes]()
+                for piece in pieces:
+                    if self._begin(stream, piece.index):
+                        events += self._first_events(piece.index)
+                    events += self._events_of(piece)
                 if events:
                     yield b"".join(events)
         last = [DONE]
@@ -106,17 +114,13 @@ class Exchange:
             last.insert(0, event(self.head | {"choices": [], "usage": self._usage()}))
         yield b"".join(last)
 
-    def _first_events(self) -> list[bytes]:
+    def _first_events(self, index: int) -> list[bytes]:
         """The events before a text has its first token."""
         if self.chats:
-            delta = {"role": "assistant", "content": ""}
-            return [self._chunk(index, delta, None, "") for index in range(len(self.texts))]
-        if not getattr(self.body, "echo", None):
-            return []
-        return [
-            self._chunk(index, text.shown, self.service.logprobs(self.plan, text), "")
-            for index, text in enumerate(self.texts)
-        ]
+            return [self._chunk(index, {"role": "assistant", "content": ""}, None, "")]
+        text = self.texts[index]
+        logprobs = self.service.logprobs(self.plan, text)
+        return [self._chunk(index, text.shown, logprobs, "")] if text.shown else []
 
     def _events_of(self, piece: Piece) -> list[bytes]:
         """The events of what a step added to a text."""
@@ -152,10 +156,6 @@ class Exchange:
             message = {"role": "assistant", "content": text.shown}
             return {"index": index, "message": message} | rest
         return {"index": index, "text": text.shown} | rest
-
-    def _echo(self, stream: Stream) -> None:
-        if getattr(self.body, "echo", None):
-            self.service.echo(self.plan, stream, self.texts)
 
     def _usage(self) -> dict[str, int]:
         prompt, written = self.plan.prompt_tokens, sum(text.tokens for text in self.texts)

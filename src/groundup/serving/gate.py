@@ -27,6 +27,7 @@ MOST_HEADER_BYTES = 32 * 2**10
 MOST_BODY_BYTES = 2**20
 BODY_SECONDS = 30
 OPEN_PATHS = "/health", "/"
+POSTS = "/v1/completions", "/v1/chat/completions"
 LOOPBACK = "localhost", "127.0.0.1", "[::1]"
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 
@@ -113,7 +114,7 @@ class Gate:
             self._check_host(_header(headers, b"host"))
         elif scope["path"] not in OPEN_PATHS:
             _check_key(_header(headers, b"authorization"), self.limits.api_key)
-        if scope["method"] == "POST":
+        if scope["method"] == "POST" and scope["path"] in POSTS:
             kind = _header(headers, b"content-type").partition(b";")[0].strip().lower()
             if kind != b"application/json":
                 problem = f"content-type {kind[:100].decode('latin-1')!r} must be application/json"

@@ -30,22 +30,29 @@ MOST_CONNECTIONS = 1000
 class Protocol(H11Protocol):
     """HTTP/1.1, for clients that send their headers in time."""
 
+    _late: asyncio.TimerHandle | None = None
+
     def connection_made(self, transport: Any) -> None:
         """Give a client some seconds for its first headers."""
         super().connection_made(transport)
-        self._late = self.loop.call_later(HEADER_SECONDS, self._close_if_late)
+        self._expect_headers(True)
 
     def handle_events(self) -> None:
-        """Take what has arrived."""
+        """Take what has arrived. The seconds for headers begin with their first byte."""
         super().handle_events()
-        if self.cycle is not None:
+        answered = self.cycle is None or self.cycle.response_complete
+        self._expect_headers(answered and (self.cycle is None or bool(self.conn.trailing_data[0])))
+
+    def _expect_headers(self, expected: bool) -> None:
+        if expected and self._late is None:
+            self._late = self.loop.call_later(HEADER_SECONDS, self._close_if_late)
+        elif not expected and self._late is not None:
             self._late.cancel()
-            if self.cycle.response_complete and self.conn.trailing_data[0]:
-                self._late = self.loop.call_later(HEADER_SECONDS, self._close_if_late)
+            self._late = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a client that has gone."""
-        self._late.cancel()
+        self._expect_headers(False)
         super().connection_lost(exc)
 
     def _close_if_late(self) -> None:
@@ -158,15 +165,14 @@ def serve(listening: Listening, begin: Callable[[Place], Awaitable[None]]) -> No
         GroundupError: The model can't be loaded.
     """
     place = Place()
-    app: Any = make_app(place)
-    if listening.origins:
-        app = CORSMiddleware(
-            app,
+    gate: Any = Gate(make_app(place), listening.limits, log_line(listening.log_json))
+    if listening.origins:  # before all else: a browser asks first, without a key
+        gate = CORSMiddleware(
+            gate,
             allow_origins=[*listening.origins],
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
         )
-    gate = Gate(app, listening.limits, log_line(listening.log_json))
     config = uvicorn.Config(
         gate,
         http=Protocol,

@@ -11,6 +11,7 @@ import groundup
 from groundup.checkpoints.model_folder import LoadedModel
 from groundup.errors import ChatTemplateError, GroundupError
 from groundup.generation.stream import encode_prompt
+from groundup.generation.texts import Request
 from groundup.serving.answers import (
     ApiError,
     TextSoFar,
@@ -129,14 +130,18 @@ class Service:
         silent = plan.body.max_tokens == 0
         return [TextSoFar(self.texts, silent) for job in plan.jobs for _ in range(job.choices)]
 
-    def echo(self, plan: Plan, stream: Stream, texts: Sequence[TextSoFar]) -> None:
-        """Put the prompts in front of their texts, whose first tokens are there by now."""
-        first = 0
-        for job, prompt, request in zip(plan.jobs, plan.prompts, stream.requests, strict=True):
-            for text in texts[first : first + job.choices]:
-                scores = request.prompt_scores if job.prompt_logprobs else None
-                text.begin(job.prompt, prompt, scores)
-            first += job.choices
+    def echo(self, plan: Plan, which: int, request: Request, text: TextSoFar) -> None:
+        """Put a prompt in front of a text whose first token is there.
+
+        Args:
+            plan: What was asked for.
+            which: The number of the prompt.
+            request: The engine's request for it.
+            text: The text.
+        """
+        job = plan.jobs[which]
+        scores = request.prompt_scores if job.prompt_logprobs else None
+        text.begin(job.prompt, plan.prompts[which], scores)
 
     def logprobs(self, plan: Plan, text: TextSoFar) -> dict[str, Any] | None:
         """Return the log-probabilities of what can be shown of a text since the last call."""

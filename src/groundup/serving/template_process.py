@@ -9,7 +9,7 @@ import json
 import struct
 import sys
 from datetime import datetime
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from jinja2 import TemplateError, nodes
 from jinja2.exceptions import SecurityError
@@ -104,15 +104,15 @@ def give_up_what_isnt_needed() -> None:
         resource.setrlimit(getattr(resource, name), (wanted, hard))
 
 
-def receive(stream: BinaryIO) -> Any:
+def receive(stream: IO[bytes]) -> Any:
     """Read a message, or return None at the end."""
     head = stream.read(4)
-    if len(head) < 4:
-        return None
-    return json.loads(stream.read(struct.unpack("<I", head)[0]))
+    size = struct.unpack("<I", head)[0] if len(head) == 4 else 0
+    body = stream.read(size)
+    return json.loads(body) if size and len(body) == size else None
 
 
-def send(stream: BinaryIO, message: Any) -> None:
+def send(stream: IO[bytes], message: Any) -> None:
     """Write a message."""
     body = json.dumps(message).encode("ascii")
     stream.write(struct.pack("<I", len(body)) + body)

@@ -1,5 +1,6 @@
 """Runs lm-evaluation-harness on `model` and `items.jsonl` in this folder, and prints what it found
-as JSON. Further arguments of its model class are given as one JSON object.
+as JSON. Further arguments of its model class are given as one JSON object, in which `model_class`
+takes another class than that of Hugging Face's models.
 
 A process of its own, because it has to be offline before it imports anything; not the harness's own
 command, which reads its thousands of tasks first.
@@ -18,9 +19,11 @@ def main() -> None:
     the accuracies.
     """
     more = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}
+    kind = more.pop("model_class", "hf")
+    own = {"pretrained": "model", "dtype": "auto"} if kind == "hf" else {}
     found = simple_evaluate(
-        model="hf",
-        model_args={"pretrained": "model", "dtype": "auto"} | more,
+        model=kind,
+        model_args=own | more,
         tasks=["hellaswag_file"],
         batch_size=4,
         device="cpu",
