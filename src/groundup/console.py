@@ -64,6 +64,12 @@ def mebibytes(size: int) -> str:
     return f"{size / 2**20:,.0f} MiB"
 
 
+def show_at_once(text: str) -> None:
+    """Write a piece of a text on stdout, without a line's end, so that it is seen at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 def report(text: str) -> None:
     """Write a line on stderr for the user, which isn't part of the result."""
     sys.stderr.write(f"{text}\n")

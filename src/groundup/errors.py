@@ -1,5 +1,8 @@
 """The errors that a user can cause, each said in one line: what is wrong, the value, the remedy."""
 
+import difflib
+from collections.abc import Sequence
+
 LONGEST = 2000  # characters of a message
 
 
@@ -84,6 +87,21 @@ class TrainingError(GroundupError):
     """Training stopped: a loss or gradient isn't a finite number, or a file can't be written."""
 
     exit_status = 1
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """Return the remedy for a name that doesn't exist: the nearest one that does, or all of them.
+
+    Args:
+        name: The name; of one with points, as in model.n_layer, the part after the last point can
+            be right.
+        known: The names that exist.
+    """
+    leaf = name.rpartition(".")[2]
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.6) or [
+        other for other in known if other.rpartition(".")[2] == leaf
+    ]
+    return f"Did you mean {nearest[0]}?" if nearest else f"Known: {', '.join(known)}."
 
 
 def _line(message: str) -> str:

@@ -191,7 +191,7 @@ def test_every_command_that_training_suggests_works(
     assert [command[1] for command in commands] == ["generate", "generate", "train", "runs"]
     for command in commands:
         if "--interactive" in command:
-            finished = cli(*command[1:], input="\n\n7\n")
+            finished = cli(*command[1:], input="/set length 7\nthe\n")
         else:
             finished = groundup(*command[1:], folder=tmp_path)
         assert finished.returncode == 0, (command, finished.stderr)

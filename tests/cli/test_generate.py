@@ -14,7 +14,7 @@ import torch
 
 import groundup as package
 from commands import flags, groundup, trained
-from conftest import TINY, Cli, error_line, some_text
+from conftest import TINY, error_line, some_text
 from groundup.checkpoints import model_folder
 from groundup.generation.settings import SamplingSettings
 from groundup.generation.stream import encode_prompt, stream_tokens, write_text
@@ -247,39 +247,3 @@ def test_head_takes_what_it_wants(folder: Path):
     assert len(finished.stdout) == 5
     assert "Traceback" not in (folder / "errors.txt").read_text()
     assert "BrokenPipe" not in (folder / "errors.txt").read_text()
-
-
-def test_a_conversation_by_pipe(folder: Path, cli: Cli):
-    answers = "fox\n0.5\n12\n" + "\nwarm\n9\n0.1\n0\nmany\n7\n"
-    finished = cli("generate", "run", "--interactive", "--seed", "4", cwd=folder, input=answers)
-    assert (finished.returncode, finished.stderr.count("\n")) == (0, 1)
-    questions = re.findall(r"(?:Prompt|Temperature|Length)[^:\n]*:", finished.stdout)
-    assert questions == [
-        "Prompt []:",
-        "Temperature (0.1 to 2) [0.8]:",
-        "Length (1 to 1e+06) [500]:",
-        "Prompt [fox]:",
-        "Temperature (0.1 to 2) [0.5]:",
-        "Temperature (0.1 to 2) [0.5]:",
-        "Temperature (0.1 to 2) [0.5]:",
-        "Length (1 to 1e+06) [12]:",
-        "Length (1 to 1e+06) [12]:",
-        "Length (1 to 1e+06) [12]:",
-        "Prompt [fox]:",
-    ]
-    for wrong in (
-        "'warm' is not a number from 0.1 to 2",
-        "'9' is not a number",
-        "'0' is not a whole number from 1",
-    ):
-        assert wrong in finished.stdout
-    model, tokenizer = package.load(folder / "runs" / "run")
-    for settings in (SamplingSettings(12, 0.5, seed=4), SamplingSettings(7, 0.1, seed=5)):
-        assert "fox" + write_text(model, tokenizer, settings, "fox") + "\n" in finished.stdout
-
-
-def test_a_conversation_survives_a_prompt_that_cannot_be_read(folder: Path, cli: Cli):
-    finished = cli("generate", "run", "--interactive", cwd=folder, input="a§b\n\n5\nfox\n\n\n")
-    assert finished.returncode == 0
-    assert "'§' (U+00A7) at position 1" in finished.stdout
-    assert finished.stdout.count("Prompt [") == 3

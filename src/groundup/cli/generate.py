@@ -1,27 +1,26 @@
 """The command `groundup generate`: loads a model, says which, and writes how a prompt continues.
 
-With --interactive the command asks for a prompt and settings at the terminal, writes, and asks
-again.
+With --interactive the command takes prompts and commands at the terminal, see interactive.py.
 """
 
 import logging
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from threading import Thread
 from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
 from groundup.cli.flags import WriterFlags
+from groundup.console import show_at_once
 from groundup.errors import GroundupError
 
 if TYPE_CHECKING:
     from groundup.generation.settings import SamplingSettings
+    from groundup.generation.texts import Written
     from groundup.generation.writer import Precision
 
 logger = logging.getLogger(__name__)
@@ -95,7 +94,7 @@ def generate(
     Args:
         run: A run, the path of a run or model folder, gpt2, or OWNER/NAME of the hub.
         prompt: The text to go on from.
-        interactive: Ask for prompt, temperature and length, again and again.
+        interactive: Take a text to go on from, again and again; /help lists the commands.
         samples: How many texts; each draws numbers of its own from the seed.
         strict: Refuse a prompt longer than the model's context, instead of keeping its end.
         device: auto, cpu, cuda, cuda:1 or mps.
@@ -104,19 +103,21 @@ def generate(
     """
     precision, settings = weights.precision(), draw.settings()
     if interactive and samples != 1:
-        problem = "--samples and --interactive don't go together: ask again for another text"
+        problem = "--samples and --interactive don't go together: /retry writes another text"
         raise GroundupError(problem)
     if samples < 1:
         raise GroundupError(f"samples = {samples} must be at least 1")
     pen = Pen(run, device, precision, strict, min(samples, AT_ONCE))
     logger.info(f"{pen.description}; seed {settings.seed}")
     if interactive:
-        converse(pen, settings, prompt)
+        from groundup.cli.interactive import converse
+
+        converse(pen.texts, settings, prompt)
         return
-    for number, pieces in enumerate(pen.texts(prompt, settings, samples), 1):
+    for number, text in enumerate(pen.texts(prompt, settings, samples), 1):
         if samples > 1:
-            show(f"======== {number} of {samples}\n")
-        _show_text(prompt, pieces)
+            show_at_once(f"======== {number} of {samples}\n")
+        _show_text(prompt, (written.text for written in text))
 
 
 def _show_text(prompt: str, pieces: Iterator[str]) -> None:
@@ -124,10 +125,10 @@ def _show_text(prompt: str, pieces: Iterator[str]) -> None:
 
     A prompt that can't be read is an error before anything is shown, not a text.
     """
-    show(prompt + next(pieces, ""))
+    show_at_once(prompt + next(pieces, ""))
     for piece in pieces:
-        show(piece)
-    show("\n")
+        show_at_once(piece)
+    show_at_once("\n")
 
 
 class Pen:
@@ -168,8 +169,11 @@ class Pen:
 
     def texts(
         self, prompt: str, settings: "SamplingSettings", count: int = 1
-    ) -> Iterator[Iterator[str]]:
+    ) -> "Generator[Iterator[Written], None, None]":
         """Yield texts after a prompt, each as an iterator over its pieces.
+
+        A prompt that can't be read is an error before there is a first text. What is still being
+        written when the generator is closed is given up.
 
         Raises:
             GroundupError: The model can't read the prompt.
@@ -184,7 +188,7 @@ class Pen:
             request = self.engine.submit(tokens, settings, some, first_choice=first)
             try:
                 for choice in request.choices:
-                    yield (written.text for written in choice)
+                    yield iter(choice)
             finally:
                 self.engine.cancel(request)
 
@@ -193,61 +197,3 @@ def _try(function: "Callable[[], object]") -> None:
     """Call a function whose errors somebody else will meet."""
     with suppress(GroundupError):
         function()
-
-
-def converse(pen: Pen, settings: "SamplingSettings", prompt: str) -> None:
-    """Ask and write until the end of input (Ctrl-D); each answer is the next default.
-
-    Ctrl-C during a text stops that text; at a question, the first question is asked again.
-
-    Args:
-        pen: The model that writes.
-        settings: The first defaults.
-        prompt: The first default prompt.
-    """
-    show("An empty answer takes the value in brackets. Ctrl-C stops a text, Ctrl-D leaves.\n")
-    while True:
-        try:
-            shown = prompt if len(prompt) <= 40 else prompt[:37] + "..."
-            asked = input(f"Prompt [{shown}]: ") or prompt
-            temperature = ask_number("Temperature", settings.temperature, 0.1, 2.0, whole=False)
-            length = int(ask_number("Length", settings.length, 1, 1_000_000, whole=True))
-            settings = replace(settings, temperature=temperature, length=length)
-            pieces = chain.from_iterable(pen.texts(asked, settings))
-            # before it is shown or remembered: a prompt that can't be read is an error
-            first = next(pieces, "")
-            prompt = asked
-            show(prompt + first)
-            for piece in pieces:
-                show(piece)
-            # the same prompt again gives another text
-            settings = replace(settings, seed=settings.seed + 1)
-        except KeyboardInterrupt:
-            show("\n[stopped]")
-        except EOFError:
-            show("\n")
-            return
-        except GroundupError as error:
-            show(f"{error}")
-        show("\n\n")
-
-
-def ask_number(question: str, default: float, low: float, high: float, whole: bool) -> float:
-    """Ask for a number until the answer is in the range; an empty line takes the default."""
-    while True:
-        answer = input(f"{question} ({low:g} to {high:g}) [{default:g}]: ").strip()
-        if not answer:
-            return default
-        try:
-            number = int(answer) if whole else float(answer)
-        except ValueError:
-            number = float("nan")
-        if low <= number <= high:
-            return number
-        show(f"{answer!r} is not a {'whole ' if whole else ''}number from {low:g} to {high:g}.\n")
-
-
-def show(text: str) -> None:
-    """Write text on stdout at once."""
-    sys.stdout.write(text)
-    sys.stdout.flush()

@@ -3,7 +3,6 @@
 An error names the key, where the key stands, and a remedy.
 """
 
-import difflib
 import re
 import shlex
 import tomllib
@@ -13,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from groundup.errors import RecipeError
+from groundup.errors import RecipeError, did_you_mean
 from groundup.recipes.checks import faults
 from groundup.recipes.schema import (
     LENGTHS,
@@ -225,12 +224,8 @@ def recipe_file(path: Path) -> Layer:
 
 def _unknown(name: str, place: str, known: list[str], kind: str) -> RecipeError:
     """An error for a name that doesn't exist, with the nearest one that does."""
-    leaf = name.rpartition(".")[2]
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.6) or [
-        other for other in known if other.rpartition(".")[2] == leaf
-    ]
-    remedy = f"Did you mean {nearest[0]}?" if nearest else f"Known: {', '.join(known)}."
-    return RecipeError(f"unknown {kind} {name}{f' ({place})' if place else ''}. {remedy}")
+    where = f" ({place})" if place else ""
+    return RecipeError(f"unknown {kind} {name}{where}. {did_you_mean(name, known)}")
 
 
 def _checked(value: Any, section: str, key: str, layer: Layer, expected: Any) -> Any:
