@@ -261,7 +261,8 @@ def test_quit_leaves_before_the_end_of_input(folder: Path, expected: Expected):
 
 
 def test_the_greatest_seed_is_followed_by_the_least(folder: Path):
-    _, said = by_pipe(folder, f"/seed {2**63 - 1}", "fox", "/seed")
+    _, said = by_pipe(folder, f"/seed {2**63 - 1}", "/set length 1", "fox", "/seed")
+    assert re.fullmatch(rf"1 token, the first after .* s; seed {2**63 - 1}", said[-2])
     assert said[-1] == "seed = 0"
 
 

@@ -103,12 +103,12 @@ class Conversation:
         self.begin(self._last().prompt)
 
     def undo(self, _: str) -> None:
-        """Forget what was written last; without a text, a prompt is forgotten too."""
+        """Forget what was written last, and its prompt if no text of it is left."""
         last = self._last()
         last.texts.pop()
         if not last.texts:
             self.passages.pop()
-        logger.info(f"forgotten; {_count(len(self.passages))} left")
+        logger.info(f"forgotten; {_count(len(self.passages), 'text')} left")
 
     def set(self, rest: str) -> None:
         """Show all settings or one, or change one."""
@@ -143,7 +143,7 @@ class Conversation:
         except (OSError, ValueError) as error:
             problem = getattr(error, "strerror", None) or error
             raise GroundupError(f"can't write {path}: {problem}. Choose another name") from error
-        logger.info(f"wrote {_count(count)} to {path}")
+        logger.info(f"wrote {_count(count, 'text')} to {path}")
 
     def help(self, _: str) -> None:
         """List the commands."""
@@ -207,7 +207,7 @@ COMMANDS = {
     "/seed": Command("[SEED]", "shows or sets the seed of the next text", Conversation.seed),
     "/more": Command("", "goes on with the last text", Conversation.more),
     "/retry": Command("", "writes another text after the last prompt", Conversation.retry),
-    "/undo": Command("", "forgets what was written last, and /save too", Conversation.undo),
+    "/undo": Command("", "forgets the last text or /more, for /save as well", Conversation.undo),
     "/save": Command("FILE", "writes the texts so far to a new file", Conversation.save),
     "/help": Command("", "lists the commands", Conversation.help),
     "/quit": Command("", "leaves", Conversation.leave),
@@ -254,9 +254,9 @@ def _quoted(stops: tuple[str, ...]) -> str:
     return " ".join(map(repr, stops)) or "none"
 
 
-def _count(texts: int) -> str:
-    """Write a number of texts."""
-    return f"{texts} text{'' if texts == 1 else 's'}"
+def _count(number: int, thing: str) -> str:
+    """Write a number of things."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def _pace(clock: list[float]) -> str:
@@ -266,7 +266,7 @@ def _pace(clock: list[float]) -> str:
         return "0 tokens"
     first, seconds = times[0] - started, times[-1] - times[0]
     rate = f", {(len(times) - 1) / seconds:,.0f} tokens/s" if seconds else ""
-    return f"{len(times):,} tokens{rate}, the first after {first:.3f} s"
+    return f"{_count(len(times), 'token')}{rate}, the first after {first:.3f} s"
 
 
 def _say_quietly(text: str) -> None:
