@@ -304,9 +304,10 @@ def run_in_one_process(folder: Path) -> None:
             gpu_stages.main(words)
         (folder / f"{name}.jsonl").write_text(said.getvalue(), "utf-8")
 
-    for stage in gpu_stages.STAGES.keys() - COMMANDS:
+    for stage in sorted(gpu_stages.STAGES.keys() - COMMANDS):
         torch.use_deterministic_algorithms(False)
         run(stage, stage)
+    torch.use_deterministic_algorithms(False)
     clip = Trainer.clip_gradients
 
     def clip_and_look(trainer: Trainer) -> torch.Tensor:

@@ -3,6 +3,7 @@ be red.
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any
@@ -18,6 +19,7 @@ from groundup.checkpoints.layouts import qwen3 as qwen3_layout
 from groundup.generation import engine, sampler, stream, texts
 from groundup.generation.engine import Engine
 from groundup.generation.packed import Matrix
+from groundup.generation.pool import Pool
 from groundup.generation.settings import SamplingSettings
 from groundup.generation.texts import Scored
 from groundup.generation.writer import Writer
@@ -172,6 +174,7 @@ def window_one_off(length: int, block_size: int) -> int:
     return start + 1 if start else 0
 
 
+RELEASE = Pool.release
 COPY, WRITE, WRITE_TEXTS, SCORED = Writer.copy, Writer.write, Engine._write, engine.scored
 Numbers = Sequence[int]
 
@@ -179,6 +182,11 @@ Numbers = Sequence[int]
 def copy_from_the_next(writer: Writer, source: int, target: int, length: int) -> None:
     assert writer.slots is not None
     COPY(writer, (source + 1) % writer.slots.count, target, length)
+
+
+def released_unless_something_failed(pool: Pool, slot: int) -> None:
+    if sys.exc_info()[0] is None:
+        RELEASE(pool, slot)
 
 
 def write_too_far(writer: Writer, newest: Tensor, slots: Numbers, lengths: Numbers) -> Tensor:
@@ -345,6 +353,10 @@ FAULTS: dict[str, tuple[Patch, str, str]] = {
     "a choice that goes on from another slot": (
         replacing(Writer, "copy", copy_from_the_next),
         *("modern", "written alone = in company: side by side"),
+    ),
+    "a slot that is lost by an error": (
+        replacing(Pool, "release", released_unless_something_failed),
+        *("gpt2", "written alone = in company: after an error"),
     ),
     "a number drawn by what others write": (
         draw_by_company,

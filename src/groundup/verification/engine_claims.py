@@ -1,6 +1,7 @@
 """The claims about the engine: a function for each measures how far it is from true here."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -179,7 +180,8 @@ def alone_is_in_company(tested: ModelUnderTest) -> Iterator[Measurement]:
     """Count the tokens that differ, or whose log-probabilities do in a bit, beside other texts.
 
     Requests are written together, of which one is cancelled. Another one joins them, and one begins
-    with all that the first one has read and written.
+    with all that the first one has read and written. At last an error ends a step, after which no
+    slot may be in use.
     """
     if kind_of(tested.device).is_gpu:
         raise Skipped("a GPU adds in another order for more texts: their last bits may differ")
@@ -193,6 +195,7 @@ def alone_is_in_company(tested: ModelUnderTest) -> Iterator[Measurement]:
     ):
         unequal = sum(_count_unequal(engine, each) for each in asked)
         yield Measurement(name, unequal, 0.0)
+    yield Measurement("after an error", _after_an_error(engine, beside[0]), 0.0)
 
 
 def _written_together(engine: Engine, tested: ModelUnderTest) -> tuple[list[Asked], ...]:
@@ -237,3 +240,22 @@ def _count_unequal(engine: Engine, asked: Asked) -> int:
         unequal += sum(one != other for one, other in zip(written, others, strict=False))
         unequal += choice.finish != "cancelled" and len(written) != len(others)
     return unequal
+
+
+def _after_an_error(engine: Engine, asked: Asked) -> int:
+    """Let a step fail, and count the slots that stay in use and the tokens that differ then."""
+
+    def fail(_hidden: Tensor) -> Tensor:
+        raise FloatingPointError("an error that is made to see what follows")
+
+    vars(engine.writer)["logits"] = fail
+    engine.submit(asked.prompt, asked.settings, 2)
+    with suppress(FloatingPointError):
+        while engine.step():
+            pass
+    del vars(engine.writer)["logits"]
+    again = engine.submit(asked.prompt, asked.settings).choices[0]
+    for _ in again:
+        continue
+    unequal = again.tokens != asked.choices[0].tokens
+    return engine.pool.slots - engine.pool.free + unequal
