@@ -14,6 +14,7 @@ from groundup.generation.graph import GPU_MODE, StepGraph
 from groundup.generation.kernels import Kernels, ModelView, load_kernels
 from groundup.generation.packed import packed, piece_dtype, view_of
 from groundup.generation.slots import Slots
+from groundup.machine.device import keep_freed_memory
 from groundup.machine.kinds import kind_of, to_device
 from groundup.models.bigram import Bigram
 from groundup.models.correspondence import gpt2_from_readable
@@ -79,6 +80,8 @@ class Writer:
         weight = next(model.parameters())
         self.device = weight.device
         self.kernels = kernels_for(model, precision, self.device)
+        if self.kernels is not None:
+            keep_freed_memory()  # each layer of each piece takes the same again
         self.dtype = weight_dtype(model, precision, self.kernels)
         self.model = with_weights(model, self.dtype, self.kernels)
         self.view: ModelView | None = None  # of step.cpp

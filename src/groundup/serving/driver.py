@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -178,14 +179,19 @@ class Driver:
 
     def _begin(self, make: Callable[[], Engine], made: "asyncio.Future[None]") -> None:
         """Make the engine, and then its steps."""
-        assert self._loop is not None
         try:
             self.engine = make()
         except BaseException as error:
-            self._loop.call_soon_threadsafe(made.set_exception, error)
+            self._tell(made.set_exception, error)
             return
-        self._loop.call_soon_threadsafe(made.set_result, None)
+        self._tell(made.set_result, None)
         self._run()
+
+    def _tell(self, function: Callable[..., object], *args: object) -> None:
+        """Let the event loop call a function, unless it has ended."""
+        with suppress(RuntimeError):
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(function, *args)
 
     def _run(self) -> None:
         """Make steps as long as there is something to write."""
@@ -213,9 +219,10 @@ class Driver:
                 stream.requests.append(
                     self.engine.submit(job.prompt, job.settings, job.choices, **what)
                 )
-        except GroundupError as error:
+        except Exception as error:
             self._cancel(stream)
-            self._hand_over([(stream, error)])
+            known = isinstance(error, GroundupError)
+            self._hand_over([(stream, error if known else EngineFailedError(str(error)))])
             return
         self._streams.append(stream)
 
@@ -229,18 +236,16 @@ class Driver:
         """Make a step and hand over what it wrote."""
         if not self._streams:
             return
+        found: list[tuple[Stream, list[Piece] | Exception]] = []
         try:
             self.engine.step()
+            for stream in self._streams:
+                if pieces := _new_pieces(stream):
+                    found.append((stream, pieces))
         except Exception as error:  # whatever it is, others are to be served
             self._fail(error)
             return
-        found: list[tuple[Stream, list[Piece] | Exception]] = []
-        for stream in [*self._streams]:
-            pieces = _new_pieces(stream)
-            if pieces:
-                found.append((stream, pieces))
-            if len(stream.reported) == len(_choices(stream)):
-                self._streams.remove(stream)
+        self._streams = [s for s in self._streams if len(s.reported) < len(_choices(s))]
         self._hand_over(found)
 
     def _fail(self, error: Exception) -> None:
@@ -257,8 +262,8 @@ class Driver:
 
     def _hand_over(self, found: "Sequence[tuple[Stream, list[Piece] | Exception]]") -> None:
         """Give the event loop what there is, in one call."""
-        if found and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(_put, found)
+        if found:
+            self._tell(_put, found)
 
 
 def _choices(stream: Stream) -> list[Choice]:

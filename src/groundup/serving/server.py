@@ -23,7 +23,7 @@ from groundup.serving.place import Place
 logger = logging.getLogger(__name__)
 
 HEADER_SECONDS = 10  # in which the headers of a request must have arrived
-DRAIN_SECONDS = 30  # that texts have to end, once the server is to stop
+DRAIN_SECONDS = 25  # that texts have to end, once the server is to stop; then answers have 5
 MOST_CONNECTIONS = 1000
 
 
