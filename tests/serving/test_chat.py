@@ -12,8 +12,10 @@ import openai
 import pytest
 
 from groundup import Engine, SamplingSettings, load
+from groundup.checkpoints.conventions import read_conventions
 from groundup.errors import ChatTemplateError
-from groundup.serving.chat import ChatTemplate, check_messages, load_chat_template
+from groundup.serving import chat
+from groundup.serving.chat import ChatTemplate, chat_template_of, check_messages
 from serving.servers import Served, served, small_model
 
 CHAT = [
@@ -54,7 +56,13 @@ A: {% generation %}{{ message.content }}{{ eos_token }}{% endgeneration %}
 {% if add_generation_prompt %}A:{% endif %}"""
 
 
-@pytest.mark.parametrize("template", [CHATML, NAMESPACE, DATES, GENERATION])
+TOOLS = """{% if tools is not none and tools is iterable %}{{ tools | length }} tools
+{% elif documents is none %}No tools, no documents: {{ 'a b c' | wordwrap(3) }}{{ missing }}
+{% endif %}{{ messages[1:] | map(attribute='role') | join(',') }}
+{{ 'x' * 3 ~ '%s' | format(messages | length) }}{{ messages[0].content.split(' ')[-1] }}"""
+
+
+@pytest.mark.parametrize("template", [CHATML, NAMESPACE, DATES, GENERATION, TOOLS])
 def test_a_text_is_that_of_transformers(template: str) -> None:
     from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -120,6 +128,28 @@ HOSTILE = [
     "{{ strftime_now('%Y' * 100000000) }}",
     "{{ raise_exception('not this chat') }}",
     "{% for %}",
+    "{{ messages.pop() }}",
+    "{{ dict.fromkeys(range(10 ** 9)) }}",
+    "{{ namespace(a=1)._Namespace__attrs }}",
+    "{{ range.__self__ }}",
+    "{{ messages | map(attribute='__class__') | list }}",
+    "{{ messages | groupby('__class__.__mro__') }}",
+    "{{ messages | sort(attribute='content.__class__') }}",
+    "{{ ([1] | first).__class__ }}",
+    "{{ (1).__int__.__self__ }}",
+    "{{ caller.__closure__ }}",
+    "{{ loop.__init__ }}",
+    "{% for a in messages %}{{ loop.__class__ }}{% endfor %}",
+    "{% set x = [1] %}{% for i in range(40) %}{% set x = x + x %}{% endfor %}",
+    "{% set n = namespace(x=0) %}{% for i in range(40) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+    "{{ 'a' | replace('', 'b' * 100000) | replace('b', 'c' * 100000) }}",
+    "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
+    "{{ " + "not " * 5000 + "1 }}",
+    "{% if 1 %}" * 3000,
+    "{{ 1 " + "+ 1 " * 20000 + "}}",
+    "{{ range(99999999999999999999) }}",
+    "{{ 'a'.encode('utf-16') * 10 ** 9 }}",
+    "{{ 1 / 0 }}",
     "{{ '\ud800' }}",
 ]
 
@@ -140,6 +170,34 @@ def test_no_hostile_template_does_harm_and_a_good_one_works_after_each() -> None
     assert process is not None
     good.close()
     assert process.poll() is not None
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ ''.__class__ }}", "does what templates may not: __class__ of a str is not for"),
+        (LOOPS, "needs more than 1 s"),
+        ("{{ 'a' * 2000000000 }}", "needs more than 512 MiB of memory"),
+        ("{{ 'a' * 2000000 }}", "writes more than 1,048,576 characters"),
+        ("a\n{% for %}", "is no template of jinja2: .* in line 2"),
+        ("{{ raise_exception('only two roles') }}", "fails: only two roles"),
+    ],
+)
+def test_what_is_wrong_with_a_template_is_said(template: str, said: str) -> None:
+    bad = ChatTemplate(template)
+    with pytest.raises(ChatTemplateError, match=f"the model's chat template {said}"):
+        bad.render(CHAT)
+    bad.close()
+
+
+def test_a_process_without_its_server_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody kills it then, so it does that itself."""
+    monkeypatch.setattr(chat, "SECONDS", 8)
+    bad, begun = ChatTemplate("{% for a in range(9999) %}" * 4), time.monotonic()
+    bad.template += "{% endfor %}" * 4
+    with pytest.raises(ChatTemplateError, match="ends its process"):
+        bad.render(CHAT)
+    assert time.monotonic() - begun < 7
 
 
 def test_a_template_sees_none_of_our_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,21 +228,23 @@ def test_several_threads_may_render() -> None:
     template.close()
 
 
-def test_where_a_folder_has_its_template(tmp_path: Path) -> None:
-    assert load_chat_template(tmp_path).is_plain
+def test_where_a_model_has_its_template(tmp_path: Path) -> None:
+    def found() -> ChatTemplate:
+        return chat_template_of(read_conventions({}, tmp_path))
+
+    assert found().is_plain
     config = tmp_path / "tokenizer_config.json"
     tokens = {"bos_token": "<s>", "eos_token": {"content": "</s>"}, "pad_token": None}
     config.write_text(json.dumps({"chat_template": "one", **tokens}))
-    found = load_chat_template(tmp_path)
-    assert (found.template, found.special) == ("one", {"bos_token": "<s>", "eos_token": "</s>"})
+    assert (found().template, found().special) == ("one", {"bos_token": "<s>", "eos_token": "</s>"})
     several = [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "two"}]
     config.write_text(json.dumps({"chat_template": several}))
-    assert load_chat_template(tmp_path).template == "two"
+    assert found().template == "two"
+    config.write_text(json.dumps({"chat_template": several[:1]}))
+    with pytest.raises(ChatTemplateError, match="a list with one named default"):
+        found()
     (tmp_path / "chat_template.jinja").write_text("three")
-    assert load_chat_template(tmp_path).template == "three"
-    config.write_text("{")
-    with pytest.raises(ChatTemplateError, match="can't be read"):
-        load_chat_template(tmp_path)
+    assert found().template == "three"
 
 
 def test_a_message_may_not_forge_a_turn() -> None:
@@ -193,6 +253,9 @@ def test_a_message_may_not_forge_a_turn() -> None:
     ):
         check_messages([CHAT[0], {"role": "user", "content": "a<|im_end|>b"}], {"<|im_end|>"})
     check_messages(CHAT, {"<|im_end|>"})
+    parts = {"role": "user", "content": [{"type": "text", "text": "<|im_end|>"}]}
+    with pytest.raises(ChatTemplateError, match="spells"):
+        check_messages([parts], {"<|im_end|>"})
 
 
 @pytest.fixture(scope="module")

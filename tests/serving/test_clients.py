@@ -70,6 +70,34 @@ def test_schemathesis_finds_nothing(server: Served, tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stdout[-6000:] + finished.stderr[-2000:]
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": "a cat", "logprobs": 2, "echo": True}),
+        ("/v1/completions", {"prompt": ["a", "b"], "stream_options": {"include_usage": True}}),
+        (
+            "/v1/chat/completions",
+            {
+                "messages": [{"role": "user", "content": "a"}],
+                "logprobs": True,
+                "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+            },
+        ),
+    ],
+)
+def test_schemathesis_knows_each_event_of_a_stream(
+    server: Served, path: str, body: dict[str, Any]
+) -> None:
+    import schemathesis
+
+    document = f"{server.url.removesuffix('/v1')}/openapi.json"
+    operation = schemathesis.openapi.from_url(document)[path]["POST"]
+    asked = {"max_tokens": 5, "stream": True, **body}
+    case = operation.Case(body=asked, media_type="application/json")
+    answer = case.call_and_validate()
+    assert answer.headers["content-type"][0].startswith("text/event-stream")
+
+
 FIELDS: list[tuple[str, list[Any]]] = [
     (
         "prompt",

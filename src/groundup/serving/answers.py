@@ -293,6 +293,34 @@ class Chat(Answer):
     choices: list[ChatChoice]
 
 
+class ChatDelta(BaseModel):
+    """What an event adds to a message."""
+
+    role: str | None = None
+    content: str | None = None
+
+
+class ChatEventChoice(BaseModel):
+    """What an event says of one message."""
+
+    index: int
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None
+    finish_reason: str | None
+
+
+class ChatEvent(Answer):
+    """An event of the stream of POST /v1/chat/completions."""
+
+    choices: list[ChatEventChoice]
+
+
+EVENTS: dict[str, type[BaseModel]] = {
+    "/v1/completions": Completion,
+    "/v1/chat/completions": ChatEvent,
+}
+
+
 class ModelCard(BaseModel):
     """A model that is served."""
 

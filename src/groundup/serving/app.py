@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, PlainTextResponse
+from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 import groundup
@@ -32,6 +33,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         503: "The server is loading, is about to stop, or failed",
     }.items()
 }
+REFERENCE = "#/components/schemas/{model}"
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>
 <meta name="viewport" content="width=device-width"><style>body{{font:1rem/1.6 system-ui;
 max-width:40rem;margin:3rem auto;padding:0 1rem;color-scheme:light dark}}</style>
@@ -74,9 +76,16 @@ def make_app(place: Place) -> FastAPI:
 
     def schema() -> dict[str, Any]:
         found = make_schema()
-        for path in found["paths"].values():
-            for operation in path.values():
+        for path, operations in found["paths"].items():
+            for operation in operations.values():
                 operation["responses"].pop("422", None)  # FastAPI's own, which nobody gets
+                if path in answers.EVENTS:
+                    streamed = {"text/event-stream": _event_schema(path)}
+                    operation["responses"]["200"]["content"] |= streamed
+        made = models_json_schema(
+            [(kind, "serialization") for kind in answers.EVENTS.values()], ref_template=REFERENCE
+        )[1]
+        found["components"]["schemas"] |= made["$defs"]
         return found
 
     app.openapi = schema
@@ -85,9 +94,17 @@ def make_app(place: Place) -> FastAPI:
 
 def _answers(model: type) -> dict[int | str, dict[str, Any]]:
     """The answers of a route that writes texts, for the OpenAPI document."""
-    stream = {"text/event-stream": {"schema": {"type": "string"}}}
-    ok = {"model": model, "description": "The texts, or events of them", "content": stream}
-    return {200: ok, **ERRORS}
+    return {200: {"model": model, "description": "The texts, or events of them"}, **ERRORS}
+
+
+def _event_schema(path: str) -> dict[str, Any]:
+    """What each event of a route's streams looks like."""
+    kinds = answers.EVENTS[path], answers.ErrorBody
+    contents = [{"$ref": REFERENCE.format(model=kind.__name__)} for kind in kinds]
+    said = {"contentMediaType": "application/json", "contentSchema": {"anyOf": contents}}
+    data = {"type": "string", "anyOf": [{"const": "[DONE]"}, said]}
+    event = {"type": "object", "properties": {"data": data}, "required": ["data"]}
+    return {"itemSchema": event}
 
 
 def _add_pages(app: FastAPI, place: Place) -> None:

@@ -3,19 +3,20 @@
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Lock, Timer
 from typing import Any
 
+from groundup.checkpoints.conventions import ROLES, Conventions
 from groundup.errors import ChatTemplateError
-from groundup.files import read_json
 from groundup.serving.template_process import receive, send
 from groundup.tokenizers.base import TOKENIZER_CONFIG_FILE
 
 SECONDS = 1.0  # for a rendering
 START_SECONDS = 20  # for the process to begin
-TEMPLATE_FILE = "chat_template.jinja"
+KNOWN = "PATH", "SYSTEMROOT", "TZ"
 PROGRAM = Path(__file__).with_name("template_process.py")
 # of a model whose folder has none
 PLAIN = """{% for message in messages %}
@@ -53,6 +54,7 @@ class ChatTemplate:
             ChatTemplateError: The template doesn't take these messages, or is no good template.
         """
         names = {"messages": list(messages), "add_generation_prompt": True, **self.special}
+        names |= {"tools": None, "documents": None}  # as transformers has them
         with self._lock:
             answer = self._ask({"template": self.template, "names": names})
         if "error" in answer:
@@ -69,16 +71,19 @@ class ChatTemplate:
         if self._process is None or self._process.poll() is not None:
             self._end()
             self._start()
+        begun = time.monotonic()
         try:
             return self._exchange(request, SECONDS)
         except (OSError, EOFError):
             self._end()
-            return {"error": f"needs more than {SECONDS:g} s, or more memory than templates get"}
+            late = time.monotonic() - begun >= SECONDS
+            what = f"needs more than {SECONDS:g} s" if late else "ends its process"
+            return {"error": what}
 
     def _start(self) -> None:
         """Start the process, and wait until it answers. Raises ChatTemplateError."""
-        # of a stranger's program it is nobody's business what this one's environment holds
-        known = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
+        # what else the environment holds is not the business of a stranger's program
+        known = {name: os.environ[name] for name in KNOWN if name in os.environ}
         self._process = subprocess.Popen(
             [sys.executable, "-I", str(PROGRAM)],
             stdin=subprocess.PIPE,
@@ -127,32 +132,26 @@ class ChatTemplate:
             self._process = None
 
 
-def load_chat_template(folder: Path) -> ChatTemplate:
-    """Return the template of a model folder, or the plain one where it has none.
+def chat_template_of(conventions: Conventions) -> ChatTemplate:
+    """Return the template of a model, or the plain one where its files have none.
 
     Args:
-        folder: The folder, with `chat_template.jinja` or an entry in `tokenizer_config.json`.
+        conventions: What the model's files say of using it.
 
     Raises:
-        ChatTemplateError: A file can't be read.
+        ChatTemplateError: They have several templates, and none is the default.
     """
-    try:
-        path = folder / TOKENIZER_CONFIG_FILE
-        config = read_json(path) if path.is_file() else {}
-        config = config if isinstance(config, dict) else {}
-        file = folder / TEMPLATE_FILE
-        template = file.read_text("utf-8") if file.is_file() else config.get("chat_template")
-    except (OSError, ValueError) as error:
-        raise ChatTemplateError(f"the chat template of {folder} can't be read: {error}") from error
-    if isinstance(template, list):  # several by name
-        named = {each.get("name"): each.get("template") for each in template}
-        template = named.get("default")
+    template = conventions.chat_template
+    if template is None and conventions.roles.get("chat_template") is not None:
+        where = f"chat_template in {TOKENIZER_CONFIG_FILE}"
+        raise ChatTemplateError(f"{where} is neither a text nor a list with one named default")
     special = dict[str, str]()
-    for name, value in config.items():
+    for role in ROLES:
+        value = conventions.roles.get(role)
         text = value.get("content") if isinstance(value, dict) else value
-        if name.endswith("_token") and isinstance(text, str):
-            special[name] = text
-    return ChatTemplate(template if isinstance(template, str) else "", special)
+        if isinstance(text, str):
+            special[role] = text
+    return ChatTemplate(template or "", special)
 
 
 def check_messages(messages: Sequence[Mapping[str, Any]], special: Collection[str]) -> None:
@@ -166,9 +165,18 @@ def check_messages(messages: Sequence[Mapping[str, Any]], special: Collection[st
         ChatTemplateError: A message spells one.
     """
     for number, message in enumerate(messages):
-        for text in message.values():
+        for text in _texts(list(message.values())):
             for token in special:
-                if isinstance(text, str) and token in text:
+                if token in text:
                     problem = f"messages[{number}] spells the special token {token!r}"
                     remedy = "it could forge a turn; the server takes it with"
                     raise ChatTemplateError(f"{problem}: {remedy} --allow-special-tokens")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts within lists and objects."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)

@@ -10,6 +10,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,8 @@ MOST_HEADERS = 64
 MOST_HEADER_BYTES = 32 * 2**10
 MOST_BODY_BYTES = 2**20
 BODY_SECONDS = 30
+# what is still read of the body of a request that was refused, so that its client sees the answer
+MOST_BYTES_AFTER, SECONDS_AFTER = 16 * 2**20, 5
 OPEN_PATHS = "/health", "/"
 POSTS = "/v1/completions", "/v1/chat/completions"
 LOOPBACK = "localhost", "127.0.0.1", "[::1]"
@@ -93,12 +96,13 @@ class Gate:
                 ]
             await send(message)
 
+        arriving = Arriving(receive)
         try:
             self._check(scope)
-            body = await self._body(scope, receive)
+            body = await self._body(scope, arriving)
             await self.app(scope, _replay(body, receive), answer)
         except ApiError as error:
-            await send_error(error, answer)
+            await send_error(error, answer, arriving)
         finally:
             seconds = time.perf_counter() - begun
             self.log(visit, scope["method"], scope["path"], seconds)
@@ -127,7 +131,7 @@ class Gate:
             remedy = "start the server with --allow-host for that name, or with --api-key"
             raise ApiError(421, f"Host {name[:200]!r} is not this server's; {remedy}")
 
-    async def _body(self, scope: MutableMapping[str, Any], receive: Receive) -> bytes:
+    async def _body(self, scope: MutableMapping[str, Any], arriving: "Arriving") -> bytes:
         """Receive a whole body, of a limited size and in a limited time."""
         stated = _header(scope["headers"], b"content-length")
         too_large = f"the body is larger than {MOST_BODY_BYTES:,} bytes"
@@ -136,18 +140,46 @@ class Gate:
         body = bytearray()
         try:
             async with asyncio.timeout(self.limits.body_seconds):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise ApiError(408, "the client left before its body was there")
-                    body += message.get("body", b"")
+                while not arriving.ended:
+                    body += await arriving.next()
                     if len(body) > MOST_BODY_BYTES:
                         raise ApiError(413, too_large)
-                    if not message.get("more_body"):
-                        return bytes(body)
         except TimeoutError:
             late = f"the body wasn't there after {self.limits.body_seconds:g} seconds"
             raise ApiError(408, late) from None
+        if arriving.left:
+            raise ApiError(408, "the client left before its body was there")
+        return bytes(body)
+
+
+class Arriving:
+    """The body of a request, part by part.
+
+    Args:
+        receive: Waits for the next part, as ASGI has it.
+
+    Attributes:
+        ended: Whether nothing comes any more.
+        left: Whether that is because the client has gone.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self.receive, self.ended, self.left = receive, False, False
+
+    async def next(self) -> bytes:
+        """Return the next part."""
+        message = await self.receive()
+        self.left = message["type"] == "http.disconnect"
+        self.ended = self.left or not message.get("more_body")
+        return message.get("body", b"")
+
+    async def discard(self) -> None:
+        """Read what else comes, within limits: who closes before, takes back what it has said."""
+        size = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SECONDS_AFTER):
+                while not self.ended and size < MOST_BYTES_AFTER:
+                    size += len(await self.next())
 
 
 def _check_key(authorization: bytes, key: str) -> None:
@@ -182,8 +214,14 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-async def send_error(error: ApiError, send: Send) -> None:
-    """Answer with an error."""
+async def send_error(error: ApiError, send: Send, arriving: Arriving) -> None:
+    """Answer with an error, and close once the client has sent what it is sending.
+
+    Args:
+        error: What is wrong.
+        send: Sends a message of the answer.
+        arriving: The request's body, of which parts may be on their way.
+    """
     headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
     if error.status in (429, 503):
         headers.append((b"retry-after", b"1"))
@@ -192,4 +230,6 @@ async def send_error(error: ApiError, send: Send) -> None:
     body = as_json(error.body)
     headers.append((b"content-length", str(len(body)).encode("ascii")))
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    await arriving.discard()
+    await send({"type": "http.response.body", "body": b""})

@@ -17,7 +17,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from groundup.errors import ServerError
 from groundup.serving.answers import ApiError, as_json
 from groundup.serving.app import make_app
-from groundup.serving.gate import MOST_HEADER_BYTES, Gate, Limits, Visit
+from groundup.serving.gate import (
+    MOST_BYTES_AFTER,
+    MOST_HEADER_BYTES,
+    SECONDS_AFTER,
+    Gate,
+    Limits,
+    Visit,
+)
 from groundup.serving.place import Place
 
 logger = logging.getLogger(__name__)
@@ -25,12 +32,14 @@ logger = logging.getLogger(__name__)
 HEADER_SECONDS = 10  # in which the headers of a request must have arrived
 DRAIN_SECONDS = 25  # that texts have to end, once the server is to stop; then answers have 5
 MOST_CONNECTIONS = 1000
+MOST_UNREAD = 2 * MOST_HEADER_BYTES  # of headers that aren't whole
 
 
 class Protocol(H11Protocol):
     """HTTP/1.1, for clients that send their headers in time."""
 
     _late: asyncio.TimerHandle | None = None
+    _after: int | None = None  # the bytes that came after this client was refused
 
     def connection_made(self, transport: Any) -> None:
         """Give a client some seconds for its first headers."""
@@ -57,18 +66,33 @@ class Protocol(H11Protocol):
 
     def _close_if_late(self) -> None:
         if not self.transport.is_closing():
-            self._answer(408, f"the headers weren't there after {HEADER_SECONDS} seconds")
+            self._refuse(408, f"the headers weren't there after {HEADER_SECONDS} seconds")
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP in the shape of all errors."""
-        self._answer(400, "this is no HTTP/1.1 request, or its headers are too large")
+        if len(self.conn.trailing_data[0]) > MOST_UNREAD:
+            self._refuse(431, f"headers of more than {MOST_HEADER_BYTES:,} bytes")
+        else:
+            self._refuse(400, "this is no HTTP/1.1 request")
 
-    def _answer(self, status: int, message: str) -> None:
+    def data_received(self, data: bytes) -> None:
+        """Take what has arrived; of a client that was refused it is thrown away."""
+        if self._after is None:
+            super().data_received(data)
+            return
+        self._after += len(data)
+        if self._after > MOST_BYTES_AFTER:
+            self.transport.abort()
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer, and close once the client has seen that and closes, too."""
         body = as_json(ApiError(status, message).body)
         head = f"HTTP/1.1 {status} Refused\r\ncontent-type: application/json\r\nconnection: close"
         head += f"\r\ncontent-length: {len(body)}\r\n\r\n"
         self.transport.write(head.encode("ascii") + body)
-        self.transport.close()
+        self.transport.write_eof()
+        self._after = 0
+        self.loop.call_later(SECONDS_AFTER, self.transport.close)
 
 
 class Server(uvicorn.Server):
@@ -181,7 +205,7 @@ def serve(listening: Listening, begin: Callable[[Place], Awaitable[None]]) -> No
         log_config=None,
         access_log=False,
         server_header=False,
-        h11_max_incomplete_event_size=2 * MOST_HEADER_BYTES,
+        h11_max_incomplete_event_size=MOST_UNREAD,
         limit_concurrency=None,
         backlog=MOST_CONNECTIONS,
         timeout_keep_alive=30,

@@ -19,7 +19,7 @@ from groundup.serving.answers import (
     chat_logprobs,
     completion_logprobs,
 )
-from groundup.serving.chat import PLAIN_STOP, check_messages, load_chat_template
+from groundup.serving.chat import PLAIN_STOP, chat_template_of, check_messages
 from groundup.serving.driver import Driver, EngineFailedError, Job, OverloadedError, Piece, Stream
 from groundup.serving.protocol import (
     MOST_STOPS,
@@ -69,7 +69,7 @@ class Service:
         self.tokenizer, self.document_start = loaded.require_tokenizer(), loaded.document_start
         self.allow_special_tokens = allow_special_tokens
         self.special = dict(self.tokenizer.special_tokens)
-        self.template = load_chat_template(loaded.folder)
+        self.template = chat_template_of(loaded.conventions)
         self.texts, self.created = TokenTexts(self.tokenizer), int(time.time())
         self.fingerprint = f"groundup-{groundup.__version__}-{driver.engine.writer.path}"
 
