@@ -5,8 +5,12 @@
 A random model of the quickstart's shape (or a folder) is served. 50 different requests, of all
 kinds, are computed alone first, by an engine of this process. Then 64 clients ask for them in a
 random order until the time is over, and every answer is compared. Once a second the resident memory
-of the server is read, and /health is asked. The last line's ratio is that of the server's memory
-after a tenth of the time to that at the end: 1 is flat.
+of the server is read, and /health is asked. Then, for a tenth of the time, ten times as many
+requests a second arrive as were answered before: what is refused must be so at once, and what is
+answered is compared, too. The clients share the cores with the server.
+
+The last line's ratio is that of the server's memory after a tenth of the time to that at the end: 1
+is flat.
 """
 
 import argparse
@@ -17,6 +21,7 @@ import re
 import statistics
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,23 +63,48 @@ def alone(folder: Path, bodies: list[dict[str, Any]]) -> list[str]:
     return texts
 
 
-async def ask(port: int, body: dict[str, Any]) -> str:
-    """Ask for a stream, and return its whole text."""
-    sent = json.dumps(body | {"stream": True}).encode()
+@dataclass
+class Answered:
+    """An answer: its status, its text, and the seconds to its first byte."""
+
+    status: int
+    text: str
+    seconds: float
+
+
+async def ask(port: int, body: dict[str, Any] | None) -> Answered:
+    """Ask for a stream, and read it to its end; without a body ask for /health."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
-    head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    writer.write(f"{head}Connection: close\r\nContent-Length: {len(sent)}\r\n\r\n".encode() + sent)
-    whole = await reader.read(-1)
+    kind = "GET /health" if body is None else "POST /v1/completions"
+    sent = "" if body is None else json.dumps(body | {"stream": True})
+    head = f"{kind} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(sent)}\r\n\r\n"
+    begun = time.perf_counter()
+    writer.write((head + sent).encode())
+    whole = await reader.read(2**16)
+    seconds = time.perf_counter() - begun
+    whole += await reader.read(-1)
     writer.close()
+    status = int(whole.split(b" ", 2)[1])
+    assert body is None or status != 200 or b"data: [DONE]" in whole, whole[-500:]
     events = re.findall(rb"^data: (\{.*\})\r?$", whole, re.MULTILINE)
-    assert b"data: [DONE]" in whole, whole[-500:]
-    return "".join(json.loads(event)["choices"][0]["text"] for event in events)
+    texts = (json.loads(event)["choices"][0]["text"] for event in events)
+    return Answered(status, "".join(texts), seconds)
 
 
 def resident(process: int) -> float:
     """The resident memory of a process, in MiB."""
     pages = int(Path(f"/proc/{process}/statm").read_text("ascii").split()[1])
     return pages * 4096 / 2**20
+
+
+async def watch(port: int, end: float, pause: float, waits: list[float]) -> None:
+    """Ask for /health until the time is over, and note how long each answer took."""
+    while time.monotonic() < end:
+        answered = await ask(port, None)
+        assert answered.status == 200
+        waits.append(answered.seconds)
+        await asyncio.sleep(pause)
 
 
 async def soak(
@@ -89,23 +119,46 @@ async def soak(
         generator = random.Random(number)
         while time.monotonic() < end:
             kind = generator.randrange(KINDS)
-            text = await ask(port, bodies[kind])
-            assert text == expected[kind], (bodies[kind], text, expected[kind])
+            answered = await ask(port, bodies[kind])
+            assert (answered.status, answered.text) == (200, expected[kind]), bodies[kind]
             count += 1
 
-    async def watch() -> None:
+    async def weigh() -> None:
         while time.monotonic() < end:
-            begun = time.perf_counter()
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            assert b" 200 " in await reader.read(-1)
-            writer.close()
-            waits.append(time.perf_counter() - begun)
             memory.append(resident(process))
             await asyncio.sleep(1)
 
-    await asyncio.gather(watch(), *map(client, range(STREAMS)))
+    await asyncio.gather(watch(port, end, 1, waits), weigh(), *map(client, range(STREAMS)))
     return count, memory, waits
+
+
+async def overload(
+    port: int, bodies: list[dict[str, Any]], expected: list[str], rate: float, seconds: float
+) -> tuple[list[float], list[float], int]:
+    """Send so many requests a second; return the seconds of refusals and of /health."""
+    end, waits, answers = time.monotonic() + seconds, list[float](), list[Answered]()
+    generator, asked = random.Random(1), list[asyncio.Task[None]]()
+
+    async def client(kind: int) -> None:
+        answered = await ask(port, bodies[kind])
+        assert answered.status == 429 or answered.text == expected[kind], bodies[kind]
+        answers.append(answered)
+
+    watching = asyncio.create_task(watch(port, end, 0.05, waits))
+    begun, sent = time.monotonic(), 0
+    while (now := time.monotonic()) < end:
+        for _ in range(int((now - begun) * rate) - sent):
+            asked.append(asyncio.create_task(client(generator.randrange(KINDS))))
+            sent += 1
+        await asyncio.sleep(1 / rate)
+    await asyncio.gather(watching, *asked)
+    refused = [answered.seconds for answered in answers if answered.status == 429]
+    return refused, waits, sent
+
+
+def at_p99(seconds: list[float]) -> str:
+    """The time that one of a hundred exceeds."""
+    return f"{sorted(seconds)[int(0.99 * len(seconds))] * 1e3:,.0f} ms at p99"
 
 
 def main() -> None:
@@ -121,12 +174,17 @@ def main() -> None:
             model_folder.save(folder, build_random("modern", config), tokenizer)
         bodies = requests()
         expected = alone(folder, bodies)
+        seconds = 60 * chosen.minutes
         with running_server(folder, STREAMS) as (port, process):
-            work = soak(port, process, bodies, expected, 60 * chosen.minutes)
+            work = soak(port, process, bodies, expected, seconds)
             count, memory, waits = asyncio.run(work)
+            print(f"{count:,} answers, all as alone; /health {at_p99(waits)}", flush=True)
+            rate = 10 * count / seconds
+            much = overload(port, bodies, expected, rate, max(5, seconds / 10))
+            refused, waits, sent = asyncio.run(much)
+            print(f"{rate:,.0f} requests a second: {len(refused):,} of {sent:,} refused", end=" ")
+            print(f"({at_p99(refused)}); /health {at_p99(waits)}", flush=True)
     early, late = memory[len(memory) // 10], statistics.median(memory[-len(memory) // 10 :])
-    slowest = sorted(waits)[int(0.99 * len(waits))]
-    print(f"{count:,} answers, all as alone; /health at p99 {slowest * 1e3:.0f} ms", flush=True)
     claim = "64 streams get what each would get alone, in memory that stays flat"
     conclude(claim, ratio=early / late, ours=late, peer=early, unit="MiB")
 

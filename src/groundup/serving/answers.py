@@ -41,6 +41,12 @@ class ApiError(Exception):
         return {"error": error | {"param": self.param, "code": self.code}}
 
 
+def overloaded() -> ApiError:
+    """The error where too many texts wait."""
+    problem = "the server has as much to write as it takes; try again later"
+    return ApiError(429, problem, code="overloaded")
+
+
 def as_json(value: Any) -> bytes:
     """Write a value as JSON in ASCII: no client has to guess an encoding."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")

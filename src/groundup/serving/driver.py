@@ -158,7 +158,7 @@ class Driver:
             OverloadedError: Too many texts wait already.
         """
         count = sum(job.choices for job in jobs)
-        if self.taken and self.taken + count > self.engine.pool.slots + self.max_waiting:
+        if self.taken and self.taken + count > self.most:
             raise OverloadedError
         self.taken += count
         stream = Stream(jobs)
@@ -171,6 +171,16 @@ class Driver:
         if stream.unfinished:
             stream.unfinished = 0
             self._inbox.put(lambda: self._cancel(stream))
+
+    @property
+    def most(self) -> int:
+        """The number of texts that are written or wait, at most."""
+        return self.engine.pool.slots + self.max_waiting
+
+    @property
+    def is_full(self) -> bool:
+        """Whether not even one text more is taken."""
+        return self.taken >= self.most
 
     @property
     def waiting(self) -> int:

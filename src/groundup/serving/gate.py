@@ -72,12 +72,17 @@ class Gate:
         app: The app.
         limits: Who may ask, and for how much.
         log: Takes a line for each request.
+        check_room: Raises ApiError where no more texts can be asked for.
     """
 
     def __init__(
-        self, app: App, limits: Limits, log: Callable[[Visit, str, str, float], None]
+        self,
+        app: App,
+        limits: Limits,
+        log: Callable[[Visit, str, str, float], None],
+        check_room: Callable[[], None],
     ) -> None:
-        self.app, self.limits, self.log = app, limits, log
+        self.app, self.limits, self.log, self.check_room = app, limits, log, check_room
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer a request, as ASGI calls it."""
@@ -100,6 +105,8 @@ class Gate:
         try:
             self._check(scope)
             body = await self._body(scope, arriving)
+            if scope["path"] in POSTS:  # before anything else is done for it
+                self.check_room()
             await self.app(scope, _replay(body, receive), answer)
         except ApiError as error:
             await send_error(error, answer, arriving)
@@ -215,14 +222,16 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 async def send_error(error: ApiError, send: Send, arriving: Arriving) -> None:
-    """Answer with an error, and close once the client has sent what it is sending.
+    """Answer with an error, and close if the client is still sending, once it has sent that.
 
     Args:
         error: What is wrong.
         send: Sends a message of the answer.
         arriving: The request's body, of which parts may be on their way.
     """
-    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    headers = [(b"content-type", b"application/json")]
+    if not arriving.ended:
+        headers.append((b"connection", b"close"))
     if error.status in (429, 503):
         headers.append((b"retry-after", b"1"))
     if error.status == 401:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from groundup.serving.answers import ApiError
+from groundup.serving.answers import ApiError, overloaded
 from groundup.serving.metrics import Metrics
 from groundup.serving.service import Service
 
@@ -41,3 +41,12 @@ class Place:
         if self.service is None or self.state != "ok":
             raise ApiError(503, f"the server is not ready: {self.state}", code=self.state)
         return self.service
+
+    def check_room(self) -> None:
+        """Refuse a request where not even one text more can wait.
+
+        Raises:
+            ApiError: There are too many already.
+        """
+        if self.service is not None and self.service.driver.is_full:
+            raise overloaded()

@@ -189,7 +189,8 @@ def serve(listening: Listening, begin: Callable[[Place], Awaitable[None]]) -> No
         GroundupError: The model can't be loaded.
     """
     place = Place()
-    gate: Any = Gate(make_app(place), listening.limits, log_line(listening.log_json))
+    log = log_line(listening.log_json)
+    gate: Any = Gate(make_app(place), listening.limits, log, place.check_room)
     if listening.origins:  # before all else: a browser asks first, without a key
         gate = CORSMiddleware(
             gate,

@@ -18,6 +18,7 @@ from groundup.serving.answers import (
     TokenTexts,
     chat_logprobs,
     completion_logprobs,
+    overloaded,
 )
 from groundup.serving.chat import PLAIN_STOP, chat_template_of, check_messages
 from groundup.serving.driver import Driver, EngineFailedError, Job, OverloadedError, Piece, Stream
@@ -122,8 +123,7 @@ class Service:
         try:
             return self.driver.submit(plan.jobs)
         except OverloadedError:
-            problem = "the server has as much to write as it takes; try again later"
-            raise ApiError(429, problem, code="overloaded") from None
+            raise overloaded() from None
 
     def begun_texts(self, plan: Plan) -> list[TextSoFar]:
         """Return the texts of a request before anything is written."""
