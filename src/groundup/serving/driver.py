@@ -88,18 +88,27 @@ class Stream:
         self.unfinished = sum(job.choices for job in self.jobs)
 
     async def pieces(self) -> AsyncIterator[list[Piece]]:
-        """Yield what each step added, until all texts are over.
+        """Yield what was added, until all texts are over: of a step, or of several at once.
+
+        Where steps come faster than they are sent, one sending has all that waits.
 
         Raises:
             EngineFailedError: The engine can't go on with these texts.
             GenerationError: The engine doesn't take such a request.
         """
         while self.unfinished:
-            found = await self._queue.get()
-            if isinstance(found, Exception):
-                raise found
+            found = list[Piece]()
+            some = await self._queue.get()
+            while isinstance(some, list):
+                found += some
+                if self._queue.empty():
+                    break
+                some = self._queue.get_nowait()
             self.unfinished -= sum(bool(piece.finish) for piece in found)
-            yield found
+            if found:
+                yield found
+            if isinstance(some, Exception):
+                raise some
 
     def put(self, found: "list[Piece] | Exception") -> None:
         """Take what a step added; called by the event loop."""
