@@ -237,6 +237,21 @@ def test_text_flows_while_it_is_made_and_a_closed_pipe_is_no_crash(folder: Path)
     assert said.startswith("gpt2, ")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_disk_that_is_full_and_an_output_that_is_closed(folder: Path):
+    words = f"{sys.executable} -m groundup generate run --length 40 --seed 1"
+    for where, status, said in ((">/dev/full", 2, "No space left on device"), (">&-", 0, "")):
+        finished = subprocess.run(
+            ["bash", "-c", f"{words} {where}"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (finished.returncode, said in finished.stderr) == (status, True)
+        assert "Traceback" not in finished.stderr
+
+
 def test_head_takes_what_it_wants(folder: Path):
     line = (
         f"{sys.executable} -m groundup generate run --length 400 --seed 1 2>errors.txt | head -c 5"

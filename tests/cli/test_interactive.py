@@ -132,6 +132,11 @@ def test_each_line_of_a_pipe_is_a_prompt_with_the_next_seed(folder: Path, expect
     assert len(said) == 3
 
 
+def test_a_file_from_windows_is_read_as_any_other(folder: Path):
+    texts, _ = by_pipe(folder, "fox\r", "/retry\r", "fox\r")
+    assert texts == by_pipe(folder, "fox", "/retry", "fox")[0]
+
+
 def test_a_prompt_that_begins_with_a_slash_is_typed_with_two(folder: Path, expected: Expected):
     texts, _ = by_pipe(folder, "//fox", "///")
     assert texts == f"{expected('/fox')}\n{expected('//', seed=5)}\n"

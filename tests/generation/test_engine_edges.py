@@ -168,3 +168,44 @@ def test_a_head_has_the_same_alignment_in_every_slot():
         places = [head.data_ptr() for slot in slots.memory[1, 1] for head in slot]
         assert len(places) == 6
         assert all(place % 64 == 0 for place in places)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "modern", "bigram", "readable"])
+def test_weights_that_change_under_an_engine_are_noticed(architecture: str):
+    """Some of them are copied, and texts that were read are kept."""
+    model = made(architecture)
+    engine = Engine(model)
+    list(engine.submit([1, 2], GREEDY))
+    with torch.no_grad():
+        next(reversed(list(model.parameters()))).add_(1)
+    with pytest.raises(GenerationError, match=r"weights have changed .* make another engine"):
+        engine.submit([1, 2], GREEDY)
+    list(Engine(model).submit([1, 2], GREEDY))
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "modern", "bigram", "readable"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_model_that_gives_no_numbers_writes_nothing(architecture: str, temperature: float):
+    model = made(architecture)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight[..., 0] = torch.nan
+    engine = Engine(model)
+    with pytest.raises(GenerationError, match="no finite numbers"):
+        list(engine.submit([1, 2], replace(GREEDY, temperature=temperature)))
+    assert engine.pool.free == engine.pool.slots
+
+
+def test_what_is_no_token_is_refused():
+    engine = Engine(made("gpt2"))
+    prompts: list[Any] = [[1.7, 2.9], ["1"], [None], torch.tensor([1.0])]
+    for prompt in prompts:
+        with pytest.raises(GenerationError, match="no whole number"):
+            engine.submit(prompt, GREEDY)
+    asked: Any = {"logprobs": 1.5}
+    with pytest.raises(GenerationError, match=r"logprobs = 1\.5 must be a whole number"):
+        engine.submit([1], GREEDY, **asked)
+    with pytest.raises(GenerationError, match="piece = -5"):
+        Engine(made("gpt2"), piece=-5)
+    given: Any = torch.tensor([1, 2])
+    assert written(engine.submit(given, GREEDY)) == written(engine.submit([1, 2], GREEDY))

@@ -181,7 +181,7 @@ def test_it_is_built_once_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert [each.stat().st_mtime_ns for each in (tmp_path / "kernels").iterdir()] == [before]
 
 
-@pytest.mark.parametrize("compiler", ["", "/nowhere/c++", "false", "true"])
+@pytest.mark.parametrize("compiler", ["", "/nowhere/c++", "false", "true", "'"])
 def test_without_a_compiler_torch_writes_the_text_and_it_is_said(
     compiler: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -257,6 +257,25 @@ def test_large_models_write_with_bfloat16_and_small_ones_as_they_are() -> None:
     assert by_torch.model is large
     with pytest.raises(MachineError, match="no kernels for a model of float64 on cpu"):
         Engine(small.double(), precision=Precision(compile="on"))
+    bigram = model_of("bigram", CONFIG)
+    for changed in ({"quantize": "int8"}, {"dtype": "bfloat16"}):
+        with pytest.raises(GenerationError, match="a bigram's table is read as it is, in float32"):
+            Engine(bigram, precision=Precision(**changed))
+    assert Engine(bigram, precision=Precision(dtype="float32")).writer.dtype == torch.float32
+    with pytest.raises(MachineError, match="float32 on cpu, whose table needs none"):
+        Engine(bigram, precision=Precision(compile="on"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_torchs_default_dtype_changes_nothing(dtype: torch.dtype) -> None:
+    model = model_of("gpt2", CONFIG)
+    chosen = SamplingSettings(length=20, seed=3)
+    expected = list(Engine(model).submit([1, 2], chosen, logprobs=2))
+    torch.set_default_dtype(dtype)
+    try:
+        assert list(Engine(model).submit([1, 2], chosen, logprobs=2)) == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_the_command_takes_each_of_them(tmp_path: Path) -> None:

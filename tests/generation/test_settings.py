@@ -70,6 +70,14 @@ def test_every_number_has_ends():
         ({"logit_bias": ((5, 1.0), (5, 2.0))}, "must name each token once"),
         ({"stop": ("a", "")}, "stop = ('a', '') must be at most 4 texts, none of them empty"),
         ({"stop": tuple("abcde")}, "must be at most 4 texts"),
+        ({"stop": "abc"}, "stop = 'abc' must be several texts"),
+        ({"stop": (3,)}, "stop = (3,) must be several texts"),
+        ({"seed": 1.0}, "seed = 1.0 must be a whole number"),
+        ({"length": 10.5}, "length = 10.5 must be a whole number"),
+        ({"top_k": "3"}, "top-k = '3' must be a whole number"),
+        ({"top_p": None}, "top-p = None must be a number"),
+        ({"logit_bias": {5: 1.0}}, "logit-bias must be pairs: give tuple(mapping.items())"),
+        ({"logit_bias": ((5.5, 100),)}, "logit-bias = 5.5: 100 must be a token"),
     ],
 )
 def test_settings_out_of_range_are_named(change: dict[str, Any], said: str):

@@ -287,7 +287,7 @@ def ask() -> str:
     if sys.stdin is None:  # closed by whoever started the command
         raise EOFError
     if not sys.stdin.isatty():
-        return input()
+        return input().removesuffix("\r")  # of a file from Windows
     if not sys.stdout.isatty():  # that is for the texts alone
         sys.stderr.write("> ")
         sys.stderr.flush()

@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import sys
+from pathlib import Path
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -49,6 +50,9 @@ app = command_line()
 
 def main() -> None:
     """Run a command; an error of the user is one line on stderr, and sets the exit status."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started the command
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):  # what a terminal or pipe can't show is escaped
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -90,6 +94,10 @@ def run(words: list[str]) -> int:
         sys.stderr.write(f"groundup: out of memory: {advice}{others_hold()}\n")
         return 2
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) and error.filename is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.stderr.write(f"groundup: can't write: {error.strerror}\n")
+            return 2
         if error.errno != errno.ENAMETOOLONG:
             raise
         name = str(error.filename)

@@ -5,9 +5,11 @@ reads one piece of a prompt, if one is waiting, and then writes one token of eve
 through the model. Requests join and leave between steps.
 """
 
+import math
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
+from operator import index
 
 import torch
 from torch import Tensor
@@ -38,7 +40,8 @@ class Engine:
     On a CPU a text's tokens and log-probabilities don't depend on other texts, bit for bit.
 
     Args:
-        model: Any model. Its mode stays as it is, and texts are written in eval mode.
+        model: Any model. Its mode stays as it is, and texts are written in eval mode. Its weights
+            must stay as they are, too: after training goes on, another engine is needed.
         tokenizer: The model's tokenizer; without one, prompts and texts are tokens.
         slots: The number of texts that are written at once; others wait.
         room: The number of tokens of a text that the model can see at once, at most its block_size,
@@ -66,8 +69,10 @@ class Engine:
     ) -> None:
         self.block_size = model.block_size
         room = min(room or self.block_size, self.block_size)
-        if slots < 1 or room < 1:
-            raise GenerationError(f"slots = {slots} and room = {room} must be at least 1")
+        if slots < 1 or room < 1 or piece < 0:
+            least = "must be at least 1, 1 and 0"
+            raise GenerationError(f"slots = {slots}, room = {room} and piece = {piece} {least}")
+        self._model, self._versions = model, versions_of(model)
         self.writer = Writer(model, precision or Precision())
         self.writer.take_slots(slots, room)
         self.piece = piece or max(8, min(PIECE, self.block_size // 4))
@@ -107,13 +112,16 @@ class Engine:
             first_choice: The number of the first text, by which its uniform numbers are drawn.
 
         Raises:
-            GenerationError: The prompt is empty, a token isn't the model's, or the texts need more
-                than the engine has.
+            GenerationError: The prompt is empty, a token isn't the model's, the texts need more
+                than the engine has, or the model's weights have changed.
             TokenizerError: The vocabulary lacks a character of the prompt.
         """
         settings = settings or SamplingSettings()
         tokens = self._tokens(prompt)
         self._check(len(tokens), settings, choices, logprobs)
+        if versions_of(self._model) != self._versions:
+            changed = "the model's weights have changed since the engine was made"
+            raise GenerationError(f"{changed}; make another engine")
         request = Request(
             self.step,
             self.tokenizer,
@@ -168,11 +176,16 @@ class Engine:
 
     def _tokens(self, prompt: str | Sequence[int]) -> list[int]:
         """Return the tokens of a prompt. Raises GenerationError or TokenizerError."""
-        if isinstance(prompt, str):
-            if self.tokenizer is None:
-                raise GenerationError("without a tokenizer, a prompt must be tokens")
-            prompt = self.tokenizer.encode(prompt).tolist()
-        tokens = [int(token) for token in prompt]
+        if not isinstance(prompt, str):
+            given = prompt
+        elif self.tokenizer is not None:
+            given = self.tokenizer.encode(prompt).tolist()
+        else:
+            raise GenerationError("without a tokenizer, a prompt must be tokens")
+        try:
+            tokens = [index(token) for token in given]
+        except TypeError as error:
+            raise GenerationError(f"a token of the prompt is no whole number: {error}") from error
         if not tokens:
             raise GenerationError("the prompt is empty; a text follows at least one token")
         self.check_tokens("of the prompt", tokens)
@@ -198,6 +211,9 @@ class Engine:
     ) -> None:
         """Refuse what would never get a slot, or no slot of that size. Raises GenerationError."""
         self.check_tokens("of logit_bias", (token for token, _ in settings.logit_bias))
+        for name, value in (("choices", choices), ("logprobs", logprobs or 0)):
+            if not isinstance(value, int):
+                raise GenerationError(f"{name} = {value!r} must be a whole number")
         if not 1 <= choices <= self.pool.slots:
             limit = f"from 1 to {self.pool.slots}, the slots of the engine"
             raise GenerationError(f"choices = {choices} must be {limit}")
@@ -285,6 +301,8 @@ class Engine:
         known = self.vocab_size
         drawn = [c.sampler.draw(r[:, :known], c.tokens) for c, r in zip(choices, rows, strict=True)]
         tokens = torch.cat(drawn).tolist()  # the one wait for the device
+        if not math.isfinite(logits.max()):  # which is NaN where any is
+            raise GenerationError("the model's outputs are no finite numbers: its weights are bad")
         for choice, token, row in zip(choices, tokens, rows, strict=True):
             wanted = choice.request.logprobs
             score = None if wanted is None else scored(row, [token], wanted, known)[0]
@@ -317,6 +335,11 @@ class Engine:
                 assert other is not None
                 other.follows = heir
         self.pool.release(choice.slot)
+
+
+def versions_of(model: Model) -> list[int]:
+    """How often each weight of a model was changed in place, as autograd counts it."""
+    return [0 if each.is_inference() else each._version for each in model.parameters()]
 
 
 def scored(logits: Tensor, tokens: Sequence[int], top: int, known: int) -> list[Scored]:

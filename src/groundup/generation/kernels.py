@@ -129,7 +129,8 @@ class Kernels:
             slots: [texts] int64, the slot of each text.
             lengths: [texts] int64, the number of tokens of each text, the newest included.
         """
-        logits = torch.empty(len(newest), model.head.outputs)
+        rows = len(newest), model.head.outputs
+        logits = torch.empty(rows, dtype=torch.float32, device="cpu")  # whatever torch's default is
         pointers = newest.data_ptr(), slots.data_ptr(), lengths.data_ptr()
         self._step(
             *(ctypes.byref(model), ctypes.byref(memory), *pointers, len(newest)),
@@ -207,12 +208,12 @@ def _build(library: Path) -> Path:
         for compiler in (named,) if named else COMPILERS:
             for variant in VARIANTS:
                 flags = *FLAGS, *variant, str(SOURCE), "-o", str(made)
-                command = [*shlex.split(compiler), *flags]  # CXX may have flags of its own
                 try:
+                    command = [*shlex.split(compiler), *flags]  # CXX may have flags of its own
                     found = subprocess.run(command, capture_output=True, text=True, check=False)
-                except OSError:
+                except (OSError, ValueError):  # no such program, or a quote that nothing closes
                     break
-                if found.returncode == 0:
+                if found.returncode == 0 and made.is_file():
                     return made.replace(_named(library, made))
                 problem = f"{compiler} says: {(found.stderr.splitlines() or ['nothing'])[0]}"
     raise MachineError(f"groundup's C++ can't be built: {problem}")

@@ -1,11 +1,15 @@
 """How texts are drawn: every setting with its range, whoever asks for a text."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
 
 from groundup.errors import GenerationError
 
 WRONG_TOP_K = "must be a number of tokens, from 1, below 2^31; leave it out to keep all"
 
+WHOLE = "length", "top_k", "seed"
 # (setting, smallest value, largest value, what is said of others)
 RANGES = (
     ("length", 1, 2**31, "must be at least 1 token, at most 2^31"),
@@ -62,14 +66,24 @@ class SamplingSettings:
 
     def __post_init__(self) -> None:
         for name, smallest, largest, wanted in RANGES:
-            value = getattr(self, name)
+            value: Any = getattr(self, name)
+            kinds = (Integral, "whole number") if name in WHOLE else (Real, "number")
+            if not issubclass(type(value), kinds[0]):
+                raise GenerationError(f"{name.replace('_', '-')} = {value!r} must be a {kinds[1]}")
             if not smallest <= value <= largest:  # as NaN isn't either
                 raise GenerationError(f"{name.replace('_', '-')} = {value} {wanted}")
+        if isinstance(self.logit_bias, Mapping):
+            raise GenerationError("logit-bias must be pairs: give tuple(mapping.items())")
         for token, added in self.logit_bias:
+            if not (isinstance(token, Integral) and isinstance(added, Real)):
+                wanted = "a token, which is a whole number, and a number"
+                raise GenerationError(f"logit-bias = {token!r}: {added!r} must be {wanted}")
             if not (0 <= token < 2**31 and -100 <= added <= 100):
                 wanted = "of a token from 0, below 2^31, and from -100 to 100"
                 raise GenerationError(f"logit-bias = {token}: {added} must be {wanted}")
         if len(dict(self.logit_bias)) < len(self.logit_bias):
             raise GenerationError(f"logit-bias = {self.logit_bias} must name each token once")
+        if isinstance(self.stop, str) or not all(isinstance(each, str) for each in self.stop):
+            raise GenerationError(f"stop = {self.stop!r} must be several texts: ('one', 'other')")
         if len(self.stop) > 4 or not all(self.stop):
             raise GenerationError(f"stop = {self.stop} must be at most 4 texts, none of them empty")

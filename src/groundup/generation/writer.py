@@ -219,6 +219,7 @@ def kernels_for(model: Model, precision: Precision, device: torch.device) -> Ker
         can = kind_of(device).compiles and isinstance(model, GPT2 | Modern)
         if precision.compile == "on" and not can:
             kind = f"{dtype} on {device}".removeprefix("torch.")
+            kind += ", whose table needs none" if isinstance(model, Bigram) else ""
             kind += ", with adapters" if adapter_of(model) else ""
             raise MachineError(f"compile = on, but there are no kernels for a model of {kind}")
         return None
@@ -238,9 +239,16 @@ def weight_dtype(model: Model, precision: Precision, kernels: Kernels | None) ->
         model: The model, which may be on the meta device.
         precision: How it writes.
         kernels: What multiplies, or None for torch.
+
+    Raises:
+        GenerationError: The model has nothing but a table, which is read as it is.
     """
     own = next(model.parameters()).dtype
     if isinstance(model, Bigram):
+        if precision.quantize or DTYPES.get(precision.dtype, own) != own:
+            kind = str(own).removeprefix("torch.")
+            problem = f"a bigram's table is read as it is, in {kind}"
+            raise GenerationError(f"{problem}: leave out dtype and quantize")
         return own
     if precision.quantize:
         return torch.int8

@@ -72,7 +72,7 @@ class Gate:
         app: The app.
         limits: Who may ask, and for how much.
         log: Takes a line for each request.
-        check_room: Raises ApiError where no more texts can be asked for.
+        check_room: Refuses, by an ApiError, where no more texts can be asked for.
     """
 
     def __init__(
