@@ -10,7 +10,7 @@ import torch
 from commands import flags, trained, write_text
 from groundup.cli.main import run
 from groundup.errors import OutOfMemoryError
-from groundup.machine import choice
+from groundup.machine import choice, device
 from groundup.recipes.files import load_recipe
 from groundup.training.failures import explain_out_of_memory
 
@@ -19,6 +19,25 @@ OLD = (
     "The NVIDIA driver on your system is too old (found version 11040). Please update your GPU "
     "driver by downloading and installing a new version from the URL: http://www.nvidia.com/"
 )
+
+
+@pytest.mark.parametrize(
+    ("maker", "units", "precision"),
+    [
+        ("AuthenticAMD", "avx2", "float32"),
+        ("AuthenticAMD", "avx2 avx512f avx512_bf16", "bfloat16"),
+        ("GenuineIntel", "avx2 avx512f avx512_bf16", "bfloat16"),
+        ("GenuineIntel", "avx512_bf16 avx512_fp16 amx_bf16", "bfloat16"),
+        ("GenuineIntel", "avx512_bf16 avx512_fp16", "float32"),
+    ],
+)
+def test_bfloat16_is_taken_where_it_is_faster(
+    maker: str, units: str, precision: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    information = tmp_path / "cpuinfo"
+    information.write_text(f"vendor_id\t: {maker}\nflags\t\t: fpu {units} sse\n")
+    monkeypatch.setattr(device, "CPU_INFO", information)
+    assert device.choose_precision("auto", torch.device("cpu")) == precision
 
 
 @pytest.fixture

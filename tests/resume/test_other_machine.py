@@ -148,10 +148,10 @@ def test_bfloat16_without_units_for_it_is_said(
     monkeypatch.chdir(here)
     monkeypatch.setattr(machine, "_cpu_has_bfloat16", lambda: False)
     assert command_line.run(["train", "--resume", "run", "--steps", "6"]) == 0
-    assert "has no units for bfloat16" in capsys.readouterr().out
+    assert "has no fast units for bfloat16" in capsys.readouterr().out
     monkeypatch.setattr(machine, "_cpu_has_bfloat16", lambda: True)
     assert command_line.run(["train", "--resume", "run", "--steps", "8"]) == 0
-    assert "no units" not in capsys.readouterr().out
+    assert "no fast units" not in capsys.readouterr().out
 
 
 def recipe_of(batch: int, micro: int = 0, dropout: float = 0.0, init: str = "") -> Recipe:
