@@ -91,7 +91,7 @@ class _Lines(logging.Handler):
         self.write = write
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.write(record.getMessage())
+        self.write(self.format(record))
 
 
 @contextmanager

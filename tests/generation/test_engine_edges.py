@@ -209,3 +209,14 @@ def test_what_is_no_token_is_refused():
         Engine(made("gpt2"), piece=-5)
     given: Any = torch.tensor([1, 2])
     assert written(engine.submit(given, GREEDY)) == written(engine.submit([1, 2], GREEDY))
+
+
+def test_who_leaves_the_queue_waits_no_more():
+    engine = Engine(made("gpt2"), slots=1)
+    first, second = engine.submit([1], GREEDY), engine.submit([2], GREEDY)
+    engine.step()
+    assert engine.waiting == 1
+    engine.cancel(second)
+    assert engine.waiting == 0
+    engine.cancel(first)
+    assert (engine.running, engine.waiting, engine.pool.free) == (0, 0, 1)

@@ -1,5 +1,6 @@
 """Bad requests, bad clients, a failing engine and signals: the next request is answered."""
 
+import json
 import signal
 import socket
 import threading
@@ -323,6 +324,41 @@ def test_a_key_guards_all_but_health_and_the_page(model: Path) -> None:
             time.sleep(0.01)
         assert "secret" not in server.log
         assert KEY not in server.log
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as link:
+            link.sendall(b"\x16\x03\x01\r\n\r\n")
+            assert b" 400 " in link.recv(4096)
+        lines = [json.loads(line) for line in server.log.splitlines()]
+    assert {"ready: small, 16 texts at once"} <= {line.get("message") for line in lines}
+    assert all(line["time"] > 1.7e9 for line in lines)
+
+
+def test_who_asks_before_a_body_is_sent_is_refused_at_once(server: Served) -> None:
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    begun = time.monotonic()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as link:
+        link.sendall(head + b"Expect: 100-continue\r\nContent-Length: 2000000\r\n\r\n")
+        answer = b""
+        while part := link.recv(4096):
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert time.monotonic() - begun < 3
+
+
+def test_head_is_get_without_a_body(server: Served) -> None:
+    for path, status in (("/health", 200), ("/", 200), ("/v1/models", 200), ("/nowhere", 404)):
+        answer = server.ask(path, method="HEAD")
+        assert (answer.status, answer.body) == (status, b"")
+        assert answer.headers["content-length"] == str(len(server.ask(path).body))
+    assert server.ask("/v1/completions", method="HEAD").status == 405
+
+
+def test_no_body_is_said(server: Served) -> None:
+    json_kind = {"Content-Type": "application/json"}
+    answer = server.ask("/v1/completions", "", headers=json_kind)
+    assert (answer.status, answer.json["error"]["message"]) == (
+        400,
+        "the request has no body: send JSON",
+    )
 
 
 def failing() -> None:

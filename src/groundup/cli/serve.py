@@ -29,7 +29,7 @@ class Door:
         allow_host: Answer to this name as well, where there is no key; may be given several times.
         allow_origin: Let scripts of this web page ask, as https://example.org; may be given several
             times.
-        log_format: text or json: the lines about requests.
+        log_format: text or json: the lines of the log.
     """
 
     host: str = "127.0.0.1"
@@ -92,6 +92,7 @@ def serve(
     """
     try:
         from groundup.serving.begin import Wanted, begin
+        from groundup.serving.server import log_of
         from groundup.serving.server import serve as answer
     except ImportError as error:
         missing = f"the server needs {error.name}"
@@ -111,4 +112,5 @@ def serve(
         batch_invariant,
         allow_special_tokens,
     )
-    answer(door.listening(), lambda place: begin(place, wanted))
+    with log_of(door.log_format == "json"):
+        answer(door.listening(), lambda place: begin(place, wanted))

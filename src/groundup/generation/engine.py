@@ -143,6 +143,7 @@ class Engine:
             for choice in what.choices if isinstance(what, Request) else (what,):
                 if not choice.finish:
                     self._end(choice, "cancelled")
+            self._waiting = deque(request for request in self._waiting if request.open)
 
     @property
     def running(self) -> int:

@@ -171,6 +171,8 @@ async def _invalid(_request: Request, error: Exception) -> Response:
         return _json(ApiError(400, f"the body is no JSON: {first['ctx']['error']}").body, 400)
     where = [str(each) for each in first["loc"] if each != "body"]
     message = str(first["msg"])
+    if first["type"] == "missing" and not where:
+        return _json(ApiError(400, "the request has no body: send JSON").body, 400)
     if not where:  # of several fields, of which the message names one
         name, _, message = message.partition(": ")
         where = [name] if message else []

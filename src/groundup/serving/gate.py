@@ -101,7 +101,9 @@ class Gate:
                 ]
             await send(message)
 
-        arriving = Arriving(receive)
+        arriving = Arriving(receive, _header(scope["headers"], b"expect").lower())
+        if scope["method"] == "HEAD":  # the protocol leaves the body out
+            scope = {**scope, "method": "GET"}
         try:
             self._check(scope)
             body = await self._body(scope, arriving)
@@ -164,17 +166,21 @@ class Arriving:
 
     Args:
         receive: Waits for the next part, as ASGI has it.
+        expect: The header by which a client may wait until its body is asked for.
 
     Attributes:
         ended: Whether nothing comes any more.
         left: Whether that is because the client has gone.
+        is_held_back: Whether the client doesn't send it before it is asked to.
     """
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, expect: bytes = b"") -> None:
         self.receive, self.ended, self.left = receive, False, False
+        self.is_held_back = expect == b"100-continue"
 
     async def next(self) -> bytes:
         """Return the next part."""
+        self.is_held_back = False
         message = await self.receive()
         self.left = message["type"] == "http.disconnect"
         self.ended = self.left or not message.get("more_body")
@@ -183,6 +189,8 @@ class Arriving:
     async def discard(self) -> None:
         """Read what else comes, within limits: who closes before, takes back what it has said."""
         size = 0
+        if self.is_held_back:
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(SECONDS_AFTER):
                 while not self.ended and size < MOST_BYTES_AFTER:

@@ -5,7 +5,8 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -14,6 +15,7 @@ import uvicorn
 from starlette.middleware.cors import CORSMiddleware
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from groundup.console import messages_to, report
 from groundup.errors import ServerError
 from groundup.serving.answers import ApiError, as_json
 from groundup.serving.app import make_app
@@ -241,6 +243,29 @@ def listen(listening: Listening) -> socket.socket:
     return door
 
 
+def report_as_json(known: dict[str, Any]) -> None:
+    """Write a line of the log as JSON, with the time of now."""
+    report(json.dumps({"time": round(time.time(), 3), **known}))
+
+
+@contextmanager
+def log_of(as_json: bool) -> Iterator[None]:
+    """Write all messages in one form, as long as a `with` block runs; also those of uvicorn.
+
+    What uvicorn warns of is what strangers send.
+    """
+    uvicorns = logging.getLogger("uvicorn.error")
+    before = uvicorns.level, uvicorns.parent
+    uvicorns.setLevel(logging.ERROR)
+    uvicorns.parent = logging.getLogger("groundup")
+    try:
+        with messages_to((lambda text: report_as_json({"message": text})) if as_json else report):
+            yield
+    finally:
+        uvicorns.setLevel(before[0])
+        uvicorns.parent = before[1]
+
+
 def log_line(as_json: bool) -> Callable[[Visit, str, str, float], None]:
     """Return what writes a line for each request: never its text, nor its key."""
 
@@ -248,7 +273,7 @@ def log_line(as_json: bool) -> Callable[[Visit, str, str, float], None]:
         known = {"method": method, "path": path[:200], "status": visit.status, "id": visit.id}
         known |= {"seconds": round(seconds, 3), **visit.numbers}
         if as_json:
-            logger.info(json.dumps({"time": round(time.time(), 3), **known}))
+            report_as_json(known)
             return
         numbers = "".join(f", {name} {value}" for name, value in visit.numbers.items())
         where = f"{method} {known['path']!r} {visit.status}"
