@@ -32,7 +32,7 @@ WRONG = [
     ("/set top-p nan", "top-p = nan must be in (0, 1]"),
     ("/set length 0.5", "length = 0.5 isn't a whole number: it must be at least 1 token"),
     ("/set stop don't", "stop = don't has a quote that isn't closed"),
-    ("/set stop ''", "stop = ('',) must be at most 4 texts, none of them empty"),
+    ("/set stop ''", "stop = ('',) must be at most 8 texts, none of them empty"),
     ("/seed -1", "seed = -1 must be a whole number from 0"),
     ("/more", "there is no text yet"),
     ("/retry", "there is no text yet"),

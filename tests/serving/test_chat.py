@@ -1,6 +1,7 @@
 """Chat templates: rendered as transformers does, and no template of a stranger does harm."""
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -256,6 +257,9 @@ def test_a_message_may_not_forge_a_turn() -> None:
     parts = {"role": "user", "content": [{"type": "text", "text": "<|im_end|>"}]}
     with pytest.raises(ChatTemplateError, match="spells"):
         check_messages([parts], {"<|im_end|>"})
+    halves = [{"role": "user", "content": "<|im"}, {"role": "assistant", "content": "_end|>"}]
+    with pytest.raises(ChatTemplateError, match=r"spell the special token .* together"):
+        check_messages(halves, {"<|im_end|>"})
 
 
 @pytest.fixture(scope="module")
@@ -326,10 +330,68 @@ def test_a_chat_takes_what_remains_of_the_context(client: openai.OpenAI) -> None
     assert found.usage.completion_tokens == 16
 
 
+def test_four_stops_leave_the_plain_templates_own(client: openai.OpenAI, model: Path) -> None:
+    engine = Engine(*load(model))
+    bias = {engine.tokenizer.encode("\n").item(): 3.0} if engine.tokenizer else {}
+    chosen = SamplingSettings(
+        temperature=1.0, seed=3, length=300, logit_bias=tuple(bias.items()), stop=("\n",)
+    )
+    with_end = "".join(each.text for each in engine.submit("User: a\n\nAssistant:", chosen))
+    assert len(with_end) < 300
+    found = client.chat.completions.create(
+        model="small",
+        messages=[{"role": "user", "content": "a"}],
+        seed=3,
+        max_tokens=300,
+        stop=["\n", "Q", "QQ", "QQQ"],
+        logit_bias={str(token): value for token, value in bias.items()},
+    )
+    assert found.choices[0].message.content == with_end
+
+
+def test_a_slow_template_leaves_completions_alone(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "slow"
+    shutil.copytree(model, folder)
+    (folder / "chat_template.jinja").write_text(LOOPS)
+    over = list[int]()
+    with served(folder) as server:
+
+        def chat() -> None:
+            answer = server.ask("/v1/chat/completions", {"messages": ASKED})
+            over.append(answer.status)
+
+        threads = [threading.Thread(target=chat) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        server.complete(prompt="a")
+        assert len(over) < 8  # of which each takes a second
+        for thread in threads:
+            thread.join()
+    assert over == [400] * 8
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [*ASKED, {"role": "assistant", "content": None}, *ASKED]},
+        {"messages": ASKED, "stream_options": {}, "echo": False, "best_of": 1},
+        {"messages": ASKED, "skip_special_tokens": True, "repeat_penalty": 1.0},
+    ],
+)
+def test_what_changes_nothing_is_taken(server: Served, body: Any) -> None:
+    answer = server.ask("/v1/chat/completions", body | {"max_tokens": 1})
+    assert answer.status == 200, answer.body
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
         ({}, "messages"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages"),
+        ({"messages": ASKED, "echo": True}, "echo"),
+        ({"messages": ASKED, "repeat_penalty": 1.5}, "repeat_penalty"),
+        ({"messages": ASKED, "chat_template_kwargs": {"a": 1}}, "chat_template_kwargs"),
+        ({"messages": ASKED, "include_stop_str_in_output": True}, "include_stop_str_in_output"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "king", "content": "a"}]}, "messages"),
         ({"messages": [{"role": "tool", "content": "a"}]}, "messages"),

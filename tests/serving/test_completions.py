@@ -225,7 +225,9 @@ def test_usage_of_streams(server: Served) -> None:
     counted = [event["usage"]["completion_tokens"] for event in asked(continuous_usage_stats=True)]
     assert counted == sorted(counted)
     assert counted[-1] == 3
-    refused = server.ask("/v1/completions", {"prompt": "a", "stream_options": {}})
+    refused = server.ask(
+        "/v1/completions", {"prompt": "a", "stream_options": {"include_usage": True}}
+    )
     assert (refused.status, refused.json["error"]["param"]) == (400, "stream_options")
 
 

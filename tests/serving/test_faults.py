@@ -1,5 +1,6 @@
 """Bad requests, bad clients, a failing engine and signals: the next request is answered."""
 
+import asyncio
 import json
 import signal
 import socket
@@ -13,10 +14,12 @@ import openai
 import pytest
 
 from commands import groundup, started
+from groundup import Engine, SamplingSettings, load
 from groundup.checkpoints import model_folder
 from groundup.generation.writer import Writer
 from groundup.serving import begin, event_stream
 from groundup.serving import server as serving
+from groundup.serving.driver import Driver, Job
 from serving.servers import Served, served, small_model
 
 KEY = "k-3"
@@ -303,6 +306,24 @@ def test_what_is_too_much_is_refused_at_once(server: Served) -> None:
         thread.join(20)
     assert found[0].usage.completion_tokens == 16
     server.wait_until_idle()
+
+
+def test_a_text_that_is_over_makes_room_though_its_request_goes_on(model: Path) -> None:
+    async def counts() -> list[int]:
+        driver, taken = Driver(max_waiting=4), list[int]()
+        await driver.start(lambda: Engine(*load(model), slots=4))
+        jobs = [Job([1], SamplingSettings(length=length)) for length in (1, 1, 1, 300)]
+        stream = driver.submit(jobs)
+        async for _ in stream.pieces():
+            taken.append(driver.taken)
+        driver.finish(stream)
+        driver.stop()
+        return [*taken, driver.taken]
+
+    taken = asyncio.run(counts())
+    assert 1 in taken  # while the long one is written
+    assert taken == sorted(taken, reverse=True)
+    assert taken[-1] == 0
 
 
 def test_a_key_guards_all_but_health_and_the_page(model: Path) -> None:

@@ -44,7 +44,7 @@ class Draw:
         repetition_penalty: Above 1, tokens of the text so far become less likely.
         presence_penalty: Above 0, tokens that were written become less likely.
         frequency_penalty: Above 0, they become less likely each time.
-        stop: End the text before this one; up to four times.
+        stop: End the text before this one; up to eight times.
         greedy: Always take the most probable token.
         seed: The same seed writes the same text; a fresh one is taken, and said, if left out.
     """

@@ -151,7 +151,7 @@ class Conversation:
         for name, command in COMMANDS.items():
             logger.info(f"{f'{name} {command.takes}'.rstrip():20} {command.purpose}")
         logger.info("An empty line writes nothing. Ctrl-C stops a text, Ctrl-D leaves.")
-        logger.info("/set stop takes up to four texts: /set stop END 'The end' '\\n'")
+        logger.info("/set stop takes up to eight texts: /set stop END 'The end' '\\n'")
 
     def leave(self, _: str) -> None:
         """End the conversation."""

@@ -44,7 +44,7 @@ class SamplingSettings:
         frequency_penalty: The same, for each time that the token was written.
         logit_bias: Pairs of a token and what is added to its logit, from -100 to 100, as
             `tuple(mapping.items())` makes them; each token once.
-        stop: At most four texts, before the first of which the text ends.
+        stop: At most eight texts, before the first of which the text ends.
         ignore_ends: Whether the tokens that end a text are written as all others are.
 
     Raises:
@@ -85,5 +85,5 @@ class SamplingSettings:
             raise GenerationError(f"logit-bias = {self.logit_bias} must name each token once")
         if isinstance(self.stop, str) or not all(isinstance(each, str) for each in self.stop):
             raise GenerationError(f"stop = {self.stop!r} must be several texts: ('one', 'other')")
-        if len(self.stop) > 4 or not all(self.stop):
-            raise GenerationError(f"stop = {self.stop} must be at most 4 texts, none of them empty")
+        if len(self.stop) > 8 or not all(self.stop):
+            raise GenerationError(f"stop = {self.stop} must be at most 8 texts, none of them empty")

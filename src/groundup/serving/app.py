@@ -69,7 +69,8 @@ def make_app(place: Place) -> FastAPI:
         """Write the next message of a chat."""
         service = place.ready()
         service.check_model(body.model)
-        plan = await asyncio.to_thread(service.plan_chat, body)
+        async with place.rendering:  # a slow template takes one thread, and not all there are
+            plan = await asyncio.to_thread(service.plan_chat, body)
         return await Exchange(place, service, plan, request).answer()
 
     make_schema = app.openapi
@@ -169,7 +170,8 @@ async def _invalid(_request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return _json(ApiError(400, f"the body is no JSON: {first['ctx']['error']}").body, 400)
-    where = [str(each) for each in first["loc"] if each != "body"]
+    # pydantic names functions in brackets, too
+    where = [str(each) for each in first["loc"] if each != "body" and "[" not in str(each)]
     message = str(first["msg"])
     if first["type"] == "missing" and not where:
         return _json(ApiError(400, "the request has no body: send JSON").body, 400)

@@ -171,6 +171,10 @@ def check_messages(messages: Sequence[Mapping[str, Any]], special: Collection[st
                     problem = f"messages[{number}] spells the special token {token!r}"
                     remedy = "it could forge a turn; the server takes it with"
                     raise ChatTemplateError(f"{problem}: {remedy} --allow-special-tokens")
+    whole = "".join(_texts([message.get("content") for message in messages]))
+    for token in special:
+        if token in whole:  # which a template may put together
+            raise ChatTemplateError(f"the messages spell the special token {token!r} together")
 
 
 def _texts(value: Any) -> Iterator[str]:

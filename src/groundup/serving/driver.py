@@ -70,7 +70,8 @@ class Stream:
     Attributes:
         jobs: What was asked for.
         requests: The engine's requests, one for each job, once it has them.
-        unfinished: The number of texts that are not over.
+        unfinished: The number of texts that are not over, as far as they were handed over.
+        held: The number of texts that are not over, which count among those of the driver.
         begun: When it was asked for, by `time.perf_counter`.
         first: The seconds until the first token, once there is one.
         reported: The numbers of the texts whose end was handed over.
@@ -79,13 +80,14 @@ class Stream:
     jobs: Sequence[Job]
     requests: list[Request] = field(default_factory=list)
     unfinished: int = 0
+    held: int = 0
     begun: float = field(default_factory=time.perf_counter)
     first: float | None = None
     reported: set[int] = field(default_factory=set)
     _queue: "asyncio.Queue[list[Piece] | Exception]" = field(default_factory=asyncio.Queue)
 
     def __post_init__(self) -> None:
-        self.unfinished = sum(job.choices for job in self.jobs)
+        self.unfinished = self.held = sum(job.choices for job in self.jobs)
 
     async def pieces(self) -> AsyncIterator[list[Piece]]:
         """Yield what was added, until all texts are over: of a step, or of several at once.
@@ -170,13 +172,13 @@ class Driver:
         if self.taken and self.taken + count > self.most:
             raise OverloadedError
         self.taken += count
-        stream = Stream(jobs)
+        stream = Stream(jobs)  # which holds as many
         self._inbox.put(lambda: self._submit(stream))
         return stream
 
     def finish(self, stream: Stream) -> None:
         """Give back what a stream has, whether its texts are over or not."""
-        self.taken -= sum(job.choices for job in stream.jobs)
+        self._let_go(stream, stream.held)
         if stream.unfinished:
             stream.unfinished = 0
             self._inbox.put(lambda: self._cancel(stream))
@@ -282,7 +284,20 @@ class Driver:
     def _hand_over(self, found: "Sequence[tuple[Stream, list[Piece] | Exception]]") -> None:
         """Give the event loop what there is, in one call."""
         if found:
-            self._tell(_put, found)
+            self._tell(self._put, found)
+
+    def _put(self, found: "Sequence[tuple[Stream, list[Piece] | Exception]]") -> None:
+        """Hand over what there is, within the event loop."""
+        for stream, pieces in found:
+            if isinstance(pieces, list):
+                over = sum(bool(piece.finish) for piece in pieces)
+                self._let_go(stream, min(over, stream.held))
+            stream.put(pieces)
+
+    def _let_go(self, stream: Stream, count: int) -> None:
+        """Count texts of a stream no longer."""
+        stream.held -= count
+        self.taken -= count
 
 
 def _choices(stream: Stream) -> list[Choice]:
@@ -301,8 +316,3 @@ def _new_pieces(stream: Stream) -> list[Piece]:
         if finish:
             stream.reported.add(index)
     return pieces
-
-
-def _put(found: "Sequence[tuple[Stream, list[Piece] | Exception]]") -> None:
-    for stream, pieces in found:
-        stream.put(pieces)

@@ -1,6 +1,7 @@
 """What a server has, from its start to its end."""
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 
 from groundup.serving.answers import ApiError, overloaded
 from groundup.serving.metrics import Metrics
@@ -16,12 +17,14 @@ class Place:
         metrics: What is counted, once the model is loaded.
         draining: Whether the server is about to stop, and takes nothing new.
         open: The number of requests that are being answered.
+        rendering: Held by the one chat that is being rendered.
     """
 
     service: Service | None = None
     metrics: Metrics | None = None
     draining: bool = False
     open: int = 0
+    rendering: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def state(self) -> str:

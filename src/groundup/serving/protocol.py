@@ -183,10 +183,23 @@ class SamplingRequest(BaseModel):
     structured_outputs: Unsupported = None
     grammar: Unsupported = None
     json_schema: Unsupported = None
+    structural_tag: Unsupported = None
+    logits_processors: Unsupported = None
+    chat_template_kwargs: Unsupported = None
+    include_stop_str_in_output: Annotated[Any, Neutral(False)] = None
+    skip_special_tokens: Annotated[Any, Neutral(True)] = None
+    return_tokens_as_token_ids: Annotated[Any, Neutral(False)] = None
+    repeat_penalty: Annotated[Any, Neutral(1, 1.0)] = None
+    typical_p: Annotated[Any, Neutral(1, 1.0)] = None
+    tfs_z: Annotated[Any, Neutral(1, 1.0)] = None
+    mirostat: Annotated[Any, Neutral(0)] = None
+    xtc_probability: Annotated[Any, Neutral(0, 0.0)] = None
+    dry_multiplier: Annotated[Any, Neutral(0, 0.0)] = None
 
     @model_validator(mode="after")
     def _streams(self) -> Self:
-        if self.stream_options is not None and not self.stream:
+        options = self.stream_options or StreamOptions()
+        if (options.include_usage or options.continuous_usage_stats) and not self.stream:
             raise refuse("stream_options: is for streams only; set stream")
         return self
 
@@ -248,13 +261,19 @@ class Message(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="ignore")
     role: Literal["system", "user", "assistant", "developer"]
-    content: Text | list[TextPart]
+    content: Text | list[TextPart] | None = None
     name: Text | None = None
     tool_calls: Unsupported = None
 
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.content is None and self.role != "assistant":
+            raise refuse(f"content: is missing in a message of the role {self.role}")
+        return self
+
     def as_template_sees_it(self) -> dict[str, str]:
         """Return the message with its whole text."""
-        parts = self.content
+        parts = self.content or ""
         text = parts if isinstance(parts, str) else "\n".join(part.text for part in parts)
         name = {} if self.name is None else {"name": self.name}
         return {"role": self.role, "content": text, **name}
@@ -269,6 +288,8 @@ class ChatRequest(SamplingRequest):
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
     modalities: Annotated[Any, Neutral(["text"])] = None
     audio: Unsupported = None
+    echo: Annotated[Any, Neutral(False)] = None
+    best_of: Annotated[Any, Neutral(1)] = None
     prediction: Unsupported = None
     add_generation_prompt: Annotated[Any, Neutral(True)] = None
     continue_final_message: Annotated[Any, Neutral(False)] = None

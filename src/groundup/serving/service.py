@@ -23,7 +23,6 @@ from groundup.serving.answers import (
 from groundup.serving.chat import PLAIN_STOP, chat_template_of, check_messages
 from groundup.serving.driver import Driver, EngineFailedError, Job, OverloadedError, Piece, Stream
 from groundup.serving.protocol import (
-    MOST_STOPS,
     ChatRequest,
     CompletionRequest,
     SamplingRequest,
@@ -110,7 +109,7 @@ class Service:
         left = max(self.context - len(tokens), LEAST_OF_A_CHAT)
         length = left if body.most_tokens is None else body.most_tokens
         scores = {"logprobs": (body.top_logprobs or 0) if body.logprobs else None}
-        if self.template.is_plain and len(body.stop or ()) < MOST_STOPS:
+        if self.template.is_plain:  # the engine takes more stops than a request may have
             body = body.model_copy(update={"stop": [*(body.stop or ()), PLAIN_STOP]})
         return Plan(self._jobs([tokens], body, length, scores), [text], body)
 
@@ -227,6 +226,8 @@ class Service:
                     tokens += self.tokenizer.encode(part).tolist()
         except GroundupError as error:
             raise ApiError(400, str(error), "messages") from error
+        if not tokens:
+            raise ApiError(400, "the model's chat template makes an empty text of it", "messages")
         return tokens
 
 
