@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,22 @@ def test_slow_headers_and_stalled_readers_are_left(server: Served) -> None:
     for link in slow + stalled:
         link.close()
     check_alive(server)
+
+
+def test_who_leaves_is_seen_though_more_requests_were_sent(server: Served) -> None:
+    """The second request, which isn't read yet, must not hide that its client has gone."""
+    body = json.dumps(LONG).encode()
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    request = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    for ahead in (request, request * 2, request * 1000):
+        link = socket.create_connection(("127.0.0.1", server.port))
+        link.sendall(request)
+        while not server.metric("num_requests_running"):
+            time.sleep(0.01)
+        with suppress(OSError):
+            link.sendall(ahead)
+        link.close()
+        server.wait_until_idle()
 
 
 def test_what_is_too_much_is_refused_at_once(server: Served) -> None:

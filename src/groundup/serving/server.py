@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
+import h11
 import uvicorn
 from starlette.middleware.cors import CORSMiddleware
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -51,8 +52,24 @@ class Protocol(H11Protocol):
     def handle_events(self) -> None:
         """Take what has arrived. The seconds for headers begin with their first byte."""
         super().handle_events()
+        if ahead := len(self.conn.trailing_data[0]):
+            self._go_on_reading(ahead)
         answered = self.cycle is None or self.cycle.response_complete
         self._expect_headers(answered and (self.cycle is None or bool(self.conn.trailing_data[0])))
+
+    def _go_on_reading(self, ahead: int) -> None:
+        """Read on though a request waits for the answer to another: its client may have gone.
+
+        uvicorn stops reading then, and wouldn't see that.
+        """
+        busy = self.cycle is not None and not self.cycle.response_complete
+        if not busy or self.conn.their_state is not h11.DONE:
+            return
+        if ahead > MOST_UNREAD:
+            logger.info("a client that sent too much ahead of its answers was left")
+            self.transport.abort()
+        else:
+            self.flow.resume_reading()
 
     def _expect_headers(self, expected: bool) -> None:
         if expected and self._late is None:
