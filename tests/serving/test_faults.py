@@ -390,6 +390,23 @@ def test_head_is_get_without_a_body(server: Served) -> None:
     assert server.ask("/v1/completions", method="HEAD").status == 405
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": [{}] * 200_000}]}),
+        ("/v1/chat/completions", {"messages": [{}] * 200_000}),
+        ("/v1/completions", {"prompt": "a", "logit_bias": {f"a{n}": "b" for n in range(50_000)}}),
+        ("/v1/completions", {"prompt": "a", "stop": [1] * 200_000}),
+    ],
+)
+def test_a_body_of_many_faults_is_refused_for_one(server: Served, path: str, body: Any) -> None:
+    """To list them all took seconds, in which nobody else was answered."""
+    answer = server.ask(path, body)
+    assert answer.status == 400
+    assert len(answer.body) < 1000
+    check_alive(server)
+
+
 def test_no_body_is_said(server: Served) -> None:
     json_kind = {"Content-Type": "application/json"}
     answer = server.ask("/v1/completions", "", headers=json_kind)
@@ -445,6 +462,31 @@ def test_a_signal_lets_texts_end_and_takes_no_others(model: Path) -> None:
         assert server.running.wait(20).returncode == 0
 
 
+def test_a_second_signal_ends_texts_by_an_error(model: Path) -> None:
+    with served(model) as server:
+        client = openai.OpenAI(base_url=server.url, api_key="none", max_retries=0)
+        long: dict[str, Any] = {"model": "small", "prompt": "a", "max_tokens": 10**6}
+        stream = client.completions.create(**long, stream=True, extra_body={"ignore_eos": True})
+        whole = threading.Thread(
+            target=lambda: answers.append(server.ask("/v1/completions", LONG)), daemon=True
+        )
+        answers = list[Any]()
+        whole.start()
+        while server.metric("num_requests_running") < 2:
+            time.sleep(0.01)
+        server.running.send(signal.SIGTERM)
+        while server.ask("/health").status != 503:
+            time.sleep(0.01)
+        server.running.send(signal.SIGTERM)
+        with pytest.raises(openai.APIError, match="the server stops"):
+            for _ in stream:
+                pass
+        assert server.running.wait(20).returncode == 0
+        whole.join(5)
+        assert (answers[0].status, answers[0].json["error"]["code"]) == (503, "engine_error")
+        assert "Traceback" not in server.log
+
+
 def slow_to_load() -> None:
     load = model_folder.load_model
 
@@ -476,6 +518,8 @@ def test_wrong_words_are_a_line(model: Path, tmp_path: Path) -> None:
             ((model, "--port", port), "can't listen on 127.0.0.1"),
             (("nothing-here", "--port", "0"), "nothing-here"),
             ((model, "--max-streams", "0"), "max-streams = 0"),
+            ((model, "--max-streams", 10**20), "must be from 1 to 100,000"),
+            ((model, "--host", "a" * 300), "this is no name of a host"),
             ((model, "--port", "99999"), "port = 99999"),
             ((model, "--api-key", " "), "api-key is empty"),
             ((model, "--dtype", "int4", "--port", "0"), "dtype"),

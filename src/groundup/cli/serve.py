@@ -1,7 +1,9 @@
 """The command `groundup serve`: a model for every program that speaks the OpenAI interface."""
 
 import logging
+import socket
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOCAL = "127.0.0.1", "localhost", "::1"
+LOCAL = "127.0.0.1", "localhost", "[::1]"  # what Host names
+MOST_STREAMS = 100_000
 
 
 @Parameter(name="*")
@@ -54,12 +57,14 @@ class Door:
             raise GroundupError(f"port = {self.port} must be from 0 to 65535")
         if self.api_key is not None and not self.api_key.strip():
             raise GroundupError("api-key is empty: leave it out, or give at least one character")
-        local = self.host in LOCAL
+        local = _is_local(self.host)
         if not local and self.api_key is None:
             where = f"{self.host}:{self.port}"
             logger.warning(f"everybody who reaches {where} may ask: give --api-key")
-        hosts = (*LOCAL[:2], "[::1]", *self.allow_host) if local or self.allow_host else ()
-        limits = Limits(self.api_key, frozenset(each.lower() for each in hosts))
+        own = (self.host,) if local else ()
+        hosts = (*LOCAL, *own, *self.allow_host) if local or self.allow_host else ()
+        key = None if self.api_key is None else self.api_key.strip()
+        limits = Limits(key, frozenset(each.lower() for each in hosts))
         as_json = self.log_format == "json"
         return Listening(self.host, self.port, limits, self.allow_origin, as_json)
 
@@ -98,8 +103,8 @@ def serve(
         missing = f"the server needs {error.name}"
         raise ServerError(f"{missing}: pip install 'groundup[serve]'") from error
 
-    if max_streams < 1:
-        raise GroundupError(f"max-streams = {max_streams} must be at least 1")
+    if not 1 <= max_streams <= MOST_STREAMS:
+        raise GroundupError(f"max-streams = {max_streams} must be from 1 to {MOST_STREAMS:,}")
     if max_waiting < 0:
         raise GroundupError(f"max-waiting = {max_waiting} must be at least 0")
     wanted = Wanted(
@@ -114,3 +119,12 @@ def serve(
     )
     with log_of(door.log_format == "json"):
         answer(door.listening(), lambda place: begin(place, wanted))
+
+
+def _is_local(host: str) -> bool:
+    """Whether an address reaches no other machine."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        return bool(host) and all(ip_address(each[4][0]).is_loopback for each in found)
+    except (OSError, UnicodeError, ValueError):  # listening on it says what is wrong
+        return False

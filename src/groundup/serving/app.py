@@ -50,6 +50,7 @@ def make_app(place: Place) -> FastAPI:
         place: What the server has.
     """
     app = FastAPI(title="groundup", version=groundup.__version__, docs_url=None, redoc_url=None)
+    app.router.redirect_slashes = False  # a redirect would name this host, behind whatever proxy
     app.add_exception_handler(ApiError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _no_route)

@@ -140,6 +140,7 @@ class Driver:
         self.max_waiting, self.broken, self.taken = max_waiting, False, 0
         self._inbox: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._streams: list[Stream] = []  # those that the thread writes
+        self._open: dict[int, Stream] = {}  # those that the event loop answers
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
 
@@ -156,11 +157,22 @@ class Driver:
         self._thread.start()
         await made
 
-    def stop(self) -> None:
-        """End the thread after the step that it makes now."""
+    def stop(self, seconds: float | None = None) -> bool:
+        """End the thread after the step that it makes now, and return whether it has ended.
+
+        Args:
+            seconds: How long to wait for that; None waits for ever.
+        """
         self._inbox.put(None)
-        if self._thread is not None:
-            self._thread.join()
+        if self._thread is None:
+            return True
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def end_all(self, reason: str) -> None:
+        """End all streams by an error."""
+        for stream in [*self._open.values()]:
+            stream.put(EngineFailedError(reason))
 
     def submit(self, jobs: Sequence[Job]) -> Stream:
         """Ask for texts.
@@ -173,12 +185,14 @@ class Driver:
             raise OverloadedError
         self.taken += count
         stream = Stream(jobs)  # which holds as many
+        self._open[id(stream)] = stream
         self._inbox.put(lambda: self._submit(stream))
         return stream
 
     def finish(self, stream: Stream) -> None:
         """Give back what a stream has, whether its texts are over or not."""
         self._let_go(stream, stream.held)
+        self._open.pop(id(stream), None)
         if stream.unfinished:
             stream.unfinished = 0
             self._inbox.put(lambda: self._cancel(stream))
@@ -243,7 +257,8 @@ class Driver:
         except Exception as error:
             self._cancel(stream)
             known = isinstance(error, GroundupError)
-            self._hand_over([(stream, error if known else EngineFailedError(str(error)))])
+            failed = EngineFailedError("an error ended a step of the engine")
+            self._hand_over([(stream, error if known else failed)])
             return
         self._streams.append(stream)
 
@@ -278,7 +293,10 @@ class Driver:
                 self.engine.cancel(request)
         self.broken = self.engine.pool.free != self.engine.pool.slots
         self._hand_over(
-            [(stream, EngineFailedError("an error ended a step")) for stream in streams]
+            [
+                (stream, EngineFailedError("an error ended a step of the engine"))
+                for stream in streams
+            ]
         )
 
     def _hand_over(self, found: "Sequence[tuple[Stream, list[Piece] | Exception]]") -> None:

@@ -200,7 +200,7 @@ class Arriving:
 def _check_key(authorization: bytes, key: str) -> None:
     """Compare keys in a time that doesn't tell where they differ."""
     scheme, _, given = authorization.partition(b" ")
-    right = hmac.compare_digest(given.strip(), key.encode("utf-8"))
+    right = hmac.compare_digest(given.strip(), key.encode("utf-8", "surrogateescape"))
     if scheme.lower() != b"bearer" or not right:
         raise ApiError(401, "the key is missing or wrong: send Authorization: Bearer KEY")
 

@@ -26,6 +26,8 @@ MOST_PROMPTS = 128
 MOST_CHOICES = 128
 MOST_LOGPROBS = 20
 MOST_STOPS = 4
+MOST_PARTS = 1000  # of a message
+MOST_BIASES = 1024
 WRONG = "wrong_value"  # the type of errors that we raise
 
 
@@ -105,6 +107,8 @@ Prompts = Annotated[Any, BeforeValidator(_prompts), WithJsonSchema(PROMPT_SCHEMA
 
 
 def _stops(value: Any) -> Any:
+    if isinstance(value, list) and len(value) > MOST_STOPS:
+        raise refuse(f"has {len(value):,} texts; at most {MOST_STOPS} are allowed")
     return [value] if isinstance(value, str) else value
 
 
@@ -128,6 +132,15 @@ Stops = Annotated[
 ]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
+
+
+def _few_biases(value: Any) -> Any:
+    """Refuse many at once: to say what is wrong with each would take long."""
+    if isinstance(value, dict) and len(value) > MOST_BIASES:
+        raise refuse(f"has {len(value):,} tokens; at most {MOST_BIASES:,} are allowed")
+    return value
+
+
 TokenName = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
 
@@ -158,7 +171,7 @@ class SamplingRequest(BaseModel):
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    logit_bias: dict[TokenName, Bias] | None = None
+    logit_bias: Annotated[dict[TokenName, Bias] | None, BeforeValidator(_few_biases)] = None
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
     stop: Stops | None = None
     ignore_eos: bool | None = None
@@ -238,6 +251,7 @@ class CompletionRequest(SamplingRequest):
     logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
     best_of: int | None = None
     suffix: Unsupported = None
+    max_completion_tokens: Unsupported = None
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:
@@ -256,12 +270,22 @@ class TextPart(BaseModel):
     text: Text
 
 
+def _few_parts(value: Any) -> Any:
+    """Refuse many at once, as with biases."""
+    if isinstance(value, list) and len(value) > MOST_PARTS:
+        raise refuse(f"has {len(value):,} parts; at most {MOST_PARTS:,} are allowed")
+    return value
+
+
+Content = Annotated[Text | list[TextPart] | None, BeforeValidator(_few_parts)]
+
+
 class Message(BaseModel):
     """A message of a chat."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
     role: Literal["system", "user", "assistant", "developer"]
-    content: Text | list[TextPart] | None = None
+    content: Content = None
     name: Text | None = None
     tool_calls: Unsupported = None
 
@@ -282,7 +306,7 @@ class Message(BaseModel):
 class ChatRequest(SamplingRequest):
     """The body of POST /v1/chat/completions."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=10_000)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=10_000, fail_fast=True)]
     max_completion_tokens: Tokens | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import logging
+import os
 import socket
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -33,7 +35,8 @@ from groundup.serving.place import Place
 logger = logging.getLogger(__name__)
 
 HEADER_SECONDS = 10  # in which the headers of a request must have arrived
-DRAIN_SECONDS = 25  # that texts have to end, once the server is to stop; then answers have 5
+DRAIN_SECONDS = 25  # that texts have to end, once the server is to stop; then answers have 3
+END_SECONDS = 2  # that the last step of the engine has to end
 MOST_CONNECTIONS = 1000
 MOST_UNREAD = 2 * MOST_HEADER_BYTES  # of headers that aren't whole
 
@@ -137,20 +140,16 @@ class Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         host, port = sockets[0].getsockname()[:2] if sockets else ("", 0)
+        host = f"[{host}]" if ":" in host else host
         logger.info(f"listening on http://{host}:{port}/v1; the model is loading")
         self._keep(self._load())
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take nothing new, and stop when what was taken is done. A second signal stops at once."""
-        if self.place.draining:
-            self.should_exit = self.force_exit = True
-            return
+        work = self._end_now if self.place.draining else self._drain
         self.place.draining = True
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._drain_soon)
-
-    def _drain_soon(self) -> None:
-        self._keep(self._drain())
+            self._loop.call_soon_threadsafe(lambda: self._keep(work()))
 
     def _keep(self, work: Any) -> None:
         """Run something beside all else."""
@@ -173,6 +172,13 @@ class Server(uvicorn.Server):
             if not self.place.open:
                 break
             await asyncio.sleep(0.05)
+        await self._end_now()
+
+    async def _end_now(self) -> None:
+        """End all texts by an error, and stop."""
+        if self.place.open and self.place.service is not None:
+            self.place.service.driver.end_all("the server stops")
+            await asyncio.sleep(0.5)  # in which their clients are told
         self.should_exit = True
 
 
@@ -229,13 +235,16 @@ def serve(listening: Listening, begin: Callable[[Place], Awaitable[None]]) -> No
         limit_concurrency=None,
         backlog=MOST_CONNECTIONS,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=3,
     )
     with listen(listening) as door:
         server = Server(config, place, lambda: begin(place))
         asyncio.run(server.serve([door]))
     if server.failed is not None:
         raise server.failed
+    if place.service is None or not place.service.driver.stop(END_SECONDS):
+        sys.stderr.flush()
+        os._exit(0)  # a thread that still computes would abort the process on its way out
 
 
 def listen(listening: Listening) -> socket.socket:
@@ -254,9 +263,10 @@ def listen(listening: Listening) -> socket.socket:
         # a reader that takes nothing is seen after few events
         door.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**16)
         door.bind(address)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         remedy = "choose another with --port, or 0 for a free one"
-        raise ServerError(f"can't listen on {host}:{port}: {error.strerror}; {remedy}") from error
+        what = error.strerror if isinstance(error, OSError) else "this is no name of a host"
+        raise ServerError(f"can't listen on {host}:{port}: {what}; {remedy}") from error
     return door
 
 

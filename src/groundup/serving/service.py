@@ -240,8 +240,7 @@ async def follow(stream: Stream) -> AsyncGenerator[list[Piece]]:
     try:
         async for pieces in stream.pieces():
             yield pieces
-    except EngineFailedError:
-        problem = "an error ended a step of the engine; try again"
-        raise ApiError(503, problem, code="engine_error") from None
+    except EngineFailedError as error:
+        raise ApiError(503, f"{error}; try again", code="engine_error") from None
     except GroundupError as error:
         raise ApiError(400, str(error)) from None
