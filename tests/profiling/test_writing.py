@@ -53,8 +53,8 @@ def test_bytes_are_those_of_the_writers_tensors(
     architecture: str, quantize: str, compiled: str
 ) -> None:
     """All tensors that can be reached from it, each once, but what is made of few numbers."""
-    if (architecture, compiled) == ("bigram", "on"):
-        pytest.skip("the table of a bigram needs no kernels")
+    if architecture == "bigram" and (compiled == "on" or quantize):
+        pytest.skip("the table of a bigram needs no kernels, and is read as it is")
     model = model_of(architecture, CONFIG)
     precision = Precision(quantize=quantize, compile=compiled)
     writer = Writer(model, precision)

@@ -5,7 +5,6 @@ reads one piece of a prompt, if one is waiting, and then writes one token of eve
 through the model. Requests join and leave between steps.
 """
 
-import math
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -301,8 +300,10 @@ class Engine:
         rows = logits.split(1)
         known = self.vocab_size
         drawn = [c.sampler.draw(r[:, :known], c.tokens) for c, r in zip(choices, rows, strict=True)]
-        tokens = torch.cat(drawn).tolist()  # the one wait for the device
-        if not math.isfinite(logits.max()):  # which is NaN where any is
+        are_numbers = logits.max().isfinite()  # the largest is NaN where any is
+        # the one wait for the device
+        *tokens, good = torch.cat([*drawn, are_numbers.to(drawn[0])[None]]).tolist()
+        if not good:
             raise GenerationError("the model's outputs are no finite numbers: its weights are bad")
         for choice, token, row in zip(choices, tokens, rows, strict=True):
             wanted = choice.request.logprobs
