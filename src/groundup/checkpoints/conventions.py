@@ -117,6 +117,11 @@ def read_conventions(settings: Settings, *folders: Path) -> Conventions:
         raise CheckpointError(f"{template} can't be read: {error}") from error
 
 
+def token_text(value: Any) -> Any:
+    """Return the text of a token, which files have as it is or in an object; None of none."""
+    return value.get("content") if isinstance(value, dict) else value
+
+
 def _stated(name: str, folders: tuple[Path, ...]) -> Settings:
     """What the first file of that name says; nothing where there is none."""
     path = next((path for each in folders if (path := each / name).is_file()), None)
@@ -129,7 +134,7 @@ def _stated(name: str, folders: tuple[Path, ...]) -> Settings:
 def _known(roles: Settings, special: Collection[str]) -> Iterator[tuple[str, Any]]:
     """What of the roles goes into a file: roles of no token, or of one that the tokenizer has."""
     for key, value in roles.items():
-        token = value.get("content") if isinstance(value, dict) else value
+        token = token_text(value)
         if key in HABITS:
             yield key, value
         elif token is None or (isinstance(token, str) and token in special):

@@ -82,7 +82,7 @@ def run(words: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `groundup generate ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return 141
     except (RuntimeError, MemoryError) as error:
         from groundup.machine.memory import is_out_of_memory
@@ -95,7 +95,7 @@ def run(words: list[str]) -> int:
         return 2
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) and error.filename is None:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _forget_output()
             sys.stderr.write(f"groundup: can't write: {error.strerror}\n")
             return 2
         if error.errno != errno.ENAMETOOLONG:
@@ -106,3 +106,8 @@ def run(words: list[str]) -> int:
         sys.stderr.write(f"groundup: {name[:60]!r}...: {too_long}. {remedy}\n")
         return 2
     return 0
+
+
+def _forget_output() -> None:
+    """Throw away what is still to be written on stdout, and can't be."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

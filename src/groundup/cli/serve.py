@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOCAL = "127.0.0.1", "localhost", "[::1]"  # what Host names
 MOST_STREAMS = 100_000
 
 
@@ -48,7 +47,7 @@ class Door:
         Raises:
             GroundupError: A value is out of its range.
         """
-        from groundup.serving.gate import Limits
+        from groundup.serving.gate import LOOPBACK, Limits
         from groundup.serving.server import Listening
 
         if self.log_format not in ("text", "json"):
@@ -62,7 +61,7 @@ class Door:
             where = f"{self.host}:{self.port}"
             logger.warning(f"everybody who reaches {where} may ask: give --api-key")
         own = (self.host,) if local else ()
-        hosts = (*LOCAL, *own, *self.allow_host) if local or self.allow_host else ()
+        hosts = (*LOOPBACK, *own, *self.allow_host) if local or self.allow_host else ()
         key = None if self.api_key is None else self.api_key.strip()
         limits = Limits(key, frozenset(each.lower() for each in hosts))
         as_json = self.log_format == "json"

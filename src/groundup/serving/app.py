@@ -1,6 +1,7 @@
 """The routes of the server."""
 
 import asyncio
+import functools
 import html
 from typing import Any
 
@@ -76,6 +77,7 @@ def make_app(place: Place) -> FastAPI:
 
     make_schema = app.openapi
 
+    @functools.cache
     def schema() -> dict[str, Any]:
         found = make_schema()
         for path, operations in found["paths"].items():

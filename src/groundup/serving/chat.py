@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Lock, Timer
 from typing import Any
 
-from groundup.checkpoints.conventions import ROLES, Conventions
+from groundup.checkpoints.conventions import ROLES, Conventions, token_text
 from groundup.errors import ChatTemplateError
 from groundup.serving.template_process import receive, send
 from groundup.tokenizers.base import TOKENIZER_CONFIG_FILE
@@ -147,8 +147,7 @@ def chat_template_of(conventions: Conventions) -> ChatTemplate:
         raise ChatTemplateError(f"{where} is neither a text nor a list with one named default")
     special = dict[str, str]()
     for role in ROLES:
-        value = conventions.roles.get(role)
-        text = value.get("content") if isinstance(value, dict) else value
+        text = token_text(conventions.roles.get(role))
         if isinstance(text, str):
             special[role] = text
     return ChatTemplate(template or "", special)

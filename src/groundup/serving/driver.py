@@ -20,6 +20,8 @@ from groundup.generation.texts import Choice, Request, Written
 
 logger = logging.getLogger(__name__)
 
+STEP_FAILED = "an error ended a step of the engine"
+
 
 class OverloadedError(Exception):
     """So many texts are being written and waited for that no more are taken."""
@@ -63,15 +65,14 @@ class Piece:
     finish: str
 
 
-@dataclass
+@dataclass(eq=False)
 class Stream:
     """The texts of one HTTP request, which may have several prompts.
 
     Attributes:
         jobs: What was asked for.
         requests: The engine's requests, one for each job, once it has them.
-        unfinished: The number of texts that are not over, as far as they were handed over.
-        held: The number of texts that are not over, which count among those of the driver.
+        unfinished: The number of texts that are not over.
         begun: When it was asked for, by `time.perf_counter`.
         first: The seconds until the first token, once there is one.
         reported: The numbers of the texts whose end was handed over.
@@ -80,14 +81,13 @@ class Stream:
     jobs: Sequence[Job]
     requests: list[Request] = field(default_factory=list)
     unfinished: int = 0
-    held: int = 0
     begun: float = field(default_factory=time.perf_counter)
     first: float | None = None
     reported: set[int] = field(default_factory=set)
     _queue: "asyncio.Queue[list[Piece] | Exception]" = field(default_factory=asyncio.Queue)
 
     def __post_init__(self) -> None:
-        self.unfinished = self.held = sum(job.choices for job in self.jobs)
+        self.unfinished = sum(job.choices for job in self.jobs)
 
     async def pieces(self) -> AsyncIterator[list[Piece]]:
         """Yield what was added, until all texts are over: of a step, or of several at once.
@@ -98,7 +98,7 @@ class Stream:
             EngineFailedError: The engine can't go on with these texts.
             GenerationError: The engine doesn't take such a request.
         """
-        while self.unfinished:
+        while self.unfinished or not self._queue.empty():
             found = list[Piece]()
             some = await self._queue.get()
             while isinstance(some, list):
@@ -106,7 +106,6 @@ class Stream:
                 if self._queue.empty():
                     break
                 some = self._queue.get_nowait()
-            self.unfinished -= sum(bool(piece.finish) for piece in found)
             if found:
                 yield found
             if isinstance(some, Exception):
@@ -114,8 +113,10 @@ class Stream:
 
     def put(self, found: "list[Piece] | Exception") -> None:
         """Take what a step added; called by the event loop."""
-        if self.first is None and isinstance(found, list):
-            self.first = time.perf_counter() - self.begun
+        if isinstance(found, list):
+            self.unfinished -= sum(bool(piece.finish) for piece in found)
+            if self.first is None:
+                self.first = time.perf_counter() - self.begun
         self._queue.put_nowait(found)
 
 
@@ -131,16 +132,15 @@ class Driver:
     Attributes:
         engine: The engine, which nobody else may use, once it is there.
         broken: Whether the engine couldn't be emptied after an error.
-        taken: The number of texts that were asked for and aren't over.
     """
 
     engine: Engine
 
     def __init__(self, max_waiting: int) -> None:
-        self.max_waiting, self.broken, self.taken = max_waiting, False, 0
+        self.max_waiting, self.broken = max_waiting, False
         self._inbox: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._streams: list[Stream] = []  # those that the thread writes
-        self._open: dict[int, Stream] = {}  # those that the event loop answers
+        self._open = set[Stream]()  # those that the event loop answers
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
 
@@ -171,7 +171,7 @@ class Driver:
 
     def end_all(self, reason: str) -> None:
         """End all streams by an error."""
-        for stream in [*self._open.values()]:
+        for stream in self._open:
             stream.put(EngineFailedError(reason))
 
     def submit(self, jobs: Sequence[Job]) -> Stream:
@@ -183,19 +183,22 @@ class Driver:
         count = sum(job.choices for job in jobs)
         if self.taken and self.taken + count > self.most:
             raise OverloadedError
-        self.taken += count
-        stream = Stream(jobs)  # which holds as many
-        self._open[id(stream)] = stream
+        stream = Stream(jobs)
+        self._open.add(stream)
         self._inbox.put(lambda: self._submit(stream))
         return stream
 
     def finish(self, stream: Stream) -> None:
         """Give back what a stream has, whether its texts are over or not."""
-        self._let_go(stream, stream.held)
-        self._open.pop(id(stream), None)
+        self._open.discard(stream)
         if stream.unfinished:
             stream.unfinished = 0
             self._inbox.put(lambda: self._cancel(stream))
+
+    @property
+    def taken(self) -> int:
+        """The number of texts that were asked for and aren't over."""
+        return sum(stream.unfinished for stream in self._open)
 
     @property
     def most(self) -> int:
@@ -257,8 +260,7 @@ class Driver:
         except Exception as error:
             self._cancel(stream)
             known = isinstance(error, GroundupError)
-            failed = EngineFailedError("an error ended a step of the engine")
-            self._hand_over([(stream, error if known else failed)])
+            self._hand_over([(stream, error if known else EngineFailedError(STEP_FAILED))])
             return
         self._streams.append(stream)
 
@@ -292,30 +294,12 @@ class Driver:
             for request in stream.requests:
                 self.engine.cancel(request)
         self.broken = self.engine.pool.free != self.engine.pool.slots
-        self._hand_over(
-            [
-                (stream, EngineFailedError("an error ended a step of the engine"))
-                for stream in streams
-            ]
-        )
+        self._hand_over([(stream, EngineFailedError(STEP_FAILED)) for stream in streams])
 
     def _hand_over(self, found: "Sequence[tuple[Stream, list[Piece] | Exception]]") -> None:
         """Give the event loop what there is, in one call."""
         if found:
-            self._tell(self._put, found)
-
-    def _put(self, found: "Sequence[tuple[Stream, list[Piece] | Exception]]") -> None:
-        """Hand over what there is, within the event loop."""
-        for stream, pieces in found:
-            if isinstance(pieces, list):
-                over = sum(bool(piece.finish) for piece in pieces)
-                self._let_go(stream, min(over, stream.held))
-            stream.put(pieces)
-
-    def _let_go(self, stream: Stream, count: int) -> None:
-        """Count texts of a stream no longer."""
-        stream.held -= count
-        self.taken -= count
+            self._tell(_put, found)
 
 
 def _choices(stream: Stream) -> list[Choice]:
@@ -334,3 +318,8 @@ def _new_pieces(stream: Stream) -> list[Piece]:
         if finish:
             stream.reported.add(index)
     return pieces
+
+
+def _put(found: "Sequence[tuple[Stream, list[Piece] | Exception]]") -> None:
+    for stream, pieces in found:
+        stream.put(pieces)

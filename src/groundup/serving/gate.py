@@ -89,7 +89,7 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        begun, visit = time.perf_counter(), Visit(_request_id(scope))
+        begun, visit, method = time.perf_counter(), Visit(_request_id(scope)), scope["method"]
         scope["state"] = {**scope.get("state", {}), "visit": visit}
 
         async def answer(message: Message) -> None:
@@ -102,7 +102,7 @@ class Gate:
             await send(message)
 
         arriving = Arriving(receive, _header(scope["headers"], b"expect").lower())
-        if scope["method"] == "HEAD":  # the protocol leaves the body out
+        if method == "HEAD":  # the protocol leaves the body out
             scope = {**scope, "method": "GET"}
         try:
             self._check(scope)
@@ -114,7 +114,7 @@ class Gate:
             await send_error(error, answer, arriving)
         finally:
             seconds = time.perf_counter() - begun
-            self.log(visit, scope["method"], scope["path"], seconds)
+            self.log(visit, method, scope["path"], seconds)
 
     def _check(self, scope: MutableMapping[str, Any]) -> None:
         """Refuse by headers alone."""

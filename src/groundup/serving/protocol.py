@@ -26,6 +26,7 @@ MOST_PROMPTS = 128
 MOST_CHOICES = 128
 MOST_LOGPROBS = 20
 MOST_STOPS = 4
+# more are refused before they are looked at: to say what is wrong with each would take long
 MOST_PARTS = 1000  # of a message
 MOST_BIASES = 1024
 WRONG = "wrong_value"  # the type of errors that we raise
@@ -61,6 +62,17 @@ class Neutral:
 Unsupported = Annotated[Any, Neutral()]
 
 
+def at_most(most: int, what: str) -> Callable[[Any], Any]:
+    """Return what refuses a list or an object of more entries than `most`."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, list | dict) and len(value) > most:
+            raise refuse(f"has {len(value):,} {what}; at most {most:,} are allowed")
+        return value
+
+    return check
+
+
 def _prompts(value: Any) -> list[str] | list[list[int]]:
     """Return prompts as a list. They are a text, texts, tokens or lists of tokens."""
     if isinstance(value, str):
@@ -69,8 +81,7 @@ def _prompts(value: Any) -> list[str] | list[list[int]]:
         raise refuse("must be a text, texts, tokens or lists of tokens, at least one")
     if all(_is_token(each) for each in value):
         value = [value]
-    if len(value) > MOST_PROMPTS:
-        raise refuse(f"has {len(value):,} prompts; at most {MOST_PROMPTS} are allowed")
+    at_most(MOST_PROMPTS, "prompts")(value)
     if all(isinstance(each, str) for each in value):
         for text in value:
             _check_text(text)
@@ -107,14 +118,13 @@ Prompts = Annotated[Any, BeforeValidator(_prompts), WithJsonSchema(PROMPT_SCHEMA
 
 
 def _stops(value: Any) -> Any:
-    if isinstance(value, list) and len(value) > MOST_STOPS:
-        raise refuse(f"has {len(value):,} texts; at most {MOST_STOPS} are allowed")
     return [value] if isinstance(value, str) else value
 
 
 Stop = Annotated[Text, Field(min_length=1)]
 Stops = Annotated[
     list[Stop],
+    BeforeValidator(at_most(MOST_STOPS, "texts")),
     BeforeValidator(_stops),
     Field(max_length=MOST_STOPS),
     WithJsonSchema(
@@ -132,16 +142,8 @@ Stops = Annotated[
 ]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
-
-
-def _few_biases(value: Any) -> Any:
-    """Refuse many at once: to say what is wrong with each would take long."""
-    if isinstance(value, dict) and len(value) > MOST_BIASES:
-        raise refuse(f"has {len(value):,} tokens; at most {MOST_BIASES:,} are allowed")
-    return value
-
-
 TokenName = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
+Biases = Annotated[dict[TokenName, Bias] | None, BeforeValidator(at_most(MOST_BIASES, "tokens"))]
 Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
 
 
@@ -171,7 +173,7 @@ class SamplingRequest(BaseModel):
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    logit_bias: Annotated[dict[TokenName, Bias] | None, BeforeValidator(_few_biases)] = None
+    logit_bias: Biases = None
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
     stop: Stops | None = None
     ignore_eos: bool | None = None
@@ -270,14 +272,7 @@ class TextPart(BaseModel):
     text: Text
 
 
-def _few_parts(value: Any) -> Any:
-    """Refuse many at once, as with biases."""
-    if isinstance(value, list) and len(value) > MOST_PARTS:
-        raise refuse(f"has {len(value):,} parts; at most {MOST_PARTS:,} are allowed")
-    return value
-
-
-Content = Annotated[Text | list[TextPart] | None, BeforeValidator(_few_parts)]
+Content = Annotated[Text | list[TextPart] | None, BeforeValidator(at_most(MOST_PARTS, "parts"))]
 
 
 class Message(BaseModel):
