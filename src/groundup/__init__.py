@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
     from groundup.generation.engine import Engine
     from groundup.generation.settings import SamplingSettings
     from groundup.generation.writer import Precision
+    from groundup.inspection.reading import Inspection, inspect
     from groundup.models.bigram import Bigram
     from groundup.models.config import GPTConfig, ModernConfig, parameter_count
     from groundup.models.correspondence import gpt2_from_readable, readable_from_gpt2
@@ -35,8 +36,9 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
     from groundup.tokenizers.train import learn_tokenizer
 
 __all__ = ["GPT2", "Bigram", "BytePairTokenizer", "CharacterTokenizer", "Engine", "GPTConfig"]
-__all__ += ["GroundupError", "LoadedModel", "Modern", "ModernConfig", "Precision", "ReadableGPT"]
-__all__ += ["Recipe", "SamplingSettings", "evaluate", "find_model", "gpt2_from_readable"]
+__all__ += ["GroundupError", "Inspection", "LoadedModel", "Modern", "ModernConfig", "Precision"]
+__all__ += ["ReadableGPT", "Recipe", "SamplingSettings", "evaluate", "find_model"]
+__all__ += ["gpt2_from_readable", "inspect"]
 __all__ += ["keep_top_k", "keep_top_p", "learn_tokenizer", "load", "load_corpus", "load_model"]
 __all__ += ["load_recipe", "load_tokenizer", "next_token", "parameter_count"]
 __all__ += ["readable_from_gpt2", "save"]
@@ -52,6 +54,7 @@ _HOMES = {
     "generation.engine": ("Engine",),
     "generation.settings": ("SamplingSettings",),
     "generation.writer": ("Precision",),
+    "inspection.reading": ("Inspection", "inspect"),
     "models.bigram": ("Bigram",),
     "models.config": ("GPTConfig", "ModernConfig", "parameter_count"),
     "models.correspondence": ("gpt2_from_readable", "readable_from_gpt2"),

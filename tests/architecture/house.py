@@ -20,6 +20,7 @@ FLOORS: list[dict[str, str]] = [
     },
     {
         "export": "models for other programs: GGUF, ONNX, Hugging Face's hub with a model card",
+        "page": "the glass box: a page that writes with a model and shows what happens inside",
         "serving": "models over HTTP: the OpenAI-compatible server, its limits, chat templates",
         "training": "from a recipe to a trained model: setting up, the trainer, its journal",
     },
@@ -33,6 +34,7 @@ FLOORS: list[dict[str, str]] = [
             "found by name"
         ),
         "data_inspection": "what a training run should know of its data",
+        "inspection": "what a model computes on its way through a text",
     },
     {
         "data": "what training reads: corpora, shards, windows, batches",

@@ -272,10 +272,10 @@ def with_weights(model: Model, dtype: torch.dtype, kernels: Kernels | None) -> M
     on_gpu = not weight.is_meta and kind_of(weight.device).is_gpu
     if on_gpu and dtype == torch.bfloat16:  # which has products of that dtype
         return copy.deepcopy(model).to(dtype).eval()
-    return packed(_twin(model) if isinstance(model, ReadableGPT) else model, dtype, kernels)
+    return packed(gpt2_twin(model) if isinstance(model, ReadableGPT) else model, dtype, kernels)
 
 
-def _twin(model: ReadableGPT) -> GPT2:
+def gpt2_twin(model: ReadableGPT) -> GPT2:
     """Return the GPT-2 that computes what a readable model does."""
     twin = build_on_meta("gpt2", model.config)
     assert isinstance(twin, GPT2)

@@ -222,11 +222,29 @@ def next_token(
     """
     if temperature == 0.0:
         return logits.argmax(dim=-1)
+    return draw(probabilities_of(logits, temperature, top_k, top_p, min_p), uniform)
+
+
+def probabilities_of(
+    logits: Tensor, temperature: float, top_k: int, top_p: float, min_p: float
+) -> Tensor:
+    """Return the probabilities by which tokens are drawn.
+
+    Args:
+        logits: [batch, vocab].
+        temperature: Divides the logits, above 0.
+        top_k: The number of most probable tokens to draw from; 0 keeps all.
+        top_p: Draw from the most probable tokens that reach this probability together; 1 keeps all.
+        min_p: Of these, draw from tokens at least this many times as probable as the most probable.
+
+    Returns:
+        [batch, vocab] in float64 where the device has it; 0 for tokens that are never drawn.
+    """
     logits = precise(logits)
     # a tiny temperature can't make inf - inf
     scaled = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
     kept = keep_min_p(keep_top_p(keep_top_k(scaled, top_k), top_p), min_p)
-    return draw(F.softmax(kept, dim=-1), uniform)
+    return F.softmax(kept, dim=-1)
 
 
 def token_logprobs(

@@ -1,0 +1,285 @@
+"""The stages that a token passes in every model that has them."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from groundup.generation.settings import SamplingSettings
+from groundup.inspection.stages import Lines, Place, Stage, Values, code, one_vector
+from groundup.models import readable, sampling
+
+SHOWN = 20  # most probable tokens of a distribution
+Code = tuple[Lines, ...]
+
+
+def embedding(place: Place, row: Tensor, lines: Code) -> Stage:
+    """The stage at which a token becomes a vector."""
+    return one_vector(
+        "embedding",
+        "model",
+        "Embedding",
+        "Each token has a row of numbers of its own in a table, learned in training: the vector "
+        "that stands for this token wherever it occurs.",
+        f"token_embedding[{place.inspection.tokens[place.position]}]",
+        *lines,
+        of=Values("embedding", row),
+    )
+
+
+def stream(place: Place, formula: str, lines: Code) -> Stage:
+    """The stage at which the residual stream begins."""
+    return one_vector(
+        "stream",
+        "model",
+        "Residual stream",
+        "This vector is the beginning of the residual stream, which runs through all blocks: each "
+        "block reads it and adds to it what it has found.",
+        formula,
+        *lines,
+        of=Values("hidden", place.inspection.stream[0, place.position]),
+    )
+
+
+def residual_in(place: Place, lines: Code) -> Stage:
+    """The stage at which a block takes the residual stream."""
+    return one_vector(
+        "residual_in",
+        "block",
+        "The stream before this block",
+        f"Block {place.layer + 1} gets the residual stream: the token's vector with all that "
+        "earlier blocks have added.",
+        "hidden",
+        *lines,
+        of=Values("hidden", place.residual(0)),
+    )
+
+
+def looking(place: Place, lines_of: Mapping[str, Code]) -> list[Stage]:
+    """The stages from scores to what a head has found.
+
+    Args:
+        place: The token and the head.
+        lines_of: The code of each stage, by its name.
+    """
+    seen = torch.zeros(len(place.inspection.tokens))
+    seen[: place.position + 1] = 1
+    told = (
+        (
+            "scores",
+            "Scores",
+            "The query is multiplied with the key of each token: the better the two fit, the "
+            "higher the score.",
+            "scores = query · keyᵀ / √head_dim",
+            Values("scores", place.scores(), "tokens"),
+        ),
+        (
+            "mask",
+            "Mask",
+            "Later tokens are masked: a token must not see what it is to predict, so it reads "
+            "only itself and the tokens before it.",
+            "scores[key > query] = −∞",
+            Values("seen", seen, "tokens", "probability"),
+        ),
+        (
+            "softmax",
+            "Softmax",
+            "Softmax turns the scores into shares between 0 and 1 that sum to 1: how much the "
+            "token reads from each token.",
+            "weights = exp(scores) / Σ exp(scores)",
+            Values("weights", place.weights(place.head), "tokens", "probability"),
+        ),
+        (
+            "weighted_sum",
+            "Weighted sum",
+            "The values of the tokens are added up, each times its share: this is what the head "
+            "has found for the token.",
+            "found = weights · value",
+            Values("found", place.picked(place.head)),
+        ),
+    )
+    return [
+        Stage(name, "head", title, sentence, formula, (values,), lines_of[name])
+        for name, title, sentence, formula, values in told
+    ]
+
+
+def concatenate(picked: Tensor, lines: Code) -> Stage:
+    """The stage at which the heads' findings are put side by side."""
+    return one_vector(
+        "concatenate",
+        "block",
+        "All heads side by side",
+        "What all heads of the block have found is put into one long vector.",
+        "found = [head 1, head 2, …]",
+        *lines,
+        of=Values("found", picked),
+    )
+
+
+def projection(formula: str, numbers: Tensor, lines: Code) -> Stage:
+    """The stage at which a matrix mixes what the heads found."""
+    return one_vector(
+        "projection",
+        "block",
+        "Projection",
+        "A matrix mixes what the heads have found into a vector of the stream's width.",
+        formula,
+        *lines,
+        of=Values("projection", numbers),
+    )
+
+
+def residual_mid(place: Place, lines: Code) -> Stage:
+    """The stage at which attention adds to the residual stream."""
+    return one_vector(
+        "residual_mid",
+        "block",
+        "Added to the stream",
+        "The result of attention is added to the stream; what was there before stays in the sum.",
+        "hidden = hidden + attention(norm(hidden))",
+        *lines,
+        of=Values("hidden", place.residual(1)),
+    )
+
+
+def mlp_norm(formula: str, numbers: Tensor, lines: Code) -> Stage:
+    """The stage of the norm before the MLP."""
+    return one_vector(
+        "mlp_norm",
+        "block",
+        "Norm before the MLP",
+        "The stream is normalised again, by numbers of the MLP's own.",
+        formula,
+        *lines,
+        of=Values("normed", numbers),
+    )
+
+
+def residual_out(place: Place, lines: Code) -> Stage:
+    """The stage at which the MLP adds to the residual stream."""
+    return one_vector(
+        "residual_out",
+        "block",
+        "The stream after this block",
+        "The result of the MLP is added to the stream, which goes on to the next block or, after "
+        "the last one, to the end.",
+        "hidden = hidden + mlp(norm(hidden))",
+        *lines,
+        of=Values("hidden", place.residual(2)),
+    )
+
+
+def final_norm(place: Place, lines: Code) -> Stage:
+    """The stage after all blocks."""
+    return one_vector(
+        "final_norm",
+        "model",
+        "Last norm",
+        "After all blocks the stream is normalised once more, so that its size, which grew with "
+        "each addition, doesn't decide how certain the prediction is.",
+        "norm(hidden)",
+        *lines,
+        of=Values("normed", place.inspection.hidden[place.position]),
+    )
+
+
+def first_stage(place: Place, token_bytes: bytes) -> Stage:
+    """The stage at which a text is tokens.
+
+    Args:
+        place: The token.
+        token_bytes: The bytes that it stands for.
+    """
+    token = place.inspection.tokens[place.position]
+    return Stage(
+        "token",
+        "model",
+        "Bytes and token",
+        "A text is cut into pieces that the model knows, its tokens; the model sees only the "
+        "number of each piece.",
+        f"token = {token}",
+        (
+            Values("bytes", torch.tensor(list(token_bytes)), kind="bytes"),
+            Values("token", torch.tensor([token]), kind="bytes"),
+        ),
+        (),
+        shape="a number",
+    )
+
+
+def last_stages(
+    place: Place, head_code: Code, settings: SamplingSettings, written: int
+) -> list[Stage]:
+    """The stages from logits to the token that is drawn.
+
+    Args:
+        place: The token after which one is drawn.
+        head_code: The lines that compute logits.
+        settings: How it is drawn.
+        written: The number of tokens that were written before, which decides the random number.
+    """
+    inspection = place.inspection
+    logits = inspection.model.logits(inspection.hidden[place.position][None])[:, : inspection.known]
+    logits = sampling.precise(logits)
+    best = tuple(logits[0].topk(min(SHOWN, inspection.known)).indices.tolist())
+    probabilities = sampling.probabilities_of(
+        logits, settings.temperature or 1.0, settings.top_k, settings.top_p, settings.min_p
+    )[0]
+    size = f"[vocab] = [{inspection.known:,}]; {len(best)} are shown"
+    return [
+        Stage(
+            "logits",
+            "model",
+            "Logits",
+            "The head compares the finished vector with one vector for each token of the "
+            "vocabulary; the better they fit, the higher that token's score, its logit.",
+            "logits = hidden · W_headᵀ",
+            (Values("logits", logits[0, list(best)], "vocabulary", tokens=best),),
+            head_code,
+            shape=size,
+        ),
+        Stage(
+            "distribution",
+            "model",
+            "Distribution",
+            "Softmax turns the scores into probabilities that sum to 1; a temperature below 1 "
+            "makes likely tokens likelier, and top-k, top-p and min-p cut the unlikely ones.",
+            "probabilities = softmax(logits / temperature)",
+            (_probabilities("probabilities", probabilities, best),),
+            code(readable.most_probable, "(logits / temperature).softmax"),
+            shape=size,
+        ),
+        _draw(probabilities, best[0], settings, written),
+    ]
+
+
+def _draw(probabilities: Tensor, best: int, settings: SamplingSettings, written: int) -> Stage:
+    """The stage at which a token is drawn. probabilities: [vocab]"""
+    uniform = sampling.uniform_of(settings.seed, 0, written)
+    drawn, how = best, "the most probable token is taken, because the temperature is 0"
+    if settings.temperature:
+        drawn = int(sampling.draw(probabilities[None], torch.tensor([uniform]).double()))
+        how = "a random number picks a token"
+    until = probabilities.cumsum(dim=0)[drawn]
+    return Stage(
+        "draw",
+        "model",
+        "The draw",
+        f"Of the probabilities, laid end to end from 0 to 1, {how}: it becomes the next token of "
+        "the text.",
+        f"next = the token at {uniform:.6f}" if settings.temperature else "next = argmax(logits)",
+        (
+            _probabilities("drawn", probabilities, (drawn,)),
+            Values("uniform", torch.tensor([uniform]), range="probability"),
+            Values(
+                "from, to", torch.stack([until - probabilities[drawn], until]), range="probability"
+            ),
+        ),
+        code(readable.token_at, "up_to = ", "return"),
+        shape="a token",
+    )
+
+
+def _probabilities(name: str, probabilities: Tensor, tokens: tuple[int, ...]) -> Values:
+    return Values(name, probabilities[list(tokens)], "vocabulary", "probability", tokens)
