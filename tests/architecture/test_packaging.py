@@ -51,7 +51,9 @@ def test_the_recipes_and_the_types_are_in_the_package():
     data = {path for path in files_on_disk() if not path.endswith(".py")}
     recipes = {f"src/groundup/recipes/{name}.toml" for name in packaged_names()}
     sources = {f"src/groundup/generation/cpp/{name}" for name in CPP}
-    assert data == recipes | sources | {"src/groundup/py.typed"}
+    page = {path for path in data if path.startswith("src/groundup/page/assets/")}
+    assert {Path(path).suffix for path in page} == {".html", ".css", ".js"}
+    assert data == recipes | sources | page | {"src/groundup/py.typed"}
 
 
 @pytest.mark.long

@@ -16,7 +16,8 @@ from equivalence.test_modern_is_qwen3 import pair
 from groundup import Engine, GPTConfig, ModernConfig, Precision, SamplingSettings
 from groundup.errors import GenerationError
 from groundup.generation.packed import Matrix
-from groundup.inspection.reading import Inspection, parts_of
+from groundup.inspection.parts import parts_of
+from groundup.inspection.reading import Inspection
 from groundup.models.correspondence import gpt2_from_readable, readable_from_gpt2
 from groundup.models.gpt2 import GPT2
 from groundup.models.modern import Modern, rotate
@@ -246,3 +247,22 @@ def test_rotary_positions_decide_attention() -> None:
     tables = model.model.rotary(torch.tensor([[9]]))
     turned = rotate(found.queries[0, 0, 0][None, None, None], tables)[0, 0, 0]
     torch.testing.assert_close(turned, found.queries[0, 0, 9], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["bigram", "gpt2", "modern"])
+@pytest.mark.parametrize("shared", [0, 5, 8, 23, 30, 40])
+def test_a_shared_beginning_is_taken_over_bit_for_bit(architecture: str, shared: int) -> None:
+    """A text that has grown, or changed, is as if it had been read alone."""
+    engine = Engine(made(architecture), slots=1)
+    other = Inspection.by_engine(engine, TOKENS[:33]).read_all()
+    tokens = [*TOKENS[:shared], *[(token + 1) % 31 for token in TOKENS[shared:]]]
+    found = Inspection.by_engine(engine, tokens)
+    found.adopt(other)
+    assert found.length == min(shared, 33) // 10 * 10
+    alone = Inspection.by_engine(engine, tokens).read_all()
+    found.read_all()
+    assert found.predictions == alone.predictions
+    assert torch.equal(found.stream, alone.stream)
+    if found.n_layer:
+        assert torch.equal(found.attention(2, 5), alone.attention(2, 5))
+        assert torch.equal(found.values, alone.values)

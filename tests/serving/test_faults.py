@@ -206,7 +206,7 @@ def test_pages_of_others_may_not_ask(server: Served) -> None:
     page = server.ask("/")
     assert page.status == 200
     assert "default-src 'none'" in page.headers["content-security-policy"]
-    assert b"<h1>small</h1>" in page.body
+    assert b"groundup</title>" in page.body
 
 
 def test_a_second_request_on_a_link_must_come_in_time_too(server: Served) -> None:

@@ -20,11 +20,22 @@ from groundup.inspection.way import stages_of
 from groundup.models.config import parameter_count
 from groundup.models.modern import Modern
 from groundup.models.registry import architecture_of
-from groundup.tokenizers.base import Tokenizer
+from groundup.tokenizers.texts import TokenTexts
 
 LOWEST = -9999.0  # JSON has no infinity
 THUMBNAIL = 64  # cells on a side, at most
 NAMED = 64  # tokens of a distribution
+
+# what a vector of a stage is as long as; the others are as wide as the residual stream
+HEADS = "query", "key", "value", "query_norm", "key_norm", "rotary", "weighted_sum"
+DIMENSIONS = dict.fromkeys(HEADS, "head_dim") | {
+    "scores": "position + 1",
+    "mask": "time",
+    "softmax": "position + 1",
+    "concatenate": "n_head · head_dim",
+    **dict.fromkeys(("expand", "gelu"), "4 · n_embd"),
+    **dict.fromkeys(("gate", "up", "swiglu"), "n_inner"),
+}
 
 Json = dict[str, Any]
 
@@ -53,8 +64,8 @@ class Wanted:
     """What is asked of a text, beside its tokens and their log-probabilities.
 
     Args:
-        scores: Whether tokens get log-probabilities; if not, and nothing else is wanted, the text
-            isn't read at all.
+        scores: Whether tokens get log-probabilities and alternatives; if not, and nothing else is
+            wanted, the text isn't read at all.
         top: The number of alternatives of each token, at most 20.
         thumbnails: The number of cells on a side of each head's small map, at most 64; 0 for none.
         attention: Layers and heads whose whole maps are wanted.
@@ -99,12 +110,12 @@ class Answer:
 
     Args:
         inspection: The text, read or not.
-        tokenizer: The model's tokenizer.
+        texts: What the model's tokens look like.
     """
 
-    def __init__(self, inspection: Inspection, tokenizer: Tokenizer) -> None:
-        self.inspection, self.tokenizer = inspection, tokenizer
-        self.special = frozenset(tokenizer.special_tokens.values())
+    def __init__(self, inspection: Inspection, texts: TokenTexts) -> None:
+        self.inspection, self.texts = inspection, texts
+        self.special = frozenset(texts.tokenizer.special_tokens.values())
 
     def parts(self, wanted: Wanted) -> Generator[None, None, Json]:
         """Return all that is wanted, and yield wherever others may be served.
@@ -116,13 +127,15 @@ class Answer:
         """
         inspection = self.inspection
         wanted.check(inspection)
+        found = self.tokens()
         if wanted == Wanted(scores=False, top=wanted.top):
-            return self.unread()
+            return found
         while not inspection.is_done:
             inspection.read_piece()
             yield
-        found = self.of_tokens(wanted.top)
-        yield
+        if wanted.scores:
+            found |= self.scores(wanted.top)
+            yield
         if wanted.thumbnails and inspection.n_layer:
             size = min(wanted.thumbnails, THUMBNAIL, len(inspection.tokens))
             maps = []
@@ -179,7 +192,7 @@ class Answer:
 
     def token(self, token: int, logprob: float | None = None) -> Json:
         """Return a token with its text, its bytes and its log-probability."""
-        own = self.tokenizer.decode_bytes([token])
+        own = self.texts.bytes(token)
         return {
             "id": token,
             "text": own.decode("utf-8", "replace"),
@@ -188,12 +201,12 @@ class Answer:
             "special": token in self.special,
         }
 
-    def unread(self) -> Json:
+    def tokens(self) -> Json:
         """Return the tokens alone."""
         tokens = [self.token(token) for token in self.inspection.tokens]
         return {"object": "inspection", "shape": self.shape(), "tokens": tokens}
 
-    def of_tokens(self, top: int) -> Json:
+    def scores(self, top: int) -> Json:
         """Return the tokens with their log-probabilities, and what the residual stream holds."""
         inspection = self.inspection
         predictions = inspection.predictions
@@ -205,8 +218,6 @@ class Answer:
             tokens.append(self.token(token, logprob) | {"top": alternatives})
         last = predictions[-1]
         return {
-            "object": "inspection",
-            "shape": self.shape(),
             "tokens": tokens,
             "next": {"top": self._top(last, top), "entropy": _rounded(last.entropy)},
             "entropy": [None if each is None else _rounded(each.entropy) for each in before],
@@ -255,7 +266,7 @@ class Answer:
     def stages(self, point: Point) -> Json:
         """Return every stage of one token's way, in one layer and head."""
         place = Place(self.inspection, point.position, point.layer, point.head)
-        own = self.tokenizer.decode_bytes([self.inspection.tokens[point.position]])
+        own = self.texts.bytes(self.inspection.tokens[point.position])
         stages = stages_of(place, own, point.settings, point.written)
         where = {"position": point.position, "layer": point.layer, "head": point.head}
         return where | {"stages": [self._stage(stage) for stage in stages]}
@@ -289,7 +300,8 @@ class Answer:
             {"file": each.file, "first": each.first, "lines": list(each.lines)}
             for each in stage.code
         ]
-        shape = stage.shape or " × ".join(str(size) for size in stage.values[0].numbers.shape)
+        size = DIMENSIONS.get(stage.name, "n_embd")
+        shape = stage.shape or f"[{size}] = [{stage.values[0].numbers.numel():,}]"
         return {
             "name": stage.name,
             "scope": stage.scope,

@@ -17,8 +17,8 @@ from groundup.errors import GenerationError
 from groundup.generation.engine import Engine
 from groundup.generation.slots import Slots
 from groundup.generation.writer import gpt2_twin
+from groundup.inspection.parts import Recorder, parts_of
 from groundup.machine.kinds import to_device
-from groundup.models.cache import Attend, Cache
 from groundup.models.gpt2 import GPT2
 from groundup.models.modern import Modern
 from groundup.models.readable import ReadableGPT
@@ -153,6 +153,27 @@ class Inspection:
         """Whether all is read, and predictions are there."""
         return len(self.predictions) == len(self.tokens)
 
+    @torch.inference_mode()
+    def adopt(self, other: "Inspection") -> None:
+        """Take over what is known of the same beginning, in whole pieces, instead of reading it.
+
+        Args:
+            other: Another text that the same model has read in pieces of the same size.
+        """
+        most = min(other.length, len(self.tokens)) // self.piece * self.piece
+        ends = range(most, 0, -self.piece)
+        whole = next((end for end in ends if other.tokens[:end] == self.tokens[:end]), 0)
+        if whole <= self.length:
+            return
+        self.length = whole
+        self.hidden[:whole], self.stream[:, :whole] = other.hidden[:whole], other.stream[:, :whole]
+        if self.parts:
+            self.queries[:, :, :whole] = other.queries[:, :, :whole]
+            self.keys[:, :, :whole] = other.keys[:, :, :whole]
+            self.values[:, :, :whole] = other.values[:, :, :whole]
+        # the last one is about a token that may be another here; those of a group come together
+        self.predictions = other.predictions[: (whole - 1) // ROWS * ROWS]
+
     def read_all(self) -> "Inspection":
         """Read what isn't read yet, and return the inspection itself."""
         while not self.is_done:
@@ -180,9 +201,10 @@ class Inspection:
         logits = self.model.logits(hidden)
         asked = torch.tensor([*after, *[0] * (len(hidden) - len(after))], device=logits.device)
         own, numbers, scores = token_logprobs(logits, asked, min(top, self.known), self.known)
-        logprobs = precise(logits).log_softmax(dim=-1)
-        entropies = torch.special.entr(logprobs.exp()).sum(dim=-1).tolist()
-        rows = zip(entropies, own.tolist(), numbers.tolist(), scores.tolist(), strict=True)
+        logits = _at_least_float32(logits)
+        expected = (logits.softmax(dim=-1) * logits).sum(dim=-1)
+        entropies = logits.logsumexp(dim=-1) - expected
+        rows = zip(*(each.tolist() for each in (entropies, own, numbers, scores)), strict=True)
         return [
             Prediction(entropy, own if row < len(after) else None, tuple(zip(n, s, strict=True)))
             for row, (entropy, own, n, s) in enumerate(rows)
@@ -272,7 +294,7 @@ class Inspection:
         with _evaluating(self.model):
             if isinstance(self.model, GPT2 | Modern):
                 assert self._slot is not None
-                cache = _Recorder(self._slot.reading(0, first), self.queries, first, last)
+                cache = Recorder(self._slot.reading(0, first), self.queries, first, last)
                 with self._keeping(first, last):
                     found = self.model.hidden(tokens, cache)
             else:
@@ -305,48 +327,6 @@ class Inspection:
         finally:
             for hook in hooks:
                 hook.remove()
-
-
-class _Recorder(Cache):
-    """A cache that keeps the queries of new tokens, and leaves all else to another one."""
-
-    def __init__(self, cache: Cache, queries: Tensor, first: int, last: int) -> None:
-        self.cache, self.queries = cache, queries[:, :, first:last]
-
-    def positions(self, tokens: Tensor, block_size: int) -> Tensor:
-        return self.cache.positions(tokens, block_size)
-
-    def attention(self, layer: int) -> Attend:
-        attend = self.cache.attention(layer)
-
-        def recorded(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
-            self.queries[layer] = query[0]
-            return attend(query, key, value, dropout)
-
-        return recorded
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The modules of a model that are looked at, whatever their names."""
-
-    blocks: Any
-    norm: nn.Module
-
-    def adding(self, layer: int) -> tuple[nn.Module, nn.Module]:
-        """The modules of a block that add to the residual stream: attention and MLP."""
-        block = self.blocks[layer]
-        attention = block.attn if hasattr(block, "attn") else block.self_attn
-        return attention, block.mlp
-
-
-def parts_of(model: Model) -> Parts | None:
-    """Return the modules of a model that are looked at, or None for a bigram."""
-    if isinstance(model, GPT2):
-        return Parts(model.transformer.h, model.transformer.ln_f)
-    if isinstance(model, Modern):
-        return Parts(model.model.layers, model.model.norm)
-    return None
 
 
 @contextmanager

@@ -136,6 +136,17 @@ class RunFolder:
         with (self.path / "samples.txt").open("a", encoding="utf-8") as file:
             file.write(f"{_SAMPLE_MARK}{step} (validation loss {loss:.4f})\n{text}\n\n")
 
+    def read_samples(self) -> list[tuple[int, float, str]]:
+        """Return the step, the validation loss and the text of each sample in samples.txt."""
+        samples = self.path / "samples.txt"
+        text = samples.read_text("utf-8", errors="ignore") if samples.is_file() else ""
+        headers = [*_SAMPLE_HEADER.finditer(text)]
+        ends = [*(header.start() for header in headers[1:]), len(text)]
+        return [
+            (int(header[1]), float(header[2]), text[header.end() : end].strip("\n"))
+            for header, end in zip(headers, ends, strict=True)
+        ]
+
 
 class MetricsReader:
     """Reads metrics.jsonl while it grows, each line once.
@@ -165,7 +176,7 @@ class MetricsReader:
 
 
 _SAMPLE_MARK = "======== step "
-_SAMPLE_HEADER = re.compile(rf"^{_SAMPLE_MARK}(\d+) \(validation loss .*\)$", re.MULTILINE)
+_SAMPLE_HEADER = re.compile(rf"^{_SAMPLE_MARK}(\d+) \(validation loss (.*)\)$", re.MULTILINE)
 
 
 def check_new_name(name: str | None) -> None:

@@ -4,14 +4,13 @@ import codecs
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel
 
 from groundup.generation.texts import Scored
 from groundup.serving.driver import Piece
-from groundup.tokenizers.base import Tokenizer
+from groundup.tokenizers.texts import TokenTexts
 
 LOWEST = -9999.0  # JSON has no infinity
 
@@ -60,29 +59,6 @@ def event(value: Any) -> bytes:
 DONE = b"data: [DONE]\n\n"
 
 
-class TokenTexts:
-    """What the tokens of a tokenizer look like where they stand alone.
-
-    Args:
-        tokenizer: The tokenizer.
-    """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
-        self.bytes = lru_cache(maxsize=100_000)(self._bytes)
-
-    def _bytes(self, token: int) -> bytes:
-        return self.tokenizer.decode_bytes([token])
-
-    def name(self, token: int) -> str:
-        """Return the text of a token; bytes that are no text are spelled out."""
-        found = self.bytes(token)
-        try:
-            return found.decode("utf-8")
-        except UnicodeDecodeError:
-            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in found)
-
-
 @dataclass(frozen=True)
 class PlacedToken:
     """A token of a text, with its score, or None for the first of a prompt, and where it begins."""
@@ -103,6 +79,7 @@ class TextSoFar:
         finish: Why it is over, or empty.
         tokens: The number of tokens that were written.
         placed: Tokens whose text is shown, and weren't taken yet.
+        ids: The tokens that were written and weren't taken yet, shown or not.
     """
 
     texts: TokenTexts
@@ -112,6 +89,7 @@ class TextSoFar:
     finish: str = ""
     tokens: int = 0
     placed: list[PlacedToken] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
     _held: list[PlacedToken] = field(default_factory=list)  # perhaps of a stop string
     _seen: int = 0  # characters that tokens have begun, those held back included
     _decoder: Any = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
@@ -139,6 +117,7 @@ class TextSoFar:
             if written.token is None:
                 continue
             self.tokens += 1
+            self.ids.append(written.token)
             if written.score is not None:
                 self._held.append(PlacedToken(written.token, self._seen, written.score))
                 self._pass(written.token)
@@ -153,6 +132,11 @@ class TextSoFar:
         """Return the tokens whose text is shown since the last call."""
         placed, self.placed = self.placed, []
         return placed
+
+    def take_ids(self) -> list[int]:
+        """Return the tokens that were written since the last call."""
+        ids, self.ids = self.ids, []
+        return ids
 
     def _pass(self, token: int) -> None:
         self._seen += len(self._decoder.decode(self.texts.bytes(token)))
@@ -238,6 +222,7 @@ class CompletionChoice(BaseModel):
     text: str
     logprobs: CompletionLogprobs | None
     finish_reason: str | None
+    token_ids: list[int] | None = None
 
 
 class Answer(BaseModel):
@@ -291,6 +276,7 @@ class ChatChoice(BaseModel):
     message: ChatMessage
     logprobs: ChatLogprobs | None
     finish_reason: str
+    token_ids: list[int] | None = None
 
 
 class Chat(Answer):
@@ -313,6 +299,7 @@ class ChatEventChoice(BaseModel):
     delta: ChatDelta
     logprobs: ChatLogprobs | None
     finish_reason: str | None
+    token_ids: list[int] | None = None
 
 
 class ChatEvent(Answer):
@@ -348,3 +335,16 @@ class Health(BaseModel):
     """The answer of GET /health."""
 
     status: str
+
+
+class RunStory(BaseModel):
+    """What is on record of the run that a model came from."""
+
+    name: str
+    recipe: str
+    facts: dict[str, Any]
+    evaluations: list[dict[str, Any]]
+    steps: list[dict[str, Any]]
+    tasks: list[dict[str, Any]]
+    samples: list[dict[str, Any]]
+    card: str

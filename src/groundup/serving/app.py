@@ -1,8 +1,8 @@
 """The routes of the server."""
 
 import asyncio
-import functools
-import html
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -12,9 +12,11 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 import groundup
+from groundup.page.files import POLICY, media_type, page_files
 from groundup.serving import answers
 from groundup.serving.answers import ApiError, as_json
-from groundup.serving.exchange import Exchange
+from groundup.serving.exchange import Exchange, unless_gone
+from groundup.serving.inspect_protocol import Inspected, InspectRequest, check_size
 from groundup.serving.place import Place
 from groundup.serving.protocol import ChatRequest, CompletionRequest
 from groundup.serving.service import Service
@@ -34,14 +36,8 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         503: "The server is loading, is about to stop, or failed",
     }.items()
 }
+JSON = "application/json"
 REFERENCE = "#/components/schemas/{model}"
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>
-<meta name="viewport" content="width=device-width"><style>body{{font:1rem/1.6 system-ui;
-max-width:40rem;margin:3rem auto;padding:0 1rem;color-scheme:light dark}}</style>
-<h1>{name}</h1><p>{what}</p><p>Programs that speak the OpenAI interface find it at
-<code>/v1</code>: <code>/v1/models</code>, <code>/v1/completions</code> and
-<code>/v1/chat/completions</code>. <a href="/openapi.json">Every field</a>.</p></html>"""
-CLOSED = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def make_app(place: Place) -> FastAPI:
@@ -57,6 +53,7 @@ def make_app(place: Place) -> FastAPI:
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(Exception, _fault)
     _add_pages(app, place)
+    _add_page(app, place)
 
     @app.post("/v1/completions", response_model=None, responses=_answers(answers.Completion))
     async def completions(body: CompletionRequest, request: Request) -> Response:
@@ -75,25 +72,24 @@ def make_app(place: Place) -> FastAPI:
             plan = await asyncio.to_thread(service.plan_chat, body)
         return await Exchange(place, service, plan, request).answer()
 
-    make_schema = app.openapi
-
-    @functools.cache
-    def schema() -> dict[str, Any]:
-        found = make_schema()
-        for path, operations in found["paths"].items():
-            for operation in operations.values():
-                operation["responses"].pop("422", None)  # FastAPI's own, which nobody gets
-                if path in answers.EVENTS:
-                    streamed = {"text/event-stream": _event_schema(path)}
-                    operation["responses"]["200"]["content"] |= streamed
-        made = models_json_schema(
-            [(kind, "serialization") for kind in answers.EVENTS.values()], ref_template=REFERENCE
-        )[1]
-        found["components"]["schemas"] |= made["$defs"]
-        return found
-
-    app.openapi = schema
+    app.openapi = cache(partial(_with_events, app.openapi))
     return app
+
+
+def _with_events(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Make the OpenAPI document, and say in it what the events of streams look like."""
+    found = make()
+    for path, operations in found["paths"].items():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)  # FastAPI's own, which nobody gets
+            if path in answers.EVENTS:
+                streamed = {"text/event-stream": _event_schema(path)}
+                operation["responses"]["200"]["content"] |= streamed
+    made = models_json_schema(
+        [(kind, "serialization") for kind in answers.EVENTS.values()], ref_template=REFERENCE
+    )[1]
+    found["components"]["schemas"] |= made["$defs"]
+    return found
 
 
 def _answers(model: type) -> dict[int | str, dict[str, Any]]:
@@ -138,16 +134,44 @@ def _add_pages(app: FastAPI, place: Place) -> None:
         assert place.metrics is not None
         return Response(place.metrics.page(), media_type="text/plain; version=0.0.4")
 
+
+def _add_page(app: FastAPI, place: Place) -> None:
+    """Add the page, and what it asks for beside texts."""
+
     @app.get("/", response_class=HTMLResponse)
     async def page() -> Response:
-        """Say what runs here, to people."""
-        service = place.service
-        what = place.state
-        if service is not None:
-            what += f": {service.context:,} tokens of context; {service.fingerprint}"
-        name = "groundup" if service is None else service.name
-        text = PAGE.format(name=html.escape(name), what=html.escape(what))
-        return HTMLResponse(text, headers={"content-security-policy": CLOSED})
+        """Send the page on which people write, and see what happens inside the model."""
+        return _file("index.html")
+
+    @app.get("/page/{name}", response_class=PlainTextResponse, responses=ERRORS)
+    async def part(name: str) -> Response:
+        """Send a file of the page."""
+        if name not in page_files():
+            raise ApiError(404, f"the page has no file {name[:200]!r}")
+        return _file(name)
+
+    @app.get("/v1/run", response_model=answers.RunStory | None, responses=ERRORS)
+    async def run() -> Response:
+        """Say what is on record of the run that the model came from; null without one."""
+        return _json(await asyncio.to_thread(place.ready().story))
+
+    @app.post("/v1/inspect", response_model=Inspected, responses=ERRORS)
+    async def inspect(body: InspectRequest, request: Request) -> Response:
+        """Look into a text: what the model computes on its way through it."""
+        service = place.ready()
+        service.check_model(body.model)
+        tokens = await asyncio.to_thread(service.prompt_tokens, body.prompt)
+        check_size(body, len(tokens))
+        found = await unless_gone(service.inspector.answer(tokens, body.wanted()), request)
+        head = {"model": service.name, "system_fingerprint": service.fingerprint}
+        return Response(await asyncio.to_thread(as_json, found | head), media_type=JSON)
+
+
+def _file(name: str) -> Response:
+    """Send a file of the page. Browsers ask whether it has changed each time."""
+    headers = {"content-security-policy": POLICY, "cache-control": "no-cache"}
+    headers |= {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
+    return Response(page_files()[name], headers=headers, media_type=media_type(name))
 
 
 def _card(service: Service) -> dict[str, Any]:
@@ -156,7 +180,7 @@ def _card(service: Service) -> dict[str, Any]:
 
 
 def _json(value: Any, status: int = 200) -> Response:
-    return Response(as_json(value), status, media_type="application/json")
+    return Response(as_json(value), status, media_type=JSON)
 
 
 async def _refused(_request: Request, error: Exception) -> Response:

@@ -7,11 +7,13 @@ between two steps, and what was written comes back to the loop all at once after
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Thread
+from typing import Any
 
 from groundup.errors import GroundupError
 from groundup.generation.engine import Engine
@@ -21,6 +23,7 @@ from groundup.generation.texts import Choice, Request, Written
 logger = logging.getLogger(__name__)
 
 STEP_FAILED = "an error ended a step of the engine"
+MOST_BESIDE = 32  # pieces of other work that may wait
 
 
 class OverloadedError(Exception):
@@ -120,6 +123,19 @@ class Stream:
         self._queue.put_nowait(found)
 
 
+@dataclass(frozen=True)
+class Beside:
+    """Work beside the engine's steps.
+
+    Args:
+        parts: Does it, and yields wherever others may be served.
+        done: Gets its result.
+    """
+
+    parts: Generator[None, None, Any]
+    done: "asyncio.Future[Any]"
+
+
 class Driver:
     """Writes the texts of all streams with one engine.
 
@@ -141,6 +157,8 @@ class Driver:
         self._inbox: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._streams: list[Stream] = []  # those that the thread writes
         self._open = set[Stream]()  # those that the event loop answers
+        self._works: deque[Beside] = deque()  # other work, which the thread does
+        self._works_open = 0  # that the event loop waits for
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
 
@@ -188,6 +206,29 @@ class Driver:
         self._inbox.put(lambda: self._submit(stream))
         return stream
 
+    async def beside(self, make: Callable[[], Generator[None, None, Any]]) -> Any:
+        """Let the thread do other work, a part of it after each step, and return its result.
+
+        Works are done one after the other. One that nobody waits for any more is left.
+
+        Args:
+            make: Returns the generator that does the work; called by the thread.
+
+        Raises:
+            OverloadedError: Too much waits already.
+            EngineFailedError: An error ended it.
+            GroundupError: Whatever the work itself raises of this kind.
+        """
+        if self._works_open >= MOST_BESIDE:
+            raise OverloadedError
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._inbox.put(lambda: self._works.append(Beside(make(), done)))
+        self._works_open += 1
+        try:
+            return await done
+        finally:
+            self._works_open -= 1
+
     def finish(self, stream: Stream) -> None:
         """Give back what a stream has, whether its texts are over or not."""
         self._open.discard(stream)
@@ -234,7 +275,8 @@ class Driver:
     def _run(self) -> None:
         """Make steps as long as there is something to write."""
         while True:
-            if not self._streams and not self._handle(self._inbox.get()):
+            idle = not self._streams and not self._works
+            if idle and not self._handle(self._inbox.get()):
                 return
             try:
                 while True:
@@ -242,6 +284,7 @@ class Driver:
                         return
             except Empty:
                 self._step()
+                self._go_on_beside()
 
     def _handle(self, letter: Callable[[], object] | None) -> bool:
         """Do what the inbox has, and return whether to go on."""
@@ -286,6 +329,24 @@ class Driver:
         self._streams = [s for s in self._streams if len(s.reported) < len(_choices(s))]
         self._hand_over(found)
 
+    def _go_on_beside(self) -> None:
+        """Do a part of the first work that somebody waits for."""
+        if not self._works:
+            return
+        work = self._works[0]
+        try:
+            if not work.done.cancelled():
+                next(work.parts)
+                return
+        except StopIteration as end:
+            self._tell(_resolve, work.done, end.value)
+        except GroundupError as error:
+            self._tell(_resolve, work.done, error)
+        except Exception as error:  # whatever it is, others are to be served
+            logger.error(f"looking into a text failed: {type(error).__name__}: {error}")
+            self._tell(_resolve, work.done, EngineFailedError("looking into the text failed"))
+        self._works.popleft()
+
     def _fail(self, error: Exception) -> None:
         """Empty the engine after an error in a step: its texts can't go on."""
         logger.error(f"a step of the engine failed: {type(error).__name__}: {error}")
@@ -300,6 +361,16 @@ class Driver:
         """Give the event loop what there is, in one call."""
         if found:
             self._tell(_put, found)
+
+
+def _resolve(done: "asyncio.Future[Any]", found: Any) -> None:
+    """Hand the result of a work, or its error, to who waits for it."""
+    if done.cancelled():
+        return
+    if isinstance(found, Exception):
+        done.set_exception(found)
+    else:
+        done.set_result(found)
 
 
 def _choices(stream: Stream) -> list[Choice]:

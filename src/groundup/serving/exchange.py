@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -15,6 +15,29 @@ from groundup.serving.gate import Visit
 from groundup.serving.place import Place
 from groundup.serving.protocol import ChatRequest
 from groundup.serving.service import Plan, Service, follow
+
+
+async def unless_gone(work: Any, request: Request) -> Any:
+    """Wait for something, unless the client goes before it is there.
+
+    Raises:
+        ApiError: The client has gone.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ApiError(499, "the client left")
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 class Exchange:
@@ -49,13 +72,13 @@ class Exchange:
         if self.body.stream:
             events = self.events(stream)
             try:
-                first = await self._unless_gone(anext(events))
+                first = await unless_gone(anext(events), self.request)
             except BaseException:
                 self.close(stream)
                 raise
             return EventStream(first, events, lambda: self.close(stream))
         try:
-            await self._unless_gone(self._collect(stream))
+            await unless_gone(self._collect(stream), self.request)
         finally:
             self.close(stream)
         choices = [self._whole(index, text) for index, text in enumerate(self.texts)]
@@ -80,23 +103,6 @@ class Exchange:
             which = index // (self.body.n or 1)
             self.service.echo(self.plan, which, stream.requests[which], text)
         return True
-
-    async def _unless_gone(self, work: Any) -> Any:
-        """Wait for something, unless the client goes before it is there."""
-        working = asyncio.ensure_future(work)
-        leaving = asyncio.ensure_future(self._left())
-        try:
-            await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                return working.result()
-            raise ApiError(499, "the client left")
-        finally:
-            for task in (working, leaving):
-                task.cancel()
-
-    async def _left(self) -> None:
-        while (await self.request.receive())["type"] != "http.disconnect":
-            pass
 
     async def events(self, stream: Stream) -> AsyncGenerator[bytes]:
         """Yield the events of a stream."""
@@ -128,18 +134,22 @@ class Exchange:
         new = text.add(piece)
         logprobs = self.service.logprobs(self.plan, text)
         said = logprobs is not None and any(logprobs.values())
+        ids = text.take_ids() if self.body.return_token_ids else []
         found = []
-        if new or said:
+        if new or said or ids:
             content = {"content": new} if self.chats else new
-            found.append(self._chunk(piece.index, content, logprobs if said else None, ""))
+            found.append(self._chunk(piece.index, content, logprobs if said else None, "", ids))
         if piece.finish:
             found.append(self._chunk(piece.index, {} if self.chats else "", None, piece.finish))
         return found
 
-    def _chunk(self, index: int, content: Any, logprobs: Any, finish: str) -> bytes:
+    def _chunk(
+        self, index: int, content: Any, logprobs: Any, finish: str, ids: Sequence[int] = ()
+    ) -> bytes:
         """An event about one text."""
         name = "delta" if self.chats else "text"
         choice = {"index": index, name: content, "logprobs": logprobs}
+        choice |= {"token_ids": ids} if self.body.return_token_ids else {}
         whole = self.head | {"choices": [choice | {"finish_reason": finish or None}]}
         if (options := self.body.stream_options) is not None:
             if options.continuous_usage_stats:
@@ -152,6 +162,7 @@ class Exchange:
         """A text that is over, as a choice of the answer."""
         logprobs = self.service.logprobs(self.plan, text)
         rest = {"logprobs": logprobs, "finish_reason": text.finish}
+        rest |= {"token_ids": text.take_ids()} if self.body.return_token_ids else {}
         if self.chats:
             message = {"role": "assistant", "content": text.shown}
             return {"index": index, "message": message} | rest

@@ -29,8 +29,9 @@ MOST_BODY_BYTES = 2**20
 BODY_SECONDS = 30
 # what is still read of the body of a request that was refused, so that its client sees the answer
 MOST_BYTES_AFTER, SECONDS_AFTER = 16 * 2**20, 5
-OPEN_PATHS = "/health", "/"
-POSTS = "/v1/completions", "/v1/chat/completions"
+OPEN_PATHS, OPEN_FOLDER = ("/health", "/"), "/page/"  # without a key
+TEXTS = "/v1/completions", "/v1/chat/completions"
+POSTS = *TEXTS, "/v1/inspect"
 LOOPBACK = "localhost", "127.0.0.1", "[::1]"
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 
@@ -107,7 +108,7 @@ class Gate:
         try:
             self._check(scope)
             body = await self._body(scope, arriving)
-            if scope["path"] in POSTS:  # before anything else is done for it
+            if scope["path"] in TEXTS:  # before anything else is done for it
                 self.check_room()
             await self.app(scope, _replay(body, receive), answer)
         except ApiError as error:
@@ -125,7 +126,7 @@ class Gate:
             raise ApiError(431, f"{len(headers)} headers of {size:,} bytes: {allowed}")
         if self.limits.api_key is None:
             self._check_host(_header(headers, b"host"))
-        elif scope["path"] not in OPEN_PATHS:
+        elif not _is_open(scope["path"]):
             _check_key(_header(headers, b"authorization"), self.limits.api_key)
         if scope["method"] == "POST" and scope["path"] in POSTS:
             kind = _header(headers, b"content-type").partition(b";")[0].strip().lower()
@@ -195,6 +196,11 @@ class Arriving:
             async with asyncio.timeout(SECONDS_AFTER):
                 while not self.ended and size < MOST_BYTES_AFTER:
                     size += len(await self.next())
+
+
+def _is_open(path: str) -> bool:
+    """Whether a path is answered without a key: the page, which asks for one, and /health."""
+    return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
 
 
 def _check_key(authorization: bytes, key: str) -> None:

@@ -177,6 +177,7 @@ class SamplingRequest(BaseModel):
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
     stop: Stops | None = None
     ignore_eos: bool | None = None
+    return_token_ids: bool | None = None
 
     response_format: Annotated[Any, Neutral({"type": "text"})] = None
     tools: Unsupported = None

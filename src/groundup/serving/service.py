@@ -4,7 +4,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import groundup
@@ -12,21 +12,24 @@ from groundup.checkpoints.model_folder import LoadedModel
 from groundup.errors import ChatTemplateError, GroundupError
 from groundup.generation.stream import encode_prompt
 from groundup.generation.texts import Request
+from groundup.models.registry import build_on_meta
+from groundup.page.story import run_story
 from groundup.serving.answers import (
     ApiError,
     TextSoFar,
-    TokenTexts,
     chat_logprobs,
     completion_logprobs,
     overloaded,
 )
 from groundup.serving.chat import PLAIN_STOP, chat_template_of, check_messages
 from groundup.serving.driver import Driver, EngineFailedError, Job, OverloadedError, Piece, Stream
+from groundup.serving.inspector import Inspector
 from groundup.serving.protocol import (
     ChatRequest,
     CompletionRequest,
     SamplingRequest,
 )
+from groundup.tokenizers.texts import TokenTexts
 
 MOST_TEXTS = 256  # of one request
 LEAST_OF_A_CHAT = 16  # tokens that a chat may write at least, however long it is
@@ -71,6 +74,9 @@ class Service:
         self.special = dict(self.tokenizer.special_tokens)
         self.template = chat_template_of(loaded.conventions)
         self.texts, self.created = TokenTexts(self.tokenizer), int(time.time())
+        self.inspector = Inspector(driver, self.texts)
+        shape = build_on_meta(loaded.architecture, loaded.model.config).to(loaded.dtype)
+        self._recorded = replace(loaded, model=shape, adapter={})  # the weights needn't stay
         self.fingerprint = f"groundup-{groundup.__version__}-{driver.engine.writer.path}"
 
     @property
@@ -167,6 +173,33 @@ class Service:
         except ChatTemplateError as error:
             raise ApiError(400, str(error), "messages") from error
 
+    def story(self) -> dict[str, Any] | None:
+        """Return what is on record of the model's run, which may go on meanwhile; None without one.
+
+        Raises:
+            ApiError: The records of the run are damaged.
+        """
+        try:
+            return run_story(self._recorded)
+        except GroundupError as error:
+            raise ApiError(404, f"the records of the run are damaged: {error}") from error
+
+    def prompt_tokens(self, prompt: str | list[int]) -> list[int]:
+        """Return the tokens of a prompt that the model sees whole.
+
+        Raises:
+            ApiError: The prompt is longer than the context, or has what the model doesn't know.
+        """
+        tokens, _ = self._prompt(prompt)
+        self._check_fits(tokens, "prompt")
+        return tokens
+
+    def _check_fits(self, tokens: list[int], where: str) -> None:
+        if len(tokens) > self.context:
+            problem = f"the prompt has {len(tokens):,} tokens, but the model's context is "
+            code = "context_length_exceeded"
+            raise ApiError(400, f"{problem}{self.context:,}", where, code)
+
     def _prompt(self, prompt: str | list[int]) -> tuple[list[int], str]:
         """Return a prompt's tokens and its text."""
         if isinstance(prompt, str):
@@ -201,11 +234,7 @@ class Service:
             asked = f"{len(prompts)} prompts with n = {choices} are"
             raise ApiError(400, f"{asked} more than {MOST_TEXTS} texts in one request", "n")
         for tokens in prompts:
-            if len(tokens) > self.context:
-                problem = f"the prompt has {len(tokens):,} tokens, but the model's context is "
-                where = "messages" if isinstance(body, ChatRequest) else "prompt"
-                code = "context_length_exceeded"
-                raise ApiError(400, f"{problem}{self.context:,}", where, code)
+            self._check_fits(tokens, "messages" if isinstance(body, ChatRequest) else "prompt")
         try:
             settings = body.settings(length, lambda: secrets.randbits(63))
             self.driver.engine.check_tokens("of logit_bias", dict(settings.logit_bias))

@@ -1,0 +1,245 @@
+"""`/v1/inspect` and the page: numbers of the model that is served, within limits."""
+
+import asyncio
+import base64
+import itertools
+import json
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import groundup
+from groundup import Engine, SamplingSettings
+from groundup.errors import GenerationError
+from groundup.page.files import page_files
+from groundup.serving.driver import MOST_BESIDE, Driver, EngineFailedError, Job, OverloadedError
+from serving.servers import CONFIG, LETTERS, Served, served, small_model
+
+TEXT = "once upon a time, there was a model.\n"
+TOKENS = LETTERS.encode(TEXT).tolist()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(small_model(tmp_path_factory.mktemp("inspect") / "little")) as found:
+        yield found
+
+
+def inspected(server: Served, **body: Any) -> Any:
+    answer = server.ask("/v1/inspect", {"prompt": TEXT, **body})
+    assert answer.status == 200, answer.body
+    return answer.json
+
+
+def numbers(text: str, kind: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), kind)
+
+
+def test_every_number_is_that_of_inspect(server: Served, tmp_path: Path) -> None:
+    model, tokenizer = groundup.load(small_model(tmp_path / "same"))
+    own = groundup.inspect(Engine(model, tokenizer), TOKENS)
+    found = inspected(
+        server,
+        top=3,
+        thumbnails=64,
+        attention=[[0, 1], [1, 0]],
+        lens=[4, len(TOKENS) - 1],
+        stages={"position": 9, "layer": 1, "head": 1},
+        distribution=7,
+    )
+    assert found["shape"]["n_layer"] == 2
+    assert found["shape"]["parameters"] == sum(weight.numel() for weight in model.parameters())
+    assert "".join(token["text"] for token in found["tokens"]) == TEXT
+    assert found["tokens"][0]["logprob"] is found["tokens"][0]["top"] is None
+    for token, prediction in zip(found["tokens"][1:], own.predictions, strict=False):
+        assert token["logprob"] == pytest.approx(prediction.logprob, rel=1e-6)
+        listed = [(each["id"], each["logprob"]) for each in token["top"]]
+        assert listed == [(t, pytest.approx(s, rel=1e-6)) for t, s in prediction.top[:3]]
+    for entry in found["attention"]:
+        weights = own.attention(entry["layer"], entry["head"])
+        triangle = weights[*torch.tril_indices(*weights.shape)].numpy()
+        np.testing.assert_allclose(numbers(entry["weights"], "<f2"), triangle, atol=5e-4)
+    small = numbers(found["thumbnails"]["maps"][1][0], "u1").reshape(len(TOKENS), -1)
+    np.testing.assert_allclose(small / 255, own.attention(1, 0).numpy(), atol=2.1e-3)
+    assert [len(column["points"]) for column in found["lens"]] == [5, 5]
+    assert found["lens"][0]["target"] == TOKENS[5]
+    assert found["lens"][1]["target"] is None
+    (last, lens) = found["lens"][0]["points"][-1], own.lens(4, 3)[-1]
+    assert last["loss"] == pytest.approx(-(lens.logprob or 0), rel=1e-6)
+    logprobs = numbers(found["distribution"]["logprobs"], "<f4")
+    np.testing.assert_allclose(logprobs, sorted(own.logprobs(7).tolist(), reverse=True), rtol=1e-5)
+    stages = {stage["name"]: stage for stage in found["stages"]["stages"]}
+    assert sum(stages["softmax"]["values"][0]["data"]) == pytest.approx(1.0, abs=1e-5)
+    assert found["stream"]["after"][1] == pytest.approx(own.norms()[6].tolist(), rel=1e-5)
+
+
+def test_tokens_alone_are_not_read(server: Served) -> None:
+    found = inspected(server, scores=False)
+    assert [token["id"] for token in found["tokens"]] == TOKENS
+    assert not {"next", "entropy", "stream"} & found.keys()
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "code"),
+    [
+        ({"prompt": "a" * 65}, "prompt", "context_length_exceeded"),
+        ({"prompt": ""}, "prompt", None),
+        ({"prompt": []}, "prompt", None),
+        ({"prompt": [1, 99]}, "prompt", None),
+        ({"prompt": [[1]]}, "prompt", None),
+        ({"prompt": "é"}, "prompt", None),
+        ({"top": 21}, "top", None),
+        ({"thumbnails": 65}, "thumbnails", None),
+        ({"attention": [[0, 0]] * 65}, "attention", None),
+        ({"attention": [[0]]}, "attention", None),
+        ({"attention": [[2, 0]]}, None, None),
+        ({"attention": [[0, 2]]}, None, None),
+        ({"lens": [99]}, None, None),
+        ({"lens": [0] * 65}, "lens", None),
+        ({"stages": {"position": 99}}, None, None),
+        ({"stages": {"position": 0, "draw": {"temperature": -1}}}, "stages", None),
+        ({"distribution": -1}, "distribution", None),
+        ({"model": "another"}, "model", "model_not_found"),
+    ],
+)
+def test_what_is_not_there_is_refused(
+    server: Served, body: dict[str, Any], param: str | None, code: str | None
+) -> None:
+    answer = server.ask("/v1/inspect", {"prompt": TEXT, **body})
+    assert answer.status == (404 if code == "model_not_found" else 400), answer.body
+    error = answer.json["error"]
+    assert (error["param"], error["code"]) == (param, code), error
+    assert inspected(server)["object"] == "inspection"
+
+
+def test_streams_say_the_numbers_of_their_tokens(server: Served) -> None:
+    whole = server.complete(prompt=TEXT, max_tokens=20, return_token_ids=True, n=2)
+    for choice in whole["choices"]:
+        assert LETTERS.decode(choice["token_ids"]) == choice["text"]
+    body = {"prompt": TEXT, "max_tokens": 20, "seed": 1, "stream": True, "return_token_ids": True}
+    events = server.ask("/v1/completions", body).body.decode().split("\n\n")
+    parsed = [json.loads(each[6:]) for each in events if each.startswith("data: {")]
+    ids = [token for each in parsed for token in each["choices"][0]["token_ids"]]
+    assert ids == whole["choices"][0]["token_ids"]
+    assert "token_ids" not in server.complete(prompt=TEXT)["choices"][0]
+
+
+def test_the_page_is_sent_and_nothing_else_of_the_disk(server: Served) -> None:
+    page = server.ask("/")
+    assert page.status == 200
+    assert page.body.decode() == page_files()["index.html"]
+    policy = page.headers["content-security-policy"]
+    assert "script-src 'self'" in policy
+    assert "unsafe-inline" not in policy
+    for name in page_files():
+        answer = server.ask(f"/page/{name}")
+        assert (answer.status, answer.body.decode()) == (200, page_files()[name])
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    for path in (
+        "/page/",
+        "/page/none.js",
+        "/page/../app.py",
+        "/page/%2e%2e/files.py",
+        "/page/a/b",
+    ):
+        assert server.ask(path).status == 404, path
+    run = server.ask("/v1/run")
+    assert (run.status, run.json) == (200, None)
+
+
+def test_a_key_guards_the_data_and_not_the_page(tmp_path: Path) -> None:
+    with served(small_model(tmp_path / "little"), "--api-key", "secret") as server:
+        assert server.ask("/").status == server.ask("/page/app.js").status == 200
+        for path, body in (("/v1/inspect", {"prompt": TEXT}), ("/v1/run", None)):
+            assert server.ask(path, body).status == 401
+        right = {"Authorization": "Bearer secret"}
+        assert server.ask("/v1/inspect", {"prompt": TEXT}, headers=right).status == 200
+        assert server.ask("/v1/run", headers=right).status == 200
+
+
+def engine() -> Engine:
+    from groundup.models.gpt2 import GPT2
+
+    torch.manual_seed(0)
+    return Engine(GPT2(CONFIG).eval(), slots=2)
+
+
+async def run(driver: Driver, work: Any) -> Any:
+    await driver.start(engine)
+    try:
+        return await work()
+    finally:
+        driver.stop()
+
+
+def test_a_stream_goes_on_between_the_parts_of_a_look() -> None:
+    """Between two parts there is a step of the engine, and texts are those written alone."""
+    driver = Driver(4)
+    settings = SamplingSettings(length=60, temperature=1.0, seed=5)
+
+    async def work() -> tuple[list[int], list[int]]:
+        stream = driver.submit([Job([1, 2, 3], settings)])
+        pieces = stream.pieces()
+        first = await anext(pieces)
+        passes = list[int]()
+
+        def look() -> Generator[None, None, int]:
+            for _ in range(10):
+                passes.append(driver.engine.passes)
+                yield
+            return 7
+
+        assert await driver.beside(look) == 7
+        found = [each for piece in first for each in piece.written]
+        async for some in pieces:
+            found += [each for piece in some for each in piece.written]
+        driver.finish(stream)
+        return passes, [each.token for each in found if each.token is not None]
+
+    passes, text = asyncio.run(run(driver, work))
+    assert [after - before for before, after in itertools.pairwise(passes)] == [1] * 9
+    alone = [each.token for each in engine().submit([1, 2, 3], settings)]
+    assert text == [token for token in alone if token is not None]
+
+
+def test_a_look_that_fails_or_is_left_leaves_the_others() -> None:
+    driver = Driver(4)
+    begun = list[int]()
+
+    def fails(error: Exception) -> Generator[None, None, None]:
+        yield
+        raise error
+
+    def endless() -> Generator[None, None, None]:
+        while True:
+            begun.append(1)
+            yield
+
+    def short() -> Generator[None, None, int]:
+        yield
+        return 3
+
+    async def work() -> None:
+        with pytest.raises(GenerationError, match="nothing"):
+            await driver.beside(lambda: fails(GenerationError("nothing")))
+        with pytest.raises(EngineFailedError):
+            await driver.beside(lambda: fails(RuntimeError("a fault")))
+        left = asyncio.ensure_future(driver.beside(endless))
+        while not begun:
+            await asyncio.sleep(0.001)
+        left.cancel()
+        assert await driver.beside(short) == 3
+        waiting = [asyncio.ensure_future(driver.beside(endless)) for _ in range(MOST_BESIDE)]
+        await asyncio.sleep(0)
+        with pytest.raises(OverloadedError):
+            await driver.beside(short)
+        for each in waiting:
+            each.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert await driver.beside(short) == 3
+
+    asyncio.run(run(driver, work))
