@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import threading
 
 import pytest
 import torch
@@ -266,3 +267,22 @@ def test_a_shared_beginning_is_taken_over_bit_for_bit(architecture: str, shared:
     if found.n_layer:
         assert torch.equal(found.attention(2, 5), alone.attention(2, 5))
         assert torch.equal(found.values, alone.values)
+
+
+def test_texts_that_are_written_meanwhile_do_not_come_between() -> None:
+    """Another thread writes by the same modules, by torch, while a text is looked at again."""
+    engine = Engine(made("gpt2"), slots=2, precision=Precision(compile="off"))
+    expected = Inspection.by_engine(engine, TOKENS).read_all()
+    writing = threading.Event()
+
+    def write() -> None:
+        for _ in engine.submit(TOKENS[:3], SamplingSettings(length=300, ignore_ends=True)):
+            writing.set()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert writing.wait(20)
+    for _ in range(5):
+        found = Inspection.by_engine(engine, TOKENS).read_all()
+        assert torch.equal(found.stream, expected.stream)
+    thread.join()

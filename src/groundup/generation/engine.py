@@ -8,7 +8,9 @@ through the model. Requests join and leave between steps.
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from operator import index
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -143,6 +145,11 @@ class Engine:
                 if not choice.finish:
                     self._end(choice, "cancelled")
             self._waiting = deque(request for request in self._waiting if request.open)
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Held while a step is made: who holds it has the model alone."""
+        return self._lock
 
     @property
     def running(self) -> int:

@@ -6,7 +6,7 @@ what each block adds to the residual stream are kept, so that any part can be lo
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +86,8 @@ class Inspection:
         self.piece = piece or len(self.tokens)
         self.length = 0  # the tokens that are read
         self.predictions = list[Prediction]()
+        # nobody else may read by the same modules meanwhile
+        self._lock: AbstractContextManager[Any] = nullcontext()
         self.parts = parts_of(self.model)
         weight = next(self.model.parameters())
         self.device = weight.device
@@ -110,13 +112,15 @@ class Inspection:
             GenerationError: There are no tokens, or too many, or one isn't the model's.
         """
         slots = engine.writer.slots
-        return cls(
+        found = cls(
             engine.writer.model,
             tokens,
             piece=engine.piece,
             known=engine.vocab_size,
             piece_dtype=torch.float32 if slots is None else slots.piece_dtype,
         )
+        found._lock = engine.lock
+        return found
 
     @property
     def n_layer(self) -> int:
@@ -291,7 +295,7 @@ class Inspection:
     def _read(self, first: int, last: int) -> None:
         """Read the tokens from `first` to `last`."""
         tokens = to_device(torch.tensor([self.tokens[first:last]]), self.device)
-        with _evaluating(self.model):
+        with self._lock, _evaluating(self.model):
             if isinstance(self.model, GPT2 | Modern):
                 assert self._slot is not None
                 cache = Recorder(self._slot.reading(0, first), self.queries, first, last)

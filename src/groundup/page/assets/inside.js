@@ -1,5 +1,5 @@
 // The view Inside: what the model attends to, what it would say at each point, and what each adds.
-import { el, number, panel, percent } from "./kit.js";
+import { breath, el, number, panel, percent } from "./kit.js";
 import { guarded, quoted, shade, windowNote, windowOf } from "./inside-shared.js";
 import { BlockTable } from "./inside-blocks.js";
 import { Lens } from "./inside-lens.js";
@@ -98,7 +98,8 @@ class Inside {
     const inspection = await this.source.inspect(this.window.tokens);
     if (inspection !== this.inspection) {
       this.inspection = inspection;
-      this.showText();
+      await this.showText();
+      if (inspection !== this.inspection) return true;
     }
     this.showPosition();
     this.opened.run();
@@ -109,10 +110,11 @@ class Inside {
     this.status.textContent = words;
   }
 
-  showText() {
+  async showText() {
     const { tokens, shape } = this.inspection;
     const hasLayers = shape.n_layer > 0;
     this.text.show(tokens);
+    await breath();
     this.losses.setTokens(tokens);
     this.head.clear();
     this.note.textContent = windowNote(this.window);

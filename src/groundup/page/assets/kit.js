@@ -358,6 +358,11 @@ export const store = {
   },
 };
 
+/** Lets the browser do what waits, so that a long text never holds the page up. */
+export function breath() {
+  return new Promise((resolve) => setTimeout(resolve));
+}
+
 // ---- bytes that travel in JSON ----
 
 // Plain loops: with callbacks the map of 1,000 tokens would be a long task.
