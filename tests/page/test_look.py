@@ -108,8 +108,8 @@ def test_its_numbers_are_those_of_inspect(folder: Path) -> None:
 
 
 def test_a_run_is_told(cli: Cli, tmp_path: Path) -> None:
-    write_text(tmp_path)
-    trained(*flags({"--steps": 3, "--name": "told"}), folder=tmp_path)
+    text = write_text(tmp_path)
+    trained(*flags({"--steps": 3, "--name": "told", "--corpus": text}), folder=tmp_path)
     assert cli("look", "told", "--text", "the ").returncode == 0
     (model,) = embedded((tmp_path / "told.html").read_text("utf-8"))["models"]
     run = model["run"]
@@ -119,6 +119,8 @@ def test_a_run_is_told(cli: Cli, tmp_path: Path) -> None:
     assert run["samples"][0]["step"] == 3
     assert "[model]" in run["recipe"]
     assert "## Training" in run["card"]
+    assert 'corpus = "text.txt"' in run["recipe"]
+    assert str(tmp_path) not in json.dumps(run)  # where the text lay is nobody's business
 
 
 @pytest.mark.parametrize(

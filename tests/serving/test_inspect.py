@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import groundup
+from commands import flags, trained, write_text
 from groundup import Engine, SamplingSettings
 from groundup.errors import GenerationError
 from groundup.page.files import page_files
@@ -149,6 +150,22 @@ def test_the_page_is_sent_and_nothing_else_of_the_disk(server: Served) -> None:
         assert server.ask(path).status == 404, path
     run = server.ask("/v1/run")
     assert (run.status, run.json) == (200, None)
+
+
+def test_a_run_is_told_as_it_is_now(tmp_path: Path) -> None:
+    write_text(tmp_path)
+    trained(*flags({"--steps": 2, "--name": "told"}), folder=tmp_path)
+    with served(tmp_path / "runs" / "told") as server:
+        run = tmp_path / "runs" / "told"
+        assert [line["step"] for line in server.ask("/v1/run").json["steps"]] == [1, 2]
+        with (run / "metrics.jsonl").open("a") as file:  # it goes on meanwhile
+            file.write('{"kind": "step", "step": 3, "tokens": 9, "loss": 1.5}\n')
+        assert server.ask("/v1/run").json["steps"][-1]["loss"] == 1.5
+        (run / "run.json").write_text("{")
+        answer = server.ask("/v1/run")
+        assert answer.status == 404
+        assert str(tmp_path) not in answer.body.decode()
+        assert "run.json" in server.log
 
 
 def test_a_key_guards_the_data_and_not_the_page(tmp_path: Path) -> None:

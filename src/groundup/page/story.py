@@ -1,11 +1,16 @@
 """What the page says of the run that a model came from."""
 
+import re
+import tomllib
 from typing import Any
 
-from groundup.checkpoints.model_folder import LoadedModel
-from groundup.export.model_card import model_card
-from groundup.runs.folder import RECIPE_FILE
+import tomli_w
 
+from groundup.checkpoints.model_folder import LoadedModel
+from groundup.export.model_card import model_card, without_folders
+from groundup.recipes.schema import Recipe
+
+ABSOLUTE = re.compile(r"(^|,)\s*(/|~|[A-Za-z]:[\\/])")  # the beginning of a path, in a list perhaps
 MOST_STEPS = 400  # points of a curve
 EVALUATION = "step", "tokens", "seconds", "train_loss", "validation_loss", "bits_per_byte"
 STEP = "step", "tokens", "loss", "learning_rate", "tokens_per_second"
@@ -37,10 +42,10 @@ def run_story(loaded: LoadedModel) -> dict[str, Any] | None:
     ]
     return {
         "name": run.name,
-        "recipe": (run.path / RECIPE_FILE).read_text("utf-8"),
+        "recipe": _without_paths(run.read_recipe()),
         "facts": {
             "parameters": facts["parameters"],
-            "corpus": facts["corpus"]["name"],
+            "corpus": without_folders(facts["corpus"]["name"]),
             "started": facts["started"],
             "machine": facts.get("processor", ""),
         },
@@ -52,6 +57,16 @@ def run_story(loaded: LoadedModel) -> dict[str, Any] | None:
         ],
         "card": model_card(loaded, run.name, has_curve=False),
     }
+
+
+def _without_paths(recipe: Recipe) -> str:
+    """Return a recipe as TOML in which absolute paths are names: they are nobody's business."""
+    tables = tomllib.loads(recipe.to_toml())
+    for section in tables.values():
+        for key, value in section.items():
+            if isinstance(value, str) and ABSOLUTE.search(value):
+                section[key] = without_folders(value.replace("\\", "/"))
+    return tomli_w.dumps(tables)
 
 
 def _fields(line: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The model that a server has: what requests ask of it, and what is answered."""
 
+import logging
 import re
 import secrets
 import time
@@ -30,6 +31,8 @@ from groundup.serving.protocol import (
     SamplingRequest,
 )
 from groundup.tokenizers.texts import TokenTexts
+
+logger = logging.getLogger(__name__)
 
 MOST_TEXTS = 256  # of one request
 LEAST_OF_A_CHAT = 16  # tokens that a chat may write at least, however long it is
@@ -182,7 +185,9 @@ class Service:
         try:
             return run_story(self._recorded)
         except GroundupError as error:
-            raise ApiError(404, f"the records of the run are damaged: {error}") from error
+            logger.warning(f"the page can't show the run: {error}")
+            problem = "the records of the model's run are damaged; the server's log has more"
+            raise ApiError(404, problem) from error
 
     def prompt_tokens(self, prompt: str | list[int]) -> list[int]:
         """Return the tokens of a prompt that the model sees whole.
