@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import flags, trained, write_text
+from commands import flags, groundup, trained, write_text
 from serving.servers import served
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +28,7 @@ def test_a_newcomer_trains_serves_and_asks(
     write_text(tmp_path)
     (tmp_path / "text.txt").write_text(
         (tmp_path / "text.txt").read_text("utf-8")
-        + "Return the: User: Assistant: What is a list?\n",
+        + "Return the: User: Assistant: What is a list? same text\n",
         "utf-8",
     )
     trained(*flags({"--steps": 2, "--model.block-size": 64}), folder=tmp_path)
@@ -53,6 +53,12 @@ def test_a_newcomer_trains_serves_and_asks(
         (snippet,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
         exec(compile(snippet.replace(":8000", f":{server.port}"), "serving.md", "exec"), {})
         assert len(capsys.readouterr().out) > 64
+    shutil.copytree(run.with_name("quickstart-1"), run.with_name("shakespeare-fast-1"))
+    looks = [line for line in lines if line.startswith("groundup look")]
+    assert len(looks) == 2
+    for line in looks:
+        finished = groundup(*shlex.split(line)[1:], folder=tmp_path)
+        assert finished.returncode == 0, finished.stderr
     (line,) = (line for line in lines if line.startswith("GROUNDUP_API_KEY"))
     setting, command, *words = shlex.split(line)
     name, _, key = setting.partition("=")

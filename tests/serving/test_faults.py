@@ -157,6 +157,9 @@ def test_a_prompt_above_the_context_is_refused_with_both_numbers(server: Served)
         ("/v1/completions", {}, 405),
         ("/v1/models", {"body": {}}, 405),
         ("/v1/completions", {"body": "{}", "headers": {"Content-Type": "text/plain"}}, 415),
+        ("/v1/completions", {"body": "{}", "headers": {"Content-Encoding": "gzip"}}, 415),
+        ("http://localhost/v1/models", {}, 200),  # as a proxy asks
+        ("HTTP://localhost:9/v1/nothing", {}, 404),
         ("/v1/completions", {"body": "a" * (2**20 + 1)}, 413),
         ("/v1/completions", {"body": "a" * (15 * 2**20)}, 413),
         ("/v1/completions", {"body": "a" * 2**20, "headers": {"Host": "example.org"}}, 421),
@@ -366,6 +369,7 @@ def test_a_key_guards_all_but_health_and_the_page(model: Path) -> None:
             link.sendall(b"\x16\x03\x01\r\n\r\n")
             assert b" 400 " in link.recv(4096)
         lines = [json.loads(line) for line in server.log.splitlines()]
+    assert "refused what is no request yet, with 400" in server.log
     assert {"ready: small, 16 texts at once"} <= {line.get("message") for line in lines}
     assert all(line["time"] > 1.7e9 for line in lines)
 

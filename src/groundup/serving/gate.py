@@ -33,6 +33,7 @@ OPEN_PATHS, OPEN_FOLDER = ("/health", "/"), "/page/"  # without a key
 TEXTS = "/v1/completions", "/v1/chat/completions"
 POSTS = *TEXTS, "/v1/inspect"
 LOOPBACK = "localhost", "127.0.0.1", "[::1]"
+ABSOLUTE = re.compile(r"^https?://[^/]*", re.IGNORECASE)
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 
 
@@ -91,6 +92,7 @@ class Gate:
             await self.app(scope, receive, send)
             return
         begun, visit, method = time.perf_counter(), Visit(_request_id(scope)), scope["method"]
+        scope["path"] = ABSOLUTE.sub("", scope["path"]) or "/"  # as proxies are asked
         scope["state"] = {**scope.get("state", {}), "visit": visit}
 
         async def answer(message: Message) -> None:
@@ -133,6 +135,10 @@ class Gate:
             if kind != b"application/json":
                 problem = f"content-type {kind[:100].decode('latin-1')!r} must be application/json"
                 raise ApiError(415, problem)
+            encoding = _header(headers, b"content-encoding").strip().lower()
+            if encoding not in (b"", b"identity"):
+                problem = f"content-encoding {encoding[:100].decode('latin-1')!r} is not understood"
+                raise ApiError(415, f"{problem}: send the body as it is")
 
     def _check_host(self, host: bytes) -> None:
         """Refuse names that a web page could have led here by DNS."""

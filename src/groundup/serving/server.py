@@ -108,6 +108,7 @@ class Protocol(H11Protocol):
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer, and close once the client has seen that and closes, too."""
+        logger.info(f"refused what is no request yet, with {status}: {message}")
         body = as_json(ApiError(status, message).body)
         head = f"HTTP/1.1 {status} Refused\r\ncontent-type: application/json\r\nconnection: close"
         head += f"\r\ncontent-length: {len(body)}\r\n\r\n"
