@@ -64,6 +64,11 @@ def test_every_number_is_that_of_inspect(server: Served, tmp_path: Path) -> None
         weights = own.attention(entry["layer"], entry["head"])
         triangle = weights[*torch.tril_indices(*weights.shape)].numpy()
         np.testing.assert_allclose(numbers(entry["weights"], "<f2"), triangle, atol=5e-4)
+    (before, itself, first), weights = found["thumbnails"]["habits"][1][0], own.attention(1, 0)
+    rows = range(1, len(TOKENS))
+    assert before == pytest.approx(sum(weights[at, at - 1].item() for at in rows) / len(rows))
+    assert first == pytest.approx(sum(weights[at, 0].item() for at in rows) / len(rows))
+    assert itself == pytest.approx(weights.diagonal().mean().item())
     small = numbers(found["thumbnails"]["maps"][1][0], "u1").reshape(len(TOKENS), -1)
     np.testing.assert_allclose(small / 255, own.attention(1, 0).numpy(), atol=2.1e-3)
     assert [len(column["points"]) for column in found["lens"]] == [5, 5]

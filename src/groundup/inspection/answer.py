@@ -138,11 +138,12 @@ class Answer:
             yield
         if wanted.thumbnails and inspection.n_layer:
             size = min(wanted.thumbnails, THUMBNAIL, len(inspection.tokens))
-            maps = []
+            layers = []
             for layer in range(inspection.n_layer):
-                maps.append(self.thumbnails(layer, size))
+                layers.append(self.thumbnails(layer, size))
                 yield
-            found["thumbnails"] = {"size": size, "maps": maps}
+            maps, habits = zip(*layers, strict=True)
+            found["thumbnails"] = {"size": size, "maps": [*maps], "habits": [*habits]}
         if wanted.attention:
             found["attention"] = []
             for layer, head in wanted.attention:
@@ -234,15 +235,22 @@ class Answer:
             "after": rest[2::3],
         }
 
-    def thumbnails(self, layer: int, size: int) -> list[str]:
-        """Return the small map of each head of a layer: bytes in base64, row after row."""
-        found = []
+    def thumbnails(self, layer: int, size: int) -> tuple[list[str], list[list[float]]]:
+        """Return the small map of each head of a layer, and the head's habits.
+
+        A map is bytes in base64, row after row. Habits are three mean weights: on the token before
+        the one that reads, on itself and on the first token.
+        """
+        maps, habits = list[str](), list[list[float]]()
         with torch.inference_mode():
             for head in range(self.inspection.n_head):
                 weights = self.inspection.attention(layer, head)
                 small = F.adaptive_max_pool2d(weights[None].float(), size)[0]
-                found.append(_base64((small * 255).round().to(torch.uint8)))
-        return found
+                maps.append(_base64((small * 255).round().to(torch.uint8)))
+                others = max(len(weights) - 1, 1)  # the first token has none before it
+                sums = weights.diagonal(-1).sum() / others, weights.diagonal().mean()
+                habits.append(_numbers(torch.stack([*sums, weights[1:, 0].sum() / others])))
+        return maps, habits
 
     def attention(self, layer: int, head: int) -> Json:
         """Return a head's map: the lower triangle, row after row, in float16 and base64."""

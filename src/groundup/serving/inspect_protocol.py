@@ -159,13 +159,15 @@ class ResidualStream(BaseModel):
 
 
 class Thumbnails(BaseModel):
-    """The small map of each head, size x size bytes in base64.
+    """The small map of each head, size x size bytes in base64, and its habits.
 
-    Each byte is the largest weight in its cell, times 255.
+    Each byte is the largest weight in its cell, times 255. Habits are mean weights on the token
+    before the one that reads, on itself and on the first token.
     """
 
     size: int
     maps: list[list[str]]
+    habits: list[list[list[float]]]
 
 
 class HeadMap(BaseModel):

@@ -1,5 +1,5 @@
 // The view Inside: what the model attends to, what it would say at each point, and what each adds.
-import { breath, el, number, panel, percent } from "./kit.js";
+import { breath, button, el, number, panel, percent } from "./kit.js";
 import { guarded, quoted, shade, windowNote, windowOf } from "./inside-shared.js";
 import { BlockTable } from "./inside-blocks.js";
 import { Lens } from "./inside-lens.js";
@@ -12,6 +12,9 @@ import { makeTokenText } from "./text.js";
 const MAPS_NOTE =
   "Each small map is one head. Its rows read and its columns are read; a stronger colour is a " +
   "larger weight. Open one to see it large and linked to the text.";
+const HABITS = [
+  "Reads the token before it most", "Reads itself most", "Reads the first token most",
+];
 const BIGRAM_NOTE =
   "This model is a bigram: one table holds, for each token, what follows it. It has no layers " +
   "and no attention, so the losses above are all that there is to see.";
@@ -43,6 +46,7 @@ class Inside {
     this.losses = new LossStrip({ onChoose: choose });
     this.grid = new MapGrid({ label: "Attention maps of layers and heads", onOpen: open });
     this.head = new HeadMap({ onChoose: choose, onReader: () => this.shade() });
+    this.habits = el("ul", { class: "habits", "aria-label": "Heads with a habit" });
     this.lens = new Lens();
     this.blocks = new BlockTable();
     this.status = el("p", { class: "inside-status", role: "status" });
@@ -60,7 +64,7 @@ class Inside {
     const scroller = el("div", { class: "maps-scroller" }, this.grid.element);
     this.pictured = guarded(scroller, () => this.readThumbnails());
     this.layers = el("div", { class: "inside-layers" },
-      panel("Attention", el("p", { class: "note" }, MAPS_NOTE),
+      panel("Attention", el("p", { class: "note" }, MAPS_NOTE), this.habits,
         this.pictured.problem, this.opened.problem,
         el("div", { class: "attention" }, scroller, this.head.element)),
       this.explained.problem, this.lenses);
@@ -157,7 +161,21 @@ class Inside {
   }
 
   async readThumbnails() {
-    this.grid.setMaps(await this.source.thumbnails(this.window.tokens));
+    const thumbnails = await this.source.thumbnails(this.window.tokens);
+    this.grid.setMaps(thumbnails);
+    this.habits.replaceChildren(...HABITS.map((words, which) =>
+      this.keenest(words, thumbnails.habits.map((heads) => heads.map((each) => each[which])))));
+  }
+
+  /** The head that has a habit most, as a button that opens it. */
+  keenest(words, shares) {
+    const all = shares.flatMap((heads, layer) =>
+      heads.map((share, head) => ({ layer, head, share })));
+    const { layer, head, share } = all.reduce((a, b) => (b.share > a.share ? b : a));
+    const open = () => this.store.set({ layer, head });
+    return el("li", {}, `${words}: `,
+      button(`layer ${layer + 1}, head ${head + 1}`, open),
+      ` (${percent(share)})`);
   }
 
   async readHead() {
