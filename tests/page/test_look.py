@@ -53,7 +53,8 @@ def test_a_page_is_one_file_that_asks_for_nothing(cli: Cli, folder: Path, tmp_pa
     finished = cli("look", folder, "--text", HOSTILE, "--out", tmp_path / "page.html")
     assert finished.returncode == 0, finished.stderr
     page = (tmp_path / "page.html").read_text("utf-8")
-    assert finished.stdout.startswith(f"{tmp_path / 'page.html'}: {len(HOSTILE)} tokens")
+    said = f"{tmp_path / 'page.html'}: tokens: {len(HOSTILE)} of little; "
+    assert finished.stdout.startswith(said)
     assert "<script>alert" not in page
     assert 'href="page/' not in page
     assert "src=" not in re.sub(
@@ -130,13 +131,15 @@ def test_a_run_is_told(cli: Cli, tmp_path: Path) -> None:
         (["--text", "a", "--file", "b"], "--text TEXT or --file FILE"),
         (["--text", ""], "the text is empty"),
         (["--file", "none.txt"], "none.txt can't be read"),
-        (["--text", "To", "--position", "2"], "position = 2 must be below 2"),
+        (["--text", "To", "--position", "2"], "position = 2 must be from -2 to 1"),
         (["--text", "To", "--layers", "2"], "layer 2 is not there: the last is 1"),
         (["--text", "To", "--layers", "first"], "must be numbers as 0,5,11, or all"),
         (["--text", "To be" * 13], "65 tokens, but the model's context is 64"),
         (["--text", "é"], "'é'"),
         (["--text", "To", "--out", "there.html"], "there.html"),
         (["--text", "To", "--out", "there.html/page.html"], "can't write"),
+        (["--text", "To", "--position", "-3"], "position = -3 must be from -2 to 1"),
+        (["--text", "To", "--layers", "\u0661"], "must be numbers as 0,5,11, or all"),
     ],
 )
 def test_what_cannot_be_shown_is_said_in_a_line(
@@ -216,3 +219,51 @@ def test_texts_of_other_bytes_are_not_compared() -> None:
     other = groundup.inspect(model, LETTERS.encode("To do").tolist()) if "d" in TEXT else read
     with pytest.raises(GenerationError, match="can't compare"):
         compare((read, LETTERS), (groundup.inspect(model, other.tokens[:3]), LETTERS))
+
+
+def test_a_file_is_read_as_it_is(cli: Cli, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_bytes("\ufeffTo\r\nbe".encode())
+    assert "'\\r'" in error_line(cli("look", folder, "--file", "text.txt"))
+    (tmp_path / "text.txt").write_bytes("\ufeffTo\nbe".encode())
+    assert cli("look", folder, "--file", "text.txt").returncode == 0
+
+
+def test_two_models_of_other_depths_and_tokens_show_one_place(cli: Cli, tmp_path: Path) -> None:
+    """The way of a letter, and that of the word which has it; layers where there are some."""
+    words = learn_tokenizer([TEXT * 20], 300)
+    first = saved(tmp_path / "letters", "gpt2", TINY, LETTERS)
+    deep = GPTConfig(64, words.vocab_size, 3, 2, 16)
+    second = saved(tmp_path / "words", "gpt2", deep, words)
+    made = cli("look", first, second, "--text", TEXT, "--position", 11, "--layers", "2")
+    assert made.returncode == 0, made.stderr
+    models = embedded((tmp_path / "letters.html").read_text("utf-8"))["models"]
+    assert [model["layers"] for model in models] == [[], [2]]
+    pieces = [words.decode([token]) for token in words.encode(TEXT)]
+    place = models[1]["stages"]["position"]
+    assert models[0]["stages"]["position"] == 11
+    assert len("".join(pieces[:place])) <= 11 < len("".join(pieces[: place + 1]))
+    said = error_line(cli("look", first, second, "--text", TEXT, "--layers", "3", "--force"))
+    assert "layer 3 is not there: the last is 2" in said
+    said = error_line(cli("look", first, second, "--text", "To é", "--force"))
+    assert "letters: " in said
+
+
+def test_bad_weights_are_an_error(tmp_path: Path, cli: Cli) -> None:
+    torch.manual_seed(0)
+    model = model_of("gpt2", TINY)
+    model.get_parameter("transformer.ln_f.weight").data.fill_(torch.nan)
+    model_folder.save(tmp_path / "bad", model.eval(), LETTERS)
+    assert "no finite numbers" in error_line(cli("look", "bad", "--text", "To"))
+
+
+def test_outputs_that_stand_for_no_token_are_never_drawn() -> None:
+    """A vocabulary that is padded: what the page draws from sums to 1 over real tokens."""
+    torch.manual_seed(0)
+    model = model_of("gpt2", GPTConfig(64, LETTERS.vocab_size + 13, 1, 2, 16)).eval()
+    loaded = model_folder.LoadedModel(model, LETTERS, Path("none"))
+    (shown,) = recording([Recorder(loaded, "To be", Precision())], 2, None)["models"]
+    logprobs = np.frombuffer(base64.b64decode(shown["distributions"][0]["logprobs"]), "<f4")
+    assert len(logprobs) == LETTERS.vocab_size
+    assert np.exp(logprobs).sum() == pytest.approx(1, abs=1e-5)
+    stage = next(each for each in shown["stages"]["model"] if each["name"] == "distribution")
+    assert stage["values"][0]["data"][0] == pytest.approx(np.exp(logprobs[0]), rel=1e-4)

@@ -4,6 +4,9 @@ import asyncio
 import base64
 import itertools
 import json
+import signal
+import threading
+import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +17,15 @@ import torch
 
 import groundup
 from commands import flags, trained, write_text
-from groundup import Engine, SamplingSettings
+from groundup import GPT2, Engine, GPTConfig, SamplingSettings
+from groundup.checkpoints import model_folder
 from groundup.errors import GenerationError
+from groundup.inspection.answer import Wanted
 from groundup.page.files import page_files
+from groundup.serving.answers import ApiError
 from groundup.serving.driver import MOST_BESIDE, Driver, EngineFailedError, Job, OverloadedError
+from groundup.serving.inspector import MOST_KEPT, Inspector
+from groundup.tokenizers.texts import TokenTexts
 from serving.servers import CONFIG, LETTERS, Served, served, small_model
 
 TEXT = "once upon a time, there was a model.\n"
@@ -87,6 +95,10 @@ def test_tokens_alone_are_not_read(server: Served) -> None:
     found = inspected(server, scores=False)
     assert [token["id"] for token in found["tokens"]] == TOKENS
     assert not {"next", "entropy", "stream"} & found.keys()
+    long = inspected(server, prompt=TEXT * 10, scores=False)  # longer than the context
+    assert len(long["tokens"]) == 10 * len(TOKENS) > CONFIG.block_size
+    answer = server.ask("/v1/inspect", {"prompt": "a" * 2**16, "scores": False})
+    assert (answer.status, answer.json["error"]["code"]) == (400, "context_length_exceeded")
 
 
 @pytest.mark.parametrize(
@@ -102,11 +114,11 @@ def test_tokens_alone_are_not_read(server: Served) -> None:
         ({"thumbnails": 65}, "thumbnails", None),
         ({"attention": [[0, 0]] * 65}, "attention", None),
         ({"attention": [[0]]}, "attention", None),
-        ({"attention": [[2, 0]]}, None, None),
-        ({"attention": [[0, 2]]}, None, None),
-        ({"lens": [99]}, None, None),
+        ({"attention": [[2, 0]]}, "attention", None),
+        ({"attention": [[0, 2]]}, "attention", None),
+        ({"lens": [99]}, "lens", None),
         ({"lens": [0] * 65}, "lens", None),
-        ({"stages": {"position": 99}}, None, None),
+        ({"stages": {"position": 99}}, "stages", None),
         ({"stages": {"position": 0, "draw": {"temperature": -1}}}, "stages", None),
         ({"distribution": -1}, "distribution", None),
         ({"model": "another"}, "model", "model_not_found"),
@@ -166,11 +178,22 @@ def test_a_run_is_told_as_it_is_now(tmp_path: Path) -> None:
         with (run / "metrics.jsonl").open("a") as file:  # it goes on meanwhile
             file.write('{"kind": "step", "step": 3, "tokens": 9, "loss": 1.5}\n')
         assert server.ask("/v1/run").json["steps"][-1]["loss"] == 1.5
-        (run / "run.json").write_text("{")
-        answer = server.ask("/v1/run")
-        assert answer.status == 404
-        assert str(tmp_path) not in answer.body.decode()
-        assert "run.json" in server.log
+        (run / "samples.txt").unlink()
+        assert server.ask("/v1/run").json["samples"] == []
+        whole = json.loads((run / "run.json").read_text("utf-8"))
+        with (run / "metrics.jsonl").open("a") as file:
+            file.write('{"kind": "step", "step": 4, "loss": NaN}\n')
+        assert server.ask("/v1/run").json["steps"][-1]["loss"] is None
+        for damaged in (
+            "{",
+            json.dumps(whole | {"corpus": "a"}),
+            json.dumps(whole | {"corpus": {}}),
+        ):
+            (run / "run.json").write_text(damaged)
+            answer = server.ask("/v1/run")
+            assert answer.status == 404
+            assert str(tmp_path) not in answer.body.decode()
+        assert "the page can't show the run" in server.log
 
 
 def test_a_key_guards_the_data_and_not_the_page(tmp_path: Path) -> None:
@@ -183,9 +206,48 @@ def test_a_key_guards_the_data_and_not_the_page(tmp_path: Path) -> None:
         assert server.ask("/v1/run", headers=right).status == 200
 
 
-def engine() -> Engine:
-    from groundup.models.gpt2 import GPT2
+def test_a_signal_leaves_time_to_answer(tmp_path: Path) -> None:
+    """As texts have it: what was asked before the signal is answered."""
+    torch.manual_seed(0)
+    slow = GPT2(GPTConfig(1024, LETTERS.vocab_size, 8, 8, 256)).eval()
+    model_folder.save(tmp_path / "slow", slow, LETTERS)
+    with served(tmp_path / "slow") as server:
+        found = list[Any]()
+        body = {"prompt": "a" * 1000, "thumbnails": 64, "lens": list(range(64))}
+        thread = threading.Thread(target=lambda: found.append(server.ask("/v1/inspect", body)))
+        thread.start()
+        deadline = time.monotonic() + 20
+        while not server.running.process.is_alive() or server.ask("/health").status != 200:
+            assert time.monotonic() < deadline
+        time.sleep(0.3)
+        server.running.send(signal.SIGTERM)
+        thread.join(30)
+        assert found[0].status == 200, found[0].body
+        assert "Traceback" not in server.log
 
+
+def test_what_was_read_is_kept_whatever_becomes_of_the_request() -> None:
+    driver = Driver(4)
+
+    async def work() -> None:
+        inspector = Inspector(driver, TokenTexts(LETTERS))
+        await inspector.answer([1, 2, 3], Wanted())
+        (kept,) = inspector._kept.values()
+        with pytest.raises(ApiError, match="position 9"):
+            await inspector.answer([1, 2, 3], Wanted(lens=(9,)))
+        await inspector.answer([5] * 999, Wanted(scores=False))  # which reads nothing
+        assert [*inspector._kept.values()] == [kept]
+        await inspector.answer([1, 2, 3], Wanted(lens=(0,)))
+        assert [*inspector._kept.values()] == [kept]
+        for number in range(12):
+            await inspector.answer([number], Wanted())
+        assert len(inspector._kept) == MOST_KEPT
+        assert (11,) in inspector._kept
+
+    asyncio.run(run(driver, work))
+
+
+def engine() -> Engine:
     torch.manual_seed(0)
     return Engine(GPT2(CONFIG).eval(), slots=2)
 

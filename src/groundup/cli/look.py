@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from groundup.cli.flags import WeightFlags
+from groundup.cli.flags import WriterFlags
 from groundup.errors import ExportError, GroundupError
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ def look(
     text: str | None = None,
     file: Path | None = None,
     out: Path | None = None,
-    position: int = -1,
+    position: int | None = None,
     layers: str | None = None,
     device: str = "auto",
     force: bool = False,
-    weights: WeightFlags = WeightFlags(),
+    weights: WriterFlags = WriterFlags(),
 ) -> None:
     """Write a page that shows what happens inside a model while it reads a text.
 
@@ -40,12 +40,13 @@ def look(
         text: The text.
         file: A file with the text, in place of --text.
         out: Where to write; MODEL.html if left out.
-        position: The token whose way is shown step by step, from 0; -1 is the last one.
+        position: The token whose way is shown step by step, from 0; -1 is the last one. If left
+            out it is the last but one, whose next token the text knows.
         layers: The layers that are shown whole, as 0,5,11, or all; left out, all are if the page
-            is below 5 MB then.
+            is below 5 MB then. They count from 0, and on the page from 1.
         device: auto, cpu, cuda, cuda:1 or mps.
         force: Replace a file that exists.
-        weights: The weights that the model computes with.
+        weights: The weights that the model computes with, and what multiplies them.
     """
     import sys
 
@@ -62,12 +63,11 @@ def look(
         raise ExportError(f"the page would have {size / 1e6:.1f} MB: give {several}")
     with appearing_whole(out) as path:
         path.write_text(page, "utf-8")
-    count = len(recorders[0].inspection.tokens)
-    who = _names(recorders)
-    sys.stdout.write(f"{out}: {count:,} tokens as {who} reads them, {size / 1e6:.2f} MB\n")
+    read = [f"{len(each.inspection.tokens):,} of {each.loaded.title}" for each in recorders]
+    sys.stdout.write(f"{out}: tokens: {' and '.join(read)}; {size / 1e6:.2f} MB\n")
 
 
-def _page(recorders: list["Recorder"], position: int, layers: list[int] | None) -> str:
+def _page(recorders: list["Recorder"], position: int | None, layers: list[int] | None) -> str:
     """Record how the models read the text, and put that into a page."""
     from groundup.page.files import one_file
     from groundup.page.recording import recording
@@ -87,7 +87,7 @@ def _text(text: str | None, file: Path | None) -> str:
         assert text is not None
         return text
     try:
-        return file.read_text("utf-8")
+        return file.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise GroundupError(f"{file} can't be read as a text in UTF-8: {error}") from error
 
@@ -96,15 +96,19 @@ def _layers(layers: str | None) -> list[int] | None:
     """Return the numbers of the layers that were given, None for all. Raises GroundupError."""
     if layers is None or layers == ALL:
         return None
-    try:
-        return [int(each) for each in layers.split(",")]
-    except ValueError:
-        raise GroundupError(f"layers = {layers!r} must be numbers as 0,5,11, or all") from None
+    numbers = [each.strip() for each in layers.split(",")]
+    if not all(each.isascii() and each.isdigit() for each in numbers):
+        raise GroundupError(f"layers = {layers!r} must be numbers as 0,5,11, or all")
+    return [int(each) for each in numbers]
 
 
-def _recorder(name: str, text: str, device: str, weights: WeightFlags) -> "Recorder":
+def _recorder(name: str, text: str, device: str, weights: WriterFlags) -> "Recorder":
     """Load a model, and return what records how it reads the text."""
     from groundup.checkpoints.model_folder import load_model
     from groundup.page.recording import Recorder
 
-    return Recorder(load_model(name, device=device), text, weights.precision())
+    loaded = load_model(name, device=device)
+    try:
+        return Recorder(loaded, text, weights.precision())
+    except GroundupError as error:
+        raise GroundupError(f"{loaded.title}: {error}") from error

@@ -24,6 +24,7 @@ from groundup.models.registry import Model
 from groundup.models.sampling import token_logprobs
 from groundup.tokenizers.base import Tokenizer
 
+NOT_FINITE = "the model's outputs are no finite numbers: its weights are bad"
 PIECE = 256  # tokens of a prompt that are read at once, at most; other texts wait for so long
 
 
@@ -311,7 +312,7 @@ class Engine:
         # the one wait for the device
         *tokens, good = torch.cat([*drawn, are_numbers.to(drawn[0])[None]]).tolist()
         if not good:
-            raise GenerationError("the model's outputs are no finite numbers: its weights are bad")
+            raise GenerationError(NOT_FINITE)
         for choice, token, row in zip(choices, tokens, rows, strict=True):
             wanted = choice.request.logprobs
             score = None if wanted is None else scored(row, [token], wanted, known)[0]

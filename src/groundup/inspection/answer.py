@@ -4,27 +4,29 @@ It is the answer of the server's `/v1/inspect`, and what `groundup look` puts in
 """
 
 import base64
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from groundup.errors import GenerationError
 from groundup.generation.settings import SamplingSettings
+from groundup.inspection.learned import in_words, learned_numbers
+from groundup.inspection.maps import small_map, triangle
 from groundup.inspection.reading import MOST_ALTERNATIVES, Inspection, Prediction
 from groundup.inspection.stages import Place, Stage
 from groundup.inspection.way import stages_of
 from groundup.models.config import parameter_count
+from groundup.models.gpt2 import GPT2
 from groundup.models.modern import Modern
-from groundup.models.registry import architecture_of
+from groundup.models.registry import Model, architecture_of
 from groundup.tokenizers.texts import TokenTexts
 
 LOWEST = -9999.0  # JSON has no infinity
 THUMBNAIL = 64  # cells on a side, at most
 NAMED = 64  # tokens of a distribution
+TOLD_AT_ONCE = 256  # tokens, between two yields
 
 # what a vector of a stage is as long as; the others are as wide as the residual stream
 HEADS = "query", "key", "value", "query_norm", "key_norm", "rotary", "weighted_sum"
@@ -38,6 +40,19 @@ DIMENSIONS = dict.fromkeys(HEADS, "head_dim") | {
 }
 
 Json = dict[str, Any]
+
+
+class MissingError(GenerationError):
+    """Something that is asked of a text isn't there.
+
+    Args:
+        field: What was asked for: attention, lens, stages or distribution.
+        message: What is missing.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 @dataclass(frozen=True)
@@ -64,8 +79,7 @@ class Wanted:
     """What is asked of a text, beside its tokens and their log-probabilities.
 
     Args:
-        scores: Whether tokens get log-probabilities and alternatives; if not, and nothing else is
-            wanted, the text isn't read at all.
+        scores: Whether tokens get log-probabilities and alternatives.
         top: The number of alternatives of each token, at most 20.
         thumbnails: The number of cells on a side of each head's small map, at most 64; 0 for none.
         attention: Layers and heads whose whole maps are wanted.
@@ -82,27 +96,79 @@ class Wanted:
     stages: Point | None = None
     distribution: int | None = None
 
+    @property
+    def is_tokens_alone(self) -> bool:
+        """Whether the text needs not be read for it."""
+        return self == Wanted(scores=False, top=self.top)
+
     def check(self, inspection: Inspection) -> None:
         """Refuse what the text or the model doesn't have.
 
         Raises:
-            GenerationError: A position, a layer or a head isn't there.
+            MissingError: A position, a layer or a head isn't there.
         """
-        point = self.stages
-        positions = [*self.lens, *([] if self.distribution is None else [self.distribution])]
-        positions += [point.position] if point else []
-        places = [*self.attention]
-        if point and inspection.n_layer:
-            places.append((point.layer, point.head))
-        for name, numbers, count in (
-            ("position", positions, len(inspection.tokens)),
-            ("layer", [layer for layer, _ in places], inspection.n_layer),
-            ("head", [head for _, head in places], inspection.n_head),
-        ):
-            for number in numbers:
-                if not 0 <= number < count:
-                    last = f"the last is {count - 1}" if count else "this model has none"
-                    raise GenerationError(f"{name} {number} is not there: {last}")
+        point, counts = self.stages, {"position": len(inspection.tokens)}
+        counts |= {"layer": inspection.n_layer, "head": inspection.n_head}
+        asked = [("lens", "position", number) for number in self.lens]
+        if self.distribution is not None:
+            asked.append(("distribution", "position", self.distribution))
+        for layer, head in self.attention:
+            asked += [("attention", "layer", layer), ("attention", "head", head)]
+        if point is not None:
+            asked.append(("stages", "position", point.position))
+            if inspection.n_layer:
+                asked += [("stages", "layer", point.layer), ("stages", "head", point.head)]
+        for field_name, what, number in asked:
+            if not 0 <= number < (count := counts[what]):
+                last = f"the last is {count - 1}" if count else "this model has none"
+                raise MissingError(field_name, f"{what} {number} is not there: {last}")
+
+
+def told_token(texts: TokenTexts, token: int, logprob: float | None = None) -> Json:
+    """Return a token with its text, its bytes and its log-probability."""
+    own = texts.bytes(token)
+    return {
+        "id": token,
+        "text": own.decode("utf-8", "replace"),
+        "bytes": list(own),
+        "logprob": None if logprob is None else _finite(logprob),
+        "special": token in texts.special,
+    }
+
+
+def tokens_alone(model: Model, texts: TokenTexts, tokens: Sequence[int]) -> Json:
+    """Return the tokens of a text that nobody has read, and the shape of the model.
+
+    Args:
+        model: The model.
+        texts: What its tokens look like.
+        tokens: The tokens, however many.
+    """
+    told = [told_token(texts, token) for token in tokens]
+    return {"object": "inspection", "shape": shape_of(model), "tokens": told}
+
+
+def shape_of(model: Model) -> Json:
+    """Return the shape of a model. A bigram has no layers."""
+    config, has_layers = model.config, isinstance(model, GPT2 | Modern)
+    heads, size = config.n_head, config.n_embd // config.n_head
+    if isinstance(model, Modern):
+        heads, size = model.config.n_kv_head, model.config.head_dim
+    numbers = {
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "n_kv_head": heads,
+        "n_embd": config.n_embd,
+        "head_dim": size,
+    }
+    architecture = architecture_of(model)
+    return {
+        "architecture": architecture,
+        **(numbers if has_layers else dict.fromkeys(numbers, 0)),
+        "block_size": config.block_size,
+        "vocab_size": config.vocab_size,
+        "parameters": parameter_count(architecture, config),
+    }
 
 
 class Answer:
@@ -115,7 +181,8 @@ class Answer:
 
     def __init__(self, inspection: Inspection, texts: TokenTexts) -> None:
         self.inspection, self.texts = inspection, texts
-        self.special = frozenset(texts.tokenizer.special_tokens.values())
+        model = inspection.model
+        self.learned = learned_numbers(architecture_of(model), model.config)
 
     def parts(self, wanted: Wanted) -> Generator[None, None, Json]:
         """Return all that is wanted, and yield wherever others may be served.
@@ -123,32 +190,32 @@ class Answer:
         Between two yields there is no more to do than for a piece of a prompt.
 
         Raises:
-            GenerationError: A position, a layer or a head isn't there.
+            MissingError: A position, a layer or a head isn't there.
         """
         inspection = self.inspection
         wanted.check(inspection)
-        found = self.tokens()
-        if wanted == Wanted(scores=False, top=wanted.top):
-            return found
+        found = tokens_alone(inspection.model, self.texts, inspection.tokens)
         while not inspection.is_done:
             inspection.read_piece()
             yield
         if wanted.scores:
-            found |= self.scores(wanted.top)
-            yield
+            found |= yield from self.scores(wanted.top)
         if wanted.thumbnails and inspection.n_layer:
             size = min(wanted.thumbnails, THUMBNAIL, len(inspection.tokens))
-            layers = []
+            maps, habits = list[list[str]](), list[list[list[float]]]()
             for layer in range(inspection.n_layer):
-                layers.append(self.thumbnails(layer, size))
-                yield
-            maps, habits = zip(*layers, strict=True)
-            found["thumbnails"] = {"size": size, "maps": [*maps], "habits": [*habits]}
+                of_heads = []
+                for head in range(inspection.n_head):
+                    of_heads.append((yield from small_map(inspection, layer, head, size)))
+                maps.append([base64_of(small) for small, _ in of_heads])
+                habits.append([_numbers(shares) for _, shares in of_heads])
+            found["thumbnails"] = {"size": size, "maps": maps, "habits": habits}
         if wanted.attention:
             found["attention"] = []
             for layer, head in wanted.attention:
-                found["attention"].append(self.attention(layer, head))
-                yield
+                weights = base64_of((yield from triangle(inspection, layer, head)))
+                whole = {"layer": layer, "head": head, "weights": weights}
+                found["attention"].append(whole)
         if wanted.lens and inspection.n_layer:
             found["lens"] = []
             for position in wanted.lens:
@@ -170,60 +237,25 @@ class Answer:
             except StopIteration as end:
                 return end.value
 
-    def shape(self) -> Json:
-        """Return the shape of the model."""
-        model, config = self.inspection.model, self.inspection.model.config
-        heads = self.inspection.n_head
-        size = config.n_embd // config.n_head
-        if isinstance(model, Modern):
-            heads, size = model.config.n_kv_head, model.config.head_dim
-        if not self.inspection.n_layer:
-            heads = size = 0
-        return {
-            "architecture": architecture_of(model),
-            "n_layer": self.inspection.n_layer,
-            "n_head": self.inspection.n_head,
-            "n_kv_head": heads,
-            "n_embd": config.n_embd if self.inspection.n_layer else 0,
-            "head_dim": size,
-            "block_size": config.block_size,
-            "vocab_size": config.vocab_size,
-            "parameters": parameter_count(architecture_of(model), config),
-        }
-
-    def token(self, token: int, logprob: float | None = None) -> Json:
-        """Return a token with its text, its bytes and its log-probability."""
-        own = self.texts.bytes(token)
-        return {
-            "id": token,
-            "text": own.decode("utf-8", "replace"),
-            "bytes": list(own),
-            "logprob": None if logprob is None else _finite(logprob),
-            "special": token in self.special,
-        }
-
-    def tokens(self) -> Json:
-        """Return the tokens alone."""
-        tokens = [self.token(token) for token in self.inspection.tokens]
-        return {"object": "inspection", "shape": self.shape(), "tokens": tokens}
-
-    def scores(self, top: int) -> Json:
+    def scores(self, top: int) -> Generator[None, None, Json]:
         """Return the tokens with their log-probabilities, and what the residual stream holds."""
         inspection = self.inspection
         predictions = inspection.predictions
-        before = [None, *predictions[:-1]]
-        tokens = []
-        for token, prediction in zip(inspection.tokens, before, strict=True):
+        before, tokens = [None, *predictions[:-1]], list[Json]()
+        for number, (token, prediction) in enumerate(zip(inspection.tokens, before, strict=True)):
             alternatives = None if prediction is None else self._top(prediction, top)
             logprob = None if prediction is None else prediction.logprob
-            tokens.append(self.token(token, logprob) | {"top": alternatives})
+            tokens.append(told_token(self.texts, token, logprob) | {"top": alternatives})
+            if number % TOLD_AT_ONCE == TOLD_AT_ONCE - 1:
+                yield
         last = predictions[-1]
-        return {
+        found = {
             "tokens": tokens,
             "next": {"top": self._top(last, top), "entropy": _rounded(last.entropy)},
             "entropy": [None if each is None else _rounded(each.entropy) for each in before],
-            "stream": self.stream() if inspection.n_layer else None,
         }
+        yield
+        return found | {"stream": self.stream() if inspection.n_layer else None}
 
     def stream(self) -> Json:
         """Return the lengths of what is added to the residual stream, and of the stream."""
@@ -234,30 +266,6 @@ class Answer:
             "mlp": rest[1::3],
             "after": rest[2::3],
         }
-
-    def thumbnails(self, layer: int, size: int) -> tuple[list[str], list[list[float]]]:
-        """Return the small map of each head of a layer, and the head's habits.
-
-        A map is bytes in base64, row after row. Habits are three mean weights: on the token before
-        the one that reads, on itself and on the first token.
-        """
-        maps, habits = list[str](), list[list[float]]()
-        with torch.inference_mode():
-            for head in range(self.inspection.n_head):
-                weights = self.inspection.attention(layer, head)
-                small = F.adaptive_max_pool2d(weights[None].float(), size)[0]
-                maps.append(_base64((small * 255).round().to(torch.uint8)))
-                others = max(len(weights) - 1, 1)  # the first token has none before it
-                sums = weights.diagonal(-1).sum() / others, weights.diagonal().mean()
-                habits.append(_numbers(torch.stack([*sums, weights[1:, 0].sum() / others])))
-        return maps, habits
-
-    def attention(self, layer: int, head: int) -> Json:
-        """Return a head's map: the lower triangle, row after row, in float16 and base64."""
-        weights = self.inspection.attention(layer, head)
-        rows, columns = torch.tril_indices(*weights.shape)
-        triangle = weights[rows, columns].to(torch.float16)
-        return {"layer": layer, "head": head, "weights": _base64(triangle)}
 
     def lens(self, position: int, top: int) -> Json:
         """Return what each point of the residual stream says of the token after a position."""
@@ -280,20 +288,23 @@ class Answer:
         return where | {"stages": [self._stage(stage) for stage in stages]}
 
     def distribution(self, position: int) -> Json:
-        """Return the whole distribution of the token after a position, most probable first."""
-        logprobs = self.inspection.logprobs(position)
-        values, tokens = logprobs[: self.inspection.known].sort(descending=True, stable=True)
+        """Return the whole distribution of the token after a position, most probable first.
+
+        It is that of the tokens that can be drawn: outputs that stand for none are left out.
+        """
+        logprobs = self.inspection.logprobs(position)[: self.inspection.known].log_softmax(dim=-1)
+        values, tokens = logprobs.sort(descending=True, stable=True)
         values = values.clamp(min=LOWEST)
         named = zip(tokens[:NAMED].tolist(), values.tolist(), strict=False)
         return {
             "position": position,
-            "logprobs": _base64(values.float()),
-            "tokens": [self.token(token, logprob) for token, logprob in named],
+            "logprobs": base64_of(values.float()),
+            "tokens": [told_token(self.texts, token, logprob) for token, logprob in named],
         }
 
     def _top(self, prediction: Prediction, top: int) -> list[Json]:
         assert top <= MOST_ALTERNATIVES
-        return [self.token(token, logprob) for token, logprob in prediction.top[:top]]
+        return [told_token(self.texts, token, logprob) for token, logprob in prediction.top[:top]]
 
     def _stage(self, stage: Stage) -> Json:
         values = []
@@ -302,7 +313,7 @@ class Answer:
             told = {"name": each.name, "shape": list(each.numbers.shape), "data": numbers}
             told |= {"kind": each.kind, "range": each.range}
             if each.kind == "vocabulary":
-                told["tokens"] = [self.token(token) for token in each.tokens]
+                told["tokens"] = [told_token(self.texts, token) for token in each.tokens]
             values.append(told)
         lines = [
             {"file": each.file, "first": each.first, "lines": list(each.lines)}
@@ -317,12 +328,13 @@ class Answer:
             "sentence": stage.sentence,
             "formula": stage.formula,
             "shape": shape,
+            "learned": in_words(self.learned.get(stage.name, [])),
             "values": values,
             "code": lines,
         }
 
 
-def _base64(numbers: Tensor) -> str:
+def base64_of(numbers: Tensor) -> str:
     """Write numbers in little endian, one after the other."""
     array = numbers.cpu().contiguous().numpy()
     return base64.b64encode(array.astype(array.dtype.newbyteorder("<")).tobytes()).decode("ascii")

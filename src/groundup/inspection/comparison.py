@@ -30,12 +30,12 @@ def compare(first: Read, second: Read) -> dict[str, Any]:
         raise GenerationError(
             "the two tokenizers don't keep this text as it is: they can't compare"
         )
-    ends = [_ends(*each) for each in (first, second)]
+    ends = [token_ends(*each) for each in (first, second)]
     spans, before, at = [], 0, [0, 0]
     for end in sorted({*ends[0]} & {*ends[1]}):
         until = [found.index(end) + 1 for found in ends]
         span: dict[str, Any] = {"bytes": [before, end]}
-        span["text"] = texts[0][before:end].decode("utf-8", "replace")
+        span["text"] = _shown(texts[0][before:end])
         for name, (inspection, _), start, stop in zip(
             "ab", (first, second), at, until, strict=True
         ):
@@ -46,7 +46,15 @@ def compare(first: Read, second: Read) -> dict[str, Any]:
     return {"spans": spans, "total": _total(spans)}
 
 
-def _ends(inspection: Inspection, tokenizer: Tokenizer) -> list[int]:
+def _shown(some: bytes) -> str:
+    """Return bytes as a text, or as figures where they are no whole characters."""
+    try:
+        return some.decode("utf-8")
+    except UnicodeDecodeError:
+        return f"⟨{some.hex(' ')}⟩"
+
+
+def token_ends(inspection: Inspection, tokenizer: Tokenizer) -> list[int]:
     """Where each token ends, in bytes of the text."""
     return list(accumulate(len(tokenizer.decode_bytes([token])) for token in inspection.tokens))
 

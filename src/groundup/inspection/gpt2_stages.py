@@ -53,13 +53,13 @@ def _entering(place: Place) -> list[Stage]:
     forward = readable.ReadableGPT.hidden
     added = code(forward, "self.token_embedding(tokens)")
     return [
-        shared.embedding(place, model.transformer.wte(row[:1])[0], added),
+        shared.embedding("token_embedding", place, model.transformer.wte(row[:1])[0], added),
         one_vector(
             "position",
             "model",
             "Position",
-            "A second table has a row for each position, because otherwise the model couldn't "
-            "tell where in the text a token stands.",
+            "A second learned table has a row for each position, because otherwise the model "
+            "couldn't tell where in the text a token stands.",
             "position_embedding[position]",
             *code(forward, "positions = torch.arange"),
             *added,
@@ -78,14 +78,14 @@ def _reading(place: Place) -> list[Stage]:
         (
             "query",
             "Query",
-            "The head computes from the token what it is looking for among the tokens so far.",
+            shared.QUERY,
             query,
         ),
         (
             "key",
             "Key",
-            "The head also computes what the token offers to be found by: queries of this and "
-            "later tokens are compared with this vector.",
+            "Another learned matrix makes the token's key, which stands for what it has to offer: "
+            "queries of this and later tokens are compared with it.",
             place.key(),
         ),
         (
@@ -139,8 +139,8 @@ def _thinking(place: Place) -> list[Stage]:
             "expand",
             "block",
             "Widen",
-            "The MLP works on each token alone: a matrix makes a vector that is four times as "
-            "wide, each number of which answers to one pattern in the stream.",
+            "The MLP works on each token alone: a learned matrix makes a vector that is four "
+            "times as wide, each number of which answers to one pattern in the stream.",
             "expanded = normed · W_expandᵀ + b_expand",
             *line,
             of=Values("expanded", expanded[0]),
@@ -149,8 +149,8 @@ def _thinking(place: Place) -> list[Stage]:
             "gelu",
             "block",
             "GELU",
-            "GELU keeps the positive numbers nearly as they are, and takes the negative ones to "
-            "nearly 0: only the patterns that are there go on.",
+            "GELU keeps large positive numbers nearly as they are, and takes negative ones to "
+            "nearly 0: only the patterns that are clearly there go on.",
             "active = ½ x (1 + tanh(√(2/π) (x + 0.044715 x³)))",
             *code(readable.GELU.forward, "return"),
             of=Values("active", active[0]),
@@ -159,7 +159,8 @@ def _thinking(place: Place) -> list[Stage]:
             "contract",
             "block",
             "Narrow",
-            "A second matrix turns the active patterns into what the MLP adds to the stream.",
+            "A second learned matrix turns the active patterns into what the MLP adds to the "
+            "stream.",
             "contracted = active · W_contractᵀ + b_contract",
             *line,
             of=Values("contracted", mlp.c_proj(active)[0]),

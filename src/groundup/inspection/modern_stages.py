@@ -9,7 +9,8 @@ from groundup.models import attention, modern
 from groundup.models.modern import Modern
 
 FORWARD = modern.Attention.forward
-NORM = code(modern.RMSNorm, "return super().forward")
+# its arithmetic is torch's own: the class says so in its name and its docstring
+NORM = (*code(modern.RMSNorm.__init__, "super().__init__"), *code(modern.RMSNorm.forward, "return"))
 ATTEND = code(FORWARD, "found = attend")
 PRODUCTS = attention.attention_by_products
 LOOKING = {
@@ -30,7 +31,7 @@ def modern_stages(place: Place) -> list[Stage]:
     entering = code(modern.Transformer.forward, "hidden = self.embed_tokens(tokens)")
     finished = code(modern.Transformer.forward, "return self.norm(hidden)")
     return [
-        shared.embedding(place, model.model.embed_tokens(token)[0], entering),
+        shared.embedding("embed_tokens", place, model.model.embed_tokens(token)[0], entering),
         shared.stream(place, "hidden = embed_tokens[token]", entering),
         shared.residual_in(place, code(modern.Transformer.forward, "hidden = layer(hidden")),
         one_vector(
@@ -64,14 +65,15 @@ def _reading(place: Place) -> list[Stage]:
         (
             "query",
             "Query",
-            "The head computes from the token what it is looking for among the tokens so far.",
+            shared.QUERY,
             query,
         ),
         (
             "key",
             "Key",
-            "It also computes what the token offers to be found by: queries of this and later "
-            f"tokens are compared with this vector.{group}",
+            "Another learned matrix makes the token's key, which stands for what it has to offer: "
+            "queries of this and later tokens are compared with it, after its norm and "
+            f"rotation.{group}",
             key,
         ),
         (
@@ -165,8 +167,8 @@ def _thinking(place: Place) -> list[Stage]:
             "gate",
             "block",
             "Gate",
-            "The MLP works on each token alone: a matrix computes for each of its units how far "
-            "the unit is to open.",
+            "The MLP works on each token alone: a learned matrix computes for each of its units "
+            "how far the unit is to open.",
             "gate = normed · W_gateᵀ",
             *line,
             of=Values("gate", gate[0]),
@@ -175,7 +177,7 @@ def _thinking(place: Place) -> list[Stage]:
             "up",
             "block",
             "Widen",
-            "A second matrix computes what each unit has to say.",
+            "A second learned matrix computes what each unit has to say.",
             "up = normed · W_upᵀ",
             *line,
             of=Values("up", up[0]),
@@ -194,7 +196,7 @@ def _thinking(place: Place) -> list[Stage]:
             "down",
             "block",
             "Narrow",
-            "A third matrix turns the active units into what the MLP adds to the stream.",
+            "A third learned matrix turns the active units into what the MLP adds to the stream.",
             "down = active · W_downᵀ",
             *line,
             of=Values("down", mlp.down_proj(active)[0]),

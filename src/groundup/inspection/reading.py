@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.errors import GenerationError
-from groundup.generation.engine import Engine
+from groundup.generation.engine import NOT_FINITE, Engine
 from groundup.generation.slots import Slots
 from groundup.generation.writer import gpt2_twin
 from groundup.inspection.parts import Recorder, parts_of
@@ -206,6 +206,8 @@ class Inspection:
         asked = torch.tensor([*after, *[0] * (len(hidden) - len(after))], device=logits.device)
         own, numbers, scores = token_logprobs(logits, asked, min(top, self.known), self.known)
         logits = _at_least_float32(logits)
+        if not logits.max().isfinite():
+            raise GenerationError(NOT_FINITE)
         expected = (logits.softmax(dim=-1) * logits).sum(dim=-1)
         entropies = logits.logsumexp(dim=-1) - expected
         rows = zip(*(each.tolist() for each in (entropies, own, numbers, scores)), strict=True)
@@ -303,6 +305,8 @@ class Inspection:
                     found = self.model.hidden(tokens, cache)
             else:
                 found = self.model.hidden(tokens)
+        if not found.isfinite().all():
+            raise GenerationError(NOT_FINITE)
         self.hidden[first:last] = found[0]
         self.length = last
 

@@ -10,10 +10,14 @@ from groundup.inspection.stages import Lines, Place, Stage, Values, code, one_ve
 from groundup.models import readable, sampling
 
 SHOWN = 20  # most probable tokens of a distribution
+QUERY = (
+    "The head multiplies the normalised vector by a learned matrix. The result, the token's query, "
+    "stands for what it is looking for among the tokens so far."
+)
 Code = tuple[Lines, ...]
 
 
-def embedding(place: Place, row: Tensor, lines: Code) -> Stage:
+def embedding(table: str, place: Place, row: Tensor, lines: Code) -> Stage:
     """The stage at which a token becomes a vector."""
     return one_vector(
         "embedding",
@@ -21,7 +25,7 @@ def embedding(place: Place, row: Tensor, lines: Code) -> Stage:
         "Embedding",
         "Each token has a row of numbers of its own in a table, learned in training: the vector "
         "that stands for this token wherever it occurs.",
-        f"token_embedding[{place.inspection.tokens[place.position]}]",
+        f"{table}[{place.inspection.tokens[place.position]}]",
         *lines,
         of=Values("embedding", row),
     )
@@ -68,16 +72,16 @@ def looking(place: Place, lines_of: Mapping[str, Code]) -> list[Stage]:
         (
             "scores",
             "Scores",
-            "The query is multiplied with the key of each token: the better the two fit, the "
-            "higher the score.",
+            "Query and key are multiplied number by number and added up, to one number for each "
+            "token that is read: the better the two fit, the higher it is.",
             "scores = query · keyᵀ / √head_dim",
             Values("scores", place.scores(), "tokens"),
         ),
         (
             "mask",
             "Mask",
-            "Later tokens are masked: a token must not see what it is to predict, so it reads "
-            "only itself and the tokens before it.",
+            "While it learns, the model predicts every token of a text at once. Without a mask a "
+            "token could simply look at the answer, so it reads only itself and those before it.",
             "scores[key > query] = −∞",
             Values("seen", seen, "tokens", "probability"),
         ),
@@ -123,7 +127,7 @@ def projection(formula: str, numbers: Tensor, lines: Code) -> Stage:
         "projection",
         "block",
         "Projection",
-        "A matrix mixes what the heads have found into a vector of the stream's width.",
+        "A learned matrix mixes what the heads have found into a vector of the stream's width.",
         formula,
         *lines,
         of=Values("projection", numbers),
@@ -149,7 +153,7 @@ def mlp_norm(formula: str, numbers: Tensor, lines: Code) -> Stage:
         "mlp_norm",
         "block",
         "Norm before the MLP",
-        "The stream is normalised again, by numbers of the MLP's own.",
+        "The stream is brought to one size again, with learned numbers of the MLP's own.",
         formula,
         *lines,
         of=Values("normed", numbers),
@@ -176,8 +180,8 @@ def final_norm(place: Place, lines: Code) -> Stage:
         "final_norm",
         "model",
         "Last norm",
-        "After all blocks the stream is normalised once more, so that its size, which grew with "
-        "each addition, doesn't decide how certain the prediction is.",
+        "The stream has usually grown with each addition. It is brought to one size again, so that "
+        "the prediction depends on its direction and not on its length.",
         "norm(hidden)",
         *lines,
         of=Values("normed", place.inspection.hidden[place.position]),
@@ -223,58 +227,86 @@ def last_stages(
     logits = inspection.model.logits(inspection.hidden[place.position][None])[:, : inspection.known]
     logits = sampling.precise(logits)
     best = tuple(logits[0].topk(min(SHOWN, inspection.known)).indices.tolist())
-    probabilities = sampling.probabilities_of(
-        logits, settings.temperature or 1.0, settings.top_k, settings.top_p, settings.min_p
-    )[0]
+    probabilities = torch.zeros_like(logits[0])
+    probabilities[best[0]] = 1.0
+    if settings.temperature:
+        probabilities = sampling.probabilities_of(
+            logits, settings.temperature, settings.top_k, settings.top_p, settings.min_p
+        )[0]
     size = f"[vocab] = [{inspection.known:,}]; {len(best)} are shown"
+    of_head = (
+        "The head compares the finished vector with one learned vector for each token of the "
+        "vocabulary; the better they fit, the higher that token's score, its logit."
+    )
+    of_table = (
+        "The table has a row for each token: how likely each token is to come next, as scores, "
+        "which are called logits."
+    )
+    is_table = inspection.parts is None
     return [
         Stage(
             "logits",
             "model",
             "Logits",
-            "The head compares the finished vector with one vector for each token of the "
-            "vocabulary; the better they fit, the higher that token's score, its logit.",
-            "logits = hidden · W_headᵀ",
+            of_table if is_table else of_head,
+            "logits = table[token]" if is_table else "logits = hidden · W_headᵀ",
             (Values("logits", logits[0, list(best)], "vocabulary", tokens=best),),
             head_code,
             shape=size,
         ),
-        Stage(
-            "distribution",
-            "model",
-            "Distribution",
-            "Softmax turns the scores into probabilities that sum to 1; a temperature below 1 "
-            "makes likely tokens likelier, and top-k, top-p and min-p cut the unlikely ones.",
-            "probabilities = softmax(logits / temperature)",
-            (_probabilities("probabilities", probabilities, best),),
-            code(readable.most_probable, "(logits / temperature).softmax"),
-            shape=size,
-        ),
+        _distribution(probabilities, best, settings, size),
         _draw(probabilities, best[0], settings, written),
     ]
 
 
+def _distribution(
+    probabilities: Tensor, best: tuple[int, ...], settings: SamplingSettings, size: str
+) -> Stage:
+    """The stage at which scores become probabilities. probabilities: [vocab]"""
+    left = int((probabilities > 0).sum())
+    cuts = f"{left:,} of {len(probabilities):,} tokens are left after top-k, top-p and min-p."
+    return Stage(
+        "distribution",
+        "model",
+        "Distribution",
+        "Softmax turns the scores into probabilities that sum to 1. Here the temperature is "
+        f"{settings.temperature:g}: below 1 likely tokens get likelier, above 1 all get more "
+        f"alike, and 0 takes the likeliest. {cuts}",
+        "probabilities = softmax(logits / temperature)",
+        (_probabilities("probabilities", probabilities, best),),
+        code(readable.most_probable, "(logits / temperature).softmax"),
+        shape=size,
+    )
+
+
 def _draw(probabilities: Tensor, best: int, settings: SamplingSettings, written: int) -> Stage:
     """The stage at which a token is drawn. probabilities: [vocab]"""
+    if not settings.temperature:
+        return Stage(
+            "draw",
+            "model",
+            "The draw",
+            "The temperature is 0: the token with the highest score is taken, without chance.",
+            "next = argmax(logits)",
+            (_probabilities("drawn", probabilities, (best,)),),
+            code(readable.ReadableGPT.generate, "newest = logits.argmax"),
+            shape="a token",
+        )
     uniform = sampling.uniform_of(settings.seed, 0, written)
-    drawn, how = best, "the most probable token is taken, because the temperature is 0"
-    if settings.temperature:
-        drawn = int(sampling.draw(probabilities[None], torch.tensor([uniform]).double()))
-        how = "a random number picks a token"
+    drawn = int(sampling.draw(probabilities[None], torch.tensor([uniform]).double()))
     until = probabilities.cumsum(dim=0)[drawn]
+    edges = torch.stack([until - probabilities[drawn], until])
     return Stage(
         "draw",
         "model",
         "The draw",
-        f"Of the probabilities, laid end to end from 0 to 1, {how}: it becomes the next token of "
-        "the text.",
-        f"next = the token at {uniform:.6f}" if settings.temperature else "next = argmax(logits)",
+        "All probabilities are laid end to end on a line from 0 to 1, in the vocabulary's order. A "
+        f"random number, here {uniform:.4f}, falls on the part of one token: that token is drawn.",
+        f"next = the token at {uniform:.6f}",
         (
             _probabilities("drawn", probabilities, (drawn,)),
             Values("uniform", torch.tensor([uniform]), range="probability"),
-            Values(
-                "from, to", torch.stack([until - probabilities[drawn], until]), range="probability"
-            ),
+            Values("from, to", edges, range="probability"),
         ),
         code(readable.token_at, "up_to = ", "return"),
         shape="a token",

@@ -152,6 +152,7 @@ def code(where: Callable[..., Any], *markers: str) -> tuple[Lines, ...]:
 
 @cache
 def _statement(where: Callable[..., Any], marker: str) -> Lines:
+    where = inspect.unwrap(where)  # of torch.no_grad, for example
     source, first = inspect.getsourcelines(where)
     tree = ast.parse(textwrap.dedent("".join(source)))
     found = [

@@ -9,8 +9,8 @@ from groundup.errors import GenerationError
 from groundup.generation.engine import Engine
 from groundup.generation.stream import encode_prompt
 from groundup.generation.writer import Precision
-from groundup.inspection.answer import Answer, Point, Wanted
-from groundup.inspection.comparison import compare
+from groundup.inspection.answer import Answer, Point, Wanted, told_token
+from groundup.inspection.comparison import compare, token_ends
 from groundup.inspection.reading import Inspection
 from groundup.page.story import run_story
 from groundup.tokenizers.texts import TokenTexts
@@ -43,25 +43,39 @@ class Recorder:
         self.answer = Answer(self.inspection, TokenTexts(self.tokenizer))
         self.named = set[int]()  # tokens that stand in the recording by their numbers
 
+    def place_of(self, position: int | None) -> int:
+        """Return the index of a token.
+
+        Args:
+            position: Its index; negative ones count from the end, and None is the last but one.
+
+        Raises:
+            GenerationError: There is no such token.
+        """
+        count = len(self.inspection.tokens)
+        found = max(-2, -count) if position is None else position
+        if not -count <= found < count:
+            limits = f"from {-count} to {count - 1}"
+            raise GenerationError(f"position = {position} must be {limits}: the text's tokens")
+        return found % count
+
+    def place_at(self, end: int) -> int:
+        """Return the index of the token that has the byte before `end`."""
+        ends = token_ends(self.inspection, self.tokenizer)
+        return next(at for at, found in enumerate(ends) if found >= end)
+
     def record(self, position: int, layers: Sequence[int] | None) -> dict[str, Any]:
         """Return all that the page shows of the text.
 
         Args:
-            position: The token whose way is shown step by step; negative ones count from the end.
-            layers: The layers whose attention and steps are recorded; None for all.
-
-        Raises:
-            GenerationError: There is no such token or layer.
+            position: The token whose way is shown step by step.
+            layers: The layers whose attention and steps are recorded, of those that there are;
+                None for all.
         """
         inspection = self.inspection.read_all()
-        count, n_layer = len(inspection.tokens), inspection.n_layer
-        position = position + count if position < 0 else position
-        if not 0 <= position < count:
-            raise GenerationError(f"position = {position} must be below {count}, the text's tokens")
-        chosen = range(n_layer) if layers is None else sorted({*layers})
-        if wrong := [layer for layer in chosen if not 0 <= layer < n_layer]:
-            last = f"the last is {n_layer - 1}" if n_layer else "this model has none"
-            raise GenerationError(f"layer {wrong[0]} is not there: {last}")
+        n_layer = inspection.n_layer
+        asked = range(n_layer) if layers is None else sorted({*layers})
+        chosen = [layer for layer in asked if layer < n_layer]
         heads = [(layer, head) for layer in chosen for head in range(inspection.n_head)]
         wanted = Wanted(thumbnails=CELLS, attention=tuple(heads), distribution=position)
         found = self.answer.whole(wanted)
@@ -126,24 +140,37 @@ def _short(number: float | None) -> float | None:
     return float(f"{number:.5g}")
 
 
-def recording(recorders: Sequence[Recorder], position: int, layers: Sequence[int] | None) -> Any:
+def recording(
+    recorders: Sequence[Recorder], position: int | None, layers: Sequence[int] | None
+) -> Any:
     """Return what a page shows of one text as one or two models read it.
 
     Args:
         recorders: One for each model.
-        position: The token whose way is shown step by step.
+        position: The token of the first model whose way is shown step by step, as
+            `Recorder.place_of` takes it; of the second it is the token at the same place.
         layers: The layers whose attention and steps are recorded; None for all.
 
     Raises:
         GenerationError: There is no such token or layer, or the two can't be compared.
     """
-    models = [recorder.record(position, layers) for recorder in recorders]
+    most = max(recorder.inspection.n_layer for recorder in recorders)
+    if wrong := [layer for layer in layers or () if layer >= most]:
+        last = f"the last is {most - 1}" if most else "there are none"
+        raise GenerationError(f"layer {wrong[0]} is not there: {last}")
+    first = recorders[0]
+    places = [first.place_of(position)]
     comparison = None
+    if len(recorders) == 2:  # the same place of the text, whatever the tokens
+        ends = token_ends(first.inspection, first.tokenizer)
+        places.append(recorders[1].place_at(ends[places[0]]))
+    models = [each.record(place, layers) for each, place in zip(recorders, places, strict=True)]
     if len(recorders) == 2:
-        first, second = [(each.inspection, each.tokenizer) for each in recorders]
-        comparison = compare(first, second)
+        comparison = compare(*((each.inspection, each.tokenizer) for each in recorders))
     for recorder, model in zip(recorders, models, strict=True):
-        known = {str(token): recorder.answer.token(token) for token in sorted(recorder.named)}
+        known = {
+            str(token): told_token(recorder.answer.texts, token) for token in sorted(recorder.named)
+        }
         _shorten(model, known)
         model["vocabulary"] = known
     return {"kind": "recording", "models": models, "comparison": comparison}

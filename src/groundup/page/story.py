@@ -1,5 +1,6 @@
 """What the page says of the run that a model came from."""
 
+import math
 import re
 import tomllib
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import tomli_w
 
 from groundup.checkpoints.model_folder import LoadedModel
+from groundup.errors import GroundupError, RunError
 from groundup.export.model_card import model_card, without_folders
 from groundup.recipes.schema import Recipe
+from groundup.runs.folder import RunFolder
 
 ABSOLUTE = re.compile(r"(^|,)\s*(/|~|[A-Za-z]:[\\/])")  # the beginning of a path, in a list perhaps
 MOST_STEPS = 400  # points of a curve
@@ -24,16 +27,25 @@ def run_story(loaded: LoadedModel) -> dict[str, Any] | None:
         loaded: The model.
 
     Raises:
-        GroundupError: The records of the run are damaged.
+        RunError: The records of the run are damaged.
     """
-    run = loaded.run
-    if run is None:
+    if (run := loaded.run) is None:
         return None
-    facts, lines = run.read_facts(), run.read_metrics()
-    kinds: dict[str, list[dict[str, Any]]] = {"step": [], "evaluation": []}
-    for line in lines:
+    try:
+        return _story(loaded, run)
+    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+        if isinstance(error, GroundupError):
+            raise
+        what = f"{type(error).__name__}: {error}"
+        raise RunError(f"the records in {run.path} aren't what groundup wrote: {what}") from error
+
+
+def _story(loaded: LoadedModel, run: RunFolder) -> dict[str, Any]:
+    """Return what is on record, where the records are whole."""
+    facts, kinds = run.read_facts(), dict[str, list[dict[str, Any]]]()
+    for line in run.read_metrics():
         kinds.setdefault(line["kind"], []).append(line)
-    steps, evaluations = kinds.pop("step"), kinds.pop("evaluation")
+    steps, evaluations = kinds.pop("step", []), kinds.pop("evaluation", [])
     tasks = [
         {"task": name, **_fields(line, TASK)}
         for name, found in kinds.items()
@@ -53,7 +65,8 @@ def run_story(loaded: LoadedModel) -> dict[str, Any] | None:
         "steps": [_fields(line, STEP) for line in _thinned(steps)],
         "tasks": tasks,
         "samples": [
-            {"step": step, "loss": loss, "text": text} for step, loss, text in run.read_samples()
+            {"step": step, "loss": _finite(loss), "text": text}
+            for step, loss, text in run.read_samples()
         ],
         "card": model_card(loaded, run.name, has_curve=False),
     }
@@ -70,7 +83,12 @@ def _without_paths(recipe: Recipe) -> str:
 
 
 def _fields(line: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: line.get(name) for name in names}
+    return {name: _finite(line.get(name)) for name in names}
+
+
+def _finite(value: Any) -> Any:
+    """Return a value, or None for a number that JSON can't write."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _thinned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

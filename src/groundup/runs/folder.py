@@ -141,7 +141,7 @@ class RunFolder:
         samples = self.path / "samples.txt"
         text = samples.read_text("utf-8", errors="ignore") if samples.is_file() else ""
         headers = [*_SAMPLE_HEADER.finditer(text)]
-        ends = [*(header.start() for header in headers[1:]), len(text)]
+        ends = [*(header.start() for header in headers), len(text)][1:]
         return [
             (int(header[1]), float(header[2]), text[header.end() : end].strip("\n"))
             for header, end in zip(headers, ends, strict=True)

@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 import groundup
-from groundup.page.files import POLICY, media_type, page_files
+from groundup.page.files import KINDS, POLICY, media_type, page_files
 from groundup.serving import answers
 from groundup.serving.answers import ApiError, as_json
 from groundup.serving.exchange import Exchange, unless_gone
@@ -37,6 +37,11 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 JSON = "application/json"
+# of a file of the page: FastAPI would take all answers for plain text
+PARTS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {f"{kind}; charset=utf-8": {} for kind in sorted({*KINDS.values()})}},
+    **{status: known | {"content": {JSON: {}}} for status, known in ERRORS.items()},
+}
 REFERENCE = "#/components/schemas/{model}"
 
 
@@ -143,7 +148,7 @@ def _add_page(app: FastAPI, place: Place) -> None:
         """Send the page on which people write, and see what happens inside the model."""
         return _file("index.html")
 
-    @app.get("/page/{name}", response_class=PlainTextResponse, responses=ERRORS)
+    @app.get("/page/{name}", response_class=PlainTextResponse, responses=PARTS)
     async def part(name: str) -> Response:
         """Send a file of the page."""
         if name not in page_files():
@@ -160,9 +165,15 @@ def _add_page(app: FastAPI, place: Place) -> None:
         """Look into a text: what the model computes on its way through it."""
         service = place.ready()
         service.check_model(body.model)
-        tokens = await asyncio.to_thread(service.prompt_tokens, body.prompt)
+        wanted = body.wanted()
+        is_read = not wanted.is_tokens_alone
+        tokens = await asyncio.to_thread(service.prompt_tokens, body.prompt, is_read)
         check_size(body, len(tokens))
-        found = await unless_gone(service.inspector.answer(tokens, body.wanted()), request)
+        place.open += 1
+        try:
+            found = await unless_gone(service.inspector.answer(tokens, wanted), request)
+        finally:
+            place.open -= 1
         head = {"model": service.name, "system_fingerprint": service.fingerprint}
         return Response(await asyncio.to_thread(as_json, found | head), media_type=JSON)
 

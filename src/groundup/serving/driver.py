@@ -158,7 +158,7 @@ class Driver:
         self._streams: list[Stream] = []  # those that the thread writes
         self._open = set[Stream]()  # those that the event loop answers
         self._works: deque[Beside] = deque()  # other work, which the thread does
-        self._works_open = 0  # that the event loop waits for
+        self._works_open = set[asyncio.Future[Any]]()  # that the event loop waits for
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
 
@@ -188,9 +188,11 @@ class Driver:
         return not self._thread.is_alive()
 
     def end_all(self, reason: str) -> None:
-        """End all streams by an error."""
+        """End all streams, and all other work, by an error."""
         for stream in self._open:
             stream.put(EngineFailedError(reason))
+        for done in self._works_open:
+            _resolve(done, EngineFailedError(reason))
 
     def submit(self, jobs: Sequence[Job]) -> Stream:
         """Ask for texts.
@@ -219,15 +221,15 @@ class Driver:
             EngineFailedError: An error ended it.
             GroundupError: Whatever the work itself raises of this kind.
         """
-        if self._works_open >= MOST_BESIDE:
+        if len(self._works_open) >= MOST_BESIDE:
             raise OverloadedError
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._inbox.put(lambda: self._works.append(Beside(make(), done)))
-        self._works_open += 1
+        self._works_open.add(done)
         try:
             return await done
         finally:
-            self._works_open -= 1
+            self._works_open.discard(done)
 
     def finish(self, stream: Stream) -> None:
         """Give back what a stream has, whether its texts are over or not."""
@@ -335,9 +337,10 @@ class Driver:
             return
         work = self._works[0]
         try:
-            if not work.done.cancelled():
+            if not work.done.done():
                 next(work.parts)
                 return
+            work.parts.close()
         except StopIteration as end:
             self._tell(_resolve, work.done, end.value)
         except GroundupError as error:
@@ -365,7 +368,7 @@ class Driver:
 
 def _resolve(done: "asyncio.Future[Any]", found: Any) -> None:
     """Hand the result of a work, or its error, to who waits for it."""
-    if done.cancelled():
+    if done.done():  # nobody waits any more
         return
     if isinstance(found, Exception):
         done.set_exception(found)

@@ -224,6 +224,7 @@ class InspectedStage(BaseModel):
     sentence: str
     formula: str
     shape: str
+    learned: str
     values: list[StageValues]
     code: list[CodeLines]
 

@@ -5,7 +5,7 @@ from collections.abc import Generator
 from typing import Any
 
 from groundup.errors import GroundupError
-from groundup.inspection.answer import Answer, Wanted
+from groundup.inspection.answer import Answer, MissingError, Wanted, tokens_alone
 from groundup.inspection.reading import Inspection
 from groundup.serving.answers import ApiError, overloaded
 from groundup.serving.driver import Driver, EngineFailedError, OverloadedError
@@ -35,6 +35,8 @@ class Inspector:
         Raises:
             ApiError: The text or the model doesn't have that, or too many wait.
         """
+        if wanted.is_tokens_alone:
+            return tokens_alone(self.driver.engine.writer.model, self.texts, tokens)
         try:
             return await self.driver.beside(lambda: self._parts(tuple(tokens), wanted))
         except OverloadedError:
@@ -42,24 +44,29 @@ class Inspector:
         except EngineFailedError as error:
             raise ApiError(503, f"{error}; try again", code="engine_error") from None
         except GroundupError as error:
-            raise ApiError(400, str(error)) from None
+            where = error.field if isinstance(error, MissingError) else None
+            raise ApiError(400, str(error), where) from None
 
     def _parts(
         self, tokens: tuple[int, ...], wanted: Wanted
     ) -> Generator[None, None, dict[str, Any]]:
         """Yield between the parts of the work; called by the thread of the engine."""
-        inspection = self._kept.pop(tokens, None)
+        inspection = self._kept.get(tokens)
         if inspection is None:
             inspection = Inspection.by_engine(self.driver.engine, tokens)
+            wanted.check(inspection)
             for other in self._kept.values():  # a text that has grown has the same beginning
                 inspection.adopt(other)
-        found = yield from Answer(inspection, self.texts).parts(wanted)
-        self._keep(tokens, inspection)
-        return found
+        try:
+            return (yield from Answer(inspection, self.texts).parts(wanted))
+        finally:  # also where nobody waits for it any more
+            if inspection.length:
+                self._keep(tokens, inspection)
 
     def _keep(self, tokens: tuple[int, ...], inspection: Inspection) -> None:
         """Keep a text, and forget the ones that were asked for the longest ago."""
         self._kept[tokens] = inspection
+        self._kept.move_to_end(tokens)
         while len(self._kept) > 1 and (
             len(self._kept) > MOST_KEPT
             or sum(each.nbytes for each in self._kept.values()) > MOST_KEPT_BYTES

@@ -34,6 +34,7 @@ from groundup.tokenizers.texts import TokenTexts
 
 logger = logging.getLogger(__name__)
 
+MOST_TOLD = 2**15  # tokens of a text that is only cut into them
 MOST_TEXTS = 256  # of one request
 LEAST_OF_A_CHAT = 16  # tokens that a chat may write at least, however long it is
 
@@ -189,14 +190,22 @@ class Service:
             problem = "the records of the model's run are damaged; the server's log has more"
             raise ApiError(404, problem) from error
 
-    def prompt_tokens(self, prompt: str | list[int]) -> list[int]:
-        """Return the tokens of a prompt that the model sees whole.
+    def prompt_tokens(self, prompt: str | list[int], is_read: bool) -> list[int]:
+        """Return the tokens of a prompt.
+
+        Args:
+            prompt: The prompt.
+            is_read: Whether the model is to see it whole.
 
         Raises:
-            ApiError: The prompt is longer than the context, or has what the model doesn't know.
+            ApiError: The prompt is too long, or has what the model doesn't know.
         """
         tokens, _ = self._prompt(prompt)
-        self._check_fits(tokens, "prompt")
+        if is_read:
+            self._check_fits(tokens, "prompt")
+        elif len(tokens) > MOST_TOLD:
+            problem = f"the prompt has {len(tokens):,} tokens, of which at most {MOST_TOLD:,}"
+            raise ApiError(400, f"{problem} are listed", "prompt", "context_length_exceeded")
         return tokens
 
     def _check_fits(self, tokens: list[int], where: str) -> None:

@@ -14,6 +14,7 @@ class TokenTexts:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
+        self.special = frozenset(tokenizer.special_tokens.values())
         self.bytes = lru_cache(maxsize=100_000)(self._bytes)
 
     def _bytes(self, token: int) -> bytes:
