@@ -260,7 +260,7 @@ export function choice(label, entries, chosen, onChange) {
 export function slider({ label, name, value, say, onInput, ...range }) {
   const id = uniqueName(name);
   const input = el("input", { type: "range", id, name, ...range });
-  const output = el("output", { for: id });
+  const output = el("output", { for: id, "aria-live": "off" });
   const set = (given) => {
     input.value = given;
     output.textContent = say(Number(input.value));

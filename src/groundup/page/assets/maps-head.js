@@ -24,8 +24,8 @@ export class HeadMap {
       onclick: () => this.pointed && this.onChoose(this.pointed.query),
     });
     this.cross = ["query", "key"].map((kind) => el("span", { class: `cross cross-${kind}` }));
-    this.title = el("h3", { class: "head-title" });
-    this.summary = el("p", { class: "head-summary" });
+    this.title = el("h3", { class: "head-title", "aria-live": "polite" });
+    this.summary = el("p", { class: "head-summary", "aria-live": "polite" });
     this.readout = el("p", { class: "readout" });
     this.caption = el("p", { class: "small soft head-caption" });
     this.table = el("div", { class: "head-table" });

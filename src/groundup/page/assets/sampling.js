@@ -251,11 +251,13 @@ class Sampling {
 function chance(token) {
   const own = el("span", { class: "chance-own" });
   const left = el("span", { class: "chance-left" });
-  const before = el("span", { class: "chance-value before" });
-  const after = el("span", { class: "chance-value" });
+  const [before, after] = [el("span"), el("span")];
+  const isLeft = unseen("left ");
   const element = el("li", { class: "chance" },
     el("span", { class: "bar-name" }, cut(token, 16)),
-    el("span", { class: "chance-track", "aria-hidden": "true" }, left, own), before, after);
+    el("span", { class: "chance-track", "aria-hidden": "true" }, left, own),
+    el("span", { class: "chance-value before" }, unseen(", the model's own "), before),
+    el("span", { class: "chance-value" }, unseen(", "), isLeft, after));
   return {
     element,
     paint(ownShare, leftShare, full, gone) {
@@ -263,7 +265,13 @@ function chance(token) {
       left.style.width = `${(100 * leftShare) / full}%`;
       before.textContent = percent(ownShare);
       after.textContent = gone || percent(leftShare);
+      isLeft.hidden = Boolean(gone);
       element.classList.toggle("gone", Boolean(gone));
     },
   };
+}
+
+/** Words that only a screen reader says. */
+function unseen(words) {
+  return el("span", { class: "unseen" }, words);
 }

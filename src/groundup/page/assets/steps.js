@@ -9,7 +9,8 @@ import { makeTokenText } from "./text.js";
 
 const DRAW_SETTINGS = ["temperature", "top_k", "top_p", "min_p", "seed"];
 const EMPTY_NOTE = "Write some text first: then one of its tokens can be followed.";
-const FIELDS = "input, select, textarea, dialog";
+// What uses arrow keys itself.
+const FIELDS = "input, select, textarea, dialog, pre, .scrollable, [role=region]";
 
 /** The view Step by step, by the contract of a view. */
 export function makeSteps({ source, store }) {
@@ -25,7 +26,7 @@ class Steps {
     this.makeChoices();
     this.makeWalk();
     this.element = this.layout();
-    this.onKey = (event) => this.key(event);
+    this.element.addEventListener("keydown", (event) => this.key(event));
     store.subscribe((state, changed) => this.changed(changed));
   }
 
@@ -89,7 +90,6 @@ class Steps {
   }
 
   show() {
-    document.addEventListener("keydown", this.onKey);
     this.visible = true;
     // After a click on the tab the arrow keys would change tabs: here they walk.
     const clicked = document.activeElement?.matches("[role=tab]:not(:focus-visible)");
@@ -98,7 +98,6 @@ class Steps {
   }
 
   hide() {
-    document.removeEventListener("keydown", this.onKey);
     this.visible = false;
   }
 
@@ -271,7 +270,8 @@ class Steps {
   render() {
     this.followLayer();
     const current = this.index();
-    const focused = [this.list, this.card, this.crumbs].find((part) =>
+    const walkers = [this.back, this.next, this.zoomIn, this.zoomOut];
+    const focused = [this.list, this.card, this.crumbs, ...walkers].find((part) =>
       part.contains(document.activeElement));
     this.picture.replaceChildren(drawing(this.items(), current));
     this.list.replaceChildren(...this.items().map((item, row) => this.listRow(item, row, current)));
@@ -279,9 +279,9 @@ class Steps {
     this.showCrumbs();
     this.showButtons();
     this.reveal(this.list.children[current]);
-    // What had the focus was replaced, so the focus goes to what stands there now.
+    // What had the focus was replaced or switched off: the focus goes to what stands there now.
     if (focused === this.list) this.list.children[current].firstChild.focus();
-    else if (focused) this.card.querySelector("h3").focus();
+    else if (focused && (focused.disabled ?? true)) this.card.querySelector("h3").focus();
     this.tell(current);
   }
 

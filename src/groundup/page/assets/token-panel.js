@@ -71,11 +71,16 @@ function alternatives(token, onChoose) {
   const entries = all.map((each) => ({
     name: cut(each, 20), p: Math.exp(each.logprob), token: each,
   }));
-  return bars(entries, {
+  const list = bars(entries, {
     chosen: at < 0 ? all.length - 1 : at,
     onChoose: onChoose && ((entry) => onChoose(entry.token)),
     label: "Alternatives",
   });
+  list.querySelectorAll("button").forEach((button, index) => {
+    const { name, p } = entries[index];
+    button.setAttribute("aria-label", `Go on with ${name}, ${percent(p)}`);
+  });
+  return list;
 }
 
 function hintFor(token, choosable) {

@@ -191,20 +191,23 @@ function promptArea(parts, writing, store) {
     event.preventDefault();
     begin();
   });
-  const write = button("Write", begin, { class: "primary" });
-  const stop = button("Stop", () => {
-    write.focus(); // the focus must not stay on a button that is switched off
-    writing.stop();
-  });
+  const stop = button("Stop", () => writing.stop());
+  const write = button("Write", () => {
+    begin();
+    stop.focus();
+  }, { class: "primary" });
   const more = button("Continue", () => writing.goOn());
   const again = button("Again with another seed", () => {
     parts.settings.takeSeed(store.get().settings.seed + 1);
     writing.again();
   });
   parts.showButtons = ({ request, isRead }) => {
+    const focused = [stop, more, again].find((each) => each === document.activeElement);
     stop.disabled = !request;
     more.disabled = Boolean(request) || !isRead;
     again.disabled = more.disabled;
+    // The focus must not stay on a button that is switched off.
+    if (focused?.disabled) [stop, more, write].find((each) => !each.disabled).focus();
   };
   const element = el("div", { class: "prompt" },
     el("label", { for: id }, "Prompt"), area,
@@ -241,6 +244,7 @@ function settingsPanel(store) {
 // ---- branches ----
 
 function listBranches({ branches: list }, writing) {
+  const hadFocus = list.contains(document.activeElement);
   list.replaceChildren(...writing.branches.map((branch) => {
     const current = branch === writing.branch ? "true" : null;
     const from = branch.departs ? `from token ${branch.departs + 1}` : "from the start";
@@ -250,6 +254,7 @@ function listBranches({ branches: list }, writing) {
       el("span", { class: "small soft" }, from));
     return el("li", {}, entry);
   }));
+  if (hadFocus) list.querySelector("[aria-current]")?.focus();
 }
 
 function firstWords({ tokens, departs }) {
