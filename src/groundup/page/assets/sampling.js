@@ -151,13 +151,15 @@ class Sampling {
     this.summary = el("p", { class: "summary" });
     this.list = el("ol", { class: "chances", "aria-label": "Tokens, the most probable first" });
     this.more = button("Show more", () => this.showMore());
+    this.shownNote = el("p", { class: "small soft" });
+    const more = el("div", { class: "chances-more" }, this.more, this.shownNote);
     this.draws = el("ol", { class: "draws mono", "aria-label": "Ten draws" });
     this.body = el("div", { class: "sampling-body", hidden: true },
       el("section", { class: "panel sampling-settings", "aria-label": "Settings" },
         this.sliders.elements,
         button("Take those of Write", () => this.takeWrites())),
       el("section", { class: "panel sampling-left" },
-        this.title, this.summary, legend(KEY), this.list, this.more),
+        this.title, this.summary, legend(KEY), this.list, more),
       panel("Draws",
         el("p", { class: "small soft" }, "Ten tokens, drawn by chance from what is left."),
         button("Draw 10", () => this.drawTen()), this.draws));
@@ -229,13 +231,18 @@ class Sampling {
       if (index < this.most) row.paint(this.own[index], result.probabilities[index], full, gone);
     });
     this.more.hidden = this.rows.length <= FEW;
-    const size = this.logprobs.length;
-    const stays = result.kept === size
-      ? `All ${count(size)} tokens stay.`
-      : `${count(result.kept)} of ${count(size)} tokens stay; the cuts take `
-        + `${percent(result.cutMass)} of the probability.`;
-    this.summary.textContent = `${stays} Entropy: ${number(this.ownEntropy, 2)} bits before, `
+    const isCut = this.logprobs.length > MANY && this.most === MANY;
+    this.shownNote.textContent = isCut ? `The ${MANY} most probable are shown.` : "";
+    this.summary.textContent = `${this.staying(result)} Entropy: ${number(this.ownEntropy, 2)} bits before, `
       + `${number(entropy(result.probabilities), 2)} bits after.`;
+  }
+
+  staying({ kept, cutMass }) {
+    const size = this.logprobs.length;
+    if (this.settings.temperature === 0) return "Temperature 0 takes the most probable token.";
+    if (kept === size) return `All ${count(size)} tokens stay.`;
+    return `${count(kept)} of ${count(size)} tokens stay; the cuts take ${percent(cutMass)} `
+      + "of the probability.";
   }
 
   drawTen() {
