@@ -15,8 +15,11 @@ export class LossStrip {
       role: "img",
       "aria-label": "Loss of each token",
       onpointermove: (event) => this.point(event),
-      onpointerleave: () => this.rest(),
-      onclick: (event) => onChoose(this.indexAt(event)),
+      onpointerleave: (event) => event.pointerType === "touch" || this.rest(),
+      onclick: (event) => {
+        onChoose(this.indexAt(event));
+        this.point(event); // choosing has taken the reading away
+      },
     });
     this.scroller = el("div", {
       class: "loss-scroller", tabindex: "0", role: "region",

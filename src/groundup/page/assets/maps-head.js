@@ -20,8 +20,9 @@ export class HeadMap {
       role: "img",
       "aria-label": "Attention map",
       onpointermove: (event) => this.point(event),
-      onpointerleave: () => this.leave(),
-      onclick: () => this.pointed && this.onChoose(this.pointed.query),
+      onpointerdown: (event) => this.point(event),
+      onpointerleave: (event) => event.pointerType === "touch" || this.leave(),
+      onclick: (event) => this.click(event),
     });
     this.cross = ["query", "key"].map((kind) => el("span", { class: `cross cross-${kind}` }));
     this.title = el("h3", { class: "head-title", "aria-live": "polite" });
@@ -110,8 +111,9 @@ export class HeadMap {
       this.reads ? `What ${name}, reads the most:` : `Who reads ${name}, the most:`;
     // Rows without a token keep the table's height, so that nothing below it moves.
     const rows = Array.from({ length: LISTED }, (_, rank) => this.row(order[rank], weights));
-    const caption = "The largest weights of the chosen token";
-    this.table.replaceChildren(table(["Place", "Token", "Weight"], rows, { caption }));
+    const half = (from, to) => table(["Place", "Token", "Weight"], rows.slice(from, to),
+      { caption: `The largest weights of the chosen token, ${from + 1} to ${to}` });
+    this.table.replaceChildren(half(0, LISTED / 2), half(LISTED / 2, LISTED));
   }
 
   row(index, weights) {
@@ -195,6 +197,13 @@ export class HeadMap {
     const { margin, cell } = this.frame();
     this.pointCell(
       Math.floor((event.offsetY - margin) / cell), Math.floor((event.offsetX - margin) / cell));
+  }
+
+  /** Chooses the row, and keeps pointing at the cell: by touch no other event comes after it. */
+  click(event) {
+    if (!this.pointed) return;
+    this.onChoose(this.pointed.query);
+    this.point(event);
   }
 
   /** Points at the cell of the chosen token and another one of the text. */
