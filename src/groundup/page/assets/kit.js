@@ -132,9 +132,11 @@ export function percent(probability) {
 export function number(value, digits = 3) {
   if (value === null || value === undefined || Number.isNaN(value)) return "no value";
   if (!Number.isFinite(value)) return value < 0 ? `${MINUS}∞` : "∞";
-  const tiny = value !== 0 && Math.abs(value) < 0.5 * 10 ** -digits;
-  const text = tiny ? Math.abs(value).toExponential(1) : grouped(Math.abs(value).toFixed(digits));
-  return (value < 0 ? MINUS : "") + text.replace("e-", `e${MINUS}`);
+  const [sign, size] = [value < 0 ? MINUS : "", Math.abs(value)];
+  if (size === 0 || size >= 0.5 * 10 ** -digits) return sign + grouped(size.toFixed(digits));
+  if (digits > 2) return sign + size.toExponential(1).replace("e-", `e${MINUS}`);
+  if (size >= 0.0005) return sign + size.toFixed(3);
+  return sign ? `>${MINUS}0.001` : "<0.001";
 }
 
 /** A whole number with its thousands apart: "1,815,360". */
@@ -143,9 +145,7 @@ export function count(value) {
 }
 
 function grouped(text) {
-  const [whole, fraction] = text.split(".");
-  const thousands = whole.replace(/\B(?=(\d{3})+$)/g, ",");
-  return fraction === undefined ? thousands : `${thousands}.${fraction}`;
+  return text.replace(/\B(?<!\.\d*)(?=(\d{3})+(?!\d))/g, ",");
 }
 
 // ---- colours ----
