@@ -1,18 +1,25 @@
 // What the model knew about one token: its bytes, its probability, and what could have stood there.
 
-import { bars, count, el, hexadecimal, number, percent } from "./kit.js";
+import { bars, button, count, el, hexadecimal, number, percent } from "./kit.js";
 import { cut } from "./inside-shared.js";
 
 const BYTES_SHOWN = 12;
 
-/** A panel of fixed height. onBranch(index, token), if given, goes on from an alternative. */
-export function makeTokenPanel(onBranch) {
+/**
+ * A panel of fixed height. onBranch(index, token), if given, goes on from an alternative;
+ * onStep(1 or -1) goes to the next token or the one before: on a phone there are no arrow keys.
+ */
+export function makeTokenPanel(onBranch, onStep) {
+  const step = (sign, label, by) =>
+    button(sign, () => onStep(by), { class: "token-step", "aria-label": label });
   const name = el("p", { class: "token-big" });
   const facts = el("dl", { class: "facts" });
   const list = el("div", {});
   const hint = el("p", { class: "small soft" });
   const body = el("div", { class: "token-body", hidden: true },
-    name, facts, el("h3", {}, "What could have stood here"), list, hint);
+    el("div", { class: "token-head" },
+      name, step("←", "Previous token", -1), step("→", "Next token", 1)),
+    facts, el("h3", {}, "What could have stood here"), list, hint);
   const empty = el("p", { class: "note small" },
     "Point at a token, or walk along the text with the arrow keys. Here you see how probable the "
     + "model held it, and what else it held for probable.");
@@ -76,14 +83,17 @@ function alternatives(token, onChoose) {
     onChoose: onChoose && ((entry) => onChoose(entry.token)),
     label: "Alternatives",
   });
-  list.querySelectorAll("button").forEach((button, index) => {
+  list.querySelectorAll("button").forEach((row, index) => {
     const { name, p } = entries[index];
-    button.setAttribute("aria-label", `Go on with ${name}, ${percent(p)}`);
+    row.setAttribute("aria-label", `Go on with ${name}, ${percent(p)}`);
   });
   return list;
 }
 
 function hintFor(token, choosable) {
   if (!token.top?.length) return "Nothing stands before this token: the model didn't foresee it.";
-  return choosable ? "Click, or press 1 to 5, to go on there." : "";
+  if (!choosable) return "";
+  return matchMedia("(pointer: coarse)").matches
+    ? "Tap one to go on there."
+    : "Click one, or press 1 to 5, to go on there.";
 }

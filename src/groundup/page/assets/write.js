@@ -12,6 +12,7 @@ const LEGEND_BITS = [0, 2, 4, 6, 8, 10, 12];
 const STATUS_PAUSE = 500; // milliseconds between two counts that a screen reader hears
 const NAME_LENGTH = 48;
 const SUGGESTED_WORDS = 3;
+const LEAST_SEEN = 120; // pixels of a text that begins
 
 export function makeWrite({ source, store }) {
   return source.isLive ? makeLive(source, store) : makeRecorded(store);
@@ -21,7 +22,9 @@ export function makeWrite({ source, store }) {
 
 /** `tokens()` are those that are shown; onBranch(index, token) goes on from an alternative. */
 function makeReader(store, tokens, { onBranch = null, onChosen = () => {} } = {}) {
-  const panel = makeTokenPanel(onBranch);
+  const panel = makeTokenPanel(onBranch, (by) => {
+    if (pinned + by in tokens()) take(pinned + by);
+  });
   let pinned = -1; // the token that was chosen: the panel returns to it
   const tell = (index) => panel.show(tokens()[index], index, tokens().length);
   const choose = (index) => {
@@ -29,17 +32,18 @@ function makeReader(store, tokens, { onBranch = null, onChosen = () => {} } = {}
     text.choose(index);
     tell(index);
   };
+  const take = (index) => {
+    choose(index);
+    store.set({ position: index });
+    onChosen(index);
+  };
   const text = makeTokenText({
     label: "The text, token by token",
     onPoint(index) {
       if (index !== null) tell(index);
       else if (pinned >= 0) tell(pinned);
     },
-    onChoose(index) {
-      choose(index);
-      store.set({ position: index });
-      onChosen(index);
-    },
+    onChoose: take,
   });
   text.element.addEventListener("keydown", (event) => {
     if (!event.ctrlKey && !event.metaKey && !event.altKey) panel.takeKey(event);
@@ -183,8 +187,9 @@ function promptArea(parts, writing, store) {
   const hint = "What the model goes on from. Ctrl and Enter begins.";
   const area = el("textarea", { id, rows: "4", spellcheck: "false", placeholder: hint });
   const begin = () => {
-    if (area.value) writing.begin(area.value);
-    else parts.status.replaceChildren("Please type a prompt first.");
+    if (!area.value) return parts.status.replaceChildren("Please type a prompt first.");
+    writing.begin(area.value);
+    bringToSight(parts.reader.text.element);
   };
   area.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
@@ -194,7 +199,7 @@ function promptArea(parts, writing, store) {
   const stop = button("Stop", () => writing.stop());
   const write = button("Write", () => {
     begin();
-    stop.focus();
+    stop.focus({ preventScroll: true });
   }, { class: "primary" });
   const more = button("Continue", () => writing.goOn());
   const again = button("Again with another seed", () => {
@@ -207,7 +212,7 @@ function promptArea(parts, writing, store) {
     more.disabled = Boolean(request) || !isRead;
     again.disabled = more.disabled;
     // The focus must not stay on a button that is switched off.
-    if (focused?.disabled) [stop, more, write].find((each) => !each.disabled).focus();
+    if (focused?.disabled) [stop, more, write].find((each) => !each.disabled).focus({ preventScroll: true });
   };
   const element = el("div", { class: "prompt" },
     el("label", { for: id }, "Prompt"), area,
@@ -219,6 +224,13 @@ function promptArea(parts, writing, store) {
     area.value ||= line.split(" ", SUGGESTED_WORDS).join(" ");
   };
   return { element, text: () => area.value, suggest };
+}
+
+/** On a phone the text begins below the screen: then the page scrolls to it. */
+function bringToSight(element) {
+  const { top, bottom } = element.getBoundingClientRect();
+  const seen = Math.min(bottom, innerHeight) - Math.max(top, 0);
+  if (seen < LEAST_SEEN) element.scrollIntoView({ block: "nearest" });
 }
 
 function settingsPanel(store) {
