@@ -9,7 +9,7 @@ const FIGURES_SHOWN = 4; // so few numbers need no strip of colours
 /** The element that shows one entry of a stage's `values`; `tokens` are those of the text. */
 export function valueOf(value, tokens) {
   const label = `${value.name} [${value.shape.join(", ")}]`;
-  if (value.name === "bytes") return labelled(label, bytesOf(value.data));
+  if (value.name === "bytes") return labelled(`${label}: hexadecimal, decimal`, bytesOf(value.data));
   if (value.kind === "tokens") return labelled(label, tokenValues(value, tokens));
   if (value.kind === "vocabulary") return labelled(label, vocabularyBars(value));
   if (value.data.length <= FIGURES_SHOWN) return figures(value);
@@ -76,7 +76,7 @@ function vocabularyBars(value) {
   const [low, high] = [Math.min(...data, 0), Math.max(...data, 1e-9)];
   const entries = value.tokens.map((token, index) => ({
     name: cut(token, 14),
-    p: (data[index] - low) / (high - low),
+    p: isProbability ? data[index] : (data[index] - low) / (high - low),
     note: isProbability ? percent(data[index]) : number(data[index], 2),
   }));
   const list = bars(entries, { label: value.name });
