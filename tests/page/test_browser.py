@@ -12,7 +12,7 @@ import torch
 import groundup
 from commands import flags, trained, write_text
 from conftest import Cli
-from groundup.models.sampling import probabilities_of
+from groundup.models.sampling import probabilities_of, window_start
 from page.browsing import CHROMIUM, browsing
 from serving.servers import LETTERS, Served, served, small_model
 
@@ -177,7 +177,7 @@ def test_step_by_step_walks_through_every_stage(server: Served, address: str) ->
     with browsing(address, address) as visit:
         visit.write("once upon a time", 10, Seed=3)
         tokens = tokens_of(visit)
-        stages = asked(server, prompt=tokens, stages={"position": 25, "layer": 0, "head": 0})
+        stages = asked(server, prompt=tokens, stages={"position": 24, "layer": 0, "head": 0})
         sentences = {each["name"]: each for each in stages["stages"]["stages"]}
         view = visit.open("Step by step")
         view.get_by_role("article").get_by_text(sentences["token"]["sentence"]).wait_for()
@@ -200,13 +200,76 @@ def test_step_by_step_walks_through_every_stage(server: Served, address: str) ->
         assert {"query", "softmax", "weighted_sum"} <= seen, seen
 
 
+def test_the_draw_of_a_written_token_is_that_token(address: str) -> None:
+    """Of each request with its own settings; of a prompt's token it is said that none was drawn."""
+    with browsing(address, address) as visit:
+        visit.write("once upon a time", 12, Seed=2, Temperature=1.3)
+        write = visit.open("Write")
+        write.get_by_label("Temperature", exact=True).fill("0.6")
+        write.get_by_role("button", name="Continue").click()
+        visit.has(16 + 24)
+        write.get_by_text("Written: 12 tokens.").wait_for()
+        write.get_by_label("Temperature", exact=True).fill("2")
+        text = "".join(visit.text.all_inner_texts()).replace("⏎", "")
+        for index in (5, 15, 20, 27, 30, 38):
+            visit.open("Write")
+            visit.text.nth(index).click()
+            view = visit.open("Step by step")
+            view.get_by_role("heading", name=f"The way of token {index + 1}").wait_for()
+            view.get_by_role("button", name="The draw", exact=True).click()
+            card = view.get_by_role("article")
+            card.get_by_role("heading", name="The draw").wait_for()
+            told = "wasn't drawn in this way" in card.inner_text()
+            assert told == (index < 15), index
+            if not told:
+                name = card.locator(".bar-name").first.inner_text()
+                assert name.replace("␣", " ").replace("⏎", "\n") == text[index + 1]
+
+
+def test_a_prompt_that_cannot_be_read_leaves_the_text(address: str) -> None:
+    with browsing(address) as visit:
+        visit.write("once upon a time", 12)
+        before = visit.text.all_inner_texts()
+        visit.page.get_by_label("Prompt", exact=True).fill("once é")
+        visit.page.get_by_role("button", name="Write", exact=True).click()
+        visit.page.locator("#view-write .status.bad").wait_for()
+        assert visit.text.all_inner_texts() == before
+        assert visit.page.locator("#view-write .branch").count() == 1
+        visit.complaints.clear()  # the browser itself tells of the refusal
+
+
+def test_a_prompt_may_be_longer_than_the_context(server: Served, address: str) -> None:
+    prompt = "once upon a time, there was a model. " * 4
+    with browsing(address, address) as visit:
+        visit.write(prompt, 10, Seed=4)
+        start = window_start(len(prompt), 64)
+        expected = server.complete(
+            prompt=LETTERS.encode(prompt).tolist()[start:], max_tokens=10, seed=4
+        )
+        shown = "".join(visit.text.all_inner_texts()).replace("⏎", "")
+        assert shown == prompt + expected["choices"][0]["text"]
+
+
+def test_a_text_that_was_stopped_stays(address: str) -> None:
+    with browsing(address, address) as visit:
+        write = visit.open("Write")
+        visit.page.get_by_label("Prompt", exact=True).fill("once upon")
+        write.get_by_label("Length", exact=True).fill("1000")
+        write.get_by_role("button", name="Write", exact=True).click()
+        visit.text.nth(30).wait_for()
+        write.get_by_role("button", name="Stop").click()
+        visit.open("Inside")
+        visit.open("Write")
+        assert visit.text.count() > 30
+
+
 def test_the_bars_of_sampling_are_what_the_sampler_draws_by(server: Served, address: str) -> None:
     with browsing(address, address) as visit:
         visit.write("once upon a time", 10, Seed=3)
         tokens = tokens_of(visit)
         model, _ = groundup.load(server_folder(server))
         with torch.no_grad():
-            logits = model(torch.tensor([tokens]))[0][0, -1:]
+            logits = model(torch.tensor([tokens]))[0][0, -2:-1]  # after the last but one
         view = visit.open("Sampling")
         view.locator(".chance").first.wait_for()
         settings = {"Temperature": 1.5, "Top-k": 9, "Top-p": 0.8, "Min-p": 0.2}

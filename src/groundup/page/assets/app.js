@@ -122,8 +122,10 @@ function makeTabs(views) {
       tab.tabIndex = chosen ? 0 : -1;
       panel.hidden = !chosen;
     }
+    const address = `#${next.name}`;
+    if (open && location.hash !== address) history.pushState(null, "", address);
+    else history.replaceState(null, "", address);
     open = next;
-    history.replaceState(null, "", `#${next.name}`);
     if (focus) next.tab.focus();
     next.view.show();
   };
@@ -157,8 +159,9 @@ function openRecorded(source, index) {
   nameModel(source.model);
   const { inspection, stages } = source.recording.models[index];
   const tokens = inspection.tokens.map((token) => token.id);
-  const position = stages?.position ?? tokens.length - 1;
-  store.set({ tokens, inspection, position, layer: 0, head: 0 });
+  const [first] = inspection.attention ?? [];
+  const { position } = stages;
+  store.set({ tokens, inspection, position, layer: first?.layer ?? 0, head: 0 });
 }
 
 function modelSwitch(source, tabs) {

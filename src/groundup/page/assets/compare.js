@@ -27,7 +27,8 @@ class Compare {
     this.chosen = 0;
     this.element = this.layout(comparison.total);
     this.sortBy("size");
-    this.choose(0);
+    const sizes = this.spans.map(({ difference, predicted }) => predicted * Math.abs(difference));
+    this.choose(sizes.indexOf(Math.max(...sizes)));
   }
 
   show() {}
@@ -41,7 +42,8 @@ class Compare {
     return el("div", { class: "compare" },
       panel("Who predicts this text better?",
         totals(this.names, total), el("p", { class: "note" }, LEGEND), this.text, this.detail),
-      panel(`The ${LISTED} spans that differ most`, this.sorting(), this.listed));
+      panel(`The ${Math.min(LISTED, this.spans.filter(({ predicted }) => predicted).length)} ` +
+        "spans that differ most", this.sorting(), this.listed));
   }
 
   makeText() {

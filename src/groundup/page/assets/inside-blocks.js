@@ -34,7 +34,8 @@ export class BlockTable {
       after: most(parts.map((part) => part.after)),
       change: most(parts.map((part) => part.change)),
     };
-    const heads = ["Part", "Adds (norm)", "Stream after it (norm)", "Change of the loss (nats)"];
+    const heads =
+      ["Part", "Adds (length)", "Stream after it (length)", "Change of the loss (nats)"];
     const rows = parts.map(({ point, added, after, change }) => [
       pointName(point),
       norm(added, scale.added, "added-bar"),

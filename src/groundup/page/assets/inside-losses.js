@@ -32,14 +32,16 @@ export class LossStrip {
     onTheme(() => this.paint());
   }
 
-  setTokens(tokens) {
+  /** Shows the losses of tokens, of which the first one has the index `start` in the text. */
+  setTokens(tokens, start) {
     this.tokens = tokens;
+    this.start = start;
     const losses = tokens.slice(1).map((token) => -token.logprob);
     this.largest = Math.max(...losses, 1e-9);
     const mean = losses.reduce((sum, loss) => sum + loss, 0) / Math.max(losses.length, 1);
     this.scale.textContent = losses.length
       ? `Mean loss ${number(mean, 2)} nats, the highest bar ${number(this.largest, 2)} nats. ` +
-        "The first token has no loss: nothing stands before it."
+        `The first token has no loss: ${start ? "the model sees" : "there is"} nothing before it.`
       : "One token alone has no loss: nothing stands before it.";
     this.canvas.setAttribute("aria-label",
       `Loss of each of ${tokens.length} tokens as bars. ${this.scale.textContent} ` +
@@ -97,6 +99,6 @@ export class LossStrip {
     const words = token.logprob === null
       ? ": nothing stands before it, so the model didn't predict it."
       : ` cost ${number(-token.logprob, 2)} nats.`;
-    this.reading.replaceChildren(`Token ${index + 1}, `, tokenName(token), words);
+    this.reading.replaceChildren(`Token ${this.start + index + 1}, `, tokenName(token), words);
   }
 }

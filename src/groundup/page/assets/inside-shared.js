@@ -3,6 +3,8 @@
 import { el, named, prose } from "./kit.js";
 import { SourceError } from "./source.js";
 
+export const WRITING_NOTE = "The text is still being written.";
+
 const SHADE = 45; // percent of the colour at most: the text on it keeps a contrast of 4.5 : 1
 
 /** A token's text for a list, cut after `longest` characters. */
@@ -37,18 +39,19 @@ export function windowOf(source, store) {
   const last = tokens.length - start - 1;
   return {
     start,
+    outside: position < start ? position : null,
     tokens: tokens.slice(start),
     position: Math.min(Math.max((position ?? last + start) - start, 0), last),
   };
 }
 
 /** One sentence if the text is longer than the window, otherwise nothing. */
-export function windowNote({ start, tokens }) {
+export function windowNote({ start, outside, tokens }) {
   if (!start) return "";
-  return (
-    "The text is longer than the model's context. This shows what the model sees: " +
-    `tokens ${start + 1} to ${start + tokens.length}.`
-  );
+  const seen =
+    "The text is longer than the model's context. This shows what the model sees now: " +
+    `tokens ${start + 1} to ${start + tokens.length}, with the probabilities that they have there.`;
+  return outside === null ? seen : `${seen} Token ${outside + 1}, which was chosen, isn't in it.`;
 }
 
 /** Shades the spans of a token text by weights in [0, 1]; those without a weight are clear. */

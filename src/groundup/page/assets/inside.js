@@ -1,6 +1,6 @@
 // The view Inside: what the model attends to, what it would say at each point, and what each adds.
 import { breath, button, el, number, panel, percent } from "./kit.js";
-import { guarded, quoted, shade, windowNote, windowOf } from "./inside-shared.js";
+import { guarded, quoted, shade, windowNote, windowOf, WRITING_NOTE } from "./inside-shared.js";
 import { BlockTable } from "./inside-blocks.js";
 import { Lens } from "./inside-lens.js";
 import { LossStrip } from "./inside-losses.js";
@@ -96,7 +96,7 @@ class Inside {
   async readText() {
     this.window = windowOf(this.source, this.store);
     if (!this.window.tokens.length) {
-      this.say(EMPTY_NOTE);
+      this.say(this.store.get().isWriting ? WRITING_NOTE : EMPTY_NOTE);
       return false;
     }
     const inspection = await this.source.inspect(this.window.tokens);
@@ -119,10 +119,8 @@ class Inside {
     const hasLayers = shape.n_layer > 0;
     this.text.show(tokens);
     await breath();
-    this.losses.setTokens(tokens);
+    this.losses.setTokens(tokens, this.window.start);
     this.head.clear();
-    this.note.textContent = windowNote(this.window);
-    this.note.hidden = !this.window.start;
     this.layers.hidden = !hasLayers;
     this.table.hidden = hasLayers;
     if (hasLayers) {
@@ -135,7 +133,9 @@ class Inside {
   showPosition() {
     if (!this.inspection) return;
     this.window = windowOf(this.source, this.store);
-    const { position } = this.window;
+    const { position, start } = this.window;
+    this.note.textContent = windowNote(this.window);
+    this.note.hidden = !start;
     this.text.choose(position);
     this.losses.select(position);
     this.head.select(position);
@@ -146,7 +146,9 @@ class Inside {
 
   showChosen(position) {
     const token = this.inspection.tokens[position];
-    const words = [`Token ${position + 1} of ${this.inspection.tokens.length}, ${quoted(token)}.`];
+    const { start, tokens } = this.window;
+    const place = `${start + position + 1} of ${start + tokens.length}`;
+    const words = [`Token ${place}, ${quoted(token)}.`];
     if (token.logprob !== null) {
       const expected = token.top?.[0];
       words.push(`Its probability was ${percent(Math.exp(token.logprob))}, its loss ` +
@@ -187,7 +189,8 @@ class Inside {
     if (inspection !== this.inspection || map === this.map) return;
     this.map = map;
     const { tokens } = inspection;
-    this.head.setHead(layer, head, new Triangle(map.weights, tokens.length), tokens);
+    const triangle = new Triangle(map.weights, tokens.length);
+    this.head.setHead(layer, head, triangle, tokens, this.window.start);
     this.shade();
   }
 

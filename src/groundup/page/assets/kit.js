@@ -182,10 +182,10 @@ const COLUMNS = 128;
 const FIGURES_A_ROW = 8;
 
 /**
- * A vector as a strip of colours: a button that opens into a table of figures. The range is
- * "signed" (blue negative, orange positive, symmetric around 0) or "probability" (from 0 on).
+ * A vector as a strip of colours: a button that opens into a table of figures. Blue is negative
+ * and orange positive, and the largest size has the full colour.
  */
-export function strip(values, { label, range = "signed" } = {}) {
+export function strip(values, { label } = {}) {
   const rows = Math.ceil(values.length / COLUMNS) || 1;
   const columns = Math.ceil(values.length / rows) || 1;
   let largest = 0;
@@ -193,7 +193,7 @@ export function strip(values, { label, range = "signed" } = {}) {
   const style = { "--rows": rows };
   const canvas = el("canvas", { class: "strip-cells", "aria-hidden": "true", style });
   paintValues(canvas, values, columns, largest);
-  const reading = el("span", { class: "strip-reading" }, reach(largest, range));
+  const reading = el("span", { class: "strip-reading" }, reach(values));
   const figures = el("div", { class: "strip-figures", id: uniqueName("figures"), hidden: true });
   const button = el(
     "button",
@@ -211,15 +211,14 @@ export function strip(values, { label, range = "signed" } = {}) {
     if (index in values) reading.textContent = `${index}: ${number(values[index])}`;
   });
   canvas.addEventListener("pointerleave", () => {
-    reading.textContent = reach(largest, range);
+    reading.textContent = reach(values);
   });
   return el("div", { class: "strip" }, button, figures);
 }
 
-function reach(largest, range) {
-  return range === "signed"
-    ? `${MINUS}${number(largest, 2)} to ${number(largest, 2)}`
-    : `0 to ${number(largest, 2)}`;
+function reach(values) {
+  const ends = values.reduce(([a, b], value) => [Math.min(a, value), Math.max(b, value)], [0, 0]);
+  return ends.map((end) => number(end, 2)).join(" to ");
 }
 
 function toggleFigures(button, figures, values, label) {
@@ -335,7 +334,8 @@ const state = {
   tokens: [], // ids of the text that every view shows
   inspection: null, // the answer of source.inspect for them, or null while it is on its way
   position: 0, // index of the chosen token
-  base: 0, // the number of tokens before those that the last request wrote
+  pieces: [], // what each request has drawn: {from, to, settings}, indices of tokens
+  isWriting: false,
   layer: 0,
   head: 0,
   settings: { temperature: 1, top_k: 0, top_p: 1, min_p: 0, max_tokens: 128, seed: 1 },

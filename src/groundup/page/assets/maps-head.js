@@ -57,7 +57,8 @@ export class HeadMap {
   }
 
   /** Shows a head: `triangle` holds its weights over `tokens`. */
-  setHead(layer, head, triangle, tokens) {
+  setHead(layer, head, triangle, tokens, start) {
+    this.start = start;
     this.triangle = triangle;
     this.tokens = tokens;
     this.longest = tokens.reduce((most, token) => Math.max(most, cut(token, 12).length), 1);
@@ -106,7 +107,7 @@ export class HeadMap {
     const order = Array.from({ length: weights.length - first }, (_, index) => first + index)
       .sort((a, b) => weights[b] - weights[a])
       .slice(0, LISTED);
-    const name = `${quoted(this.tokens[this.chosen])}, token ${this.chosen + 1}`;
+    const name = `${quoted(this.tokens[this.chosen])}, token ${this.start + this.chosen + 1}`;
     this.caption.textContent =
       this.reads ? `What ${name}, reads the most:` : `Who reads ${name}, the most:`;
     // Rows without a token keep the table's height, so that nothing below it moves.
@@ -122,7 +123,7 @@ export class HeadMap {
     bar.style.inlineSize = `${100 * weights[index]}%`;
     const weight = el("span", { class: "weight" },
       el("span", { class: "weight-track" }, bar), percent(weights[index]));
-    return [String(index + 1), tokenName(this.tokens[index]), weight];
+    return [String(this.start + index + 1), tokenName(this.tokens[index]), weight];
   }
 
   repaint() {

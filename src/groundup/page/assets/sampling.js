@@ -1,11 +1,12 @@
 // The view Sampling: one distribution, and what temperature, top-k, top-p and min-p leave of it.
 
 import { button, count, el, legend, number, panel, percent, prose } from "./kit.js";
-import { cut, quoted, windowOf } from "./inside-shared.js";
+import { cut, quoted, windowOf, WRITING_NOTE } from "./inside-shared.js";
 import { makeSliders } from "./settings.js";
 import { makeTokenText } from "./text.js";
 
 const SLIDERS = ["temperature", "top_k", "top_p", "min_p"];
+const EMPTY_NOTE = "There is no text yet: write one first.";
 const FEW = 20;
 const MANY = 64;
 const DRAWS = 10;
@@ -157,7 +158,7 @@ class Sampling {
     this.body = el("div", { class: "sampling-body", hidden: true },
       el("section", { class: "panel sampling-settings", "aria-label": "Settings" },
         this.sliders.elements,
-        button("Take those of Write", () => this.takeWrites())),
+        this.source.isLive && button("Take those of Write", () => this.takeWrites())),
       el("section", { class: "panel sampling-left" },
         this.title, this.summary, legend(KEY), this.list, more),
       panel("Draws",
@@ -172,10 +173,11 @@ class Sampling {
 
   /** Asks for the distribution after the chosen token, if another one is shown. */
   async refresh() {
-    const { inspection } = this.store.get();
+    const { inspection, isWriting } = this.store.get();
     if (!this.isOpen) return;
-    if (!inspection) return this.fail("There is no text yet: write one first.");
-    const { tokens, position } = windowOf(this.source, this.store);
+    if (!inspection) return this.fail(isWriting ? WRITING_NOTE : EMPTY_NOTE);
+    const { tokens, position: chosen } = windowOf(this.source, this.store);
+    const position = this.source.position ?? chosen; // a recording has but one
     if (this.shownInspection !== inspection) this.text.show(inspection.tokens);
     this.shownInspection = inspection;
     this.text.choose(position);
@@ -233,8 +235,9 @@ class Sampling {
     this.more.hidden = this.rows.length <= FEW;
     const isCut = this.logprobs.length > MANY && this.most === MANY;
     this.shownNote.textContent = isCut ? `The ${MANY} most probable are shown.` : "";
-    this.summary.textContent = `${this.staying(result)} Entropy: ${number(this.ownEntropy, 2)} bits before, `
-      + `${number(entropy(result.probabilities), 2)} bits after.`;
+    const [before, after] = [this.ownEntropy, entropy(result.probabilities)];
+    this.summary.textContent = `${this.staying(result)} Entropy: ${number(before, 2)} bits before, `
+      + `${number(after, 2)} bits after.`;
   }
 
   staying({ kept, cutMass }) {

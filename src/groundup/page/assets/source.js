@@ -4,6 +4,7 @@ import { float16s, float32s } from "./kit.js";
 import { expanded } from "./recording.js";
 
 const KEY = "groundup-key";
+const SENDABLE = /^[\x21-\x7e\xa0-\xff]+$/; // what a header can hold
 const BUSY_TRIES = 60;
 const LOADING_TRIES = 600;
 const REMEMBERED = 24; // answers kept; one for 1,000 tokens is about a megabyte
@@ -33,9 +34,17 @@ function live(askKey) {
   const ask = asker(askKey);
   const answers = new Map();
   const remembered = (name, make) => remember(answers, name, make);
-  const about = (tokens, fields) =>
-    remembered(JSON.stringify([tokens, fields]), () =>
-      ask("v1/inspect", { prompt: tokens, scores: false, ...fields }));
+  const inspected = async (prompt, fields) => {
+    const answer = await ask("v1/inspect", { prompt, scores: false, ...fields });
+    const { id, shape } = source.model; // a server that was started again may have another one
+    if (answer.model !== id || JSON.stringify(answer.shape) !== JSON.stringify(shape)) {
+      answers.clear();
+      throw new SourceError("The server has another model now. Reload the page.");
+    }
+    return answer;
+  };
+  const about = (prompt, fields) =>
+    remembered(JSON.stringify([prompt, fields]), () => inspected(prompt, fields));
   const source = {
     isLive: true,
     recording: null,
@@ -49,7 +58,7 @@ function live(askKey) {
     distribution: async (tokens, position) =>
       decodedDistribution((await about(tokens, { distribution: position })).distribution),
     run: () => remembered("run", () => ask("v1/run")),
-    encode: async (text) => (await about(text, {})).tokens.map((token) => token.id),
+    encode: async (text) => (await about(text, {})).tokens,
     stream: (tokens, settings, options) => stream(ask, tokens, settings, options),
   };
   source.ready = describe(ask, source);
@@ -97,7 +106,7 @@ function asker(askKey) {
       if (response.status === 401) {
         const fresh = await newKey(Boolean(key));
         if (!fresh) throw error;
-        sessionStorage.setItem(KEY, fresh);
+        if (SENDABLE.test(fresh)) sessionStorage.setItem(KEY, fresh); // if not, it's asked again
       } else if (whole && patient(response.status, tries)) {
         await new Promise((resolve) => setTimeout(resolve, 1000));
       } else throw error;
@@ -211,6 +220,10 @@ function recorded(recording) {
   const source = {
     isLive: false,
     recording,
+    /** The one token whose way and distribution are there. */
+    get position() {
+      return chosen.stages.position;
+    },
     model: null,
     ready: Promise.resolve(),
     /** Turns to another of the recorded models. */

@@ -9,7 +9,9 @@ export function stageCard(stage, tokens) {
     el("p", { class: "card-sentence" }, stage.sentence),
     el("dl", { class: "card-facts" },
       el("div", {}, el("dt", {}, "Formula"), el("dd", { class: "card-formula" }, stage.formula)),
-      el("div", {}, el("dt", {}, "Shape"), el("dd", { class: "card-formula" }, stage.shape))),
+      el("div", {}, el("dt", {}, "Shape"), el("dd", { class: "card-formula" }, stage.shape)),
+      stage.learned && el("div", {}, el("dt", {}, "Learned here"),
+        el("dd", { class: "card-formula" }, stage.learned))),
     el("h4", { class: "card-heading" }, "The numbers in this model"),
     el("div", { class: "card-values" },
       drawLine(stage.values), stage.values.map((value) => valueOf(value, tokens))),
@@ -47,15 +49,17 @@ function codePiece({ first, lines }) {
 export function blockCard(layer, inspection, position, enter) {
   const { shape, stream } = inspection;
   const facts = [
-    ["Attention adds a vector of norm", stream.attention[layer][position]],
-    ["The MLP adds a vector of norm", stream.mlp[layer][position]],
-    ["The stream after the block has norm", stream.after[layer][position]],
+    ["Attention adds a vector of length", stream.attention[layer][position]],
+    ["The MLP adds a vector of length", stream.mlp[layer][position]],
+    ["The stream after the block has the length", stream.after[layer][position]],
   ];
   return [
     title(`Block ${layer + 1} of ${shape.n_layer}`),
     el("p", { class: "card-sentence" },
       "In a block the token first gathers what it needs from earlier tokens (attention), and " +
-      "then thinks about it alone (the MLP). Both results are added to the residual stream."),
+      "then thinks about it alone (the MLP). Both results are added to the residual stream. " +
+      "Its parameters are the matrices and norms inside. They were learned once; the vectors on " +
+      "these cards are computed anew for each text."),
     el("dl", { class: "card-facts" }, facts.map(([name, value]) => el("div", {},
       el("dt", {}, name), el("dd", { class: "card-formula" }, number(value, 2))))),
     enterButton(`Look inside block ${layer + 1}`, enter),
@@ -72,7 +76,10 @@ export function headsCard(shape, head, enter) {
     title(shape.n_head === 1 ? "One head" : `${shape.n_head} heads, side by side`),
     el("p", { class: "card-sentence" },
       "Each head decides for itself which earlier tokens to read, and what to take from them. " +
-      "The heads work at the same time, each with its own weights."),
+      "The heads work at the same time, " + (shape.n_kv_head < shape.n_head
+        ? `each with its own queries; ${shape.n_head / shape.n_kv_head} of them share one set of `
+          + "keys and values."
+        : "each with its own learned matrices.")),
     el("div", { class: "head-buttons", role: "group", "aria-label": "Heads" }, buttons),
     enterButton(`Look inside head ${head + 1}`, () => enter(head)),
   ];

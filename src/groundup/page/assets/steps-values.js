@@ -9,12 +9,12 @@ const FIGURES_SHOWN = 4; // so few numbers need no strip of colours
 /** The element that shows one entry of a stage's `values`; `tokens` are those of the text. */
 export function valueOf(value, tokens) {
   const label = `${value.name} [${value.shape.join(", ")}]`;
-  if (value.name === "bytes") return labelled(`${label}: hexadecimal, decimal`, bytesOf(value.data));
+  const bytes = `${label}: hexadecimal, decimal`;
+  if (value.name === "bytes") return labelled(bytes, bytesOf(value.data));
   if (value.kind === "tokens") return labelled(label, tokenValues(value, tokens));
   if (value.kind === "vocabulary") return labelled(label, vocabularyBars(value));
   if (value.data.length <= FIGURES_SHOWN) return figures(value);
-  const range = value.range ?? "signed";
-  return el("div", { class: "value" }, strip(value.data.map(finite), { label, range }));
+  return el("div", { class: "value" }, strip(value.data.map(finite), { label }));
 }
 
 /** JSON has no infinity, so that a masked score arrives as null. */

@@ -1,6 +1,8 @@
 // The view Step by step: one token's way through this very model, at three zoom levels.
 import { button, el, uniqueName } from "./kit.js";
-import { guarded, quoted, shade, windowNote, windowOf } from "./inside-shared.js";
+import {
+  guarded, quoted, shade, windowNote, windowOf, windowStart, WRITING_NOTE,
+} from "./inside-shared.js";
 import { MapGrid } from "./maps-grid.js";
 import { blockCard, headsCard, stageCard } from "./steps-card.js";
 import { drawing } from "./steps-drawing.js";
@@ -112,6 +114,7 @@ class Steps {
   async readText() {
     this.window = windowOf(this.source, this.store);
     this.empty.hidden = this.window.tokens.length > 0;
+    this.empty.textContent = this.store.get().isWriting ? WRITING_NOTE : EMPTY_NOTE;
     if (!this.window.tokens.length) return false;
     const inspection = await this.source.inspect(this.window.tokens);
     if (inspection !== this.inspection) this.showText(inspection);
@@ -124,8 +127,6 @@ class Steps {
     this.inspection = inspection;
     this.text.show(tokens);
     shade(this.text.element, null);
-    this.note.textContent = windowNote(this.window);
-    this.note.hidden = !this.window.start;
     const hasLayers = shape.n_layer > 0;
     this.selects.hidden = !hasLayers;
     if (!hasLayers) return;
@@ -148,27 +149,40 @@ class Steps {
     return { layer: within(layer, layers), head: within(head, heads) };
   }
 
-  /** How the token after the chosen one was drawn, or would be, if it isn't a written one. */
-  drawSettings() {
-    const { settings = {}, position, base = 0 } = this.store.get();
-    const draw = Object.fromEntries(DRAW_SETTINGS.map((name) => [name, settings[name]]));
-    return { ...draw, written: Math.max(0, position + 1 - base) };
+  /** How the token after the chosen one was drawn, or would be; `told` is about the text. */
+  drawn(position) {
+    const { settings, pieces } = this.store.get();
+    const place = this.window.start + position + 1;
+    const piece = pieces.find(({ from, to }) => from <= place && place < to);
+    const same = windowStart(place, this.source.model.context) === this.window.start;
+    const used = piece && same ? piece : { settings, from: place };
+    const draw = Object.fromEntries(DRAW_SETTINGS.map((name) => [name, used.settings[name]]));
+    const next = this.inspection.tokens[position + 1];
+    const told = used === piece || !next ? ""
+      : ` The text goes on with ${quoted(next)}, which wasn't drawn in this way.`;
+    return { draw: { ...draw, written: place - used.from }, told };
   }
 
   async readStages() {
     if (!this.inspection) return;
     this.window = windowOf(this.source, this.store);
-    const { position, tokens } = this.window;
+    const { tokens, start } = this.window;
+    const position = this.source.position ?? this.window.position; // a recording has but one
     const { layer, head } = this.chosen();
     this.text.choose(position);
-    this.title.textContent = `The way of token ${position + 1}, ` +
+    this.title.textContent = `The way of token ${start + position + 1}, ` +
       `${quoted(this.inspection.tokens[position])}, through the model`;
+    this.note.textContent = position === this.window.position ? windowNote(this.window)
+      : `This file has the way of token ${position + 1} alone; a server has that of all.`;
+    this.note.hidden = !this.note.textContent;
     this.layer.select(layer);
     this.head.select(head);
     this.map.select(layer, head);
-    const draw = this.drawSettings();
+    const { draw, told } = this.drawn(position);
     const { stages } = await this.source.stages(tokens, { position, layer, head, draw });
-    this.levels = levelsOf(stages, this.inspection.shape);
+    const known = stages.map((stage) =>
+      (stage.name === "draw" ? { ...stage, sentence: stage.sentence + told } : stage));
+    this.levels = levelsOf(known, this.inspection.shape);
     this.render();
   }
 
@@ -186,12 +200,23 @@ class Steps {
     return this.items()[this.index()];
   }
 
-  /** The item that a step leads to, one level up if it leaves this one; nothing at the ends. */
+  /**
+   * The item that a step leads to: one level up if it leaves this one, and into the first block and
+   * its heads on the way forward; nothing at the ends.
+   */
   target(step, level = this.level) {
+    const inner = step > 0 && level === this.level && this.leadsInto();
+    if (inner) return { level: inner, item: this.levels[inner][0] };
     const item = this.levels[level][this.index(level) + step];
     if (item) return { level, item };
     const outer = LEVELS[LEVELS.indexOf(level) - 1];
     return outer ? this.target(step, outer) : null;
+  }
+
+  /** The level that a box of the first block opens into, for who walks through all stages. */
+  leadsInto() {
+    const { enters, index } = this.item();
+    return enters && (enters === "head" || index === 0) ? enters : null;
   }
 
   walk(step) {

@@ -11,6 +11,7 @@ const SLIDERS = ["temperature", "top_k", "top_p", "min_p", "max_tokens"];
 const LEGEND_BITS = [0, 2, 4, 6, 8, 10, 12];
 const STATUS_PAUSE = 500; // milliseconds between two counts that a screen reader hears
 const NAME_LENGTH = 48;
+const MOST = Number.MAX_SAFE_INTEGER;
 const SUGGESTED_WORDS = 3;
 const LEAST_SEEN = 120; // pixels of a text that begins
 
@@ -110,7 +111,7 @@ function makeLive(source, store) {
   parts.showButtons(writing);
   let isOpen = false;
   const readUnread = () => { // the other views need a text
-    const unread = !isOpen && !writing.request && !store.get().tokens.length;
+    const unread = !isOpen && !writing.request && !writing.isRead;
     if (unread && prompt.text()) writing.adopt(prompt.text());
   };
   source.run().catch(() => null).then((run) => {
@@ -174,6 +175,7 @@ function hearing(parts, store, writing) {
     said: say,
     changed() {
       paint();
+      store.set({ isWriting: Boolean(writing().request) });
       parts.showButtons(writing());
       if (writing().request) return;
       parts.reader.text.release();
@@ -212,7 +214,8 @@ function promptArea(parts, writing, store) {
     more.disabled = Boolean(request) || !isRead;
     again.disabled = more.disabled;
     // The focus must not stay on a button that is switched off.
-    if (focused?.disabled) [stop, more, write].find((each) => !each.disabled).focus({ preventScroll: true });
+    const next = [stop, more, write].find((each) => !each.disabled);
+    if (focused?.disabled) next.focus({ preventScroll: true });
   };
   const element = el("div", { class: "prompt" },
     el("label", { for: id }, "Prompt"), area,
@@ -237,9 +240,10 @@ function settingsPanel(store) {
   const { settings } = store.get();
   const take = (patch) => store.set({ settings: { ...store.get().settings, ...patch } });
   const id = uniqueName("seed");
-  const seed = el("input", { id, type: "number", min: "0", step: "1", value: settings.seed });
+  const seed = el("input", { id, type: "number", min: "0", max: MOST, step: "1",
+                            value: settings.seed });
   seed.addEventListener("change", () => {
-    seed.value = Math.max(0, Math.round(Number(seed.value)) || 0);
+    seed.value = Math.min(MOST, Math.max(0, Math.round(Number(seed.value)) || 0));
     take({ seed: Number(seed.value) });
   });
   return {

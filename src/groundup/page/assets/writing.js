@@ -41,7 +41,8 @@ export class Writing {
   /** Writes the last piece once more, in a branch of its own. */
   again() {
     const { tokens, base } = this.branch;
-    this.open({ tokens: tokens.slice(0, base), base, departs: base });
+    const pieces = this.piecesBefore(base);
+    this.open({ tokens: tokens.slice(0, base), base, departs: base, pieces });
     return this.goOn();
   }
 
@@ -49,12 +50,14 @@ export class Writing {
   branchAt(index, token) {
     const { top } = this.tokens[index];
     const tokens = [...this.tokens.slice(0, index), { ...token, top }];
-    this.open({ tokens, base: tokens.length, departs: index });
+    const pieces = this.piecesBefore(index);
+    this.open({ tokens, base: tokens.length, departs: index, pieces });
     return this.goOn();
   }
 
   /** Shows a branch that was written before. */
   turnTo(branch) {
+    this.tell.said("");
     return this.attempt(async () => this.open(branch));
   }
 
@@ -70,16 +73,35 @@ export class Writing {
     this.tell.opened();
   }
 
+  /** Which requests drew the tokens before a place: for each where, and with what settings. */
+  piecesBefore(place) {
+    const cut = this.branch.pieces.map((piece) => ({ ...piece, to: Math.min(piece.to, place) }));
+    return cut.filter(({ from, to }) => from < to);
+  }
+
+  /** Reads a prompt. One that can't be read leaves the branches that there were. */
   async read(text, signal) {
-    this.branches = [];
-    this.open({ tokens: [{ text, top: [] }], base: 1, departs: 0 }); // seen before it is read
+    const before = this.branch;
+    this.branch = { tokens: [{ text, top: [] }], base: 1, departs: 0, pieces: [] };
+    this.tell.opened(); // it is seen before it is read
     this.tell.said("The model reads the prompt.");
-    const ids = await this.source.encode(text);
-    const { tokens } = await this.source.inspect(ids);
-    signal.throwIfAborted();
-    this.branches = [];
-    this.open({ tokens: [...tokens], base: tokens.length, departs: tokens.length });
+    try {
+      const tokens = await this.readTokens(text);
+      signal.throwIfAborted();
+      this.open({ tokens, base: tokens.length, departs: 0, pieces: [] });
+    } catch (error) {
+      if (before) this.open(before);
+      throw error;
+    }
     this.tell.said("");
+  }
+
+  /** The tokens of a text; of one that is longer than the context the last ones are inspected. */
+  async readTokens(text) {
+    const all = await this.source.encode(text);
+    const start = windowStart(all.length, this.source.model.context);
+    const { tokens } = await this.source.inspect(all.slice(start).map(({ id }) => id));
+    return [...all.slice(0, start), ...tokens];
   }
 
   async write(signal) {
@@ -87,9 +109,12 @@ export class Writing {
     const { settings } = this.store.get();
     const ids = branch.tokens.map((token) => token.id);
     branch.base = ids.length;
+    const piece = { from: ids.length, to: ids.length, settings: { ...settings } };
+    branch.pieces.push(piece);
     const onTokens = (fresh) => {
       signal.throwIfAborted();
       branch.tokens.push(...fresh);
+      piece.to = branch.tokens.length;
       tell.grown(fresh);
       tell.progress(branch.tokens.length - branch.base, settings.max_tokens);
     };
@@ -160,8 +185,8 @@ export class Writing {
       return sameWindow ? token : seenBefore(token, before);
     });
     branch.tokens.splice(start, known.length, ...known);
-    const { base } = branch;
-    this.store.set({ tokens: ids, inspection, base, position: ids.length - 1 });
+    const position = Math.max(0, ids.length - 2); // the last one whose next token is known
+    this.store.set({ tokens: ids, inspection, pieces: branch.pieces, position });
     this.tell.updated(start, known);
   }
 }
