@@ -34,6 +34,8 @@ def look(page: Any) -> None:
     page.get_by_role("tab", name="Inside").click()
     page.get_by_label("Layer 2, head 2", exact=True).click()
     page.get_by_role("heading", name="Layer 2, head 2").wait_for()
+    page.mouse.move(5, 5)
+    page.evaluate("() => scrollTo(0, 0)")
     page.wait_for_timeout(500)  # the maps are painted a layer in each frame
 
 
@@ -56,7 +58,7 @@ def main() -> None:
             page.screenshot(path=HERE / "page-write.png")
             page.emulate_media(color_scheme="dark")
             look(page)
-            upper = {"x": 0, "y": 0, "width": 1280, "height": 1700}
+            upper = {"x": 0, "y": 0, "width": 1280, "height": 1500}
             page.screenshot(path=HERE / "page-inside.png", full_page=True, clip=upper)
             browser.close()
         server.terminate()
