@@ -64,4 +64,6 @@ def test_the_wheel_holds_the_package(tmp_path: Path):
     [wheel] = tmp_path.glob("groundup-*.whl")
     with zipfile.ZipFile(wheel) as opened:
         names = {f"src/{name}" for name in opened.namelist() if ".dist-info/" not in name}
+        page = [each for each in opened.infolist() if "/page/assets/" in each.filename]
     assert names == files_on_disk()
+    assert sum(each.compress_size for each in page) < 150_000

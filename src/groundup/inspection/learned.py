@@ -20,17 +20,14 @@ def learned_numbers(architecture: str, config: ModelConfig) -> Table:
     """
     if architecture == "bigram":
         return {"logits": [("table", (config.vocab_size, config.vocab_size))]}
-    width = config.n_embd
-    found: Table = {"embedding": [("token_embedding", (config.vocab_size, width))]}
-    if isinstance(config, ModernConfig):
-        return found | _modern(config)
-    return found | _gpt2(config)
+    return _modern(config) if isinstance(config, ModernConfig) else _gpt2(config)
 
 
 def _gpt2(config: GPTConfig) -> Table:
     width = config.n_embd
     size = width // config.n_head
     found: Table = {name: [("scale", (width,)), ("shift", (width,))] for name in NORMS}
+    found["embedding"] = [("token_embedding", (config.vocab_size, width))]
     found["position"] = [("position_embedding", (config.block_size, width))]
     for name in ("query", "key", "value"):
         found[name] = _linear(name, width, size)
@@ -46,6 +43,7 @@ def _linear(name: str, inputs: int, outputs: int) -> list[tuple[str, tuple[int, 
 def _modern(config: ModernConfig) -> Table:
     width, size, inner = config.n_embd, config.head_dim, config.n_inner
     found: Table = {name: [("scale", (width,))] for name in NORMS}
+    found["embedding"] = [("embed_tokens", (config.vocab_size, width))]
     found |= {name: [("scale", (size,))] for name in ("query_norm", "key_norm")}
     found |= {name: [(f"W_{name}", (width, size))] for name in ("query", "key", "value")}
     found["projection"] = [("W_o", (config.n_head * size, width))]

@@ -11,8 +11,9 @@ from groundup.models import readable, sampling
 
 SHOWN = 20  # most probable tokens of a distribution
 QUERY = (
-    "The head multiplies the normalised vector by a learned matrix. The result, the token's query, "
-    "stands for what it is looking for among the tokens so far."
+    "The head multiplies the vector that was brought to one size by a learned matrix. The result "
+    "is the token's query, a kind of question to itself and to every earlier token: it is compared "
+    "with each token's key, and the better they match, the more this token reads from that one."
 )
 Code = tuple[Lines, ...]
 
@@ -37,8 +38,8 @@ def stream(place: Place, formula: str, lines: Code) -> Stage:
         "stream",
         "model",
         "Residual stream",
-        "This vector is the beginning of the residual stream, which runs through all blocks: each "
-        "block reads it and adds to it what it has found.",
+        "This vector begins the residual stream of this token, which runs through all blocks: each "
+        "block reads the stream and adds to it another vector, what it has found for the token.",
         formula,
         *lines,
         of=Values("hidden", place.inspection.stream[0, place.position]),
@@ -80,9 +81,10 @@ def looking(place: Place, lines_of: Mapping[str, Code]) -> list[Stage]:
         (
             "mask",
             "Mask",
-            "While it learns, the model predicts every token of a text at once. Without a mask a "
-            "token could simply look at the answer, so it reads only itself and those before it.",
-            "scores[key > query] = −∞",
+            "While it learns, the model predicts the next token at every place of a text at once. "
+            "Without a mask a token could simply look at the answer, the token after it; so it "
+            "reads only itself and those before it, and the others get a share of 0.",
+            "scores[later tokens] = −∞",
             Values("seen", seen, "tokens", "probability"),
         ),
         (
@@ -180,8 +182,9 @@ def final_norm(place: Place, lines: Code) -> Stage:
         "final_norm",
         "model",
         "Last norm",
-        "The stream has usually grown with each addition. It is brought to one size again, so that "
-        "the prediction depends on its direction and not on its length.",
+        "The stream has usually grown with each addition. All its numbers are divided by one "
+        "common size, so that the prediction depends on how they compare with each other (the vector's "
+        "direction) and not on how large they have become (its length).",
         "norm(hidden)",
         *lines,
         of=Values("normed", place.inspection.hidden[place.position]),
@@ -201,7 +204,8 @@ def first_stage(place: Place, token_bytes: bytes) -> Stage:
         "model",
         "Bytes and token",
         "A text is cut into pieces that the model knows, its tokens; the model sees only the "
-        "number of each piece.",
+        "number of each piece. From the tokens so far it guesses the next one: these cards follow "
+        "one token on the way to that guess.",
         f"token = {token}",
         (
             Values("bytes", torch.tensor(list(token_bytes)), kind="bytes"),
@@ -235,8 +239,9 @@ def last_stages(
         )[0]
     size = f"[vocab] = [{inspection.known:,}]; {len(best)} are shown"
     of_head = (
-        "The head compares the finished vector with one learned vector for each token of the "
-        "vocabulary; the better they fit, the higher that token's score, its logit."
+        "The output layer (it is called the head, too, but is none of attention's) compares the "
+        "finished vector with one learned vector for each token of the vocabulary; the better they "
+        "fit, the higher that token's score, its logit."
     )
     of_table = (
         "The table has a row for each token: how likely each token is to come next, as scores, "

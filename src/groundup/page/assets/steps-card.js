@@ -57,9 +57,11 @@ export function blockCard(layer, inspection, position, enter) {
     title(`Block ${layer + 1} of ${shape.n_layer}`),
     el("p", { class: "card-sentence" },
       "In a block the token first gathers what it needs from earlier tokens (attention), and " +
-      "then thinks about it alone (the MLP). Both results are added to the residual stream. " +
-      "Its parameters are the matrices and norms inside. They were learned once; the vectors on " +
-      "these cards are computed anew for each text."),
+      "then works on that alone (the MLP, a multilayer perceptron). Both results are added to " +
+      "the residual stream. The block's parameters are the numbers that it learned in training: " +
+      "those of its matrices, and the scales of its norms. The embedding, the last norm and the " +
+      "output layer hold the rest of them. The vectors on these cards are computed anew for each " +
+      "text."),
     el("dl", { class: "card-facts" }, facts.map(([name, value]) => el("div", {},
       el("dt", {}, name), el("dd", { class: "card-formula" }, number(value, 2))))),
     enterButton(`Look inside block ${layer + 1}`, enter),

@@ -56,7 +56,8 @@ function tokenValues(value, tokens) {
   if (value.name === MASK) return area;
   const top = data.indexOf(Math.max(...data));
   return el("div", {}, area, el("p", { class: "readout" },
-    "The largest: ", tokenName(tokens[top], 14), `, token ${top + 1}, with ${words(data[top])}.`));
+    "The largest: ", tokenName(tokens[top], 14),
+    `, at place ${top + 1}, with ${words(data[top])}.`));
 }
 
 function entryWords({ name, range }) {
