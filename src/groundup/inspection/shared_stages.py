@@ -183,8 +183,8 @@ def final_norm(place: Place, lines: Code) -> Stage:
         "model",
         "Last norm",
         "The stream has usually grown with each addition. All its numbers are divided by one "
-        "common size, so that the prediction depends on how they compare with each other (the vector's "
-        "direction) and not on how large they have become (its length).",
+        "common size, so that the prediction depends on how they compare with each other (the "
+        "vector's direction) and not on how large they have become (its length).",
         "norm(hidden)",
         *lines,
         of=Values("normed", place.inspection.hidden[place.position]),
