@@ -10,6 +10,7 @@ map are scrolled and pointed at; and the longest task of the page's thread.
 The last line's ratio is the smallest of those of a bar to what was measured: above 1 all are met.
 """
 
+import importlib
 import shutil
 import statistics
 import tempfile
@@ -19,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from playwright.sync_api import Page, sync_playwright
 
 from common import conclude, machine
 from decode import build_random
@@ -56,7 +56,7 @@ def a_text() -> str:
     return tokenizer.decode(tokenizer.encode(words * 3)[:TOKENS].tolist())
 
 
-def seconds_until(page: Page, condition: str, act: Callable[[], object]) -> float:
+def seconds_until(page: Any, condition: str, act: Callable[[], object]) -> float:
     """Do something, and return the seconds until a condition holds in the page."""
     begun = time.perf_counter()
     act()
@@ -66,7 +66,7 @@ def seconds_until(page: Page, condition: str, act: Callable[[], object]) -> floa
     return time.perf_counter() - begun
 
 
-def frames(page: Page, act: Callable[[], object]) -> float:
+def frames(page: Any, act: Callable[[], object]) -> float:
     """Return the median milliseconds between two frames while something is done."""
     page.evaluate(FRAMES)
     act()
@@ -74,7 +74,7 @@ def frames(page: Page, act: Callable[[], object]) -> float:
     return statistics.median(page.evaluate("() => window.frames_seen"))
 
 
-def move(page: Page, selector: str) -> None:
+def move(page: Any, selector: str) -> None:
     """Point at many places of an element, and scroll it."""
     box: Any = page.locator(selector).first.bounding_box()
     for step in range(60):
@@ -83,7 +83,7 @@ def move(page: Page, selector: str) -> None:
         page.mouse.wheel(0, 60 if step % 20 < 10 else -60)
 
 
-def measure(page: Page, url: str) -> dict[str, float]:
+def measure(page: Any, url: str) -> dict[str, float]:
     """Use the page as somebody would, and return what was measured by the names of the bars."""
     page.goto(url)
     page.get_by_label("Prompt", exact=True).fill(a_text())
@@ -109,7 +109,8 @@ def main() -> None:
     torch.set_num_threads(2)
     print(machine(), flush=True)
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    with tempfile.TemporaryDirectory() as place, sync_playwright() as playwright:
+    sync_api: Any = importlib.import_module("playwright.sync_api")  # of the extra `peers`
+    with tempfile.TemporaryDirectory() as place, sync_api.sync_playwright() as playwright:
         folder = Path(place) / "large"
         model_folder.save(folder, build_random("gpt2", GPTConfig()), gpt2_tokenizer())
         with running_server(folder, 4) as (port, _):
