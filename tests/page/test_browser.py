@@ -21,7 +21,6 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium"),
 ]
 VIEWS = "Write", "Inside", "Step by step", "Sampling", "The run"
-HOSTILE = "<b>A</b>"
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from groundup.errors import GenerationError
 from groundup.generation.pool import Pool
 from groundup.generation.settings import SamplingSettings
 from groundup.generation.texts import Choice, Request, Scored
-from groundup.generation.writer import Precision, Writer
+from groundup.generation.writer import Precision, Writer, evaluating
 from groundup.models.registry import Model
 from groundup.models.sampling import token_logprobs
 from groundup.tokenizers.base import Tokenizer
@@ -167,7 +167,7 @@ class Engine:
 
         An error in a step ends all texts that were being written. The engine can go on with others.
         """
-        with self._lock, torch.inference_mode(), self.writer.evaluating():
+        with self._lock, torch.inference_mode(), evaluating(self.writer.model):
             try:
                 self._admit()
                 if self.writer.has_cache:

@@ -10,7 +10,7 @@ from groundup.errors import GenerationError, TokenizerError
 from groundup.generation.engine import Engine
 from groundup.generation.settings import SamplingSettings
 from groundup.generation.texts import Written
-from groundup.generation.writer import Precision
+from groundup.generation.writer import Precision, evaluating
 from groundup.models.registry import Model
 from groundup.tokenizers.base import Tokenizer
 
@@ -118,7 +118,7 @@ def _write(
     memory = {"slots": 1, "room": len(prompt) + settings.length, "piece": model.block_size}
     precision = Precision(compile="off")
     engine = Engine(model, tokenizer, **memory, ends=ends, precision=precision)
-    with engine.writer.evaluating():
+    with evaluating(engine.writer.model):
         yield from engine.submit(prompt, settings)
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from groundup.errors import GenerationError, MachineError
 from groundup.generation.graph import GPU_MODE, StepGraph
@@ -185,21 +185,22 @@ class Writer:
         if self.slots is not None:
             self.slots.copy(source, target, length)
 
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Put the model into eval mode for a while: a live model may be in training."""
-        if not (was_training := self.model.training):
-            yield
-            return
-        self.model.eval()
-        try:
-            yield
-        finally:
-            self.model.train(was_training)
-
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits of hidden states: [..., width] -> [..., vocab]."""
         return self.model.logits(hidden)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode for a while: a live model may be in training."""
+    if not (was_training := model.training):
+        yield
+        return
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def kernels_for(model: Model, precision: Precision, device: torch.device) -> Kernels | None:

@@ -144,8 +144,12 @@ def tokens_alone(model: Model, texts: TokenTexts, tokens: Sequence[int]) -> Json
         texts: What its tokens look like.
         tokens: The tokens, however many.
     """
-    told = [told_token(texts, token) for token in tokens]
-    return {"object": "inspection", "shape": shape_of(model), "tokens": told}
+    return about(model) | {"tokens": [told_token(texts, token) for token in tokens]}
+
+
+def about(model: Model) -> Json:
+    """Return what every answer says of the model."""
+    return {"object": "inspection", "shape": shape_of(model)}
 
 
 def shape_of(model: Model) -> Json:
@@ -194,12 +198,13 @@ class Answer:
         """
         inspection = self.inspection
         wanted.check(inspection)
-        found = tokens_alone(inspection.model, self.texts, inspection.tokens)
         while not inspection.is_done:
             inspection.read_piece()
             yield
         if wanted.scores:
-            found |= yield from self.scores(wanted.top)
+            found = about(inspection.model) | (yield from self.scores(wanted.top))
+        else:
+            found = tokens_alone(inspection.model, self.texts, inspection.tokens)
         if wanted.thumbnails and inspection.n_layer:
             size = min(wanted.thumbnails, THUMBNAIL, len(inspection.tokens))
             maps, habits = list[list[str]](), list[list[list[float]]]()

@@ -74,39 +74,8 @@ def _entering(place: Place) -> list[Stage]:
 def _reading(place: Place) -> list[Stage]:
     """The stages of the token's query, key and value."""
     query = place.inspection.queries[place.layer, place.head, place.position]
-    told = (
-        (
-            "query",
-            "Query",
-            shared.QUERY,
-            query,
-        ),
-        (
-            "key",
-            "Key",
-            "Another learned matrix makes the token's key, which stands for what it has to offer: "
-            "queries of this and later tokens are compared with it.",
-            place.key(),
-        ),
-        (
-            "value",
-            "Value",
-            "The value is what a token hands over to the tokens that find it.",
-            place.value(),
-        ),
-    )
-    return [
-        one_vector(
-            name,
-            "head",
-            title,
-            sentence,
-            f"{name} = normed · W_{name}ᵀ + b_{name}",
-            *QUERY_KEY_VALUE,
-            of=Values(name, numbers),
-        )
-        for name, title, sentence, numbers in told
-    ]
+    numbers = {"query": query, "key": place.key(), "value": place.value()}
+    return shared.asking(numbers, "NAME = normed · W_NAMEᵀ + b_NAME", QUERY_KEY_VALUE)
 
 
 def _mixing(place: Place) -> list[Stage]:

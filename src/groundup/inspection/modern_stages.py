@@ -61,41 +61,13 @@ def _reading(place: Place) -> list[Stage]:
     key = layer.k_proj(normed)[0].unflatten(-1, (-1, size))[shared_head]
     several = place.inspection.n_head // place.inspection.keys.size(1)
     group = f" {several} heads of queries share it." if several > 1 else ""
-    told = (
-        (
-            "query",
-            "Query",
-            shared.QUERY,
-            query,
-        ),
-        (
-            "key",
-            "Key",
-            "Another learned matrix makes the token's key, which stands for what it has to offer: "
-            "queries of this and later tokens are compared with it, after its norm and "
-            f"rotation.{group}",
-            key,
-        ),
-        (
-            "value",
-            "Value",
-            f"The value is what a token hands over to the tokens that find it.{group}",
-            place.value(),
-        ),
+    found = shared.asking(
+        {"query": query, "key": key, "value": place.value()},
+        "NAME = normed · W_NAMEᵀ",
+        code(FORWARD, "query, key, value = ("),
+        ", after its norm and rotation",
+        group,
     )
-    lines = code(FORWARD, "query, key, value = (")
-    found = [
-        one_vector(
-            name,
-            "head",
-            title,
-            sentence,
-            f"{name} = normed · W_{name}ᵀ",
-            *lines,
-            of=Values(name, numbers),
-        )
-        for name, title, sentence, numbers in told
-    ]
     return [*found, *_turning(place, layer.q_norm(query), layer.k_norm(key))]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from groundup.errors import GenerationError
 from groundup.generation.engine import NOT_FINITE, Engine
 from groundup.generation.slots import Slots
-from groundup.generation.writer import gpt2_twin
+from groundup.generation.writer import evaluating, gpt2_twin
 from groundup.inspection.parts import Recorder, parts_of
 from groundup.machine.kinds import to_device
 from groundup.models.gpt2 import GPT2
@@ -297,7 +297,7 @@ class Inspection:
     def _read(self, first: int, last: int) -> None:
         """Read the tokens from `first` to `last`."""
         tokens = to_device(torch.tensor([self.tokens[first:last]]), self.device)
-        with self._lock, _evaluating(self.model):
+        with self._lock, evaluating(self.model):
             if isinstance(self.model, GPT2 | Modern):
                 assert self._slot is not None
                 cache = Recorder(self._slot.reading(0, first), self.queries, first, last)
@@ -335,19 +335,6 @@ class Inspection:
         finally:
             for hook in hooks:
                 hook.remove()
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode for a while: a live one may be in training."""
-    was_training = model.training
-    if was_training:
-        model.eval()
-    try:
-        yield
-    finally:
-        if was_training:
-            model.train()
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:

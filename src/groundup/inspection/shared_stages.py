@@ -60,6 +60,38 @@ def residual_in(place: Place, lines: Code) -> Stage:
     )
 
 
+def asking(
+    numbers: Mapping[str, Tensor], formula: str, lines: Code, key_more: str = "", group: str = ""
+) -> list[Stage]:
+    """The stages of a token's query, key and value in one head.
+
+    Args:
+        numbers: The vectors of query, key and value, in this order.
+        formula: How each is computed, with NAME in place of its name.
+        lines: The code.
+        key_more: What else happens to a key before queries meet it.
+        group: What is said of heads that share keys and values.
+    """
+    sentences = {
+        "query": QUERY,
+        "key": "Another learned matrix makes the token's key, which stands for what it has to "
+        f"offer: queries of this and later tokens are compared with it{key_more}.{group}",
+        "value": f"The value is what a token hands over to the tokens that find it.{group}",
+    }
+    return [
+        one_vector(
+            name,
+            "head",
+            name.capitalize(),
+            sentences[name],
+            formula.replace("NAME", name),
+            *lines,
+            of=Values(name, vector),
+        )
+        for name, vector in numbers.items()
+    ]
+
+
 def looking(place: Place, lines_of: Mapping[str, Code]) -> list[Stage]:
     """The stages from scores to what a head has found.
 

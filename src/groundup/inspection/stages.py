@@ -22,7 +22,7 @@ class Values:
 
     Args:
         name: Their name in the formula.
-        numbers: [n], or a matrix.
+        numbers: [n].
         kind: vector; tokens, a number for each token of the text from the first; vocabulary, a
             number for each of `tokens`; or bytes.
         range: signed, or probability for numbers from 0 to 1.

@@ -9,10 +9,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from groundup.generation.texts import Scored
+from groundup.inspection.answer import LOWEST
 from groundup.serving.driver import Piece
 from groundup.tokenizers.texts import TokenTexts
-
-LOWEST = -9999.0  # JSON has no infinity
 
 
 class ApiError(Exception):
