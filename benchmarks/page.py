@@ -3,9 +3,10 @@
     python benchmarks/page.py
 
 A random GPT-2 of GPT-2's shape is served, and the page is opened in Chromium (Debian's package, and
-playwright from the extra `peers`), on the same cores. Measured are, from the click on: the prompt's
-text, its colours, the maps of all heads, and a head that is opened; then the frames while text and
-map are scrolled and pointed at; and the longest task of the page's thread.
+playwright from the extra `peers`), on the same cores. Measured are, from the click on in a page
+that is there: the prompt's text, its colours, the maps of all heads, and a head that is opened;
+then the frames while text and map are scrolled and pointed at; and the longest task of the page's
+thread.
 
 The last line's ratio is the smallest of those of a bar to what was measured: above 1 all are met.
 """
@@ -85,7 +86,7 @@ def move(page: Any, selector: str) -> None:
 
 def measure(page: Any, url: str) -> dict[str, float]:
     """Use the page as somebody would, and return what was measured by the names of the bars."""
-    page.goto(url)
+    page.goto(url, wait_until="networkidle")
     page.get_by_label("Prompt", exact=True).fill(a_text())
     page.locator("#view-write").get_by_label("Length", exact=True).fill("1")
     write = page.get_by_role("button", name="Write", exact=True)

@@ -337,7 +337,7 @@ def test_who_wants_less_motion_gets_none(address: str) -> None:
             assert visit.page.evaluate(moving) == 0, name
 
 
-def test_a_key_is_asked_for_and_kept_for_the_tab(model: Path) -> None:
+def test_a_key_and_a_prompt_are_kept_for_the_tab(model: Path) -> None:
     with served(model, "--api-key", "secret") as server:
         own = f"http://127.0.0.1:{server.port}/"
         sync_api = pytest.importorskip("playwright.sync_api")
@@ -348,9 +348,12 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(model: Path) -> None:
             page.get_by_label("Key", exact=True).fill("secret")
             page.get_by_role("button", name="Use this key").click()
             page.get_by_role("heading", name="little").wait_for()
+            page.get_by_label("Prompt", exact=True).fill("the cat")
+            page.get_by_role("button", name="Write", exact=True).click()
             page.reload()
             page.get_by_role("heading", name="little").wait_for()
             assert page.get_by_label("Key", exact=True).count() == 0
+            assert page.get_by_label("Prompt", exact=True).input_value() == "the cat"
             browser.close()
 
 

@@ -26,7 +26,7 @@ from groundup.models.registry import Model
 from groundup.models.sampling import precise, token_logprobs
 
 MOST_ALTERNATIVES = 20
-ROWS = 32  # whose logits are computed at once: those of a large vocabulary need much memory
+ROWS = 64  # whose logits are computed at once: in a large vocabulary each needs much memory
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ export class Lens {
   /** Shows one lens column; `tokens` are those of the text, `vocabularySize` bounds the entropy. */
   setColumn(column, tokens, vocabularySize) {
     this.column = column;
-    this.widest = Math.log2(vocabularySize);
+    this.widest = Math.log(vocabularySize);
     const after = quoted(tokens[column.position]);
     const next = tokens[column.position + 1];
     this.intro.textContent =
@@ -44,7 +44,7 @@ export class Lens {
       pointName(point),
       el("ol", { class: "said" },
         point.top.slice(0, this.all ? undefined : 1).map((token) => this.said(token))),
-      this.entropy(point.entropy / Math.LN2),
+      this.entropy(point.entropy),
       point.loss === null ? "–" : number(point.loss, 2),
     ]);
     const heads = ["After", "Most probable next token", "Entropy", "Loss (nats)"];
@@ -60,10 +60,10 @@ export class Lens {
       isTarget ? el("span", { class: "said-true" }, "true") : null);
   }
 
-  entropy(bits) {
+  entropy(nats) {
     const bar = el("span", { class: "entropy-bar", "aria-hidden": "true" });
-    bar.style.inlineSize = `${Math.min(100, (100 * bits) / this.widest)}%`;
+    bar.style.inlineSize = `${Math.min(100, (100 * nats) / this.widest)}%`;
     return el("span", { class: "entropy" },
-      el("span", { class: "entropy-track" }, bar), `${number(bits, 1)} bits`);
+      el("span", { class: "entropy-track" }, bar), `${number(nats, 1)} nats`);
   }
 }

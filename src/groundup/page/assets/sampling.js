@@ -80,13 +80,13 @@ function sumOf(values, length) {
   return sum;
 }
 
-/** Entropy in bits. */
+/** Entropy in nats. */
 export function entropy(probabilities) {
-  let bits = 0;
+  let nats = 0;
   for (const probability of probabilities) {
-    if (probability > 0) bits -= probability * Math.log2(probability);
+    if (probability > 0) nats -= probability * Math.log(probability);
   }
-  return bits;
+  return nats;
 }
 
 /** The index at which the sum of the probabilities passes a number in [0, 1). */
@@ -236,8 +236,8 @@ class Sampling {
     const isCut = this.logprobs.length > MANY && this.most === MANY;
     this.shownNote.textContent = isCut ? `The ${MANY} most probable are shown.` : "";
     const [before, after] = [this.ownEntropy, entropy(result.probabilities)];
-    this.summary.textContent = `${this.staying(result)} Entropy: ${number(before, 2)} bits before, `
-      + `${number(after, 2)} bits after.`;
+    this.summary.textContent = `${this.staying(result)} Entropy: ${number(before, 2)} nats before, `
+      + `${number(after, 2)} nats after.`;
   }
 
   staying({ kept, cutMass }) {

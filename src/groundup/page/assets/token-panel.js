@@ -57,7 +57,7 @@ function factsOf(token, index, total) {
   if (known(token.logprob)) {
     entries.unshift(
       ["Probability", percent(Math.exp(token.logprob))],
-      ["Surprise", `${number(-token.logprob / Math.LN2, 2)} bits`],
+      ["Loss", `${number(-token.logprob, 2)} nats`],
     );
   }
   if (token.id !== undefined) entries.push(["Id", String(token.id)]);

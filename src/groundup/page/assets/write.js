@@ -11,6 +11,7 @@ const SLIDERS = ["temperature", "top_k", "top_p", "min_p", "max_tokens"];
 const LEGEND_BITS = [0, 2, 4, 6, 8, 10, 12];
 const STATUS_PAUSE = 500; // milliseconds between two counts that a screen reader hears
 const NAME_LENGTH = 48;
+const PROMPT = "groundup-prompt";
 const MOST = Number.MAX_SAFE_INTEGER;
 const SUGGESTED_WORDS = 3;
 const LEAST_SEEN = 120; // pixels of a text that begins
@@ -188,7 +189,9 @@ function promptArea(parts, writing, store) {
   const id = uniqueName("prompt");
   const hint = "What the model goes on from. Ctrl and Enter begins.";
   const area = el("textarea", { id, rows: "4", spellcheck: "false", placeholder: hint });
+  area.value = sessionStorage.getItem(PROMPT) ?? ""; // a page that is loaded again keeps it
   const begin = () => {
+    sessionStorage.setItem(PROMPT, area.value);
     if (!area.value) return parts.status.replaceChildren("Please type a prompt first.");
     writing.begin(area.value);
     bringToSight(parts.reader.text.element);
