@@ -1,6 +1,8 @@
-"""How long the lessons in `notebooks/` train: in full, or for a share where the tests run them."""
+"""What the lessons in `notebooks/` use beside the package: their length, and their exercises."""
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 from groundup.errors import ConfigError
 
@@ -28,3 +30,28 @@ def lesson_steps(full: int) -> int:
         complaint = f"{BUDGET} = {given} is not a share above 0 and at most 1"
         raise ConfigError(BUDGET, complaint, "Leave it unset for 1.")
     return max(1, round(full * share))
+
+
+def review(number: int, answer: Any, solution: Any, is_right: Callable[[Any], Any]) -> str:
+    """Say whether an answer to an exercise is right, and prove that the lesson's solution is.
+
+    Args:
+        number: The number of the exercise in its lesson.
+        answer: The reader's answer; three dots (`...`) where there is none yet.
+        solution: The lesson's own answer.
+        is_right: Tells right answers from wrong ones. An answer that makes it raise is wrong.
+
+    Returns:
+        A sentence for the reader.
+
+    Raises:
+        AssertionError: The lesson's solution is wrong.
+    """
+    assert is_right(solution), f"the solution of exercise {number} is wrong"
+    if answer is ...:
+        return f"Exercise {number}: not answered yet."
+    try:
+        passed = bool(is_right(answer))
+    except Exception as error:  # whatever the reader's code raises
+        return f"Exercise {number}: not yet. It ended with {type(error).__name__}: {error}"
+    return f"Exercise {number}: right." if passed else f"Exercise {number}: not yet."

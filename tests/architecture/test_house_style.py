@@ -134,7 +134,7 @@ def test_no_line_is_wider_than_a_screen():
         f"{path.relative_to(ROOT)}: {line}"
         for path in files
         for line in sources_of(path).splitlines()
-        if len(line) > WIDTH
+        if len(line) > WIDTH and "](https://" not in line
     ]
     assert not wide, "\n".join(wide)
 

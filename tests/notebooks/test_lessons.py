@@ -14,7 +14,7 @@ import nbformat
 import pytest
 
 from groundup.errors import ConfigError
-from groundup.lessons import BUDGET, lesson_steps
+from groundup.lessons import BUDGET, lesson_steps, review
 
 LESSONS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 SMALL = "0.1"
@@ -97,11 +97,22 @@ def test_all_that_a_lesson_imports_is_there(path: Path):
     )
 
 
-def test_there_are_lessons_numbered_from_one():
-    assert [path.name.split("-")[0] for path in LESSONS] == [
-        str(number + 1) for number in range(len(LESSONS))
-    ]
+def test_lessons_are_numbered_in_their_order():
+    numbers = [int(path.name.split("-")[0]) for path in LESSONS]
+    assert numbers == sorted(set(numbers))
     assert len(LESSONS) >= 3
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_a_lesson_has_links_and_folds_its_solutions(path: Path):
+    sys.path.insert(0, str(path.parent))
+    from remake import FOLDED, SOLUTION, links_of
+
+    cells = nbformat.read(path, as_version=4).cells
+    assert cells[1].source == links_of(path.name)
+    for cell in cells:
+        is_solution = cell.cell_type == "code" and cell.source.startswith(SOLUTION)
+        assert cell.metadata == (FOLDED if is_solution else {})
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
@@ -145,3 +156,17 @@ def test_a_budget_that_is_no_share_is_refused(monkeypatch: pytest.MonkeyPatch, s
         ConfigError, match=f"{BUDGET} = {share} is not a share above 0 and at most 1"
     ):
         lesson_steps(500)
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [(..., "not answered yet"), (4, "right"), (5, "not yet"), ("four", "not yet. It ended with")],
+)
+def test_an_answer_is_reviewed(answer: object, says: str):
+    sentence = review(1, answer, 4, lambda number: number - 4 == 0)
+    assert sentence.startswith(f"Exercise 1: {says}")
+
+
+def test_a_wrong_solution_is_a_fault_of_the_lesson():
+    with pytest.raises(AssertionError, match="the solution of exercise 2 is wrong"):
+        review(2, ..., 5, lambda number: number == 4)
