@@ -71,6 +71,10 @@ class ExportError(GroundupError):
     """A model that a format can't express, or a path that an export can't be written to."""
 
 
+class LadderError(GroundupError):
+    """A ladder that can't be climbed as it is asked for, or a folder with cells of another one."""
+
+
 class MachineError(GroundupError):
     """A device, a precision or a package that this machine doesn't have."""
 

@@ -19,6 +19,9 @@ FLOORS: list[dict[str, str]] = [
         "verification": "what groundup claims of its models, measured on the machine at hand",
     },
     {
+        "ladder": "what each step from a bigram to the modern GPT buys: rungs, cells, tables",
+    },
+    {
         "export": "models for other programs: GGUF, ONNX, Hugging Face's hub with a model card",
         "page": "the glass box: a page that writes with a model and shows what happens inside",
         "serving": "models over HTTP: the OpenAI-compatible server, its limits, chat templates",

@@ -14,7 +14,7 @@ from source_tree import FILES, ROOT, SOURCE, Function, definitions, tree_of
 
 WIDTH = 100  # columns
 LONGEST = 50  # lines of a function
-CODE = 20_400  # lines of code in the whole package
+CODE = 21_900  # lines of code in the whole package
 LOOSE = 8  # files beside the rooms
 
 

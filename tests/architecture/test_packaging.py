@@ -53,7 +53,8 @@ def test_the_recipes_and_the_types_are_in_the_package():
     sources = {f"src/groundup/generation/cpp/{name}" for name in CPP}
     page = {path for path in data if path.startswith("src/groundup/page/assets/")}
     assert {Path(path).suffix for path in page} == {".html", ".css", ".js"}
-    assert data == recipes | sources | page | {"src/groundup/py.typed"}
+    others = {"src/groundup/py.typed", "src/groundup/ladder/rates.toml"}
+    assert data == recipes | sources | page | others
 
 
 @pytest.mark.long

@@ -1,0 +1,1 @@
+"""The ladder: what each step from a table of pairs to the modern GPT buys, measured here."""
