@@ -10,7 +10,9 @@ QUERIES_AT_ONCE = 128  # as measured: benchmarks/cpu_attention.py
 
 
 def causal_attention(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
-    """Compute softmax(Q K^T / sqrt(head_dim)) V, where a token sees itself and those before.
+    """Compute the attention of tokens, each of which sees itself and those before.
+
+        y_t = sum_s p_ts v_s,  p_ts = softmax_s(q_t . k_s / sqrt(d)),  s <= t
 
     The formula is that of Vaswani et al. 2017, section 3.2.1. Each head of keys and values serves
     n_head / n_kv_head consecutive heads of queries.

@@ -10,6 +10,8 @@ from groundup.models.config import GPTConfig
 class Bigram(nn.Module):
     """Next-token logits that depend on the current token alone (Shannon 1948, section 3).
 
+        z_t = W onehot(token_t),  p_t = softmax(z_t)
+
     The model is one table, the weight of a linear layer whose input is the one-hot token: column t
     holds the logits after token t. Of the config the model uses `vocab_size`, and `block_size` as
     the length of a training window.

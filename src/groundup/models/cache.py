@@ -66,6 +66,9 @@ NO_CACHE = NoCache()
 class KVCache(Cache):
     """The keys and values of all tokens that a model has read, layer by layer.
 
+        k <- [k, k_t],  v <- [v, v_t];  y_t = sum_s p_ts v_s,  s <= t
+
+    Only the newest token's q, k and v are computed; attention is that of Vaswani et al. (2017).
     The model's method `hidden` takes the cache, and adds those of its new tokens. All rows of a
     batch have read equally many tokens. Memory is written in place, so no gradient goes through a
     cache.

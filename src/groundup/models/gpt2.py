@@ -14,6 +14,9 @@ from groundup.models.config import GPTConfig
 class Attention(nn.Module):
     """This layer computes all heads of causal self-attention at once (Vaswani et al. 2017, 3.2).
 
+        [q, k, v] = W x + b;  y = W_o [y_1, ..., y_h] + b_o
+        y_t = sum_s p_ts v_s,  p_ts = softmax_s(q_t . k_s / sqrt(d)),  s <= t
+
     It maps [batch, time, n_embd] to the same shape. `forward` takes the function that computes
     attention: `causal_attention`, or that of a cache.
     """
@@ -38,7 +41,9 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """A network that widens vectors four times, applies GELU, and narrows them again.
 
-    GELU is computed by its tanh formula (Hendrycks & Gimpel 2016). The network maps
+        y = W_2 gelu(W_1 x + b_1) + b_2,  gelu(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
+
+    GELU is computed by its tanh formula (Hendrycks & Gimpel 2016, section 2). The network maps
     [..., n_embd] to the same shape.
     """
 
@@ -53,7 +58,12 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, which each read a normalised residual stream and add to it (pre-norm)."""
+    """Attention and MLP, which each read a normalised residual stream and add to it (pre-norm).
+
+        x <- x + attention(norm(x));  x <- x + mlp(norm(x))
+
+    The source is Radford et al. (2019, section 2.3).
+    """
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -87,7 +97,12 @@ class Transformer(nn.Module):
 
 
 class GPT2(nn.Module):
-    """GPT-2 (Radford et al. 2019): what `readable.py` computes, as fast as the machine allows."""
+    """GPT-2: what `readable.py` computes, as fast as the machine allows.
+
+        x = W_e[token] + W_p[t];  L blocks change x;  z = W_e norm(x);  p = softmax(z)
+
+    The source is Radford et al. (2019, section 2.3).
+    """
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()

@@ -16,10 +16,12 @@ Adapter = dict[str, Tensor]  # `transformer.h.0.attn.c_attn.lora_A.weight` and s
 
 
 class LoRALinear(nn.Module):
-    """A linear layer that is frozen, to whose matrix W the product alpha / rank B A is added.
+    """A linear layer that is frozen, to whose matrix a product of two thin ones is added.
 
-    The source is Hu et al. (2021, section 4.1). A [rank, in] is uniform in +-1/sqrt(in), as in the
-    authors' code, and B [out, rank] is zero, so at first nothing is added. The layer maps
+        y = W x + b + alpha / rank W_B W_A x
+
+    The source is Hu et al. (2021, section 4.1). W_A [rank, in] is uniform in +-1/sqrt(in), as in
+    the authors' code, and W_B [out, rank] is zero, so at first nothing is added. The layer maps
     [..., in] to [..., out].
     """
 
@@ -72,7 +74,9 @@ def adapter_of(model: Model) -> Adapter:
 
 @torch.no_grad()
 def merge(model: Model, adapter: Adapter, scale_of: Callable[[str], float]) -> None:
-    """Add the product of each LoRA adapter's B and A to its matrix W: W + scale B A.
+    """Add the product of each LoRA adapter's matrices to its matrix (Hu et al. 2021, 4.1).
+
+        W <- W + alpha / rank W_B W_A
 
     Args:
         model: The model without adapters, changed in place.

@@ -17,6 +17,8 @@ Rotation = tuple[Tensor, Tensor]  # cosine and sine, each [batch, 1, time, head_
 class RMSNorm(nn.RMSNorm):
     """Scales vectors to root mean square 1, then by learned factors.
 
+        norm(x) = gamma x / sqrt(mean(x^2) + eps),  eps = 1e-6
+
     The source is Zhang & Sennrich (2019, equation 4).
     """
 
@@ -31,8 +33,10 @@ class RMSNorm(nn.RMSNorm):
 class Rotary(nn.Module):
     """Rotations by angles that grow with the position (Su et al. 2021, section 3.2.2).
 
-    It maps positions [batch, time] int64 to a `Rotation`. Dimension i is paired with
-    i + head_dim / 2, as in Qwen3.
+        theta_i = base^(-2i/d),  i = 0, ..., d/2 - 1
+
+    The angle at position t is t theta_i. The module maps positions [batch, time] int64 to a
+    `Rotation`. Dimension i is paired with i + head_dim / 2, as in Qwen3.
     """
 
     cosine: Tensor
@@ -68,7 +72,13 @@ class Rotary(nn.Module):
 
 
 def rotate(vectors: Tensor, rotation: Rotation) -> Tensor:
-    """Rotate queries or keys, [batch, heads, time, head_dim], by the angles of their positions."""
+    """Rotate queries or keys, [batch, heads, time, head_dim], by the angles of their positions.
+
+        q_i <- q_i cos(t theta_i) - q_(i+d/2) sin(t theta_i)
+        q_(i+d/2) <- q_(i+d/2) cos(t theta_i) + q_i sin(t theta_i)
+
+    The source is Su et al. (2021, section 3.4.2), and k is rotated like q.
+    """
     cosine, sine = rotation
     first, second = vectors.chunk(2, dim=-1)
     quarter_turn = torch.cat([-second, first], dim=-1)
@@ -77,6 +87,9 @@ def rotate(vectors: Tensor, rotation: Rotation) -> Tensor:
 
 class Attention(nn.Module):
     """Causal self-attention whose queries share keys and values in groups (Ainslie et al. 2023).
+
+        q = rotate(norm(W_q x)),  k = rotate(norm(W_k x)),  v = W_v x;  y = W_o [y_1, ..., y_h]
+        y_t = sum_s p_ts v_s,  p_ts = softmax_s(q_t . k_s / sqrt(d)),  s <= t
 
     Queries and keys are normalised by head before they are rotated (Dehghani et al. 2023). The
     layer maps [batch, time, n_embd] to the same shape. `forward` takes the function that computes
@@ -106,6 +119,8 @@ class Attention(nn.Module):
 
 class MLP(nn.Module):
     """SwiGLU: a projection that is gated by another one (Shazeer 2020, equation 6).
+
+        y = W_2 (silu(W_1 x) * W_3 x),  silu(x) = x / (1 + exp(-x))
 
     It maps [..., n_embd] to the same shape.
     """
@@ -141,7 +156,12 @@ class SequenceDropout(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, which each read a normalised residual stream and add to the stream."""
+    """Attention and MLP, which each read a normalised residual stream and add to the stream.
+
+        x <- x + attention(norm(x));  x <- x + mlp(norm(x))
+
+    The source is Yang et al. (2025, section 2).
+    """
 
     def __init__(self, config: ModernConfig) -> None:
         super().__init__()
@@ -177,7 +197,12 @@ class Transformer(nn.Module):
 
 
 class Modern(nn.Module):
-    """A Qwen3 dense model (Yang et al. 2025), with Qwen3's formulas and names of weights."""
+    """A Qwen3 dense model (Yang et al. 2025), with Qwen3's formulas and names of weights.
+
+        x = W_e[token];  L blocks change x;  z = W_z norm(x);  p = softmax(z)
+
+    W_z is W_e where the head is tied.
+    """
 
     def __init__(self, config: ModernConfig) -> None:
         super().__init__()

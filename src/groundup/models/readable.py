@@ -28,6 +28,9 @@ def future_of(scores: Tensor) -> Tensor:
 class Head(nn.Module):
     """One head of causal self-attention (Vaswani et al. 2017, section 3.2.1).
 
+        q = W_q x + b_q,  k = W_k x + b_k,  v = W_v x + b_v
+        y_t = sum_s p_ts v_s,  p_ts = softmax_s(q_t . k_s / sqrt(d)),  s <= t
+
     It maps [batch, time, n_embd] to [batch, time, head_dim].
     """
 
@@ -49,6 +52,8 @@ class Head(nn.Module):
 class MultiHeadAttention(nn.Module):
     """Several heads side by side, then a projection that mixes what they found.
 
+        y = W_o [y_1, ..., y_h] + b_o
+
     It is section 3.2.2 of Vaswani et al. 2017, and maps [batch, time, n_embd] to the same shape.
     """
 
@@ -66,7 +71,9 @@ class MultiHeadAttention(nn.Module):
 class GELU(nn.Module):
     """x times the probability that a normal variable is below x (Hendrycks & Gimpel 2016).
 
-    The probability is computed by the tanh formula of that paper.
+        gelu(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
+
+    The probability is computed by the tanh formula of section 2 of that paper.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,7 +83,10 @@ class GELU(nn.Module):
 class MLP(nn.Module):
     """A network that reads each token alone: widen four times, apply GELU, narrow again.
 
-    It maps [batch, time, n_embd] to the same shape.
+        y = W_2 gelu(W_1 x + b_1) + b_2
+
+    It is section 3.3 of Vaswani et al. 2017 with GELU for ReLU, and maps [batch, time, n_embd] to
+    the same shape.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -91,7 +101,12 @@ class MLP(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Mean 0 and variance 1 for every token, then a learned scale and shift (Ba et al. 2016, 4)."""
+    """Mean 0 and variance 1 for every token, then a learned scale and shift.
+
+        norm(x) = gamma (x - mean(x)) / sqrt(var(x) + eps) + b,  eps = 1e-5
+
+    The source is Ba et al. (2016, section 3.1).
+    """
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -107,7 +122,9 @@ class LayerNorm(nn.Module):
 class Block(nn.Module):
     """Attention between tokens, then the MLP for each token alone.
 
-    Both read a normalised copy of the residual stream, and add to it (Radford et al. 2019).
+        x <- x + attention(norm(x));  x <- x + mlp(norm(x))
+
+    Both read a normalised copy of the residual stream, and add to it (Radford et al. 2019, 2.3).
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -164,7 +181,12 @@ def token_at(uniform: Tensor, probabilities: Tensor, order: Tensor) -> Tensor:
 
 
 class ReadableGPT(nn.Module):
-    """GPT-2 (Radford et al. 2019), written to be read."""
+    """GPT-2, written to be read.
+
+        x = W_e[token] + W_p[t];  L blocks change x;  z = W_e norm(x);  p = softmax(z)
+
+    The source is Radford et al. (2019, section 2.3).
+    """
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()

@@ -51,6 +51,8 @@ def uniforms_of(seed: int, choice: int, count: int) -> Tensor:
 def penalise_repetition(logits: Tensor, text: Tensor, penalty: float) -> Tensor:
     """Make the tokens of a text less likely, as CTRL does (Keskar et al. 2019, section 4.1).
 
+        z_i <- z_i / penalty if z_i > 0, else z_i penalty
+
     The logit of each token that occurs, however often, is divided by the penalty if it is positive,
     and else multiplied by it. It comes before all other changes of the logits.
 
@@ -70,6 +72,8 @@ def penalise_repetition(logits: Tensor, text: Tensor, penalty: float) -> Tensor:
 
 def penalise_written(logits: Tensor, written: Tensor, presence: float, frequency: float) -> Tensor:
     """Make tokens that were written less likely, as the interface of OpenAI defines it.
+
+        z_i <- z_i - presence - frequency count_i
 
     The logit of each token that occurs falls by `presence`, and by `frequency` for each time. It
     comes after `penalise_repetition`.
@@ -109,6 +113,8 @@ def add_bias(logits: Tensor, bias: Sequence[tuple[int, float]]) -> Tensor:
 def keep_top_k(logits: Tensor, top_k: int) -> Tensor:
     """Keep the `top_k` largest logits of each row, and make all others -inf (Fan et al. 2018).
 
+        z_i <- -inf if z_i < largest(z, top_k)
+
     Args:
         logits: [batch, vocab].
         top_k: The number of logits to keep; others that equal the smallest kept one stay too. 0
@@ -126,7 +132,9 @@ def keep_top_k(logits: Tensor, top_k: int) -> Tensor:
 def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
     """Keep the fewest tokens whose probabilities reach `top_p` together (Holtzman et al. 2020).
 
-    These are the most probable ones, the nucleus; the logits of all others become -inf.
+        z_i <- -inf if sum_j p_j >= top_p,  p_j > p_i
+
+    The tokens kept are the most probable ones, the nucleus (section 3.1).
 
     Args:
         logits: [batch, vocab].
@@ -162,6 +170,8 @@ def _descending(logits: Tensor) -> Tensor:
 def keep_min_p(logits: Tensor, min_p: float) -> Tensor:
     """Keep tokens at least `min_p` times as probable as the most probable (Nguyen et al. 2024).
 
+        z_i <- -inf if z_i < max(z) + log(min_p)
+
     Args:
         logits: [batch, vocab].
         min_p: The share of the greatest probability to reach, at most 1; 0 keeps all.
@@ -182,6 +192,10 @@ def precise(values: Tensor) -> Tensor:
 
 def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """Return the token at which the cumulative probability passes `uniform` (inverse transform).
+
+        token = min(i),  p_1 + ... + p_i > u (p_1 + ... + p_V)
+
+    The source is Devroye (1986, chapter III, section 2).
 
     Args:
         probabilities: [batch, vocab]; a row may sum to another number than 1.
@@ -228,7 +242,9 @@ def next_token(
 def probabilities_of(
     logits: Tensor, temperature: float, top_k: int, top_p: float, min_p: float
 ) -> Tensor:
-    """Return the probabilities by which tokens are drawn.
+    """Return the probabilities by which tokens are drawn (Hinton et al. 2015, equation 1).
+
+        p = softmax(z / tau)
 
     Args:
         logits: [batch, vocab].
@@ -251,6 +267,10 @@ def token_logprobs(
     logits: Tensor, token: Tensor, top: int = 0, known: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the model's own log-probabilities of a token and of the most probable ones.
+
+        log(p_i) = z_i - log(sum_j exp(z_j))
+
+    It is the logarithm of softmax (Bridle 1990).
 
     Args:
         logits: [batch, vocab], before any penalty, bias or temperature.

@@ -104,8 +104,12 @@ def build_optimizers(
     section: OptimSection,
     precision: torch.dtype = torch.float32,
 ) -> list[torch.optim.Optimizer]:
-    """Build AdamW (Loshchilov & Hutter 2019), and Muon for the blocks' matrices if it is asked for.
+    """Build AdamW, and Muon for the blocks' matrices if it is asked for.
 
+        m <- beta1 m + (1 - beta1) g;  m2 <- beta2 m2 + (1 - beta2) g^2
+        W <- W - lr decay W - lr m / (1 - beta1^step) / (sqrt(m2 / (1 - beta2^step)) + eps)
+
+    That is AdamW (Loshchilov & Hutter 2019, algorithm 2).
     Each parameter group of an optimizer keeps its highest learning rate as `initial_lr`, while the
     learning rate's schedule changes `lr`.
 

@@ -50,6 +50,9 @@ def split_rows(parameter: nn.Parameter, parts: int) -> list[Matrix]:
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised (Jordan et al. 2024, "Muon: an optimizer for hidden layers ...").
 
+        m <- beta m + (1 - beta) g;  M = orthogonal(beta m + (1 - beta) g)
+        W <- (1 - lr decay) W - lr sqrt(max(1, height / width)) M
+
     A step is that of `torch.optim.Muon`, but `orthogonalise` has coefficients of its own. Matrices
     of one shape, tall ones transposed, are multiplied together in one batch, except large ones on a
     CPU. A matrix is a whole parameter, some rows of a parameter, or rows of several parameters.
@@ -114,6 +117,8 @@ class Muon(torch.optim.Optimizer):
 
 def orthogonalise(matrices: Tensor) -> Tensor:
     """Bring every singular value of each matrix near 1, and keep the singular vectors.
+
+        M <- M / length(M);  M <- a1 M + a3 (M M') M + a5 (M M')^2 M
 
     The result is roughly the nearest orthogonal matrix. It is found by four steps of a
     Newton-Schulz iteration, each with coefficients of its own (Amsel et al. 2025, "The Polar

@@ -12,13 +12,18 @@ from groundup.recipes.schema import OptimSection
 class Schedule:
     """Linear warm-up to a peak, then a decay that reaches a floor when all steps are done.
 
+        lr = peak (step + 1) / (warmup + 1)
+        lr = floor + (peak - floor) (1 + cos(pi done)) / 2
+        lr = floor + (peak - floor) (1 - done)
+
+    These are the warm-up, the decay of cosine, and that of linear and wsd; the peak is between.
     The rate is never negative and never above the peak. It is exactly the peak from the end of the
     warm-up to the beginning of the decay, and exactly the floor at `steps`. A constant schedule has
     no decay.
 
     Attributes:
-        shape: cosine (Loshchilov & Hutter 2017), linear, wsd (warm-up, stable, decay: Hu et al.
-            2024, section 4.1) or constant.
+        shape: cosine (Loshchilov & Hutter 2017, equation 5), linear, wsd (warm-up, stable, decay:
+            Hu et al. 2024, section 4.1) or constant.
         peak: The highest learning rate.
         floor: The learning rate at the end.
         warmup_steps: The number of steps of the warm-up.
