@@ -19,7 +19,7 @@ PUBLIC = [  # for good: a version may add names, and removes none
     *("GPT2", "Bigram", "BytePairTokenizer", "CharacterTokenizer", "Engine", "GPTConfig"),
     *("GroundupError", "Inspection", "LoadedModel", "Modern", "ModernConfig", "Precision"),
     *("ReadableGPT", "Recipe", "SamplingSettings", "evaluate", "find_model"),
-    *("gpt2_from_readable", "inspect", "keep_top_k", "keep_top_p"),
+    *("gpt2_from_readable", "inspect", "invented_items", "keep_top_k", "keep_top_p"),
     *("learn_tokenizer", "load", "load_corpus", "load_model", "load_recipe"),
     *("load_tokenizer", "next_token", "parameter_count", "readable_from_gpt2", "save"),
 ]

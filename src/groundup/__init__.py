@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
     from groundup.checkpoints.model_folder import LoadedModel, load, load_model, save
     from groundup.data.corpora import load_corpus
     from groundup.errors import GroundupError
+    from groundup.evaluation.invented import invented_items
     from groundup.evaluation.task import evaluate
     from groundup.generation.engine import Engine
     from groundup.generation.settings import SamplingSettings
@@ -38,7 +39,7 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
 __all__ = ["GPT2", "Bigram", "BytePairTokenizer", "CharacterTokenizer", "Engine", "GPTConfig"]
 __all__ += ["GroundupError", "Inspection", "LoadedModel", "Modern", "ModernConfig", "Precision"]
 __all__ += ["ReadableGPT", "Recipe", "SamplingSettings", "evaluate", "find_model"]
-__all__ += ["gpt2_from_readable", "inspect"]
+__all__ += ["gpt2_from_readable", "inspect", "invented_items"]
 __all__ += ["keep_top_k", "keep_top_p", "learn_tokenizer", "load", "load_corpus", "load_model"]
 __all__ += ["load_recipe", "load_tokenizer", "next_token", "parameter_count"]
 __all__ += ["readable_from_gpt2", "save"]
@@ -50,6 +51,7 @@ _HOMES = {
     "checkpoints.model_folder": ("LoadedModel", "load", "load_model", "save"),
     "data.corpora": ("load_corpus",),
     "errors": ("GroundupError",),
+    "evaluation.invented": ("invented_items",),
     "evaluation.task": ("evaluate",),
     "generation.engine": ("Engine",),
     "generation.settings": ("SamplingSettings",),
