@@ -3,8 +3,8 @@
 python benchmarks/ablations.py [RECIPE] [flags of groundup train] [--seeds 1 2 3] [--minutes 0.25]
 
 Each row takes one idea away from the recipe and trains for the same time; its difference is what
-the idea bought. The model has no switches for this: the parts are exchanged here, in the finished
-model.
+the idea bought. (`groundup ladder` goes the other way: it begins with a bigram and adds.) The model
+has no switches for this: the parts are exchanged here, in the finished model.
 """
 
 import argparse
@@ -14,9 +14,9 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from common import conclude, recipe_with
+from groundup.models.ladder import PlainMLP
 from groundup.models.modern import Modern, Rotation
 from groundup.models.registry import Model
 from groundup.recipes.schema import Recipe
@@ -45,20 +45,6 @@ class WithPositions(nn.Embedding):
         return super().forward(input) + positions
 
 
-class PlainMLP(nn.Module):
-    """GPT-2's MLP with as many parameters: widen four times, GELU, come back."""
-
-    def __init__(self, width: int, inner: int) -> None:
-        super().__init__()
-        self.up_proj = nn.Linear(width, inner * 3 // 2, bias=False)
-        self.down_proj = nn.Linear(inner * 3 // 2, width, bias=False)
-        nn.init.normal_(self.up_proj.weight, std=0.02)
-        nn.init.zeros_(self.down_proj.weight)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        return self.down_proj(F.gelu(self.up_proj(hidden), approximate="tanh"))
-
-
 def without_rope(model: Model) -> None:
     """Learned positions instead."""
     assert isinstance(model, Modern)
@@ -77,7 +63,9 @@ def without_swiglu(model: Model) -> None:
     """An MLP of two matrices instead of three, with as many parameters."""
     assert isinstance(model, Modern)
     for layer in model.model.layers:
-        plain = PlainMLP(model.config.n_embd, model.config.n_inner)
+        plain = PlainMLP(model.config)
+        nn.init.normal_(plain.up_proj.weight, std=0.02)
+        nn.init.zeros_(plain.down_proj.weight)
         layer.mlp = plain  # pyright: ignore[reportAttributeAccessIssue]
 
 

@@ -1,8 +1,10 @@
 """Run lessons in full and keep what they show: `python notebooks/remake.py [NAME.ipynb ...]`.
 
 Without names all lessons are run. Each gets its links, and its solutions are folded.
+`python notebooks/remake.py --figures FOLDER` runs nothing, and writes the pictures that are kept.
 """
 
+import base64
 import os
 import sys
 import time
@@ -59,7 +61,26 @@ def remake(path: Path) -> None:
     print(f"{path.name}: {time.perf_counter() - began:.0f} s, {path.stat().st_size / 1000:.0f} kB")
 
 
+def write_figures(folder: Path) -> list[Path]:
+    """Write each picture that the lessons keep as a PNG file: 04-gpt-1.png is the first of 04."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for path in sorted(HERE.glob("*.ipynb")):
+        cells = nbformat.read(path, as_version=4).cells
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
+        pictures = [
+            each.data["image/png"] for each in outputs if "image/png" in each.get("data", {})
+        ]
+        for number, picture in enumerate(pictures, start=1):
+            written.append(folder / f"{path.stem}-{number}.png")
+            written[-1].write_bytes(base64.b64decode(picture))
+    return written
+
+
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--figures"]:
+        print(f"{len(write_figures(Path(sys.argv[2])))} pictures in {sys.argv[2]}")
+        raise SystemExit
     os.environ.pop(BUDGET, None)
     for lesson in sys.argv[1:] or sorted(HERE.glob("*.ipynb")):
         remake(Path(lesson))

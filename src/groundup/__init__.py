@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
     from groundup.generation.settings import SamplingSettings
     from groundup.generation.writer import Precision
     from groundup.inspection.reading import Inspection, inspect
+    from groundup.ladder.rungs import RUNGS, Rung, build_rung
     from groundup.models.bigram import Bigram
     from groundup.models.config import GPTConfig, ModernConfig, parameter_count
     from groundup.models.correspondence import gpt2_from_readable, readable_from_gpt2
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
     from groundup.models.modern import Modern
     from groundup.models.readable import ReadableGPT
     from groundup.models.sampling import keep_top_k, keep_top_p, next_token
+    from groundup.optim.muon import orthogonalise
     from groundup.recipes.files import load_recipe
     from groundup.recipes.schema import Recipe
     from groundup.tokenizers.bytepair import BytePairTokenizer
@@ -36,12 +38,12 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
     from groundup.tokenizers.load import load_tokenizer
     from groundup.tokenizers.train import learn_tokenizer
 
-__all__ = ["GPT2", "Bigram", "BytePairTokenizer", "CharacterTokenizer", "Engine", "GPTConfig"]
-__all__ += ["GroundupError", "Inspection", "LoadedModel", "Modern", "ModernConfig", "Precision"]
-__all__ += ["ReadableGPT", "Recipe", "SamplingSettings", "evaluate", "find_model"]
-__all__ += ["gpt2_from_readable", "inspect", "invented_items"]
+__all__ = ["GPT2", "RUNGS", "Bigram", "BytePairTokenizer", "CharacterTokenizer", "Engine"]
+__all__ += ["GPTConfig", "GroundupError", "Inspection", "LoadedModel", "Modern", "ModernConfig"]
+__all__ += ["Precision", "ReadableGPT", "Recipe", "Rung", "SamplingSettings", "build_rung"]
+__all__ += ["evaluate", "find_model", "gpt2_from_readable", "inspect", "invented_items"]
 __all__ += ["keep_top_k", "keep_top_p", "learn_tokenizer", "load", "load_corpus", "load_model"]
-__all__ += ["load_recipe", "load_tokenizer", "next_token", "parameter_count"]
+__all__ += ["load_recipe", "load_tokenizer", "next_token", "orthogonalise", "parameter_count"]
 __all__ += ["readable_from_gpt2", "save"]
 
 __version__ = "0.1.0"
@@ -57,6 +59,7 @@ _HOMES = {
     "generation.settings": ("SamplingSettings",),
     "generation.writer": ("Precision",),
     "inspection.reading": ("Inspection", "inspect"),
+    "ladder.rungs": ("RUNGS", "Rung", "build_rung"),
     "models.bigram": ("Bigram",),
     "models.config": ("GPTConfig", "ModernConfig", "parameter_count"),
     "models.correspondence": ("gpt2_from_readable", "readable_from_gpt2"),
@@ -64,6 +67,7 @@ _HOMES = {
     "models.modern": ("Modern",),
     "models.readable": ("ReadableGPT",),
     "models.sampling": ("keep_top_k", "keep_top_p", "next_token"),
+    "optim.muon": ("orthogonalise",),
     "recipes.files": ("load_recipe",),
     "recipes.schema": ("Recipe",),
     "tokenizers.bytepair": ("BytePairTokenizer",),

@@ -75,6 +75,10 @@ class LadderError(GroundupError):
     """A ladder that can't be climbed as it is asked for, or a folder with cells of another one."""
 
 
+class LessonError(GroundupError):
+    """Lessons that this installation lacks, or a folder that they can't be written into."""
+
+
 class MachineError(GroundupError):
     """A device, a precision or a package that this machine doesn't have."""
 

@@ -54,7 +54,7 @@ FLOORS: list[dict[str, str]] = [
     },
     {
         "files": "small files written whole, JSON from anywhere",
-        "lessons": "how long the lessons train",
+        "lessons": "where the lessons are, how long they train, their exercises",
         "models": "the architectures, a file each, and what they share",
     },
     {

@@ -34,7 +34,10 @@ def test_every_folder_of_code_is_a_package_in_git_and_in_the_wheel():
         pytest.skip("an unpacked archive has no git to ask")
     on_disk = files_on_disk()
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]
-    assert settings["build"]["targets"]["wheel"] == {"packages": ["src/groundup"]}
+    assert settings["build"]["targets"]["wheel"] == {
+        "packages": ["src/groundup"],
+        "hooks": {"custom": {}},  # hatch_build.py
+    }
     assert not git("check-ignore", "--no-index", "--stdin", given="\n".join(sorted(on_disk)))
     assert set(git("ls-files", "src/groundup")) == on_disk, "what is missing in git needs a git add"
 
@@ -54,6 +57,7 @@ def test_the_recipes_and_the_types_are_in_the_package():
     page = {path for path in data if path.startswith("src/groundup/page/assets/")}
     assert {Path(path).suffix for path in page} == {".html", ".css", ".js"}
     others = {"src/groundup/py.typed", "src/groundup/ladder/rates.toml"}
+    others |= {"src/groundup/evaluation/invented_items.jsonl"}
     assert data == recipes | sources | page | others
 
 
@@ -66,5 +70,11 @@ def test_the_wheel_holds_the_package(tmp_path: Path):
     with zipfile.ZipFile(wheel) as opened:
         names = {f"src/{name}" for name in opened.namelist() if ".dist-info/" not in name}
         page = [each for each in opened.infolist() if "/page/assets/" in each.filename]
-    assert names == files_on_disk()
+        texts = [opened.read(name).decode("utf-8") for name in opened.namelist() if "/note" in name]
+    lessons = {path.name for path in (ROOT / "notebooks").iterdir() if path.suffix != ".py"}
+    lessons = {f"src/groundup/notebooks/{name}" for name in lessons if name.count(".") == 1}
+    assert names == files_on_disk() | lessons
+    assert len(texts) == len(lessons)
+    assert not any('"output_type"' in text for text in texts)
+    assert wheel.stat().st_size < 2_000_000
     assert sum(each.compress_size for each in page) < 150_000

@@ -13,8 +13,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from groundup.errors import ConfigError
-from groundup.lessons import BUDGET, lesson_steps, review
+from conftest import Cli
+from groundup.errors import ConfigError, LessonError
+from groundup.lessons import BUDGET, lesson_files, lesson_steps, question_of, review
 
 LESSONS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 SMALL = "0.1"
@@ -170,3 +171,55 @@ def test_an_answer_is_reviewed(answer: object, says: str):
 def test_a_wrong_solution_is_a_fault_of_the_lesson():
     with pytest.raises(AssertionError, match="the solution of exercise 2 is wrong"):
         review(2, ..., 5, lambda number: number == 4)
+
+
+def test_lessons_are_listed_with_their_questions(cli: Cli):
+    finished = cli("lessons")
+    assert finished.returncode == 0, finished.stderr
+    for path in LESSONS:
+        assert path.stem in finished.stdout
+        assert question_of(path).endswith("?"), path.name
+        assert question_of(path)[:60] in finished.stdout
+
+
+def test_lessons_are_written_without_outputs_and_replace_nothing(tmp_path: Path, cli: Cli):
+    finished = cli("lessons", "--out", "mine")
+    assert finished.returncode == 0, finished.stderr
+    for path in LESSONS:
+        written = nbformat.read(tmp_path / "mine" / path.name, as_version=4)
+        nbformat.validate(written)
+        assert not any(cell.get("outputs") for cell in written.cells)
+        kept = nbformat.read(path, as_version=4)
+        assert [cell.source for cell in written.cells] == [cell.source for cell in kept.cells]
+
+    (tmp_path / "mine" / LESSONS[0].name).write_text("my answers", "utf-8")
+    again = cli("lessons", "--out", "mine")
+    assert again.returncode == 2
+    assert f"mine has {LESSONS[0].name} already, which may hold your answers" in again.stderr
+    assert (tmp_path / "mine" / LESSONS[0].name).read_text("utf-8") == "my answers"
+    (tmp_path / "file").write_text("", "utf-8")
+    refused = cli("lessons", "--out", "file/lessons")
+    assert refused.returncode == 2
+    assert "can't write the lessons into file/lessons" in refused.stderr
+
+
+def test_an_installation_without_lessons_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr("groundup.lessons.resources.files", lambda name: tmp_path)
+    monkeypatch.setattr("groundup.lessons.__file__", str(tmp_path / "a" / "b" / "lessons.py"))
+    with pytest.raises(LessonError, match="this installation has no lessons"):
+        lesson_files()
+
+
+def test_pictures_are_written_for_slides(tmp_path: Path):
+    sys.path.insert(0, str(LESSONS[0].parent))
+    from remake import write_figures
+
+    written = write_figures(tmp_path / "slides")
+    assert {path.name.rpartition("-")[0] for path in written} == {path.stem for path in LESSONS}
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
+
+
+def test_the_page_of_the_lessons_has_them_all():
+    page = (LESSONS[0].parents[1] / "docs" / "lessons.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\d\d) [^|]+\| [^|]+\?", page, re.MULTILINE)
+    assert {path.name[:2] for path in LESSONS} <= set(rows)

@@ -20,6 +20,7 @@ from groundup.cli.export import export
 from groundup.cli.generate import generate
 from groundup.cli.importing import imports
 from groundup.cli.ladder import ladder
+from groundup.cli.lessons import lessons
 from groundup.cli.look import look
 from groundup.cli.plan import plan
 from groundup.cli.prepare import prepare_corpus
@@ -40,7 +41,7 @@ def command_line() -> App:
     name, version = "groundup", groundup.__version__
     commands = App(name=name, version=version, help=about, default_parameter=plain)
     named = train, bench, plan, generate, serve, recipes, runs, data, tokenizers, evaluate
-    named += compare, export, imports, look, ladder
+    named += compare, export, imports, look, ladder, lessons
     for command in named:
         commands.command(command)
     commands.command(prepare_corpus, name="prepare")

@@ -1,5 +1,6 @@
 """A cell of the ladder's tables: one rung trained from one seed, for a time or for some tokens."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -10,6 +11,7 @@ import torch
 from groundup.checkpoints.conventions import Conventions
 from groundup.data.dataset import Dataset
 from groundup.data.loader import Loader
+from groundup.errors import TrainingError
 from groundup.generation.stream import encode_prompt
 from groundup.generation.writer import evaluating
 from groundup.ladder.rungs import Rung, build_rung, settings_of
@@ -46,7 +48,7 @@ class Cell:
         table: `time` for a run of a budget in seconds, `tokens` for one of some tokens.
         rung: The name of the rung.
         seed: The seed of weights and of the order of the data.
-        loss: The validation loss at the end, in nats a token.
+        loss: The validation loss at the end, in nats a token; infinite where training diverged.
         tokens: The tokens that were learned from.
         seconds: The seconds of all steps.
         compile_seconds: The seconds that compiling took before the first step.
@@ -260,17 +262,21 @@ def train_cell(
         sample: The number of tokens of the text that the model writes at the end.
     """
     trained = Trained(rung, recipe, dataset, device)
-    if seconds:
-        trained.train_seconds(seconds, calibration.take)
-    else:
-        steps = max(1, tokens // recipe.tokens_per_step)
-        trained.train_steps(steps, calibration.take)
+    diverged = False
+    try:
+        if seconds:
+            trained.train_seconds(seconds, calibration.take)
+        else:
+            steps = max(1, tokens // recipe.tokens_per_step)
+            trained.train_steps(steps, calibration.take)
+    except TrainingError:  # a loss or a gradient that is no number: this is a result, too
+        diverged = True
     progress = trained.trainer.progress
     return Cell(
         "time" if seconds else "tokens",
         rung.name,
         recipe.train.seed,
-        trained.loss(),
+        math.inf if diverged else trained.loss(),
         progress.step * recipe.tokens_per_step,
         progress.seconds,
         trained.compile_seconds,

@@ -36,7 +36,7 @@ def sweep(plan: Plan, found: Rates) -> Iterator[tuple[str, dict[str, float], flo
             for rate in _climbing(best, losses):
                 tried = replace(plan, rates={rung.name: rates | {name: rate}})
                 cell = tried.train(rung, SWEEP_SEED, calibration, tokens)
-                losses[rate] = cell.loss if cell.loss == cell.loss else float("inf")
+                losses[rate] = cell.loss
                 yield rung.name, rates | {name: rate}, losses[rate]
             rates |= {name: min(losses, key=losses.__getitem__)}
             yield rung.name, dict(rates), min(losses.values())

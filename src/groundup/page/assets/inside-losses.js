@@ -40,8 +40,9 @@ export class LossStrip {
     this.largest = Math.max(...losses, 1e-9);
     const mean = losses.reduce((sum, loss) => sum + loss, 0) / Math.max(losses.length, 1);
     this.scale.textContent = losses.length
-      ? `A token's loss is minus the natural logarithm of its probability, in nats: 0.69 for 50 %, ` +
-        `2.30 for 10 %. Mean ${number(mean, 2)}, the highest bar ${number(this.largest, 2)}. ` +
+      ? "A token's loss is minus the natural logarithm of its probability, in nats: " +
+        `0.69 for 50 %, 2.30 for 10 %. Mean ${number(mean, 2)}, the highest bar ` +
+        `${number(this.largest, 2)}. ` +
         `The first token has no loss: ${start ? "the model sees" : "there is"} nothing before it.`
       : "One token alone has no loss: nothing stands before it.";
     this.canvas.setAttribute("aria-label",
