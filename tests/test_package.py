@@ -17,12 +17,12 @@ from conftest import TINY
 
 PUBLIC = [  # for good: a version may add names, and removes none
     *("GPT2", "RUNGS", "Bigram", "BytePairTokenizer", "CharacterTokenizer", "Engine"),
-    *("GPTConfig", "GroundupError", "Inspection", "LoadedModel", "Modern", "ModernConfig"),
-    *("Precision", "ReadableGPT", "Recipe", "Rung", "SamplingSettings", "build_rung"),
-    *("evaluate", "find_model", "gpt2_from_readable", "inspect", "invented_items"),
-    *("keep_top_k", "keep_top_p", "learn_tokenizer", "load", "load_corpus", "load_model"),
-    *("load_recipe", "load_tokenizer", "next_token", "orthogonalise", "parameter_count"),
-    *("readable_from_gpt2", "save"),
+    *("GPTConfig", "GroundupError", "Inspection", "KVCache", "LoadedModel", "Modern"),
+    *("ModernConfig", "Precision", "ReadableBytePair", "ReadableGPT", "Recipe", "Rung"),
+    *("SamplingSettings", "build_rung", "evaluate", "find_model", "gpt2_from_readable"),
+    *("inspect", "invented_items", "keep_min_p", "keep_top_k", "keep_top_p"),
+    *("learn_tokenizer", "load", "load_corpus", "load_model", "load_recipe", "load_tokenizer"),
+    *("next_token", "orthogonalise", "parameter_count", "readable_from_gpt2", "save"),
 ]
 
 

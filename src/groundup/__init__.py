@@ -24,27 +24,29 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
     from groundup.inspection.reading import Inspection, inspect
     from groundup.ladder.rungs import RUNGS, Rung, build_rung
     from groundup.models.bigram import Bigram
+    from groundup.models.cache import KVCache
     from groundup.models.config import GPTConfig, ModernConfig, parameter_count
     from groundup.models.correspondence import gpt2_from_readable, readable_from_gpt2
     from groundup.models.gpt2 import GPT2
     from groundup.models.modern import Modern
     from groundup.models.readable import ReadableGPT
-    from groundup.models.sampling import keep_top_k, keep_top_p, next_token
+    from groundup.models.sampling import keep_min_p, keep_top_k, keep_top_p, next_token
     from groundup.optim.muon import orthogonalise
     from groundup.recipes.files import load_recipe
     from groundup.recipes.schema import Recipe
     from groundup.tokenizers.bytepair import BytePairTokenizer
     from groundup.tokenizers.characters import CharacterTokenizer
     from groundup.tokenizers.load import load_tokenizer
+    from groundup.tokenizers.readable_bytepair import ReadableBytePair
     from groundup.tokenizers.train import learn_tokenizer
 
 __all__ = ["GPT2", "RUNGS", "Bigram", "BytePairTokenizer", "CharacterTokenizer", "Engine"]
-__all__ += ["GPTConfig", "GroundupError", "Inspection", "LoadedModel", "Modern", "ModernConfig"]
-__all__ += ["Precision", "ReadableGPT", "Recipe", "Rung", "SamplingSettings", "build_rung"]
-__all__ += ["evaluate", "find_model", "gpt2_from_readable", "inspect", "invented_items"]
-__all__ += ["keep_top_k", "keep_top_p", "learn_tokenizer", "load", "load_corpus", "load_model"]
-__all__ += ["load_recipe", "load_tokenizer", "next_token", "orthogonalise", "parameter_count"]
-__all__ += ["readable_from_gpt2", "save"]
+__all__ += ["GPTConfig", "GroundupError", "Inspection", "KVCache", "LoadedModel", "Modern"]
+__all__ += ["ModernConfig", "Precision", "ReadableBytePair", "ReadableGPT", "Recipe", "Rung"]
+__all__ += ["SamplingSettings", "build_rung", "evaluate", "find_model", "gpt2_from_readable"]
+__all__ += ["inspect", "invented_items", "keep_min_p", "keep_top_k", "keep_top_p"]
+__all__ += ["learn_tokenizer", "load", "load_corpus", "load_model", "load_recipe", "load_tokenizer"]
+__all__ += ["next_token", "orthogonalise", "parameter_count", "readable_from_gpt2", "save"]
 
 __version__ = "0.1.0"
 
@@ -61,18 +63,20 @@ _HOMES = {
     "inspection.reading": ("Inspection", "inspect"),
     "ladder.rungs": ("RUNGS", "Rung", "build_rung"),
     "models.bigram": ("Bigram",),
+    "models.cache": ("KVCache",),
     "models.config": ("GPTConfig", "ModernConfig", "parameter_count"),
     "models.correspondence": ("gpt2_from_readable", "readable_from_gpt2"),
     "models.gpt2": ("GPT2",),
     "models.modern": ("Modern",),
     "models.readable": ("ReadableGPT",),
-    "models.sampling": ("keep_top_k", "keep_top_p", "next_token"),
+    "models.sampling": ("keep_min_p", "keep_top_k", "keep_top_p", "next_token"),
     "optim.muon": ("orthogonalise",),
     "recipes.files": ("load_recipe",),
     "recipes.schema": ("Recipe",),
     "tokenizers.bytepair": ("BytePairTokenizer",),
     "tokenizers.characters": ("CharacterTokenizer",),
     "tokenizers.load": ("load_tokenizer",),
+    "tokenizers.readable_bytepair": ("ReadableBytePair",),
     "tokenizers.train": ("learn_tokenizer",),
 }
 
