@@ -1,11 +1,13 @@
 """`groundup ladder` at its border: tables, picture, going on after a stop, and what it refuses."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
 import time
 import tomllib
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from conftest import Cli
 from groundup.errors import LadderError
 from groundup.ladder.cells import Calibration, Cell
 from groundup.ladder.climb import Climb, committed_rates, make_plan
-from groundup.ladder.report import as_markdown, rows_of
+from groundup.ladder.picture import draw
+from groundup.ladder.report import as_markdown, rows_of, tables_of
 from groundup.ladder.rungs import RUNGS
 from groundup.ladder.sweep import _climbing
 
@@ -206,10 +209,27 @@ def test_rows_are_medians_with_their_spread(cats: Path, monkeypatch: pytest.Monk
         ("bigram", 2.5, None),
         ("GPT-2", 2.0, -0.5),
     ]
-    page = as_markdown(plan, cells)
+    page = as_markdown(plan, tables_of(plan, cells))
     assert "| bigram | 2.5000 | 2.0000 .. 3.0000 |  | 1,000 | 500 | 10 |  |" in page
     assert "| GPT-2\\* | 2.0000 | 2.0000 .. 2.0000 | -0.5000 |" in page
     assert "`a b  c `" in page
+
+
+def test_a_training_that_diverges_is_a_result(cats: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(cats)
+    plan = make_plan("cats.txt", 0.01, [1], ["bigram", "GPT-2", "Muon"], device="cpu", threads=1)
+    rates = {**plan.rates, "GPT-2": {"learning_rate": 1e30}}
+    cells = []
+    for rung in plan.rungs:
+        cells += [replace(plan, rates=rates).train(rung, 1, Calibration(), tokens=4096)]
+    cells += [replace(cell, table="time", tokens=0, seconds=0.0) for cell in cells]
+    assert [math.isinf(cell.loss) for cell in cells[:3]] == [False, True, False]
+    assert {cell.tokens_per_second for cell in cells[3:]} == {0.0}
+    tables = tables_of(plan, cells)
+    assert [row.change for row in tables["tokens"]] == [None, None, None]
+    draw(tables, Path("ladder.png"))
+    assert Path("ladder.png").read_bytes().startswith(b"\x89PNG")
+    assert "| GPT-2 | inf |" in as_markdown(plan, tables)
 
 
 def test_a_machine_that_slows_down_is_noticed(monkeypatch: pytest.MonkeyPatch):

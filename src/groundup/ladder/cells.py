@@ -3,8 +3,8 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 
@@ -14,7 +14,7 @@ from groundup.data.loader import Loader
 from groundup.errors import TrainingError
 from groundup.generation.stream import encode_prompt
 from groundup.generation.writer import evaluating
-from groundup.ladder.rungs import Rung, build_rung, settings_of
+from groundup.ladder.rungs import Rung, build_rung, changes_of
 from groundup.machine.device import Machine
 from groundup.models.config import ModernConfig
 from groundup.models.ladder import LadderGPT
@@ -28,6 +28,7 @@ from groundup.recipes.schema import (
     Recipe,
     TrainSection,
 )
+from groundup.runs.records import tokens_per_second
 from groundup.training.objective import NextTokenLoss, compile_in_place
 from groundup.training.session import Session
 from groundup.training.state import Progress, StateWriter
@@ -68,12 +69,13 @@ class Cell:
     slowdown: float
     sample: str
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the cell as an object for JSON."""
-        return asdict(self)
+    @property
+    def tokens_per_second(self) -> float:
+        """The speed of training; 0 where it diverged in its first step."""
+        return tokens_per_second(self.tokens, 0.0, self.seconds)
 
 
-def base_recipe(corpus: str, dataset_column: str = "text") -> Recipe:
+def base_recipe(corpus: str) -> Recipe:
     """Return what all rungs have in common; each changes the optimizer and the training."""
     return Recipe(
         model=ModelSection(
@@ -85,7 +87,7 @@ def base_recipe(corpus: str, dataset_column: str = "text") -> Recipe:
             n_embd=96,
             rope_theta=1000.0,
         ),
-        data=DataSection(corpus=corpus, column=dataset_column),
+        data=DataSection(corpus=corpus),
         optim=OptimSection(
             min_learning_rate=0.0,
             muon_momentum=0.9,
@@ -108,8 +110,8 @@ def recipe_of(rung: Rung, base: Recipe, rates: Rates, seed: int) -> Recipe:
         rates: The learning rates of the rungs.
         seed: The seed of the run.
     """
-    optim = replace(base.optim, **settings_of(rung, "optim"), **rates[rung.name])
-    train = replace(base.train, **settings_of(rung, "train"), seed=seed)
+    optim = replace(base.optim, **changes_of(rung, "optim"), **rates[rung.name])
+    train = replace(base.train, **changes_of(rung, "train"), seed=seed)
     return replace(base, optim=optim, train=train)
 
 
@@ -179,12 +181,6 @@ class Trained:
             Progress(),
         )
 
-    def step(self) -> None:
-        """Do one step."""
-        progress = self.trainer.progress
-        record = self.trainer.train_step(progress.step)
-        progress.step, progress.seconds = record.step, record.seconds
-
     def train_steps(self, steps: int, meanwhile: Callable[[], None]) -> None:
         """Train for some steps; `meanwhile` is called now and then, outside of the clock."""
         self._set_length(steps)
@@ -214,13 +210,16 @@ class Trained:
     def _train(self, planned: Callable[[], int], meanwhile: Callable[[], None]) -> None:
         progress, noted = self.trainer.progress, 0.0
         meanwhile()
-        while progress.step < planned():
-            self.step()
-            if progress.seconds - noted > CALIBRATED_EVERY:
-                noted = progress.seconds
-                meanwhile()
+        try:
+            while progress.step < planned():
+                record = self.trainer.train_step(progress.step)
+                progress.step, progress.seconds = record.step, record.seconds
+                if progress.seconds - noted > CALIBRATED_EVERY:
+                    noted = progress.seconds
+                    meanwhile()
+        finally:  # also where training diverges
+            self.trainer.loader.thread.shutdown()
         meanwhile()
-        self.trainer.loader.thread.shutdown()
 
     def loss(self) -> float:
         """Return the validation loss, in nats a token."""

@@ -4,7 +4,7 @@ import json
 import logging
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -195,14 +195,17 @@ class Climb:
         """Return how many tokens the slowest rung learns from in half the budget."""
         names = {rung.name for rung in self.plan.rungs}
         speeds = [
-            cell.tokens / cell.seconds
+            cell.tokens_per_second
             for cell in self.cells
             if cell.table == "time" and cell.rung in names and cell.seed in self.plan.seeds
+            if cell.tokens
         ]
         step = self.plan.base.tokens_per_step
         known = [cell.tokens for cell in self.cells if cell.table == "tokens"]
         return (
-            known[0] if known else max(1, round(min(speeds) * self.plan.budget / 2 / step)) * step
+            known[0]
+            if known
+            else max(1, round(min(speeds, default=0.0) * self.plan.budget / 2 / step)) * step
         )
 
     def _table(self, table: str, calibration: Calibration, tokens: int) -> Iterator[Cell]:
@@ -216,6 +219,6 @@ class Climb:
                     logger.info(f"{rung.name}, seed {seed}: the machine slowed down, once more")
                     again = self.plan.train(rung, seed, calibration)
                     cell = min(cell, again, key=lambda each: each.slowdown)
-                self._append(cell.to_json())
+                self._append(asdict(cell))
                 self.cells.append(cell)
                 yield cell

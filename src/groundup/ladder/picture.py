@@ -1,5 +1,6 @@
 """The picture of the ladder: the loss of each rung, at equal time and at equal tokens."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,18 +40,20 @@ def draw(tables: Mapping[str, Sequence[Row]], path: Path) -> None:
 
 
 def _draw_table(axes: Any, rows: Sequence[Row]) -> None:
-    low = min((min(row.losses) for row in rows), default=0.0)
-    high = max((max(row.losses) for row in rows), default=1.0)
+    finite = [loss for row in rows for loss in row.losses if math.isfinite(loss)]
+    low, high = min(finite, default=0.0), max(finite, default=1.0)
     span = max(high - low, 0.1)
     for place, row in enumerate(rows):
         colour = GREY
+        if not math.isfinite(row.median):
+            axes.text(high, place, "diverged", color=WORSE, va="center", ha="right", fontsize=8)
         if row.change is not None:
             shown, below = f"{row.change:+.3f}", row.median - row.change
             if float(shown):
                 colour = BETTER if row.change < 0 else WORSE
             bar = {"lw": 5, "alpha": 0.35, "solid_capstyle": "butt"}
             axes.plot([below, row.median], [place, place], color=colour, **bar)
-            beside = max(*row.losses, below) + 0.02 * span
+            beside = min(max(*row.losses, below), high) + 0.02 * span
             axes.text(beside, place, shown, color=colour, va="center", fontsize=8)
         axes.plot(row.losses, [place] * len(row.losses), "o", color=SEED, ms=3.5, alpha=0.6)
         axes.plot(row.median, place, "|", color=colour, ms=14, mew=2.2)

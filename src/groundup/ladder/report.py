@@ -1,7 +1,8 @@
 """The ladder's two tables, for a reader and for the picture."""
 
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from groundup.ladder.cells import Cell
@@ -18,7 +19,8 @@ class Row:
     Args:
         rung: The rung.
         losses: The validation loss of each seed, in nats a token, in the order of the seeds.
-        change: The median loss minus that of the rung below; None for the first.
+        change: The median loss minus that of the rung below; None for the first, and where one of
+            the two diverged.
         tokens_per_second: The median speed of training.
         tokens: The median number of tokens that were learned from.
         parameters: The number of parameters.
@@ -67,8 +69,8 @@ def rows_of(table: str, cells: Sequence[Cell], plan: Plan) -> list[Row]:
             Row(
                 rung,
                 losses,
-                None if below is None else median - below,
-                statistics.median(cell.tokens / cell.seconds for cell in own),
+                _change(below, median),
+                statistics.median(cell.tokens_per_second for cell in own),
                 statistics.median(cell.tokens for cell in own),
                 own[0].parameters,
                 max(cell.compile_seconds for cell in own),
@@ -80,9 +82,19 @@ def rows_of(table: str, cells: Sequence[Cell], plan: Plan) -> list[Row]:
     return rows
 
 
-def as_markdown(plan: Plan, cells: Sequence[Cell]) -> str:
+def _change(below: float | None, median: float) -> float | None:
+    if below is None or not (math.isfinite(below) and math.isfinite(median)):
+        return None
+    return median - below
+
+
+def tables_of(plan: Plan, cells: Sequence[Cell]) -> dict[str, list[Row]]:
+    """Return the rows of both tables."""
+    return {table: rows_of(table, cells, plan) for table in TITLES}
+
+
+def as_markdown(plan: Plan, tables: Mapping[str, Sequence[Row]]) -> str:
     """Write both tables, what each rung does, and a text of each, in Markdown."""
-    tables = {table: rows_of(table, cells, plan) for table in TITLES}
     seeds = ", ".join(map(str, plan.seeds))
     shape = plan.base.model
     lines = [

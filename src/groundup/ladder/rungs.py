@@ -143,12 +143,20 @@ RUNGS = (
 
 def parts_of(rung: Rung) -> Parts:
     """Return the parts of a rung's model: its own changes after those of all rungs below."""
-    return replace(Parts(), **_changes(rung, "model"))
+    return replace(Parts(), **changes_of(rung, "model"))
 
 
-def settings_of(rung: Rung, section: str) -> dict[str, Any]:
-    """Return the fields of a recipe's section, optim or train, that are set at a rung."""
-    return _changes(rung, section)
+def changes_of(rung: Rung, what: str) -> dict[str, Any]:
+    """Return what is changed up to a rung: of a later change and an earlier one the later.
+
+    Args:
+        rung: The rung.
+        what: `model`, for parts; `optim` or `train`, for fields of these sections of a recipe.
+    """
+    changes: dict[str, Any] = {}
+    for each in RUNGS[: RUNGS.index(rung) + 1]:
+        changes |= getattr(each, what)
+    return changes
 
 
 def build_rung(rung: Rung, config: ModernConfig) -> LadderGPT:
@@ -159,10 +167,3 @@ def build_rung(rung: Rung, config: ModernConfig) -> LadderGPT:
     model = LadderGPT(config, parts_of(rung))
     model.load_state_dict(rung.weights(below.state_dict()))
     return model
-
-
-def _changes(rung: Rung, what: str) -> dict[str, Any]:
-    changes: dict[str, Any] = {}
-    for each in RUNGS[: RUNGS.index(rung) + 1]:
-        changes |= getattr(each, what)
-    return changes

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from groundup.ladder.cells import Calibration, Rates
 from groundup.ladder.climb import Plan
-from groundup.ladder.rungs import Rung, settings_of
+from groundup.ladder.rungs import Rung, changes_of
 
 SWEEP_SEED = 1000  # none of those that the ladder is climbed with
 TOKENS_PER_SECOND = 2**15  # of the budget: a number, so that a slow machine finds the same rates
@@ -44,7 +44,7 @@ def sweep(plan: Plan, found: Rates) -> Iterator[tuple[str, dict[str, float], flo
 
 
 def _swept(rung: Rung) -> str:
-    uses_muon = settings_of(rung, "optim")["optimizer"] == "muon"
+    uses_muon = changes_of(rung, "optim")["optimizer"] == "muon"
     return "muon_learning_rate" if uses_muon else "learning_rate"
 
 
