@@ -234,8 +234,16 @@ def test_a_training_that_diverges_is_a_result(cats: Path, monkeypatch: pytest.Mo
 
 def test_a_machine_that_slows_down_is_noticed(monkeypatch: pytest.MonkeyPatch):
     calibration = Calibration()
-    calibration.take()
-    assert calibration.slowdown() >= 1.0
-    monkeypatch.setattr(calibration, "_seconds", lambda: 2 * calibration.best)
-    calibration.take()
-    assert calibration.slowdown() == 2.0
+    best = calibration.best
+
+    def slowdown(*times: float) -> float:
+        for one in times:
+            monkeypatch.setattr(calibration, "_seconds", lambda one=one: one * best)
+            calibration.take()
+        return calibration.slowdown()
+
+    assert slowdown(1.0, 2.0, 9.0) == 2.0  # the median: one moment of a busy machine is none
+    assert slowdown(0.1) == 1.0  # and one moment of a fast one isn't its best
+    assert calibration.best == best
+    assert slowdown(*[0.5] * 9) == 1.0  # that this is
+    assert slowdown(1.0) == 2.0

@@ -1,6 +1,7 @@
 """A cell of the ladder's tables: one rung trained from one seed, for a time or for some tokens."""
 
 import math
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -36,7 +37,8 @@ from groundup.training.trainer import Trainer
 
 BLOCKS = Rule(r"blocks\..*_proj\.weight", decays=True, matrices=1)
 ALL = Rule(r".*", decays=True)
-CALIBRATED_EVERY = 5.0  # seconds of training
+CALIBRATED_EVERY = 1.0  # seconds of training
+ENOUGH = 9  # measurements whose median is the machine's speed
 
 Rates = dict[str, dict[str, float]]  # of each rung's name: fields of the recipe's section optim
 
@@ -116,13 +118,19 @@ def recipe_of(rung: Rung, base: Recipe, rates: Rates, seed: int) -> Recipe:
 
 
 class Calibration:
-    """A short loop of fixed work, whose time tells how fast the machine is at the moment."""
+    """A short loop of fixed work, whose time tells how fast the machine is at the moment.
+
+    One loop says little: on a machine that others use, too, its time differs by a third from one
+    to the next. The median of many says it to a few percent.
+    """
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
         self.matrix = torch.randn(320, 320, generator=generator) / 18
-        self.best = min(self._seconds() for _ in range(9))
         self.taken = list[float]()
+        for _ in range(2 * ENOUGH):  # in the first half the processor warms up
+            self.take()
+        self.best, self.taken = statistics.median(self.taken[ENOUGH:]), []
 
     def _seconds(self) -> float:
         started, product = time.perf_counter(), self.matrix
@@ -131,14 +139,14 @@ class Calibration:
         return time.perf_counter() - started
 
     def take(self) -> None:
-        """Run the loop three times, and keep the middle one's time."""
-        self.taken.append(sorted(self._seconds() for _ in range(3))[1])
+        """Run the loop five times, and keep the shortest time."""
+        self.taken.append(min(self._seconds() for _ in range(5)))
 
     def slowdown(self) -> float:
         """Return how much slower the machine was, since the last call, than at its best."""
-        middle = sorted(self.taken)[len(self.taken) // 2]
-        self.best, self.taken = min(self.best, *self.taken), []
-        return middle / self.best
+        middle, enough = statistics.median(self.taken), len(self.taken) >= ENOUGH
+        self.best, self.taken = min(self.best, middle) if enough else self.best, []
+        return max(1.0, middle / self.best)
 
 
 class Trained:
