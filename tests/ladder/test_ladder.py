@@ -16,10 +16,10 @@ import pytest
 from conftest import Cli
 from groundup.errors import LadderError
 from groundup.ladder.cells import Calibration, Cell
-from groundup.ladder.climb import Climb, committed_rates, make_plan
+from groundup.ladder.climb import Climb, Plan, committed_rates, make_plan
 from groundup.ladder.picture import draw
 from groundup.ladder.report import as_markdown, rows_of, tables_of
-from groundup.ladder.rungs import RUNGS
+from groundup.ladder.rungs import RUNGS, Rung
 from groundup.ladder.sweep import _climbing
 
 TEXT = "The cat sat on the mat, and the dog ran after the cat. " * 80
@@ -234,16 +234,35 @@ def test_a_training_that_diverges_is_a_result(cats: Path, monkeypatch: pytest.Mo
 
 def test_a_machine_that_slows_down_is_noticed(monkeypatch: pytest.MonkeyPatch):
     calibration = Calibration()
-    best = calibration.best
+    (usual,) = calibration.usual
 
     def slowdown(*times: float) -> float:
         for one in times:
-            monkeypatch.setattr(calibration, "_seconds", lambda one=one: one * best)
+            monkeypatch.setattr(calibration, "_seconds", lambda one=one: one * usual)
             calibration.take()
         return calibration.slowdown()
 
     assert slowdown(1.0, 2.0, 9.0) == 2.0  # the median: one moment of a busy machine is none
-    assert slowdown(0.1) == 1.0  # and one moment of a fast one isn't its best
-    assert calibration.best == best
-    assert slowdown(*[0.5] * 9) == 1.0  # that this is
+    assert calibration.usual == [usual]  # of a few moments nothing is learned
+    for _ in range(2):
+        slowdown(*[0.5] * 9)
+    assert slowdown(0.5) == 1.0  # it is twice as fast now, and this is usual
     assert slowdown(1.0) == 2.0
+
+
+def test_a_machine_that_is_always_slow_has_an_end(cats: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(cats)
+    plan = make_plan("cats.txt", 0.02, (1, 2), RUNG_NAMES, threads=1)
+    tried = list[str]()
+
+    def slow(self: Plan, rung: Rung, seed: int, calibration: Calibration, tokens: int = 0) -> Cell:
+        tried.append(f"{rung.name} {seed} {tokens}")
+        return replace(
+            a_cell(rung.name, seed, 2.0), table="tokens" if tokens else "time", slowdown=2.0
+        )
+
+    monkeypatch.setattr(Plan, "train", slow)
+    climb = Climb(plan, cats / "slow")
+    assert len(list(climb.run())) == 12
+    assert len(tried) == 13  # one in six of the first table was tried again
+    assert all(row.is_slowed for row in rows_of("time", climb.cells, plan))

@@ -56,7 +56,7 @@ class Cell:
         seconds: The seconds of all steps.
         compile_seconds: The seconds that compiling took before the first step.
         parameters: The number of parameters.
-        slowdown: How many times longer the calibration took than at its best.
+        slowdown: How many times longer the calibration took than it usually does.
         sample: A text that the model wrote; empty where none was wanted.
     """
 
@@ -121,7 +121,8 @@ class Calibration:
     """A short loop of fixed work, whose time tells how fast the machine is at the moment.
 
     One loop says little: on a machine that others use, too, its time differs by a third from one
-    to the next. The median of many says it to a few percent.
+    to the next. The median of many says it to a few percent. Such a machine has fast and slow
+    minutes besides, so that a cell is compared with what was usual until then.
     """
 
     def __init__(self) -> None:
@@ -130,7 +131,8 @@ class Calibration:
         self.taken = list[float]()
         for _ in range(2 * ENOUGH):  # in the first half the processor warms up
             self.take()
-        self.best, self.taken = statistics.median(self.taken[ENOUGH:]), []
+        self.usual = [statistics.median(self.taken[ENOUGH:])]
+        self.taken.clear()
 
     def _seconds(self) -> float:
         started, product = time.perf_counter(), self.matrix
@@ -143,10 +145,12 @@ class Calibration:
         self.taken.append(min(self._seconds() for _ in range(5)))
 
     def slowdown(self) -> float:
-        """Return how much slower the machine was, since the last call, than at its best."""
-        middle, enough = statistics.median(self.taken), len(self.taken) >= ENOUGH
-        self.best, self.taken = min(self.best, middle) if enough else self.best, []
-        return max(1.0, middle / self.best)
+        """Return how many times longer the loop took, since the last call, than usual."""
+        middle = statistics.median(self.taken)
+        if len(self.taken) >= ENOUGH:
+            self.usual.append(middle)
+        self.taken.clear()
+        return middle / statistics.median(self.usual)
 
 
 class Trained:

@@ -25,7 +25,7 @@ class Row:
         tokens: The median number of tokens that were learned from.
         parameters: The number of parameters.
         compile_seconds: The longest time that compiling took.
-        is_slowed: Whether the machine was slower than it can be in any of the cells.
+        is_slowed: Whether the machine was slower than usual in any of the cells.
         sample: What the model of the first seed wrote.
     """
 
@@ -127,8 +127,8 @@ def _explained(table: str, plan: Plan, rows: Sequence[Row]) -> str:
         )
         if any(row.is_slowed for row in rows):
             said += (
-                " In a row with an asterisk the machine was more than a tenth slower than it can "
-                "be, also when it was tried again."
+                " In a row with an asterisk the machine was more than a tenth slower than usual, "
+                "in at least one of the seeds."
             )
         return said
     tokens = f"{rows[0].tokens:,.0f}" if rows else "the same number of"

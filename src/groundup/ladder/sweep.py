@@ -1,5 +1,6 @@
 """Finds the learning rate of each rung, which `rates.toml` then holds."""
 
+import statistics
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -7,8 +8,8 @@ from groundup.ladder.cells import Calibration, Rates
 from groundup.ladder.climb import Plan
 from groundup.ladder.rungs import Rung, changes_of
 
-SWEEP_SEED = 1000  # none of those that the ladder is climbed with
-TOKENS_PER_SECOND = 2**15  # of the budget: a number, so that a slow machine finds the same rates
+SWEEP_SEEDS = 1000, 1001  # none of those that the ladder is climbed with
+TOKENS_PER_SECOND = 2**14  # of the budget: a number, so that a slow machine finds the same rates
 FIRST = {"learning_rate": 0.01, "muon_learning_rate": 0.02}
 FACTOR = 2.0
 
@@ -16,9 +17,9 @@ FACTOR = 2.0
 def sweep(plan: Plan, found: Rates) -> Iterator[tuple[str, dict[str, float], float]]:
     """Search each rung's learning rate, beginning with that of the rung below.
 
-    Each rate is tried for the same number of tokens. It is doubled as long as the loss falls, or
-    else halved as long as it falls. A rung that only computes the same numbers in another way takes
-    the rates of the rung below.
+    Each rate is tried for the same number of tokens from two seeds, whose losses are averaged. It
+    is doubled as long as the loss falls, or else halved as long as it falls. A rung that only
+    computes the same numbers in another way takes the rates of the rung below.
 
     Args:
         plan: What is climbed; of its seeds none is used.
@@ -35,8 +36,8 @@ def sweep(plan: Plan, found: Rates) -> Iterator[tuple[str, dict[str, float], flo
             best, losses = rates[name], dict[float, float]()
             for rate in _climbing(best, losses):
                 tried = replace(plan, rates={rung.name: rates | {name: rate}})
-                cell = tried.train(rung, SWEEP_SEED, calibration, tokens)
-                losses[rate] = cell.loss
+                cells = [tried.train(rung, seed, calibration, tokens) for seed in SWEEP_SEEDS]
+                losses[rate] = statistics.mean(cell.loss for cell in cells)
                 yield rung.name, rates | {name: rate}, losses[rate]
             rates |= {name: min(losses, key=losses.__getitem__)}
             yield rung.name, dict(rates), min(losses.values())
