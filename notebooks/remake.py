@@ -24,12 +24,18 @@ LINKS = "[Open in Colab]"
 
 
 def links_of(name: str) -> str:
-    """Return the line that opens a lesson in Colab and in Kaggle."""
+    """Return the line that opens a lesson in Colab and in Kaggle, and explains its words."""
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text("utf-8"))["project"]
     place = project["urls"]["Repository"].removeprefix("https://github.com/")
-    file = f"{place}/blob/main/notebooks/{name}"
-    kaggle = f"https://kaggle.com/kernels/welcome?src=https://github.com/{file}"
-    return f"{LINKS}(https://colab.research.google.com/github/{file}) · [Open in Kaggle]({kaggle})"
+    main = f"{place}/blob/main"
+    links = {
+        LINKS: f"colab.research.google.com/github/{main}/notebooks/{name}",
+        "[Open in Kaggle]": "kaggle.com/kernels/welcome?src="
+        f"https://github.com/{main}/notebooks/{name}",
+        "[Words: glossary]": f"github.com/{main}/docs/glossary.md",
+        "[Symbols]": f"github.com/{main}/docs/symbols.md",
+    }
+    return " · ".join(f"{text}(https://{address})" for text, address in links.items())
 
 
 def dress(notebook: Any, name: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from groundup.ladder.rungs import RUNGS, Rung
 from groundup.ladder.sweep import _climbing
 
 TEXT = "The cat sat on the mat, and the dog ran after the cat. " * 80
+PAGE = Path(__file__).parents[2] / "docs" / "ladder.md"
 RUNG_NAMES = ("bigram", "GPT-2", "Muon")
 TINY = (
     "--budget",
@@ -45,6 +47,25 @@ def cells_of(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "cells.jsonl").read_text("utf-8").splitlines()]
 
 
+def assert_built_alike(tiny: str, committed: str) -> None:
+    """A page that was just made has the headings and columns of the one in the docs, and its rungs
+    say the same.
+    """
+    measured = committed.split("<!-- ladder -->\n")[1].split(
+        "<!-- end of the ladder -->", maxsplit=1
+    )[0]
+    for kind in ("## ", "| rung "):
+        own, shown = (
+            [line for line in page.splitlines() if line.startswith(kind)]
+            for page in (tiny, measured)
+        )
+        assert own == shown
+    shown = re.findall(r"^\| ([^|\\]+?)(?:\\\*)? \|", measured, re.MULTILINE)
+    assert shown == 2 * ["rung", *(rung.name for rung in RUNGS)]
+    for line in re.findall(r"^- \*\*.*$", tiny, re.MULTILINE):
+        assert line in measured
+
+
 def test_a_ladder_is_climbed_stopped_and_gone_on_with(cats: Path, cli: Cli):
     first = cli("ladder", *TINY, "--seeds", 1)
     assert first.returncode == 0, first.stderr
@@ -56,6 +77,7 @@ def test_a_ladder_is_climbed_stopped_and_gone_on_with(cats: Path, cli: Cli):
     page = (cats / "ladder" / "ladder.md").read_text("utf-8")
     for cell in cells:
         assert f"| {cell['loss']:.4f} |" in page
+    assert_built_alike(page, PAGE.read_text("utf-8"))
 
     # a process that was killed leaves a piece of a line
     with (cats / "ladder" / "cells.jsonl").open("ab") as file:
