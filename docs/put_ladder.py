@@ -13,7 +13,7 @@ PLACE = re.compile(r"(?<=<!-- ladder -->\n).*?(?=<!-- end of the ladder -->)", r
 PICTURE = "ladder.png"
 
 
-def rows_of(page: str, title: str) -> dict[str, list[str]]:
+def table_of(page: str, title: str) -> dict[str, list[str]]:
     """Return the rows of a table of the page, by the rung's name.
 
     Args:
@@ -27,7 +27,7 @@ def rows_of(page: str, title: str) -> dict[str, list[str]]:
 
 def short_table(page: str) -> str:
     """Return one table of both, with the losses and what each rung changed."""
-    by_time, by_tokens = (rows_of(page, f"At equal {what}") for what in ("time", "tokens"))
+    by_time, by_tokens = (table_of(page, f"At equal {what}") for what in ("time", "tokens"))
     lines = [
         "| rung | loss at equal time | change | loss at equal tokens | change | tokens/s |",
         "|---|--:|--:|--:|--:|--:|",

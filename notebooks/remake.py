@@ -27,13 +27,12 @@ def links_of(name: str) -> str:
     """Return the line that opens a lesson in Colab and in Kaggle, and explains its words."""
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text("utf-8"))["project"]
     place = project["urls"]["Repository"].removeprefix("https://github.com/")
-    main = f"{place}/blob/main"
+    lesson, docs = f"{place}/blob/main/notebooks/{name}", f"{place}/blob/main/docs"
     links = {
-        LINKS: f"colab.research.google.com/github/{main}/notebooks/{name}",
-        "[Open in Kaggle]": "kaggle.com/kernels/welcome?src="
-        f"https://github.com/{main}/notebooks/{name}",
-        "[Words: glossary]": f"github.com/{main}/docs/glossary.md",
-        "[Symbols]": f"github.com/{main}/docs/symbols.md",
+        LINKS: f"colab.research.google.com/github/{lesson}",
+        "[Open in Kaggle]": f"kaggle.com/kernels/welcome?src=https://github.com/{lesson}",
+        "[Words: glossary]": f"github.com/{docs}/glossary.md",
+        "[Symbols]": f"github.com/{docs}/symbols.md",
     }
     return " · ".join(f"{text}(https://{address})" for text, address in links.items())
 

@@ -1,5 +1,6 @@
 """`groundup ladder` at its border: tables, picture, going on after a stop, and what it refuses."""
 
+import importlib
 import json
 import math
 import re
@@ -11,6 +12,7 @@ import tomllib
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -19,7 +21,7 @@ from groundup.errors import LadderError
 from groundup.ladder.cells import Calibration, Cell
 from groundup.ladder.climb import Climb, Plan, committed_rates, make_plan
 from groundup.ladder.picture import draw
-from groundup.ladder.report import as_markdown, rows_of, tables_of
+from groundup.ladder.report import TITLES, as_markdown, rows_of, tables_of
 from groundup.ladder.rungs import RUNGS, Rung
 from groundup.ladder.sweep import _climbing
 
@@ -51,19 +53,32 @@ def assert_built_alike(tiny: str, committed: str) -> None:
     """A page that was just made has the headings and columns of the one in the docs, and its rungs
     say the same.
     """
-    measured = committed.split("<!-- ladder -->\n")[1].split(
-        "<!-- end of the ladder -->", maxsplit=1
-    )[0]
+    measured = put_ladder().PLACE.search(committed)[0]
     for kind in ("## ", "| rung "):
         own, shown = (
             [line for line in page.splitlines() if line.startswith(kind)]
             for page in (tiny, measured)
         )
         assert own == shown
-    shown = re.findall(r"^\| ([^|\\]+?)(?:\\\*)? \|", measured, re.MULTILINE)
-    assert shown == 2 * ["rung", *(rung.name for rung in RUNGS)]
+    for title in TITLES.values():
+        assert list(put_ladder().table_of(measured, title)) == [rung.name for rung in RUNGS]
     for line in re.findall(r"^- \*\*.*$", tiny, re.MULTILINE):
         assert line in measured
+
+
+def put_ladder() -> ModuleType:
+    """The script that puts the page and its short table where readers look."""
+    sys.path.insert(0, str(PAGE.parent))
+    return importlib.import_module("put_ladder")
+
+
+def test_the_readme_has_the_figures_of_the_page():
+    script = put_ladder()
+    shown, measured = (
+        script.PLACE.search(path.read_text("utf-8"))[0]
+        for path in (PAGE.parents[1] / "README.md", PAGE)
+    )
+    assert shown == script.short_table(measured)
 
 
 def test_a_ladder_is_climbed_stopped_and_gone_on_with(cats: Path, cli: Cli):

@@ -29,8 +29,8 @@ def ladder(
 ) -> None:
     """Measure what each step from a bigram to the modern GPT buys, in two tables and a picture.
 
-    It goes on where it was stopped. All rungs from three seeds, 15 seconds each, take 24 minutes on
-    two cores.
+    It goes on where it was stopped. All rungs from three seeds, 15 seconds each, take less than
+    half an hour on two cores.
 
     Args:
         budget: The training time of a rung and seed: 15s or 1min. Compiling isn't counted.

@@ -56,7 +56,8 @@ class Cell:
         seconds: The seconds of all steps.
         compile_seconds: The seconds that compiling took before the first step.
         parameters: The number of parameters.
-        slowdown: How many times longer the calibration took than it usually does.
+        slowdown: How many times longer the calibration took than it usually does; 1 where the time
+            didn't matter.
         sample: A text that the model wrote; empty where none was wanted.
     """
 
@@ -249,12 +250,16 @@ class Trained:
         return tokenizer.decode(written[0, start.size(1) :].tolist())
 
 
+def _nothing() -> None:
+    """Is called where the machine's speed doesn't matter."""
+
+
 def train_cell(
     rung: Rung,
     recipe: Recipe,
     dataset: Dataset,
     device: torch.device,
-    calibration: Calibration,
+    calibration: Calibration | None,
     *,
     seconds: float = 0.0,
     tokens: int = 0,
@@ -267,19 +272,18 @@ def train_cell(
         recipe: Its recipe, with the seed.
         dataset: What it learns from.
         device: Where it computes.
-        calibration: Tells how fast the machine is meanwhile.
+        calibration: Tells how fast the machine is meanwhile; None where the time doesn't matter.
         seconds: The time that all steps may take together; 0 takes `tokens`.
         tokens: The number of tokens to learn from, where no time is given.
         sample: The number of tokens of the text that the model writes at the end.
     """
     trained = Trained(rung, recipe, dataset, device)
-    diverged = False
+    diverged, meanwhile = False, calibration.take if calibration else _nothing
     try:
         if seconds:
-            trained.train_seconds(seconds, calibration.take)
+            trained.train_seconds(seconds, meanwhile)
         else:
-            steps = max(1, tokens // recipe.tokens_per_step)
-            trained.train_steps(steps, calibration.take)
+            trained.train_steps(max(1, tokens // recipe.tokens_per_step), meanwhile)
     except TrainingError:  # a loss or a gradient that is no number: this is a result, too
         diverged = True
     progress = trained.trainer.progress
@@ -292,6 +296,6 @@ def train_cell(
         progress.seconds,
         trained.compile_seconds,
         count_parameters(trained.model),
-        calibration.slowdown(),
+        calibration.slowdown() if calibration else 1.0,
         trained.sample(sample) if sample else "",
     )

@@ -73,7 +73,9 @@ class Plan:
             "machine": self.machine,
         }
 
-    def train(self, rung: Rung, seed: int, calibration: Calibration, tokens: int = 0) -> Cell:
+    def train(
+        self, rung: Rung, seed: int, calibration: Calibration | None = None, tokens: int = 0
+    ) -> Cell:
         """Train one cell: for the budget, or for some tokens."""
         recipe = recipe_of(rung, self.base, self.rates, seed)
         place = rung, recipe, self.dataset, self.device, calibration
@@ -191,7 +193,7 @@ class Climb:
         with lock:
             calibration = Calibration()
             yield from self._table("time", calibration, 0)
-            yield from self._table("tokens", calibration, self.tokens())
+            yield from self._table("tokens", None, self.tokens())
 
     def tokens(self) -> int:
         """Return how many tokens the slowest rung learns from in half the budget."""
@@ -210,7 +212,7 @@ class Climb:
             else max(1, round(min(speeds, default=0.0) * self.plan.budget / 2 / step)) * step
         )
 
-    def _table(self, table: str, calibration: Calibration, tokens: int) -> Iterator[Cell]:
+    def _table(self, table: str, calibration: Calibration | None, tokens: int) -> Iterator[Cell]:
         done = {(cell.table, cell.rung, cell.seed) for cell in self.cells}
         left = math.ceil(len(self.plan.seeds) * len(self.plan.rungs) / AGAIN)
         for seed in self.plan.seeds:

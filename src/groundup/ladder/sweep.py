@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import replace
 
-from groundup.ladder.cells import Calibration, Rates
+from groundup.ladder.cells import Rates
 from groundup.ladder.climb import Plan
 from groundup.ladder.rungs import Rung, changes_of
 
@@ -28,7 +28,7 @@ def sweep(plan: Plan, found: Rates) -> Iterator[tuple[str, dict[str, float], flo
     Yields:
         The name of a rung, rates, and the loss that they give; of each rung the last are the best.
     """
-    calibration, rates = Calibration(), dict(FIRST)
+    rates = dict(FIRST)
     tokens = max(1, round(plan.budget * TOKENS_PER_SECOND))
     for rung in plan.rungs:
         if not rung.only_speed:
@@ -36,7 +36,7 @@ def sweep(plan: Plan, found: Rates) -> Iterator[tuple[str, dict[str, float], flo
             best, losses = rates[name], dict[float, float]()
             for rate in _climbing(best, losses):
                 tried = replace(plan, rates={rung.name: rates | {name: rate}})
-                cells = [tried.train(rung, seed, calibration, tokens) for seed in SWEEP_SEEDS]
+                cells = [tried.train(rung, seed, tokens=tokens) for seed in SWEEP_SEEDS]
                 losses[rate] = statistics.mean(cell.loss for cell in cells)
                 yield rung.name, rates | {name: rate}, losses[rate]
             rates |= {name: min(losses, key=losses.__getitem__)}
